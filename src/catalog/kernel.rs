@@ -1,0 +1,102 @@
+//! The contract between an operator's kernel half and the reader.
+//!
+//! A kernel computes one or more output tensors band by band. The reader finds the band that
+//! holds a byte, fetches the input bytes that the kernel asks for, and calls it. A kernel does no
+//! I/O and knows nothing of files, caches or flags.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// How the rows of a tensor are divided into bands: each of `groups` groups (the leading
+/// dimensions) is cut separately into runs of at most `band_rows` rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowBands {
+    pub groups: u64,
+    pub rows_per_group: u64,
+    /// At least 1.
+    pub band_rows: u64,
+}
+
+/// A run of rows that is computed at once: one tile of each output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Band {
+    /// The position among all bands.
+    pub index: u64,
+    pub group: u64,
+    /// Rows inside the group.
+    pub rows: Range<u64>,
+}
+
+impl RowBands {
+    /// The number of bands.
+    pub fn count(&self) -> u64 {
+        self.groups * self.per_group()
+    }
+
+    /// Band number `index`, which must be less than [`RowBands::count`].
+    pub fn band(&self, index: u64) -> Band {
+        let group = index / self.per_group();
+        let start = index % self.per_group() * self.band_rows;
+        Band {
+            index,
+            group,
+            rows: start..(start + self.band_rows).min(self.rows_per_group),
+        }
+    }
+
+    fn per_group(&self) -> u64 {
+        self.rows_per_group.div_ceil(self.band_rows)
+    }
+}
+
+/// A value that cannot be quantized, met while computing a band.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NonFinite {
+    /// Row inside the band's group.
+    pub row: u64,
+    pub column: u64,
+    pub value: f32,
+}
+
+/// The kernel half of an operator.
+///
+/// For every output, the bands in order must produce consecutive byte ranges that cover it.
+pub trait Kernel: Debug + Send + Sync {
+    /// The bands it computes.
+    fn bands(&self) -> RowBands;
+
+    /// The number of outputs.
+    fn outputs(&self) -> usize;
+
+    /// The bytes of input `input` that are needed for `band`.
+    fn input_bytes(&self, input: usize, band: &Band) -> Range<u64>;
+
+    /// The bytes of output `output` that `band` produces.
+    fn output_bytes(&self, output: usize, band: &Band) -> Range<u64>;
+
+    /// Computes `band`: `inputs[i]` holds the bytes `input_bytes(i, band)`, and every byte of
+    /// every `outputs[k]` is written.
+    fn compute(
+        &self,
+        band: &Band,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), NonFinite>;
+}
+
+impl dyn Kernel {
+    /// The band that produces byte `offset` of output `output`.
+    pub fn band_at(&self, output: usize, offset: u64) -> Band {
+        let bands = self.bands();
+        let (mut low, mut high) = (0, bands.count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.output_bytes(output, &bands.band(middle)).end <= offset {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        bands.band(low)
+    }
+}

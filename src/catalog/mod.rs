@@ -1,0 +1,76 @@
+//! The catalog: an ordered map of tensors, stored or computed, that operators rewrite, with the
+//! aux files, the pending edits of config.json, and what the plan has to say.
+
+mod config;
+mod kernel;
+mod report;
+mod tensor;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+pub use config::{CONFIG_FILE, Config};
+pub use kernel::{Band, Kernel, NonFinite, RowBands};
+pub use report::{Report, Role, SourceReport};
+pub use tensor::{Data, Node, NodeId, Tensor};
+
+use crate::error::Result;
+use crate::source::{Attributes, AuxEntry, Checkpoint, Shard};
+
+/// What a view will hold, before it is laid out in files.
+#[derive(Debug)]
+pub struct Catalog {
+    /// Name → tensor, in the order in which layouts pack them.
+    pub tensors: IndexMap<String, Tensor>,
+    /// The base's shards, a partition that layouts may keep; [`Tensor::home`] is a position here.
+    pub homes: Vec<Arc<Shard>>,
+    pub aux: Vec<AuxEntry>,
+    /// Attributes of the base directory.
+    pub attributes: Attributes,
+    /// config.json, once an operator has asked for it.
+    pub config: Option<Config>,
+    pub report: Report,
+}
+
+impl Catalog {
+    /// The catalog that is exactly `base`.
+    pub fn from_base(base: Checkpoint) -> Self {
+        let homes = base.shards;
+        let source = SourceReport {
+            role: Role::Base,
+            path: base.directory,
+            tensors: base.tensors.len(),
+            added: base.tensors.len(),
+            overlapping: 0,
+            left_out: base.left_out,
+        };
+        let tensors = base
+            .tensors
+            .into_iter()
+            .map(|(name, at)| {
+                let shard = homes[at.shard].clone();
+                (name, Tensor::stored(&at.tensor, shard, Some(at.shard)))
+            })
+            .collect();
+        Catalog {
+            tensors,
+            homes,
+            aux: base.aux,
+            attributes: base.attributes,
+            config: None,
+            report: Report {
+                sources: vec![source],
+                ..Report::default()
+            },
+        }
+    }
+
+    /// config.json, to be read or edited; `None` if the base has none.
+    pub fn config_mut(&mut self) -> Result<Option<&mut Config>> {
+        if self.config.is_none() {
+            self.config = Config::find(&self.aux)?;
+        }
+        Ok(self.config.as_mut())
+    }
+}

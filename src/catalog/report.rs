@@ -1,0 +1,40 @@
+//! What the plan tells about a view, beside the files themselves.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Counts, warnings and remarks collected while a view is planned.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct Report {
+    pub sources: Vec<SourceReport>,
+    /// Tensors quantized by this view.
+    pub quantized: usize,
+    /// What is probably not what was meant.
+    pub warnings: Vec<String>,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// The part that a source directory plays in a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Base,
+    Extra,
+}
+
+/// What one source gives to the view.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceReport {
+    pub role: Role,
+    pub path: PathBuf,
+    /// Tensors in the source.
+    pub tensors: usize,
+    /// Tensors that the view takes from it.
+    pub added: usize,
+    /// Tensors that an earlier source also has; they are dropped.
+    pub overlapping: usize,
+    /// What the directory holds but the view does not show.
+    pub left_out: Vec<String>,
+}

@@ -1,0 +1,146 @@
+//! Flags as typed, and the request they make. Nothing past this file sees a flag.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+use ckptfs::recipe::{Fp8Request, PartialBlocks, Repack, ScaleFormat, ViewRequest};
+
+/// Which view: the flags that every command on a view has.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("selection").multiple(true).args(["fp8", "reference", "fp8_pattern"])))]
+pub(crate) struct ViewArgs {
+    /// Checkpoint directory that the view starts from
+    #[arg(long, visible_alias = "source", value_name = "DIR")]
+    pub(crate) base: PathBuf,
+
+    /// Checkpoint directory that gives the tensors which the base lacks (repeatable; the first
+    /// that has a tensor gives it)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) extra: Vec<PathBuf>,
+
+    /// Quantize to 128x128-block FP8 by the built-in rule set
+    #[arg(long)]
+    pub(crate) fp8: bool,
+
+    /// Quantize the tensors that are quantized in this checkpoint (its index alone is enough)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) reference: Vec<PathBuf>,
+
+    /// Quantize the tensors whose whole name matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) fp8_pattern: Vec<String>,
+
+    /// Power-of-two scales (ue8m0), or the exact amax/448 (float32)
+    #[arg(long, value_enum, default_value_t, requires = "selection")]
+    pub(crate) scale_fmt: ScaleFmt,
+
+    /// What to do with tensors whose last two dimensions are not multiples of 128
+    #[arg(long, value_enum, default_value_t, requires = "selection")]
+    pub(crate) partial_blocks: Partial,
+
+    /// Pack all tensors into new shards of the standard names
+    #[arg(long, conflicts_with = "no_repack")]
+    pub(crate) repack: bool,
+
+    /// Keep the base's shards even if their names are not standard
+    #[arg(long)]
+    pub(crate) no_repack: bool,
+
+    /// Most tensor bytes in a new shard, in GiB; fractions are allowed
+    #[arg(long, value_name = "GIB", default_value = "4", value_parser = parse_gib)]
+    pub(crate) shard_size_gb: u64,
+}
+
+/// `--scale-fmt`
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum ScaleFmt {
+    #[default]
+    Ue8m0,
+    Float32,
+}
+
+/// `--partial-blocks`
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Partial {
+    #[default]
+    Quantize,
+    Keep,
+}
+
+impl ViewArgs {
+    /// The request that these flags make.
+    pub(crate) fn request(&self) -> ViewRequest {
+        let selected = self.fp8 || !self.reference.is_empty() || !self.fp8_pattern.is_empty();
+        ViewRequest {
+            base: self.base.clone(),
+            extras: self.extra.clone(),
+            fp8: selected.then(|| Fp8Request {
+                rules: self.fp8,
+                references: self.reference.clone(),
+                patterns: self.fp8_pattern.clone(),
+                scale_format: match self.scale_fmt {
+                    ScaleFmt::Ue8m0 => ScaleFormat::Ue8m0,
+                    ScaleFmt::Float32 => ScaleFormat::Float32,
+                },
+                partial_blocks: match self.partial_blocks {
+                    Partial::Quantize => PartialBlocks::Quantize,
+                    Partial::Keep => PartialBlocks::Keep,
+                },
+            }),
+            repack: match (self.repack, self.no_repack) {
+                (true, _) => Repack::Always,
+                (_, true) => Repack::Never,
+                _ => Repack::Auto,
+            },
+            shard_bytes: self.shard_size_gb,
+        }
+    }
+
+    /// The directories that the view reads from.
+    pub(crate) fn sources(&self) -> Vec<PathBuf> {
+        let base = std::iter::once(&self.base);
+        base.chain(&self.extra)
+            .chain(&self.reference)
+            .cloned()
+            .collect()
+    }
+}
+
+const UNITS: [(&str, u64); 8] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+/// A number of bytes: `536870912`, `512MiB`, `1.5GiB`.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
+        .unwrap_or((text, 1));
+    scaled(number.trim(), unit)
+        .ok_or_else(|| format!("{text:?} is not a size; write for example 512MiB or 1.5GiB"))
+}
+
+fn parse_gib(text: &str) -> Result<u64, String> {
+    match scaled(text, 1 << 30) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(format!(
+            "{text:?} is not a shard size in GiB; write for example 4 or 0.5"
+        )),
+    }
+}
+
+fn scaled(number: &str, unit: u64) -> Option<u64> {
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(unit);
+    }
+    let bytes = number.parse::<f64>().ok()? * unit as f64;
+    (bytes >= 0.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
+}

@@ -1,0 +1,176 @@
+//! `ckptfs plan`, and the summary that every command on a view prints first.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+use ckptfs::catalog::{Role, SourceReport};
+use ckptfs::layout::PlannedShard;
+use ckptfs::recipe::Plan;
+use ckptfs::view::FileContent;
+
+/// Prints the plan for people.
+pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
+    let mut text = summary(plan);
+    text.push('\n');
+    for shard in &plan.shards {
+        let computed = shard.tensors.iter().filter(|t| t.computed).count();
+        let how = match &shard.whole_file {
+            Some(source) => format!("= {}", source.display()),
+            None => format!("{} tensors, {computed} computed", shard.tensors.len()),
+        };
+        writeln!(text, "{}  {}  {how}", shard.name, BinaryBytes(shard.len))?;
+    }
+    for (path, content) in aux_files(plan) {
+        let how = match content.whole_file() {
+            Some(source) => format!("= {}", source.path().display()),
+            None => "new".to_owned(),
+        };
+        writeln!(
+            text,
+            "{}  {}  {how}",
+            path.display(),
+            BinaryBytes(content.len())
+        )?;
+    }
+    to_stdout(&text)
+}
+
+/// Prints the summary alone.
+pub(crate) fn print_summary(plan: &Plan) -> anyhow::Result<()> {
+    to_stdout(&summary(plan))
+}
+
+/// Prints the plan for programs.
+pub(crate) fn print_json(plan: &Plan) -> anyhow::Result<()> {
+    let json = PlanJson {
+        tensors: tensor_count(plan),
+        quantized: plan.report.quantized,
+        kept: kept(plan),
+        bytes: plan.view.files().map(|(_, _, file)| file.len()).sum(),
+        tensor_bytes: plan
+            .shards
+            .iter()
+            .flat_map(|shard| &shard.tensors)
+            .map(|tensor| tensor.len)
+            .sum(),
+        sources: &plan.report.sources,
+        warnings: &plan.report.warnings,
+        notes: &plan.report.notes,
+        shards: &plan.shards,
+        aux_files: aux_files(plan)
+            .map(|(path, content)| AuxJson {
+                path: path.to_string_lossy().into_owned(),
+                len: content.len(),
+                whole_file: content.whole_file().map(|file| file.path().to_owned()),
+            })
+            .collect(),
+    };
+    to_stdout(&(serde_json::to_string_pretty(&json)? + "\n"))
+}
+
+#[derive(Serialize)]
+struct PlanJson<'a> {
+    /// Tensors in the view, scales included.
+    tensors: usize,
+    quantized: usize,
+    kept: usize,
+    /// Bytes of all files.
+    bytes: u64,
+    /// Bytes of all tensors, as in the index.
+    tensor_bytes: u64,
+    sources: &'a [SourceReport],
+    warnings: &'a [String],
+    notes: &'a [String],
+    shards: &'a [PlannedShard],
+    aux_files: Vec<AuxJson>,
+}
+
+#[derive(Serialize)]
+struct AuxJson {
+    path: String,
+    len: u64,
+    whole_file: Option<PathBuf>,
+}
+
+fn summary(plan: &Plan) -> String {
+    let mut text = String::new();
+    for source in &plan.report.sources {
+        let path = source.path.display();
+        text += &match source.role {
+            Role::Base => format!("base   {path}: {} tensors\n", source.tensors),
+            Role::Extra => format!(
+                "extra  {path}: {} tensors, {} added, {} overlapping and dropped\n",
+                source.tensors, source.added, source.overlapping
+            ),
+        };
+    }
+    let whole = plan
+        .shards
+        .iter()
+        .filter(|s| s.whole_file.is_some())
+        .count();
+    let shard_bytes = plan.shards.iter().map(|shard| shard.len).sum();
+    text += &format!(
+        "view   {} tensors ({} quantized, {} kept), {} shards of {} ({whole} unchanged), {} other files\n",
+        tensor_count(plan),
+        plan.report.quantized,
+        kept(plan),
+        plan.shards.len(),
+        BinaryBytes(shard_bytes),
+        aux_files(plan).count(),
+    );
+    for source in &plan.report.sources {
+        if source.role == Role::Base {
+            for left_out in &source.left_out {
+                text += &format!("left out: {left_out}\n");
+            }
+        }
+    }
+    for note in &plan.report.notes {
+        text += &format!("note: {note}\n");
+    }
+    for warning in &plan.report.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text
+}
+
+fn tensor_count(plan: &Plan) -> usize {
+    plan.shards.iter().map(|shard| shard.tensors.len()).sum()
+}
+
+/// Tensors that are as they were: neither quantized nor the scales of those that are.
+fn kept(plan: &Plan) -> usize {
+    let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
+    tensors.filter(|tensor| !tensor.computed).count()
+}
+
+/// The files that are not shards, in path order.
+fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
+    let shards: HashSet<&Path> = plan.shards.iter().map(|s| Path::new(&s.name)).collect();
+    let mut files: Vec<_> = plan
+        .view
+        .files()
+        .map(|(_, path, content)| (path, content))
+        .filter(|(path, _)| !shards.contains(path.as_path()))
+        .collect();
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files.into_iter()
+}
+
+fn to_stdout(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        // Whoever closed the pipe has read enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

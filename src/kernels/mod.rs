@@ -1,0 +1,3 @@
+//! Bare numeric loops over slices. They know nothing of tensors, files or operators.
+
+pub mod fp8;

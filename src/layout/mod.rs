@@ -1,0 +1,44 @@
+//! Arranging a catalog as the files of a view.
+
+mod shard_file;
+mod shards;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use shards::{Partition, is_standard_name, shards};
+
+use crate::view::EntryId;
+
+/// A safetensors file of a view.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedShard {
+    pub name: String,
+    /// The file in the view.
+    #[serde(skip)]
+    pub entry: EntryId,
+    /// Length of the file in bytes.
+    pub len: u64,
+    /// The source file that this shard is, byte for byte, if it is one.
+    pub whole_file: Option<PathBuf>,
+    /// In offset order.
+    pub tensors: Vec<PlannedTensor>,
+}
+
+/// A tensor of a view.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedTensor {
+    pub name: String,
+    /// The dtype by its safetensors name.
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    /// Offset of its first byte from the start of the shard.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// The source file its bytes lie in, or that they are computed from.
+    pub from: PathBuf,
+    /// Whether the bytes are computed.
+    pub computed: bool,
+}

@@ -1,0 +1,152 @@
+//! One safetensors file: a source file as it is, or a fresh header and a segment per tensor.
+//!
+//! | rule of a fresh header | why |
+//! |---|---|
+//! | `__metadata__` is `{"format": "pt"}` | some loaders refuse anything else |
+//! | JSON order = offset order, no holes | some loaders take the end from the last entry |
+//! | tensors in name order | loaders read by name, and so from front to back |
+//! | byte lengths that are not multiples of 8 come last, larger elements first | alignment |
+//! | padded so that data starts at a multiple of 4096 | page-aligned tensors |
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::catalog::{Data, Tensor};
+use crate::error::{Error, Result};
+use crate::layout::PlannedTensor;
+use crate::source::{MAX_HEADER_BYTES, SourceFile, data_start};
+use crate::view::{FileContent, SegmentData};
+
+/// Tensor data of a fresh file starts at a multiple of this.
+const DATA_ALIGNMENT: u64 = 4096;
+/// A tensor whose length is a multiple of this leaves the next one aligned for any dtype.
+const TENSOR_ALIGNMENT: u64 = 8;
+
+/// A file and the tensors in it, in offset order.
+pub(super) struct ShardFile {
+    pub content: FileContent,
+    pub tensors: Vec<PlannedTensor>,
+}
+
+/// The file that holds `tensors`: a whole source file if one holds exactly them.
+pub(super) fn build(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile> {
+    match whole_file(tensors) {
+        Some(file) => Ok(as_it_is(tensors, file)),
+        None => fresh(name, tensors),
+    }
+}
+
+/// The source file whose header names exactly `tensors`, if there is one.
+fn whole_file<'a>(tensors: &[(&str, &'a Tensor)]) -> Option<&'a Arc<SourceFile>> {
+    let shard_of = |tensor: &'a Tensor| match &tensor.data {
+        Data::Stored { shard, .. } => Some(shard),
+        Data::Computed { .. } => None,
+    };
+    let (_, first) = tensors.first()?;
+    let shard = shard_of(first)?;
+    let all_in_shard = tensors
+        .iter()
+        .all(|(_, tensor)| shard_of(tensor).is_some_and(|other| Arc::ptr_eq(other, shard)));
+    (all_in_shard && tensors.len() == shard.header_tensors).then_some(&shard.file)
+}
+
+fn as_it_is(tensors: &[(&str, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
+    let mut planned: Vec<PlannedTensor> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let offset = match &tensor.data {
+                Data::Stored { offset, .. } => *offset,
+                Data::Computed { .. } => unreachable!("a whole source file holds stored tensors"),
+            };
+            planned(name, tensor, offset)
+        })
+        .collect();
+    planned.sort_by_key(|tensor| tensor.offset);
+    ShardFile {
+        content: FileContent::whole(file.clone()),
+        tensors: planned,
+    }
+}
+
+fn fresh(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile> {
+    let mut ordered: Vec<(&str, &Tensor)> = tensors.to_vec();
+    ordered.sort_by_key(|(name, tensor)| {
+        let aligned = tensor.len.is_multiple_of(TENSOR_ALIGNMENT);
+        let element_bits = if aligned { 0 } else { tensor.dtype.bitsize() };
+        (!aligned, Reverse(element_bits), *name)
+    });
+
+    let mut end = 0;
+    let mut infos = Vec::with_capacity(ordered.len());
+    for (name, tensor) in &ordered {
+        let begin = end;
+        end += tensor.len as usize;
+        infos.push((
+            (*name).to_owned(),
+            TensorInfo {
+                dtype: tensor.dtype,
+                shape: tensor.shape.iter().map(|&d| d as usize).collect(),
+                data_offsets: (begin, end),
+            },
+        ));
+    }
+    let header = header(name, infos)?;
+    let start = header.len() as u64;
+
+    let mut parts = vec![(start, SegmentData::Bytes(header.into()))];
+    let mut listed = Vec::with_capacity(ordered.len());
+    let mut offset = start;
+    for (name, tensor) in ordered {
+        listed.push(planned(name, tensor, offset));
+        offset += tensor.len;
+        let data = match &tensor.data {
+            Data::Stored { shard, offset } => SegmentData::Source {
+                file: shard.file.clone(),
+                offset: *offset,
+            },
+            Data::Computed { node, output } => SegmentData::Computed {
+                node: node.clone(),
+                output: *output,
+            },
+        };
+        parts.push((tensor.len, data));
+    }
+    Ok(ShardFile {
+        content: FileContent::new(parts),
+        tensors: listed,
+    })
+}
+
+/// Length field, JSON and padding.
+fn header(shard: &str, infos: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
+    let invalid = |e: String| Error::Request(format!("{shard} of the view: {e}"));
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| invalid(e.to_string()))?;
+    let json = serde_json::to_vec(&metadata).map_err(|e| invalid(e.to_string()))?;
+    let total = data_start(json.len() as u64).next_multiple_of(DATA_ALIGNMENT);
+    let length = total - data_start(0);
+    if length > MAX_HEADER_BYTES {
+        return Err(invalid(format!(
+            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; choose a smaller shard size"
+        )));
+    }
+    let mut header = length.to_le_bytes().to_vec();
+    header.extend(json);
+    header.resize(total as usize, b' ');
+    Ok(header)
+}
+
+fn planned(name: &str, tensor: &Tensor, offset: u64) -> PlannedTensor {
+    PlannedTensor {
+        name: name.to_owned(),
+        dtype: tensor.dtype.to_string(),
+        shape: tensor.shape.clone(),
+        offset,
+        len: tensor.len,
+        from: tensor.origin().to_owned(),
+        computed: !tensor.is_stored(),
+    }
+}

@@ -1,0 +1,251 @@
+//! Safetensors shards with an index, in Hugging Face layout.
+
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use indexmap::IndexMap;
+use regex::Regex;
+use serde::Serialize;
+
+use crate::catalog::{CONFIG_FILE, Catalog, Data, Report, Tensor};
+use crate::error::{Error, Result};
+use crate::layout::PlannedShard;
+use crate::layout::shard_file::{self, ShardFile};
+use crate::source::{Attributes, INDEX_FILE};
+use crate::tensor::scaled_name;
+use crate::view::{FileContent, SegmentData, TopFile, View};
+
+/// Which tensors share a file, and what the files are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partition {
+    /// The base's shards under the base's names.
+    Keep,
+    /// The base's shards, then the added tensors packed; standard names.
+    Renumber,
+    /// Everything packed anew; standard names.
+    Repack,
+}
+
+/// Whether `name` is one that loaders expect without an index telling them.
+pub fn is_standard_name(name: &str) -> bool {
+    static STANDARD: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^model(-[0-9]{5}-of-[0-9]{5})?\.safetensors$").expect("a valid expression")
+    });
+    STANDARD.is_match(name)
+}
+
+/// A tensor with its scale, if it has one: the smallest thing that is put into a shard.
+type Unit<'a> = Vec<(&'a str, &'a Tensor)>;
+
+/// Lays `catalog` out in shards of at most `shard_bytes` tensor bytes, where they are packed.
+///
+/// # Errors
+/// If a file cannot be made, for example because its header would be too long.
+pub fn shards(
+    catalog: Catalog,
+    partition: Partition,
+    shard_bytes: u64,
+) -> Result<(View, Vec<PlannedShard>, Report)> {
+    let named = partition_tensors(&catalog, partition, shard_bytes)?;
+    let newest = newest_source(&catalog);
+    let mut files = Vec::with_capacity(named.len() + 2);
+    let mut planned = Vec::with_capacity(named.len());
+    for (name, tensors) in &named {
+        let ShardFile { content, tensors } = shard_file::build(name, tensors)?;
+        planned.push(PlannedShard {
+            name: name.clone(),
+            entry: View::ROOT, // set once the view is built
+            len: content.len(),
+            whole_file: content.whole_file().map(|file| file.path().to_owned()),
+            tensors,
+        });
+        files.push(TopFile {
+            name: name.into(),
+            attributes: attributes(&content, catalog.attributes, newest),
+            content,
+        });
+    }
+    files.push(synthesized(INDEX_FILE, index(&planned), &catalog, newest));
+    if let Some(config) = &catalog.config
+        && let Some(text) = config.edited_text()
+    {
+        let mut file = synthesized(CONFIG_FILE, text, &catalog, newest);
+        file.attributes.mode = config.file().attributes().mode;
+        files.push(file);
+    }
+    let view = View::new(catalog.attributes, files, &catalog.aux);
+    for shard in &mut planned {
+        shard.entry = view
+            .lookup(View::ROOT, shard.name.as_ref())
+            .expect("the view was built with this file");
+    }
+    Ok((view, planned, catalog.report))
+}
+
+/// Shard names with their tensors, in shard order.
+fn partition_tensors(
+    catalog: &Catalog,
+    partition: Partition,
+    shard_bytes: u64,
+) -> Result<Vec<(String, Unit<'_>)>> {
+    let mut kept: Vec<Unit> = vec![Vec::new(); catalog.homes.len()];
+    let mut units = units(&catalog.tensors);
+    if partition != Partition::Repack {
+        for unit in &mut units {
+            unit.retain(|&(name, tensor)| match tensor.home {
+                Some(home) => {
+                    kept[home].push((name, tensor));
+                    false
+                }
+                None => true,
+            });
+        }
+        units.retain(|unit| !unit.is_empty());
+    }
+    let packed = pack(units, shard_bytes);
+    let kept = kept
+        .into_iter()
+        .zip(&catalog.homes)
+        .filter(|(tensors, _)| !tensors.is_empty());
+    if partition == Partition::Keep {
+        return Ok(kept
+            .map(|(tensors, home)| (home.name.clone(), tensors))
+            .collect());
+    }
+    let all: Vec<Unit> = kept.map(|(tensors, _)| tensors).chain(packed).collect();
+    const MOST_SHARDS: usize = 99_999;
+    let count = all.len();
+    if count > MOST_SHARDS {
+        return Err(Error::Request(format!(
+            "the view would have {count} shards, more than the {MOST_SHARDS} that standard names can number; choose a larger shard size"
+        )));
+    }
+    Ok(all
+        .into_iter()
+        .enumerate()
+        .map(|(i, unit)| {
+            let number = i + 1;
+            (format!("model-{number:05}-of-{count:05}.safetensors"), unit)
+        })
+        .collect())
+}
+
+/// The tensors in order, each scale drawn to its weight.
+fn units(tensors: &IndexMap<String, Tensor>) -> Vec<Unit<'_>> {
+    let mut units: IndexMap<&str, Unit> = IndexMap::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let weight = scaled_name(name).filter(|weight| tensors.contains_key(*weight));
+        let unit = units.entry(weight.unwrap_or(name)).or_default();
+        unit.push((name, tensor));
+    }
+    units.into_values().collect()
+}
+
+/// Fills shards one after the other; a unit that does not fit starts the next shard.
+fn pack(units: Vec<Unit<'_>>, shard_bytes: u64) -> Vec<Unit<'_>> {
+    let mut shards: Vec<Unit> = Vec::new();
+    let mut filled = 0u64;
+    for unit in units {
+        let len: u64 = unit.iter().map(|(_, tensor)| tensor.len).sum();
+        match shards.last_mut() {
+            Some(shard) if filled.saturating_add(len) <= shard_bytes => {
+                filled += len;
+                shard.extend(unit);
+            }
+            _ => {
+                filled = len;
+                shards.push(unit);
+            }
+        }
+    }
+    shards
+}
+
+/// The index: key order is shard order, and offset order within a shard.
+fn index(shards: &[PlannedShard]) -> String {
+    #[derive(Serialize)]
+    struct Metadata {
+        total_size: u64,
+    }
+    #[derive(Serialize)]
+    struct Index<'a> {
+        metadata: Metadata,
+        weight_map: IndexMap<&'a str, &'a str>,
+    }
+    let tensors = || {
+        shards
+            .iter()
+            .flat_map(|shard| shard.tensors.iter().map(move |tensor| (shard, tensor)))
+    };
+    let index = Index {
+        metadata: Metadata {
+            total_size: tensors().map(|(_, tensor)| tensor.len).sum(),
+        },
+        weight_map: tensors()
+            .map(|(shard, tensor)| (tensor.name.as_str(), shard.name.as_str()))
+            .collect(),
+    };
+    serde_json::to_string_pretty(&index).expect("strings and numbers have a JSON text") + "\n"
+}
+
+fn synthesized(name: &str, text: String, catalog: &Catalog, mtime: SystemTime) -> TopFile {
+    TopFile {
+        name: name.into(),
+        attributes: Attributes {
+            mode: SYNTHESIZED_MODE,
+            mtime,
+            ..catalog.attributes
+        },
+        content: FileContent::bytes(text.into_bytes()),
+    }
+}
+
+const SYNTHESIZED_MODE: u32 = 0o444;
+
+/// Who may read a file: only those who may read every source file in it. A whole source file
+/// keeps its owner and time.
+fn attributes(content: &FileContent, directory: Attributes, newest: SystemTime) -> Attributes {
+    if let Some(file) = content.whole_file() {
+        return file.attributes();
+    }
+    let mut attributes = Attributes {
+        mode: SYNTHESIZED_MODE,
+        mtime: newest,
+        ..directory
+    };
+    for segment in content.segments() {
+        match &segment.data {
+            SegmentData::Bytes(_) => {}
+            SegmentData::Source { file, .. } => attributes.mode &= file.attributes().mode,
+            SegmentData::Computed { node, .. } => {
+                for input in &node.inputs {
+                    restrict(&mut attributes.mode, input);
+                }
+            }
+        }
+    }
+    attributes
+}
+
+fn restrict(mode: &mut u32, tensor: &Tensor) {
+    match &tensor.data {
+        Data::Stored { shard, .. } => *mode &= shard.file.attributes().mode,
+        Data::Computed { node, .. } => node.inputs.iter().for_each(|input| restrict(mode, input)),
+    }
+}
+
+/// The time of the youngest source file: what is synthesized is as old as what it is made from.
+fn newest_source(catalog: &Catalog) -> SystemTime {
+    fn newest(tensor: &Tensor) -> SystemTime {
+        match &tensor.data {
+            Data::Stored { shard, .. } => shard.file.attributes().mtime,
+            Data::Computed { node, .. } => {
+                let inputs = node.inputs.iter().map(newest);
+                inputs.max().unwrap_or(UNIX_EPOCH)
+            }
+        }
+    }
+    let config = catalog.config.iter().map(|c| c.file().attributes().mtime);
+    let tensors = catalog.tensors.values().map(newest);
+    tensors.chain(config).max().unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,7 @@
+//! The `ckptfs` program; everything it does is in [`cli`] and the library.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,1 @@
+//! Writing a view to disk.

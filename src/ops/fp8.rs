@@ -1,0 +1,278 @@
+//! Block FP8: selected tensors become E4M3 codes with one f32 scale per 128 × 128 block.
+//!
+//! A tensor `X` of shape `[rows, cols]` becomes `X` (F8_E4M3, the same shape) and `X_scale_inv`
+//! (F32, `[ceil(rows / 128), ceil(cols / 128)]`); of shape `[n, rows, cols]`, the same for each
+//! leading index. Blocks at the edges are partial. The numbers are defined in
+//! [`crate::kernels::fp8`]; dequantized = code × scale.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use indexmap::IndexMap;
+
+use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use crate::error::{Error, Result};
+use crate::kernels::fp8::{Block, Element, ScaleFormat, quantize_block};
+use crate::ops::fp8_select::Selection;
+use crate::ops::{Operator, fp8_checks, fp8_config};
+use crate::tensor::{Dtype, byte_len, is_float8, scale_name, shape_text};
+
+/// Rows and columns of a block.
+pub(super) const BLOCK: u64 = 128;
+
+/// What to do with tensors whose last two dimensions are not multiples of 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PartialBlocks {
+    /// Quantize them too, with partial blocks at the edges.
+    #[default]
+    Quantize,
+    /// Leave them in their dtype.
+    Keep,
+}
+
+/// Quantizes the selected tensors of a catalog.
+#[derive(Debug)]
+pub struct Fp8 {
+    pub selection: Selection,
+    pub scale_format: ScaleFormat,
+    pub partial_blocks: PartialBlocks,
+}
+
+impl Operator for Fp8 {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        fp8_config::check_method(catalog)?;
+        fp8_checks::note_references(catalog, &self.selection);
+        fp8_checks::warn_idle_patterns(catalog, &self.selection);
+
+        let mut partial = Vec::new();
+        let mut selected = 0;
+        let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
+        for (name, tensor) in &catalog.tensors {
+            let wanted = self.selection.selects(name);
+            selected += usize::from(wanted);
+            if !wanted || is_quantized(catalog, name, tensor) {
+                tensors.insert(name.clone(), tensor.clone());
+                continue;
+            }
+            let matrix = Matrix::of(catalog, name, tensor)?;
+            if !matrix.has_whole_blocks() {
+                if self.partial_blocks == PartialBlocks::Keep {
+                    tensors.insert(name.clone(), tensor.clone());
+                    continue;
+                }
+                partial.push(name.clone());
+            }
+            let (codes, scales) = quantized(name, tensor, matrix, self.scale_format);
+            tensors.insert(name.clone(), codes);
+            tensors.insert(scale_name(name), scales);
+            catalog.report.quantized += 1;
+        }
+        catalog.tensors = tensors;
+        if selected == 0 {
+            catalog.report.warnings.push(
+                "the FP8 selection matches no tensor of this view: nothing is quantized".to_owned(),
+            );
+        }
+        fp8_checks::warn_partial_blocks(catalog, &partial);
+        fp8_config::declare(catalog, self.scale_format)
+    }
+}
+
+/// Whether `name` is FP8 with its scale already.
+pub(super) fn is_quantized(catalog: &Catalog, name: &str, tensor: &Tensor) -> bool {
+    is_float8(tensor.dtype) && catalog.tensors.contains_key(&scale_name(name))
+}
+
+/// A tensor of two or three dimensions, seen as `groups` matrices of `rows` × `cols`.
+#[derive(Debug, Clone, Copy)]
+struct Matrix {
+    groups: u64,
+    rows: u64,
+    cols: u64,
+}
+
+impl Matrix {
+    fn of(catalog: &Catalog, name: &str, tensor: &Tensor) -> Result<Self> {
+        let refuse = |problem: String| Err(Error::tensor(tensor.origin(), name, problem));
+        if !matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
+            let scale = match is_float8(tensor.dtype) {
+                true => format!(" without a scale {}", scale_name(name)),
+                false => String::new(),
+            };
+            return refuse(format!(
+                "it is selected for FP8, but its dtype is {}{scale}; only BF16, F16 and F32 can be quantized",
+                tensor.dtype
+            ));
+        }
+        if catalog.tensors.contains_key(&scale_name(name)) {
+            return refuse(format!(
+                "it is selected for FP8 and of dtype {}, but there is a {} already",
+                tensor.dtype,
+                scale_name(name)
+            ));
+        }
+        match tensor.shape[..] {
+            [rows, cols] => Ok(Matrix {
+                groups: 1,
+                rows,
+                cols,
+            }),
+            [groups, rows, cols] => Ok(Matrix { groups, rows, cols }),
+            _ => refuse(format!(
+                "it is selected for FP8, but its shape is {}; only tensors of 2 or 3 dimensions can be quantized",
+                shape_text(&tensor.shape)
+            )),
+        }
+    }
+
+    fn has_whole_blocks(&self) -> bool {
+        self.rows.is_multiple_of(BLOCK) && self.cols.is_multiple_of(BLOCK)
+    }
+
+    fn scale_rows(&self) -> u64 {
+        self.rows.div_ceil(BLOCK)
+    }
+
+    fn scale_cols(&self) -> u64 {
+        self.cols.div_ceil(BLOCK)
+    }
+}
+
+/// The codes and scales of `tensor`, to be computed.
+fn quantized(name: &str, tensor: &Tensor, matrix: Matrix, format: ScaleFormat) -> (Tensor, Tensor) {
+    let kernel = Box::new(QuantizeKernel::new(matrix, tensor.dtype, format));
+    let node = Arc::new(Node::new(name, vec![tensor.clone()], kernel));
+    let mut scale_shape = tensor.shape.clone();
+    let last = scale_shape.len() - 1;
+    scale_shape[last] = matrix.scale_cols();
+    scale_shape[last - 1] = matrix.scale_rows();
+    let output = |output, dtype, shape: Vec<u64>| Tensor {
+        dtype,
+        len: byte_len(dtype, &shape).expect("no larger than the tensor it is computed from"),
+        shape,
+        data: Data::Computed {
+            node: node.clone(),
+            output,
+        },
+        home: tensor.home,
+    };
+    (
+        output(0, Dtype::F8_E4M3, tensor.shape.clone()),
+        output(1, Dtype::F32, scale_shape),
+    )
+}
+
+/// The kernel half: input 0 is the tensor; output 0 its codes, output 1 its scales.
+#[derive(Debug)]
+struct QuantizeKernel {
+    matrix: Matrix,
+    dtype: Dtype,
+    element_bytes: u64,
+    format: ScaleFormat,
+    bands: RowBands,
+}
+
+impl QuantizeKernel {
+    /// The number of source bytes that are worth computing at once.
+    const TILE_SOURCE_BYTES: u64 = 1 << 20;
+    const SCALE_BYTES: u64 = 4;
+
+    fn new(matrix: Matrix, dtype: Dtype, format: ScaleFormat) -> Self {
+        let element_bytes = dtype.bitsize() as u64 / 8;
+        let block_row_bytes = (BLOCK * matrix.cols * element_bytes).max(1);
+        let block_rows = (Self::TILE_SOURCE_BYTES / block_row_bytes).max(1);
+        QuantizeKernel {
+            matrix,
+            dtype,
+            element_bytes,
+            format,
+            bands: RowBands {
+                groups: matrix.groups,
+                rows_per_group: matrix.rows,
+                band_rows: BLOCK * block_rows,
+            },
+        }
+    }
+
+    /// Flattened elements of `band`, as positions in the tensor.
+    fn elements(&self, band: &Band) -> Range<u64> {
+        let first = band.group * self.matrix.rows;
+        (first + band.rows.start) * self.matrix.cols..(first + band.rows.end) * self.matrix.cols
+    }
+
+    fn quantize<T: Element>(
+        &self,
+        band: &Band,
+        source: &[u8],
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> std::result::Result<(), NonFinite> {
+        let rows = (band.rows.end - band.rows.start) as usize;
+        let columns = self.matrix.cols as usize;
+        let block = BLOCK as usize;
+        let mut scales = scales.chunks_exact_mut(Self::SCALE_BYTES as usize);
+        for top in (0..rows).step_by(block) {
+            for left in (0..columns).step_by(block) {
+                let block = Block {
+                    columns,
+                    rows: top..(top + block).min(rows),
+                    cols: left..(left + block).min(columns),
+                };
+                let scale =
+                    quantize_block::<T>(source, codes, &block, self.format).map_err(|at| {
+                        NonFinite {
+                            row: band.rows.start + at.row as u64,
+                            column: at.column as u64,
+                            value: at.value,
+                        }
+                    })?;
+                if let Some(bytes) = scales.next() {
+                    bytes.copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for QuantizeKernel {
+    fn bands(&self) -> RowBands {
+        self.bands
+    }
+
+    fn outputs(&self) -> usize {
+        2
+    }
+
+    fn input_bytes(&self, _input: usize, band: &Band) -> Range<u64> {
+        let elements = self.elements(band);
+        elements.start * self.element_bytes..elements.end * self.element_bytes
+    }
+
+    fn output_bytes(&self, output: usize, band: &Band) -> Range<u64> {
+        if output == 0 {
+            return self.elements(band);
+        }
+        let first = band.group * self.matrix.scale_rows();
+        let row_bytes = self.matrix.scale_cols() * Self::SCALE_BYTES;
+        (first + band.rows.start / BLOCK) * row_bytes
+            ..(first + band.rows.end.div_ceil(BLOCK)) * row_bytes
+    }
+
+    fn compute(
+        &self,
+        band: &Band,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> std::result::Result<(), NonFinite> {
+        let ([source], [codes, scales]) = (inputs, outputs) else {
+            unreachable!("one input and two outputs, as declared");
+        };
+        match self.dtype {
+            Dtype::BF16 => self.quantize::<bf16>(band, source, codes, scales),
+            Dtype::F16 => self.quantize::<f16>(band, source, codes, scales),
+            _ => self.quantize::<f32>(band, source, codes, scales),
+        }
+    }
+}

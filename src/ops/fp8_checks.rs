@@ -1,0 +1,70 @@
+//! What the plan of an FP8 view warns about.
+
+use crate::catalog::Catalog;
+use crate::ops::fp8_select::Selection;
+use crate::ops::listing;
+use crate::tensor::scaled_name;
+
+/// Reports where a reference and the view do not have the same tensors.
+pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
+    for reference in selection.references() {
+        let directory = reference.directory.display();
+        let lacking: Vec<&str> = reference
+            .names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| scaled_name(name).is_none() && !catalog.tensors.contains_key(*name))
+            .collect();
+        let unknown: Vec<&str> = catalog
+            .tensors
+            .keys()
+            .map(String::as_str)
+            .filter(|name| scaled_name(name).is_none() && !reference.names.contains(*name))
+            .collect();
+        if !lacking.is_empty() {
+            catalog.report.warnings.push(format!(
+                "{} of the reference {directory} are not in the view: {}",
+                tensors(lacking.len()),
+                listing(&lacking)
+            ));
+        }
+        if !unknown.is_empty() {
+            catalog.report.warnings.push(format!(
+                "{} of the view are not in the reference {directory} and keep their dtype unless selected otherwise: {}",
+                tensors(unknown.len()),
+                listing(&unknown)
+            ));
+        }
+    }
+}
+
+/// A pattern that matches nothing is probably misspelt.
+pub(super) fn warn_idle_patterns(catalog: &mut Catalog, selection: &Selection) {
+    let names: Vec<&str> = catalog.tensors.keys().map(String::as_str).collect();
+    let warnings: Vec<String> = selection
+        .idle_patterns(&names)
+        .map(|pattern| {
+            format!("--fp8-pattern {pattern} matches no tensor name as a whole (did you mean .*{pattern}.*?)")
+        })
+        .collect();
+    catalog.report.warnings.extend(warnings);
+}
+
+/// Consumers differ in what they make of blocks that are cut off at an edge.
+pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[String]) {
+    if partial.is_empty() {
+        return;
+    }
+    catalog.report.warnings.push(format!(
+        "{} have dimensions that are not multiples of 128: vLLM and SGLang refuse such tensors in merged layers (q/k/v, gate/up), and transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
+        tensors(partial.len()),
+        listing(partial)
+    ));
+}
+
+fn tensors(count: usize) -> String {
+    match count {
+        1 => "1 tensor".to_owned(),
+        n => format!("{n} tensors"),
+    }
+}

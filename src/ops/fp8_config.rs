@@ -1,0 +1,208 @@
+//! `quantization_config` of an FP8 view: declared once, at the top level of config.json, and true
+//! of every tensor in the view.
+
+use std::collections::HashSet;
+
+use half::{bf16, f16};
+use indexmap::IndexSet;
+use serde_json::{Value, json};
+
+use crate::catalog::{CONFIG_FILE, Catalog, Config, Data, Tensor};
+use crate::error::{Error, Result};
+use crate::kernels::fp8::ScaleFormat;
+use crate::ops::fp8::{BLOCK, is_quantized};
+use crate::tensor::{Dtype, scaled_name};
+
+const KEY: &str = "quantization_config";
+/// Where multimodal models keep the configuration of their language model.
+const TEXT_CONFIG: &str = "text_config";
+const SKIP_KEY: &str = "modules_to_not_convert";
+/// A quantization declared by another tool; it would contradict ours.
+const MODELOPT_FILE: &str = "hf_quant_config.json";
+
+/// Checks that the base can be described as block FP8.
+///
+/// # Errors
+/// If config.json is missing or declares another method or block size.
+pub(super) fn check_method(catalog: &mut Catalog) -> Result<()> {
+    let directory = catalog.report.sources[0].path.clone();
+    let Some(config) = catalog.config_mut()? else {
+        return Err(Error::checkpoint(
+            directory.join(CONFIG_FILE),
+            "this file is missing; an FP8 view must declare its quantization there",
+        ));
+    };
+    for declared in declarations(config) {
+        let expect = |key: &str, expected: Value| match declared.get(key) {
+            Some(found) if *found != expected => Err(Error::checkpoint(
+                config.path(),
+                format!(
+                    "{KEY} declares {key} {found}, but a block FP8 view needs {expected}; start from the unquantized checkpoint"
+                ),
+            )),
+            _ => Ok(()),
+        };
+        if declared.get("quant_method").is_none() {
+            return Err(Error::checkpoint(
+                config.path(),
+                format!("{KEY} has no quant_method; only \"fp8\" can be extended"),
+            ));
+        }
+        expect("quant_method", json!("fp8"))?;
+        expect("weight_block_size", json!([BLOCK, BLOCK]))?;
+        expect("activation_scheme", json!("dynamic"))?;
+        expect("fmt", json!("e4m3"))?;
+    }
+    Ok(())
+}
+
+/// Declares the quantization of the finished catalog.
+pub(super) fn declare(catalog: &mut Catalog, scale_format: ScaleFormat) -> Result<()> {
+    let quantized: IndexSet<&str> = catalog
+        .tensors
+        .iter()
+        .filter(|(name, tensor)| is_quantized(catalog, name, tensor))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if quantized.is_empty() {
+        return Ok(());
+    }
+    let mut declaration = json!({
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "weight_block_size": [BLOCK, BLOCK],
+    });
+    if scale_format == ScaleFormat::Ue8m0 && stored_scales_are_powers_of_two(catalog)? {
+        declaration["scale_fmt"] = json!("ue8m0");
+    }
+    let mut skipped = skipped_modules(catalog, &quantized);
+    let quantized: Vec<String> = quantized.iter().map(|name| module_of(name)).collect();
+
+    let config = catalog
+        .config_mut()?
+        .expect("check_method found a config.json");
+    let declared_before = declarations(config)
+        .iter()
+        .filter_map(|declared| declared.get(SKIP_KEY)?.as_array().cloned())
+        .flatten()
+        .filter_map(|module| module.as_str().map(str::to_owned))
+        .collect::<Vec<_>>();
+    // Entries of a partly quantized base stay, unless they would now hit a quantized module.
+    skipped.extend(
+        declared_before
+            .into_iter()
+            .filter(|entry| !quantized.iter().any(|module| module.contains(entry))),
+    );
+    declaration[SKIP_KEY] = skipped.into_iter().collect();
+    config.set(KEY, &declaration);
+    config.remove_in(TEXT_CONFIG, KEY)?;
+
+    let shown = catalog.aux.len();
+    catalog.aux.retain(|entry| entry.name() != MODELOPT_FILE);
+    if catalog.aux.len() < shown {
+        catalog.report.notes.push(format!(
+            "{MODELOPT_FILE} of the base is not shown: {KEY} in {CONFIG_FILE} takes its place"
+        ));
+    }
+    Ok(())
+}
+
+fn declarations(config: &Config) -> Vec<Value> {
+    [config.get(KEY), config.get_in(TEXT_CONFIG, KEY)]
+        .into_iter()
+        .flatten()
+        .filter(|value| !value.is_null())
+        .collect()
+}
+
+/// The modules that consumers must leave alone, by full checkpoint path: every module with a
+/// weight of two or more dimensions that is not quantized, and `lm_head` also when it is tied.
+///
+/// Consumers match the list by exact name, dotted ancestor, suffix or substring, so it never
+/// holds an ancestor of a quantized tensor.
+fn skipped_modules(catalog: &Catalog, quantized: &IndexSet<&str>) -> IndexSet<String> {
+    let ancestors = ancestors(quantized.iter().copied());
+    let mut modules = IndexSet::new();
+    let mut has_head = false;
+    for (name, tensor) in &catalog.tensors {
+        has_head |= is_head(name);
+        if tensor.shape.len() < 2 || scaled_name(name).is_some() || quantized.contains(&**name) {
+            continue;
+        }
+        let is_weight = name.ends_with(WEIGHT_SUFFIX) || is_fused_expert(name);
+        let module = module_of(name);
+        if is_weight && !ancestors.contains(module.as_str()) {
+            modules.insert(module);
+        }
+    }
+    if !has_head {
+        modules.insert(HEAD.to_owned());
+    }
+    modules
+}
+
+const WEIGHT_SUFFIX: &str = ".weight";
+const HEAD: &str = "lm_head";
+
+fn is_head(name: &str) -> bool {
+    let module = name.strip_suffix(WEIGHT_SUFFIX);
+    module.is_some_and(|module| module == HEAD || module.ends_with(".lm_head"))
+}
+
+/// Whether `name` is a 3-D expert tensor, which has no module of its own.
+fn is_fused_expert(name: &str) -> bool {
+    name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj")
+}
+
+/// The module that a tensor belongs to: its name without the last part.
+fn module_of(name: &str) -> String {
+    let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
+    module.to_owned()
+}
+
+/// Every dotted prefix of the names.
+fn ancestors<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+    names
+        .flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]))
+        .collect()
+}
+
+/// Whether every scale that is passed through is a power of two. Their values are read: what a
+/// source declares may not be true, and consumers round such scales silently.
+fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
+    for (name, tensor) in &catalog.tensors {
+        let Some(weight) = scaled_name(name) else {
+            continue;
+        };
+        if !catalog.tensors.contains_key(weight) {
+            continue;
+        }
+        if let Data::Stored { shard, offset } = &tensor.data {
+            let mut bytes = vec![0; tensor.len as usize];
+            shard.file.read_exact_at(&mut bytes, *offset)?;
+            if !are_powers_of_two(tensor, &bytes) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn are_powers_of_two(scales: &Tensor, bytes: &[u8]) -> bool {
+    let power = |x: f32| x.is_normal() && x > 0.0 && x.to_bits().trailing_zeros() >= 23;
+    let pairs = || {
+        bytes
+            .chunks_exact(2)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]))
+    };
+    match scales.dtype {
+        Dtype::F8_E8M0 => true,
+        Dtype::BF16 => pairs().all(|bits| power(bf16::from_bits(bits).to_f32())),
+        Dtype::F16 => pairs().all(|bits| power(f16::from_bits(bits).to_f32())),
+        Dtype::F32 => bytes
+            .chunks_exact(4)
+            .all(|b| power(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        _ => false,
+    }
+}

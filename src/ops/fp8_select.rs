@@ -1,0 +1,117 @@
+//! Which tensors an FP8 view quantizes: by rule set, by reference checkpoint, by pattern.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexSet;
+use regex::{Regex, RegexBuilder};
+
+use crate::error::{Error, Result};
+use crate::ops::fp8_rules;
+use crate::source;
+use crate::tensor::{SCALE_SUFFIX, scaled_name};
+
+/// A set of tensor names, given by any of the three ways.
+#[derive(Debug)]
+pub struct Selection {
+    rules: bool,
+    references: Vec<Reference>,
+    patterns: Vec<Pattern>,
+}
+
+/// A regular expression that must match a whole name.
+#[derive(Debug)]
+struct Pattern {
+    text: String,
+    whole_name: Regex,
+}
+
+/// The names that a reference checkpoint has quantized.
+#[derive(Debug)]
+pub struct Reference {
+    pub directory: PathBuf,
+    pub names: IndexSet<String>,
+    pub quantized: IndexSet<String>,
+}
+
+impl Selection {
+    /// Reads the references and compiles the patterns.
+    ///
+    /// # Errors
+    /// If a reference has no quantized tensor, or a pattern is not a regular expression or too
+    /// large when compiled.
+    pub fn new(rules: bool, references: &[PathBuf], patterns: &[String]) -> Result<Self> {
+        Ok(Selection {
+            rules,
+            references: references
+                .iter()
+                .map(|directory| Reference::read(directory))
+                .collect::<Result<_>>()?,
+            patterns: patterns
+                .iter()
+                .map(|pattern| Pattern::new(pattern))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// Whether the tensor called `name` is selected.
+    pub fn selects(&self, name: &str) -> bool {
+        (self.rules && fp8_rules::matches(name))
+            || self.references.iter().any(|r| r.quantized.contains(name))
+            || self.patterns.iter().any(|p| p.whole_name.is_match(name))
+    }
+
+    /// The references, in the order they were given.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// The patterns that match none of `names`.
+    pub fn idle_patterns<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        self.patterns
+            .iter()
+            .filter(|p| !names.iter().any(|name| p.whole_name.is_match(name)))
+            .map(|p| p.text.as_str())
+    }
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self> {
+        const SIZE_LIMIT: usize = 1 << 20;
+        let compile = |text: &str| {
+            RegexBuilder::new(text)
+                .size_limit(SIZE_LIMIT)
+                .build()
+                .map_err(|e| Error::Request(format!("--fp8-pattern {text}: {e}")))
+        };
+        // On its own first: unbalanced parentheses must not escape the anchors.
+        compile(text)?;
+        Ok(Pattern {
+            text: text.to_owned(),
+            whole_name: compile(&format!("^(?:{text})$"))?,
+        })
+    }
+}
+
+impl Reference {
+    fn read(directory: &Path) -> Result<Self> {
+        let names = source::tensor_names(directory)?;
+        let quantized: IndexSet<String> = names
+            .iter()
+            .filter_map(|name| scaled_name(name))
+            .map(str::to_owned)
+            .collect();
+        if quantized.is_empty() {
+            return Err(Error::checkpoint(
+                directory,
+                format!(
+                    "no tensor here is called *{SCALE_SUFFIX}, so it cannot be a reference for which tensors to quantize"
+                ),
+            ));
+        }
+        Ok(Reference {
+            directory: directory.to_owned(),
+            names,
+            quantized,
+        })
+    }
+}

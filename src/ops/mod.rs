@@ -1,0 +1,37 @@
+//! Operators: each rewrites a catalog from headers alone (the plan half) and brings the kernels
+//! that compute what it adds (the kernel half).
+
+mod fp8;
+mod fp8_checks;
+mod fp8_config;
+mod fp8_rules;
+mod fp8_select;
+mod patch;
+mod patch_checks;
+
+pub use fp8::{Fp8, PartialBlocks};
+pub use fp8_select::Selection;
+pub use patch::Patch;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+pub use crate::kernels::fp8::ScaleFormat;
+
+/// The plan half of an operator.
+pub trait Operator: std::fmt::Debug {
+    /// Rewrites `catalog`: names, dtypes, shapes, config edits, warnings.
+    ///
+    /// # Errors
+    /// If the view asked for cannot exist; the catalog is then not to be used.
+    fn apply(&self, catalog: &mut Catalog) -> Result<()>;
+}
+
+/// A few of `names`, for a warning.
+fn listing<S: AsRef<str>>(names: &[S]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,49 @@
+//! Patch: the base, and the tensors that only an extra has.
+//!
+//! The base wins on every overlap; extras apply in order, the first that has a tensor gives it.
+//! Only tensors are taken from an extra, never its config, tokenizer or other files.
+
+use crate::catalog::{Catalog, Role, SourceReport, Tensor};
+use crate::error::Result;
+use crate::ops::{Operator, patch_checks};
+use crate::source::Checkpoint;
+
+/// Adds what the catalog lacks from other checkpoints.
+#[derive(Debug)]
+pub struct Patch {
+    extras: Vec<Checkpoint>,
+}
+
+impl Patch {
+    /// A patch from `extras`, in order of precedence.
+    pub fn new(extras: Vec<Checkpoint>) -> Self {
+        Patch { extras }
+    }
+}
+
+impl Operator for Patch {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        for extra in &self.extras {
+            patch_checks::warn_before(catalog, extra)?;
+            let mut added = 0;
+            for (name, at) in &extra.tensors {
+                if catalog.tensors.contains_key(name) {
+                    continue;
+                }
+                let shard = extra.shards[at.shard].clone();
+                let tensor = Tensor::stored(&at.tensor, shard, None);
+                catalog.tensors.insert(name.clone(), tensor);
+                added += 1;
+            }
+            catalog.report.sources.push(SourceReport {
+                role: Role::Extra,
+                path: extra.directory.clone(),
+                tensors: extra.tensors.len(),
+                added,
+                overlapping: extra.tensors.len() - added,
+                left_out: extra.left_out.clone(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! What the plan of a patch warns about: signs that the view is not what was meant.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use crate::catalog::{CONFIG_FILE, Catalog, Config};
+use crate::error::Result;
+use crate::ops::listing;
+use crate::source::Checkpoint;
+use crate::tensor::{Dtype, SCALE_SUFFIX, scaled_name, shape_text};
+
+/// Compares `extra` with the catalog that it is about to be added to.
+pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<()> {
+    let added: Vec<&str> = extra
+        .tensors
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !catalog.tensors.contains_key(*name))
+        .collect();
+    let mut warnings = Vec::new();
+    if added.is_empty() {
+        warnings.push("nothing is added: the base has all its tensors".to_owned());
+    }
+    warnings.extend(full_quantization(catalog, &added));
+    warnings.extend(foreign_dtypes(catalog, extra, &added));
+    // A config that cannot be read is no obstacle to a patch; it only cannot be compared.
+    let base_config = catalog.config_mut().unwrap_or_default().cloned();
+    warnings.extend(foreign_layers(catalog, base_config.as_ref(), &added));
+    warnings.extend(other_shapes(catalog, extra));
+    if let (Some(base), Ok(Some(extra))) = (&base_config, Config::find(&extra.aux)) {
+        warnings.extend(other_architecture(base, &extra));
+    }
+    let directory = extra.directory.display();
+    let report = &mut catalog.report.warnings;
+    report.extend(warnings.iter().map(|w| format!("extra {directory}: {w}")));
+    Ok(())
+}
+
+fn full_quantization(catalog: &Catalog, added: &[&str]) -> Option<String> {
+    let scales_of_base = added
+        .iter()
+        .filter_map(|name| scaled_name(name))
+        .filter(|weight| catalog.tensors.contains_key(*weight))
+        .count();
+    (scales_of_base > 0).then(|| {
+        format!(
+            "it looks like a quantization of the base: {scales_of_base} of the added tensors are scales (*{SCALE_SUFFIX}) of the base's own weights, which stay unquantized; to quantize the base as this checkpoint is, use --reference instead of --extra"
+        )
+    })
+}
+
+/// Added tensors of a dtype that the base does not have. Scales follow their weights.
+fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Option<String> {
+    let known: Vec<Dtype> = catalog.tensors.values().map(|t| t.dtype).collect();
+    let mut foreign: BTreeMap<Dtype, Vec<&str>> = BTreeMap::new();
+    for name in added {
+        let dtype = extra.tensors[*name].tensor.dtype;
+        if !known.contains(&dtype) && scaled_name(name).is_none() {
+            foreign.entry(dtype).or_default().push(name);
+        }
+    }
+    let parts: Vec<String> = foreign
+        .iter()
+        .map(|(dtype, names)| format!("{dtype} ({})", listing(names)))
+        .collect();
+    (!parts.is_empty()).then(|| {
+        format!(
+            "added tensors have dtypes that no tensor of the base has: {}",
+            parts.join("; ")
+        )
+    })
+}
+
+/// Added layers beyond those that the base's config, or else its own numbering, leaves room for.
+/// Multi-token prediction blocks are numbered behind the last layer.
+fn foreign_layers(catalog: &Catalog, config: Option<&Config>, added: &[&str]) -> Option<String> {
+    let number = |key| config?.text_model(key)?.as_u64();
+    let declared = number("num_hidden_layers");
+    let predictors = number("num_nextn_predict_layers").unwrap_or(0).max(1);
+    let mut base_layers: HashMap<&str, u64> = HashMap::new();
+    for name in catalog.tensors.keys() {
+        if let Some((prefix, layer)) = layer_of(name) {
+            let last = base_layers.entry(prefix).or_insert(layer);
+            *last = layer.max(*last);
+        }
+    }
+    let mut outside: BTreeSet<(&str, u64, u64)> = BTreeSet::new();
+    for name in added {
+        if let Some((prefix, layer)) = layer_of(name)
+            && let Some(last) = base_layers.get(prefix)
+        {
+            let layers = declared.map_or(last + 1, |declared| declared.max(last + 1));
+            if layer >= layers + predictors {
+                outside.insert((prefix, layer, layers));
+            }
+        }
+    }
+    let parts: Vec<String> = outside
+        .iter()
+        .map(|(prefix, layer, layers)| format!("{prefix}{layer} (the base has {layers} layers)"))
+        .collect();
+    (!parts.is_empty()).then(|| {
+        format!(
+            "added layer numbers do not fit the base: {}",
+            listing(&parts)
+        )
+    })
+}
+
+/// `model.layers.7.mlp.gate.weight` → (`model.layers.`, 7).
+fn layer_of(name: &str) -> Option<(&str, u64)> {
+    const LAYERS: &str = "layers.";
+    let start = match name.starts_with(LAYERS) {
+        true => LAYERS.len(),
+        false => name.find(".layers.")? + 1 + LAYERS.len(),
+    };
+    let number = name[start..].split('.').next()?;
+    Some((&name[..start], number.parse().ok()?))
+}
+
+fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<String> {
+    let differing: Vec<String> = extra
+        .tensors
+        .iter()
+        .filter_map(|(name, at)| {
+            let ours = catalog.tensors.get(name)?;
+            (ours.shape != at.tensor.shape).then(|| {
+                format!(
+                    "{name} is {} in the base and {} in the extra",
+                    shape_text(&ours.shape),
+                    shape_text(&at.tensor.shape)
+                )
+            })
+        })
+        .collect();
+    (!differing.is_empty()).then(|| {
+        format!(
+            "base and extra look like different architectures: {}",
+            listing(&differing)
+        )
+    })
+}
+
+fn other_architecture(base: &Config, extra: &Config) -> Option<String> {
+    const KEYS: [&str; 4] = [
+        "architectures",
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+    ];
+    let differing: Vec<String> = KEYS
+        .iter()
+        .filter_map(|key| {
+            let value = |config: &Config| -> Option<Value> { config.text_model(key) };
+            let (ours, theirs) = (value(base)?, value(extra)?);
+            (ours != theirs)
+                .then(|| format!("{key} is {ours} in the base and {theirs} in the extra"))
+        })
+        .collect();
+    (!differing.is_empty()).then(|| {
+        format!(
+            "base and extra look like different architectures by their {CONFIG_FILE}: {}",
+            differing.join(", ")
+        )
+    })
+}

@@ -1,0 +1,7 @@
+//! Bytes of any range of a view's files.
+
+mod reader;
+mod tiles;
+
+pub use reader::Reader;
+pub use tiles::{Tile, TileCache, TileKey};

@@ -1,0 +1,201 @@
+//! Reading a view: splices stored ranges, computes the rest tile by tile.
+
+use std::sync::Arc;
+
+use crate::catalog::{Band, Data, Node, Tensor};
+use crate::error::{Error, Result};
+use crate::read::tiles::{Tile, TileCache, TileKey};
+use crate::view::{EntryId, Segment, SegmentData, View};
+
+/// Gives the bytes of a view's files. Shared by any number of threads.
+#[derive(Debug)]
+pub struct Reader {
+    view: Arc<View>,
+    tiles: TileCache,
+}
+
+impl Reader {
+    /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
+    pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
+        Reader {
+            view,
+            tiles: TileCache::new(cache_bytes),
+        }
+    }
+
+    /// The view that is read.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Bytes of computed tiles now in the cache.
+    pub fn cached_bytes(&self) -> usize {
+        self.tiles.bytes()
+    }
+
+    /// Fills `buffer` with the bytes of file `id` from `offset`; returns how many there were,
+    /// less than `buffer.len()` only at the end of the file.
+    pub fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let content = self.file(id)?;
+        let end = content
+            .len()
+            .min(offset.saturating_add(buffer.len() as u64));
+        let mut at = offset;
+        for segment in content.segments_from(offset) {
+            if at >= end {
+                break;
+            }
+            let stop = end.min(segment.start + segment.len);
+            let part = &mut buffer[(at - offset) as usize..(stop - offset) as usize];
+            self.read_segment(segment, at - segment.start, part)?;
+            at = stop;
+        }
+        Ok((at - offset) as usize)
+    }
+
+    /// Lends `len` bytes of file `id` from `offset` (fewer at the end of the file) to `borrow`,
+    /// straight from a computed tile or synthesized bytes where one holds them all; else they are
+    /// put together in `scratch` first.
+    pub fn read_with<R>(
+        &self,
+        id: EntryId,
+        offset: u64,
+        len: usize,
+        scratch: &mut Vec<u8>,
+        borrow: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let content = self.file(id)?;
+        let len = (len as u64).min(content.len().saturating_sub(offset));
+        if let Some(segment) = content.segments_from(offset).first()
+            && offset + len <= segment.start + segment.len
+        {
+            let within = offset - segment.start;
+            match &segment.data {
+                SegmentData::Bytes(bytes) => {
+                    return Ok(borrow(&bytes[within as usize..(within + len) as usize]));
+                }
+                SegmentData::Computed { node, output } => {
+                    let band = node.kernel.band_at(*output, within);
+                    let range = node.kernel.output_bytes(*output, &band);
+                    if within + len <= range.end {
+                        let bytes = self.tile_output(node, *output, band)?;
+                        let from = (within - range.start) as usize;
+                        return Ok(borrow(&bytes[from..from + len as usize]));
+                    }
+                }
+                SegmentData::Source { .. } => {}
+            }
+        }
+        scratch.resize(len as usize, 0);
+        self.read_at(id, offset, scratch)?;
+        Ok(borrow(scratch))
+    }
+
+    /// Calls `visit` with the bytes of output `output` of `node`, in order, tile by tile.
+    pub fn stream_computed<E: From<Error>>(
+        &self,
+        node: &Node,
+        output: usize,
+        mut visit: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let bands = node.kernel.bands();
+        for index in 0..bands.count() {
+            visit(&*self.tile_output(node, output, bands.band(index))?)?;
+        }
+        Ok(())
+    }
+
+    fn file(&self, id: EntryId) -> Result<&crate::view::FileContent> {
+        let missing = || Error::Request(format!("entry {id} of the view is not a file"));
+        self.view.file(id).ok_or_else(missing)
+    }
+
+    fn read_segment(&self, segment: &Segment, within: u64, buffer: &mut [u8]) -> Result<()> {
+        match &segment.data {
+            SegmentData::Bytes(bytes) => {
+                let from = within as usize;
+                buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
+                Ok(())
+            }
+            SegmentData::Source { file, offset } => file.read_exact_at(buffer, offset + within),
+            SegmentData::Computed { node, output } => {
+                self.read_computed(node, *output, within, buffer)
+            }
+        }
+    }
+
+    /// Fills `buffer` with the bytes of output `output` of `node` from byte `offset`.
+    fn read_computed(
+        &self,
+        node: &Node,
+        output: usize,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            let band = node.kernel.band_at(output, at);
+            let range = node.kernel.output_bytes(output, &band);
+            let bytes = self.tile_output(node, output, band)?;
+            let from = (at - range.start) as usize;
+            let count = (bytes.len() - from).min(buffer.len() - done);
+            buffer[done..done + count].copy_from_slice(&bytes[from..from + count]);
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<Arc<[u8]>> {
+        let key = TileKey {
+            node: node.id(),
+            band: band.index,
+        };
+        self.tiles
+            .output(key, output, || self.compute(node, &band).map(Arc::new))
+    }
+
+    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
+        let inputs = node
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, tensor)| {
+                let range = node.kernel.input_bytes(i, band);
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                self.read_tensor(tensor, range.start, &mut bytes)?;
+                Ok(bytes)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut outputs: Vec<Vec<u8>> = (0..node.kernel.outputs())
+            .map(|k| {
+                let range = node.kernel.output_bytes(k, band);
+                vec![0; (range.end - range.start) as usize]
+            })
+            .collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        node.kernel
+            .compute(band, &inputs, &mut slices)
+            .map_err(|fault| Error::NonFinite {
+                tensor: node.name.clone(),
+                row: band.group * node.kernel.bands().rows_per_group + fault.row,
+                column: fault.column,
+                value: fault.value,
+            })?;
+        Ok(Tile {
+            outputs: outputs.into_iter().map(Arc::from).collect(),
+        })
+    }
+
+    /// Fills `buffer` with the bytes of `tensor` from byte `offset`.
+    fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        match &tensor.data {
+            Data::Stored {
+                shard,
+                offset: start,
+            } => shard.file.read_exact_at(buffer, start + offset),
+            Data::Computed { node, output } => self.read_computed(node, *output, offset, buffer),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The cache of computed tiles: least recently used, bounded in bytes, single-flight.
+//!
+//! A tile holds one band of every output of a node. Outputs that are tiny beside the others (the
+//! scales of a quantized tensor) are kept apart once known, so that reading a tensor's codes
+//! makes its scales free even after the codes have left the cache.
+
+use std::sync::{Arc, OnceLock};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::catalog::NodeId;
+use crate::error::Error;
+
+/// One band of a node, computed: the bytes of each output.
+#[derive(Debug)]
+pub struct Tile {
+    pub outputs: Vec<Arc<[u8]>>,
+}
+
+impl Tile {
+    fn bytes(&self) -> usize {
+        self.outputs.iter().map(|bytes| bytes.len()).sum()
+    }
+
+    /// Whether output `k` is so small that it is worth keeping when the tile goes.
+    fn is_small(&self, output: usize) -> bool {
+        const SHARE: usize = 64;
+        self.outputs[output].len() * SHARE <= self.bytes()
+    }
+}
+
+/// A node and the number of one of its bands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TileKey {
+    pub node: NodeId,
+    pub band: u64,
+}
+
+type Outcome = Result<Arc<Tile>, Error>;
+type Slot = Arc<OnceLock<Outcome>>;
+
+/// A bounded cache of [`Tile`]s. Two readers of one tile compute it once; nothing is computed
+/// while the cache is locked.
+#[derive(Debug)]
+pub struct TileCache {
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    tiles: LruCache<TileKey, Slot>,
+    tile_bytes: usize,
+    small: LruCache<(TileKey, usize), Arc<[u8]>>,
+    small_bytes: usize,
+}
+
+impl TileCache {
+    /// The part of the capacity that is set aside for small outputs.
+    const SMALL_SHARE: usize = 8;
+
+    /// A cache of at most `capacity` bytes of finished tiles. Tiles that are being computed come
+    /// on top, at most one for each reader.
+    pub fn new(capacity: usize) -> Self {
+        TileCache {
+            capacity,
+            state: Mutex::new(State {
+                tiles: LruCache::unbounded(),
+                tile_bytes: 0,
+                small: LruCache::unbounded(),
+                small_bytes: 0,
+            }),
+        }
+    }
+
+    /// Bytes of finished tiles and small outputs now held.
+    pub fn bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.tile_bytes + state.small_bytes
+    }
+
+    /// Output `output` of tile `key`, computed by `compute` unless it is known. A failure is
+    /// given to everyone who waits for it and then forgotten, so that a later reader tries anew.
+    pub fn output(
+        &self,
+        key: TileKey,
+        output: usize,
+        compute: impl FnOnce() -> Outcome,
+    ) -> Result<Arc<[u8]>, Error> {
+        let slot = {
+            let mut state = self.state.lock();
+            if let Some(bytes) = state.small.get(&(key, output)) {
+                return Ok(bytes.clone());
+            }
+            state.tiles.get_or_insert(key, Slot::default).clone()
+        };
+        let mut computed_here = false;
+        let outcome = slot.get_or_init(|| {
+            computed_here = true;
+            compute()
+        });
+        if computed_here {
+            self.settle(key, &slot, outcome);
+        }
+        outcome
+            .as_ref()
+            .map(|tile| tile.outputs[output].clone())
+            .map_err(Error::clone)
+    }
+
+    /// Takes a finished slot into account.
+    fn settle(&self, key: TileKey, slot: &Slot, outcome: &Outcome) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let listed = matches!(state.tiles.peek(&key), Some(listed) if Arc::ptr_eq(listed, slot));
+        match outcome {
+            Err(_) if listed => {
+                state.tiles.pop(&key);
+            }
+            Err(_) => {}
+            Ok(tile) => {
+                if listed {
+                    state.tile_bytes += tile.bytes();
+                }
+                self.keep_small(state, key, tile);
+                self.evict(state);
+            }
+        }
+    }
+
+    fn keep_small(&self, state: &mut State, key: TileKey, tile: &Tile) {
+        for (output, bytes) in tile.outputs.iter().enumerate() {
+            if tile.is_small(output) {
+                state.small_bytes += bytes.len();
+                if let Some(old) = state.small.put((key, output), bytes.clone()) {
+                    state.small_bytes -= old.len();
+                }
+            }
+        }
+        while state.small_bytes > self.capacity / Self::SMALL_SHARE {
+            let Some((_, bytes)) = state.small.pop_lru() else {
+                break;
+            };
+            state.small_bytes -= bytes.len();
+        }
+    }
+
+    fn evict(&self, state: &mut State) {
+        let capacity = self.capacity - self.capacity / Self::SMALL_SHARE;
+        while state.tile_bytes > capacity {
+            let Some((_, slot)) = state.tiles.pop_lru() else {
+                break;
+            };
+            if let Some(Ok(tile)) = slot.get() {
+                state.tile_bytes -= tile.bytes();
+            }
+        }
+    }
+}

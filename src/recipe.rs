@@ -1,0 +1,129 @@
+//! From a request to a view: the one place that knows every operator, their order, and the layout.
+//!
+//! The order is fixed: patch, then FP8, then the layout in shards.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Report};
+use crate::error::{Error, Result};
+use crate::layout::{self, Partition, PlannedShard};
+use crate::ops::{Fp8, Operator, Patch, Selection};
+use crate::source::Checkpoint;
+use crate::view::View;
+
+pub use crate::ops::{PartialBlocks, ScaleFormat};
+
+/// What a user asks for.
+#[derive(Debug, Clone)]
+pub struct ViewRequest {
+    /// The checkpoint that the view starts from.
+    pub base: PathBuf,
+    /// Checkpoints that give the tensors which the base (and every extra before) lacks.
+    pub extras: Vec<PathBuf>,
+    /// Quantize to block FP8.
+    pub fp8: Option<Fp8Request>,
+    pub repack: Repack,
+    /// The most tensor bytes in one shard, except for a single larger tensor.
+    pub shard_bytes: u64,
+}
+
+/// Which tensors to quantize, and how. The selections are or-ed.
+#[derive(Debug, Clone, Default)]
+pub struct Fp8Request {
+    /// Select by the built-in rule set.
+    pub rules: bool,
+    /// Select the names that have a `_scale_inv` in one of these checkpoints.
+    pub references: Vec<PathBuf>,
+    /// Select the names that one of these regular expressions matches as a whole.
+    pub patterns: Vec<String>,
+    pub scale_format: ScaleFormat,
+    pub partial_blocks: PartialBlocks,
+}
+
+/// Whether to pack tensors into new shards of the standard names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Repack {
+    /// Only if the base's shards do not have standard names (and the view is not a plain patch,
+    /// which renames shards without repacking them).
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// The default of [`ViewRequest::shard_bytes`]: 4 GiB.
+pub const DEFAULT_SHARD_BYTES: u64 = 4 << 30;
+
+/// A view that is ready to be read, and what there is to say about it.
+#[derive(Debug)]
+pub struct Plan {
+    pub view: Arc<View>,
+    /// The view's safetensors files, in shard order.
+    pub shards: Vec<PlannedShard>,
+    pub report: Report,
+}
+
+impl ViewRequest {
+    /// A view of `base` as it is.
+    pub fn new(base: impl Into<PathBuf>) -> Self {
+        ViewRequest {
+            base: base.into(),
+            extras: Vec::new(),
+            fp8: None,
+            repack: Repack::Auto,
+            shard_bytes: DEFAULT_SHARD_BYTES,
+        }
+    }
+
+    /// Opens the sources and plans the view. Reads indexes, headers and configs, no tensors.
+    ///
+    /// # Errors
+    /// If a source is not a valid checkpoint or the view asked for cannot exist.
+    pub fn plan(&self) -> Result<Plan> {
+        if self.shard_bytes == 0 {
+            return Err(Error::Request("the shard size must not be 0".to_owned()));
+        }
+        let mut catalog = Catalog::from_base(Checkpoint::open(&self.base)?);
+        for operator in self.operators()? {
+            operator.apply(&mut catalog)?;
+        }
+        let partition = self.partition(&catalog);
+        layout::shards(catalog, partition, self.shard_bytes).map(|(view, shards, report)| Plan {
+            view: Arc::new(view),
+            shards,
+            report,
+        })
+    }
+
+    fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
+        let mut operators: Vec<Box<dyn Operator>> = Vec::new();
+        if !self.extras.is_empty() {
+            let extras = self.extras.iter().map(Checkpoint::open);
+            operators.push(Box::new(Patch::new(extras.collect::<Result<_>>()?)));
+        }
+        if let Some(fp8) = &self.fp8 {
+            let selection = Selection::new(fp8.rules, &fp8.references, &fp8.patterns)?;
+            operators.push(Box::new(Fp8 {
+                selection,
+                scale_format: fp8.scale_format,
+                partial_blocks: fp8.partial_blocks,
+            }));
+        }
+        Ok(operators)
+    }
+
+    fn partition(&self, catalog: &Catalog) -> Partition {
+        let patched = !self.extras.is_empty();
+        let standard = catalog
+            .homes
+            .iter()
+            .all(|home| layout::is_standard_name(&home.name));
+        match self.repack {
+            Repack::Always => Partition::Repack,
+            Repack::Auto if !standard && (!patched || self.fp8.is_some()) => Partition::Repack,
+            _ if patched => Partition::Renumber,
+            _ => Partition::Keep,
+        }
+    }
+}

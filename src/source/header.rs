@@ -1,0 +1,163 @@
+//! The header of a safetensors file: where each tensor lies.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..8 | header length `n`, little-endian u64 |
+//! | 8..8+n | JSON: name → dtype, shape, data offsets; may be padded with spaces |
+//! | 8+n.. | tensor data, no holes, up to the end of the file |
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::source::SourceFile;
+use crate::tensor::byte_len;
+
+/// The longest header that readers accept, in bytes.
+pub const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Bytes of the length field in front of the header.
+const LENGTH_BYTES: u64 = 8;
+
+/// Where tensor data starts in a file whose header is `header_len` bytes of JSON.
+pub fn data_start(header_len: u64) -> u64 {
+    LENGTH_BYTES + header_len
+}
+
+/// A tensor as a header describes it.
+#[derive(Debug, Clone)]
+pub struct StoredTensor {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<u64>,
+    /// Offset of the first byte from the start of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// Reads and validates the header of `file`; tensors come in the order of their offsets.
+///
+/// # Errors
+/// Whatever the format forbids: a header that is too long, is not JSON, or disagrees with itself
+/// or with the length of the file. The error names the tensor where there is one.
+pub(super) fn read(file: &SourceFile) -> Result<Vec<StoredTensor>> {
+    let path = file.path();
+    if file.len() < LENGTH_BYTES {
+        return Err(Error::checkpoint(
+            path,
+            format!(
+                "not a safetensors file: it has {} bytes, and the header length alone takes 8; is the download complete?",
+                file.len()
+            ),
+        ));
+    }
+    let mut length = [0; LENGTH_BYTES as usize];
+    file.read_exact_at(&mut length, 0)?;
+    let header_len = u64::from_le_bytes(length);
+    if header_len > MAX_HEADER_BYTES {
+        return Err(Error::checkpoint(
+            path,
+            format!(
+                "the header claims {header_len} bytes; at most {MAX_HEADER_BYTES} are allowed, so this is not a safetensors file"
+            ),
+        ));
+    }
+    if data_start(header_len) > file.len() {
+        return Err(Error::checkpoint(
+            path,
+            format!(
+                "the header claims {header_len} bytes, but the file has only {} bytes; is the download complete?",
+                file.len()
+            ),
+        ));
+    }
+    let mut json = vec![0; header_len as usize];
+    file.read_exact_at(&mut json, LENGTH_BYTES)?;
+    let metadata: Metadata = serde_json::from_slice(&json)
+        .map_err(|e| diagnose(file, &json).unwrap_or_else(|| invalid(file, &e.to_string())))?;
+
+    let start = data_start(header_len);
+    let expected = start + metadata.data_len() as u64;
+    if expected != file.len() {
+        let last = metadata.offset_keys().pop().unwrap_or_default();
+        return Err(Error::tensor(
+            path,
+            last,
+            format!(
+                "this last tensor ends at byte {expected} by the header, but the file has {} bytes; is the download complete?",
+                file.len()
+            ),
+        ));
+    }
+    Ok(metadata
+        .offset_keys()
+        .into_iter()
+        .filter_map(|name| {
+            let info = metadata.info(&name)?;
+            let (begin, end) = info.data_offsets;
+            Some(StoredTensor {
+                dtype: info.dtype,
+                shape: info.shape.iter().map(|&d| d as u64).collect(),
+                offset: start + begin as u64,
+                len: (end - begin) as u64,
+                name,
+            })
+        })
+        .collect())
+}
+
+fn invalid(file: &SourceFile, problem: &str) -> Error {
+    Error::checkpoint(
+        file.path(),
+        format!("the safetensors header is invalid: {problem}"),
+    )
+}
+
+/// The first tensor entry that explains why the header was refused.
+fn diagnose(file: &SourceFile, json: &[u8]) -> Option<Error> {
+    let entries: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
+    let mut parsed = Vec::new();
+    for (name, value) in entries {
+        if name == "__metadata__" {
+            continue;
+        }
+        let info: TensorInfo = match serde_json::from_value(value) {
+            Ok(info) => info,
+            Err(e) => return Some(Error::tensor(file.path(), name, e.to_string())),
+        };
+        let shape: Vec<u64> = info.shape.iter().map(|&d| d as u64).collect();
+        let (begin, end) = info.data_offsets;
+        match byte_len(info.dtype, &shape) {
+            Some(len) if begin <= end && (end - begin) as u64 == len => {}
+            expected => {
+                let expected =
+                    expected.map_or("an impossible number of".to_owned(), |n| n.to_string());
+                return Some(Error::tensor(
+                    file.path(),
+                    name,
+                    format!(
+                        "shape {shape:?} of {} takes {expected} bytes, but the data offsets are {begin}..{end}",
+                        info.dtype
+                    ),
+                ));
+            }
+        }
+        parsed.push((begin, end, name));
+    }
+    parsed.sort();
+    let mut previous = 0;
+    for (begin, end, name) in parsed {
+        if begin != previous {
+            return Some(Error::tensor(
+                file.path(),
+                name,
+                format!(
+                    "its data starts at offset {begin}, but the tensor before it ends at {previous}: tensors must neither overlap nor leave holes"
+                ),
+            ));
+        }
+        previous = end;
+    }
+    None
+}

@@ -1,0 +1,14 @@
+//! Opening a checkpoint directory: index, shards' headers, and everything that is not a weight.
+//! Nothing here reads a tensor's bytes.
+
+mod aux_files;
+mod checkpoint;
+mod file;
+mod header;
+mod index;
+
+pub use aux_files::AuxEntry;
+pub use checkpoint::{Checkpoint, Shard, StoredAt, tensor_names};
+pub use file::{Attributes, SourceFile};
+pub use header::{MAX_HEADER_BYTES, StoredTensor, data_start};
+pub use index::{INDEX_FILE, Index};

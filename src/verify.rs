@@ -1,0 +1,1 @@
+//! Checking a directory's structure, or its bytes against a view.
