@@ -97,7 +97,7 @@ struct AuxJson {
     whole_file: Option<PathBuf>,
 }
 
-fn summary(plan: &Plan) -> String {
+pub(crate) fn summary(plan: &Plan) -> String {
     let mut text = String::new();
     for source in &plan.report.sources {
         let path = source.path.display();

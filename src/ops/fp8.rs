@@ -13,13 +13,13 @@ use indexmap::IndexMap;
 
 use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
 use crate::error::{Error, Result};
-use crate::kernels::fp8::{Block, Element, ScaleFormat, quantize_block};
+use crate::kernels::fp8::{self, CpuPath, Element, ScaleFormat, quantize_block_row};
 use crate::ops::fp8_select::Selection;
 use crate::ops::{Operator, fp8_checks, fp8_config};
 use crate::tensor::{Dtype, byte_len, is_float8, scale_name, shape_text};
 
 /// Rows and columns of a block.
-pub(super) const BLOCK: u64 = 128;
+pub(super) const BLOCK: u64 = fp8::BLOCK as u64;
 
 /// What to do with tensors whose last two dimensions are not multiples of 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -170,6 +170,7 @@ struct QuantizeKernel {
     dtype: Dtype,
     element_bytes: u64,
     format: ScaleFormat,
+    path: CpuPath,
     bands: RowBands,
 }
 
@@ -187,6 +188,7 @@ impl QuantizeKernel {
             dtype,
             element_bytes,
             format,
+            path: CpuPath::best(),
             bands: RowBands {
                 groups: matrix.groups,
                 rows_per_group: matrix.rows,
@@ -208,28 +210,31 @@ impl QuantizeKernel {
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> std::result::Result<(), NonFinite> {
-        let rows = (band.rows.end - band.rows.start) as usize;
         let columns = self.matrix.cols as usize;
-        let block = BLOCK as usize;
-        let mut scales = scales.chunks_exact_mut(Self::SCALE_BYTES as usize);
-        for top in (0..rows).step_by(block) {
-            for left in (0..columns).step_by(block) {
-                let block = Block {
-                    columns,
-                    rows: top..(top + block).min(rows),
-                    cols: left..(left + block).min(columns),
-                };
-                let scale =
-                    quantize_block::<T>(source, codes, &block, self.format).map_err(|at| {
-                        NonFinite {
-                            row: band.rows.start + at.row as u64,
-                            column: at.column as u64,
-                            value: at.value,
-                        }
-                    })?;
-                if let Some(bytes) = scales.next() {
-                    bytes.copy_from_slice(&scale.to_le_bytes());
-                }
+        let block_row = BLOCK as usize * columns;
+        let mut row_scales = vec![0.0; self.matrix.scale_cols() as usize];
+        let sources = source.chunks((block_row * T::BYTES).max(1));
+        let scale_rows = scales.chunks_exact_mut((4 * row_scales.len()).max(1));
+        for (i, ((source, codes), scales)) in sources
+            .zip(codes.chunks_mut(block_row.max(1)))
+            .zip(scale_rows)
+            .enumerate()
+        {
+            quantize_block_row::<T>(
+                source,
+                columns,
+                codes,
+                &mut row_scales,
+                self.format,
+                self.path,
+            )
+            .map_err(|at| NonFinite {
+                row: band.rows.start + i as u64 * BLOCK + at.row as u64,
+                column: at.column as u64,
+                value: at.value,
+            })?;
+            for (bytes, scale) in scales.chunks_exact_mut(4).zip(&row_scales) {
+                bytes.copy_from_slice(&scale.to_le_bytes());
             }
         }
         Ok(())

@@ -52,7 +52,7 @@ fn full_quantization(catalog: &Catalog, added: &[&str]) -> Option<String> {
 
 /// Added tensors of a dtype that the base does not have. Scales follow their weights.
 fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Option<String> {
-    let known: Vec<Dtype> = catalog.tensors.values().map(|t| t.dtype).collect();
+    let known: BTreeSet<Dtype> = catalog.tensors.values().map(|t| t.dtype).collect();
     let mut foreign: BTreeMap<Dtype, Vec<&str>> = BTreeMap::new();
     for name in added {
         let dtype = extra.tensors[*name].tensor.dtype;

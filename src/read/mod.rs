@@ -4,4 +4,4 @@ mod reader;
 mod tiles;
 
 pub use reader::Reader;
-pub use tiles::{Tile, TileCache, TileKey};
+pub use tiles::{Tile, TileCache, TileKey, TileOutput};

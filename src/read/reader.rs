@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Band, Data, Node, Tensor};
 use crate::error::{Error, Result};
-use crate::read::tiles::{Tile, TileCache, TileKey};
+use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
 
 /// Gives the bytes of a view's files. Shared by any number of threads.
@@ -146,7 +146,7 @@ impl Reader {
         Ok(())
     }
 
-    fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<Arc<[u8]>> {
+    fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<TileOutput> {
         let key = TileKey {
             node: node.id(),
             band: band.index,
@@ -184,7 +184,7 @@ impl Reader {
                 value: fault.value,
             })?;
         Ok(Tile {
-            outputs: outputs.into_iter().map(Arc::from).collect(),
+            outputs: outputs.into_iter().map(Vec::into_boxed_slice).collect(),
         })
     }
 

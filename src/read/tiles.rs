@@ -4,6 +4,7 @@
 //! scales of a quantized tensor) are kept apart once known, so that reading a tensor's codes
 //! makes its scales free even after the codes have left the cache.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
@@ -15,7 +16,7 @@ use crate::error::Error;
 /// One band of a node, computed: the bytes of each output.
 #[derive(Debug)]
 pub struct Tile {
-    pub outputs: Vec<Arc<[u8]>>,
+    pub outputs: Vec<Box<[u8]>>,
 }
 
 impl Tile {
@@ -27,6 +28,26 @@ impl Tile {
     fn is_small(&self, output: usize) -> bool {
         const SHARE: usize = 64;
         self.outputs[output].len() * SHARE <= self.bytes()
+    }
+}
+
+/// The bytes of one output of a tile, shared with the cache.
+#[derive(Debug, Clone)]
+pub enum TileOutput {
+    /// Output number `.1` of a tile.
+    Of(Arc<Tile>, usize),
+    /// A small output that was kept on its own.
+    Small(Arc<[u8]>),
+}
+
+impl Deref for TileOutput {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            TileOutput::Of(tile, output) => &tile.outputs[*output],
+            TileOutput::Small(bytes) => bytes,
+        }
     }
 }
 
@@ -87,11 +108,11 @@ impl TileCache {
         key: TileKey,
         output: usize,
         compute: impl FnOnce() -> Outcome,
-    ) -> Result<Arc<[u8]>, Error> {
+    ) -> Result<TileOutput, Error> {
         let slot = {
             let mut state = self.state.lock();
             if let Some(bytes) = state.small.get(&(key, output)) {
-                return Ok(bytes.clone());
+                return Ok(TileOutput::Small(bytes.clone()));
             }
             state.tiles.get_or_insert(key, Slot::default).clone()
         };
@@ -105,7 +126,7 @@ impl TileCache {
         }
         outcome
             .as_ref()
-            .map(|tile| tile.outputs[output].clone())
+            .map(|tile| TileOutput::Of(tile.clone(), output))
             .map_err(Error::clone)
     }
 
@@ -133,7 +154,8 @@ impl TileCache {
         for (output, bytes) in tile.outputs.iter().enumerate() {
             if tile.is_small(output) {
                 state.small_bytes += bytes.len();
-                if let Some(old) = state.small.put((key, output), bytes.clone()) {
+                let kept = Arc::from(&**bytes);
+                if let Some(old) = state.small.put((key, output), kept) {
                     state.small_bytes -= old.len();
                 }
             }

@@ -1,0 +1,115 @@
+//! The element types that can be quantized.
+
+use half::{bf16, f16};
+
+/// An element type that can be quantized; every value is exact in f32.
+pub trait Element: Copy + 'static {
+    /// Bytes of one element.
+    const BYTES: usize;
+    /// Which type it is, for loops that are written for one.
+    const KIND: Kind;
+
+    /// The value of one little-endian element.
+    fn read(bytes: &[u8]) -> f32;
+
+    /// The same for a finite element, without branches.
+    fn read_finite(bytes: &[u8]) -> f32;
+
+    /// The bits of one element without its sign. Magnitudes order like their bits, with every NaN
+    /// above infinity.
+    fn magnitude_bits(bytes: &[u8]) -> u32;
+
+    /// The value of [`Element::magnitude_bits`].
+    fn from_magnitude_bits(bits: u32) -> f32;
+}
+
+/// An element type as a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Bf16,
+    F16,
+    F32,
+}
+
+fn u16_of(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+fn u32_of(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+impl Element for bf16 {
+    const BYTES: usize = 2;
+    const KIND: Kind = Kind::Bf16;
+
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> f32 {
+        f32::from_bits(u32::from(u16_of(bytes)) << 16)
+    }
+
+    #[inline(always)]
+    fn read_finite(bytes: &[u8]) -> f32 {
+        Self::read(bytes)
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(bytes: &[u8]) -> u32 {
+        u32::from(u16_of(bytes) & 0x7fff)
+    }
+
+    fn from_magnitude_bits(bits: u32) -> f32 {
+        f32::from_bits(bits << 16)
+    }
+}
+
+impl Element for f16 {
+    const BYTES: usize = 2;
+    const KIND: Kind = Kind::F16;
+
+    fn read(bytes: &[u8]) -> f32 {
+        f16::from_bits(u16_of(bytes)).to_f32()
+    }
+
+    #[inline(always)]
+    fn read_finite(bytes: &[u8]) -> f32 {
+        // The exponent biases differ by 112, and the product is exact, also for subnormals.
+        const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
+        let bits = u32::from(u16_of(bytes));
+        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
+        f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(bytes: &[u8]) -> u32 {
+        u32::from(u16_of(bytes) & 0x7fff)
+    }
+
+    fn from_magnitude_bits(bits: u32) -> f32 {
+        f16::from_bits(bits as u16).to_f32()
+    }
+}
+
+impl Element for f32 {
+    const BYTES: usize = 4;
+    const KIND: Kind = Kind::F32;
+
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> f32 {
+        f32::from_bits(u32_of(bytes))
+    }
+
+    #[inline(always)]
+    fn read_finite(bytes: &[u8]) -> f32 {
+        Self::read(bytes)
+    }
+
+    #[inline(always)]
+    fn magnitude_bits(bytes: &[u8]) -> u32 {
+        u32_of(bytes) & 0x7fff_ffff
+    }
+
+    fn from_magnitude_bits(bits: u32) -> f32 {
+        f32::from_bits(bits)
+    }
+}

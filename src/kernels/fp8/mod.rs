@@ -1,0 +1,185 @@
+//! Block quantization to E4M3, one row of 128 × 128 blocks at a time.
+//!
+//! A block has one scale `s`; the code of `x` is `e4m3(f32(x) / s)`, rounded to nearest even and
+//! saturated at ±448. With `amax` the largest magnitude of the block:
+//!
+//! - power-of-two scales: `s` is the smallest power of two with `amax / s ≤ 448`;
+//! - exact scales: `s = f32(f64(amax) / 448)`.
+//!
+//! Neither is ever below 2⁻¹²⁶, and a block of zeros has `s = 1`.
+//!
+//! There are several implementations ([`CpuPath`]); all give the same bits.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod element;
+mod scalar;
+
+use std::sync::LazyLock;
+
+pub use element::Element;
+
+use crate::tensor::float8::E4M3_MAX;
+
+/// How a block's scale is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ScaleFormat {
+    /// A power of two, as `scale_fmt: "ue8m0"` promises.
+    #[default]
+    Ue8m0,
+    /// Any f32.
+    Float32,
+}
+
+/// An implementation for a kind of processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuPath {
+    /// Plain Rust, compiled for any processor.
+    Scalar,
+    /// The same plain Rust, compiled for AVX2 and F16C.
+    Avx2,
+    /// AVX-512 F and BW, with 16-bit lanes where the numbers allow it.
+    Avx512,
+}
+
+impl CpuPath {
+    /// The paths that this processor can run, the fastest last.
+    pub fn available() -> &'static [CpuPath] {
+        static AVAILABLE: LazyLock<Vec<CpuPath>> = LazyLock::new(|| {
+            let mut paths = vec![CpuPath::Scalar];
+            #[cfg(target_arch = "x86_64")]
+            {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                    paths.push(CpuPath::Avx2);
+                }
+                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                    paths.push(CpuPath::Avx512);
+                }
+            }
+            paths
+        });
+        &AVAILABLE
+    }
+
+    /// The fastest path that this processor can run.
+    pub fn best() -> CpuPath {
+        *CpuPath::available().last().unwrap_or(&CpuPath::Scalar)
+    }
+}
+
+/// Rows and columns of a block.
+pub const BLOCK: usize = 128;
+
+/// A NaN or infinity at a row and column of the block row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NonFiniteAt {
+    pub row: usize,
+    pub column: usize,
+    pub value: f32,
+}
+
+/// Quantizes a row of blocks: `source` is a matrix of little-endian `T` with `columns` columns and
+/// at most 128 rows, `codes` a matrix of the same shape, and `scales` has an element for every 128
+/// columns, the last of which may be cut off.
+///
+/// # Errors
+/// The first NaN or infinity, in which case no code is written.
+///
+/// # Panics
+/// If the lengths do not fit together, or this processor cannot run `path`.
+pub fn quantize_block_row<T: Element>(
+    source: &[u8],
+    columns: usize,
+    codes: &mut [u8],
+    scales: &mut [f32],
+    format: ScaleFormat,
+    path: CpuPath,
+) -> Result<(), NonFiniteAt> {
+    assert!(CpuPath::available().contains(&path));
+    assert_eq!(source.len(), codes.len() * T::BYTES);
+    assert_eq!(scales.len(), columns.div_ceil(BLOCK));
+    if codes.is_empty() {
+        return Ok(());
+    }
+    assert!(codes.len().is_multiple_of(columns) && codes.len() / columns <= BLOCK);
+
+    let mut amax = vec![0; scales.len()];
+    match path {
+        CpuPath::Scalar => scalar::amax_bits::<T>(source, columns, &mut amax),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has AVX2 and F16C, as `available` found.
+        CpuPath::Avx2 => unsafe { scalar::amax_bits_avx2::<T>(source, columns, &mut amax) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has AVX-512 F and BW, as `available` found.
+        CpuPath::Avx512 => unsafe { avx512::amax_bits::<T>(source, columns, &mut amax) },
+        #[cfg(not(target_arch = "x86_64"))]
+        CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+    }
+    for (scale, bits) in scales.iter_mut().zip(amax) {
+        let amax = T::from_magnitude_bits(bits);
+        if !amax.is_finite() {
+            return Err(first_non_finite::<T>(source, columns));
+        }
+        *scale = match format {
+            ScaleFormat::Ue8m0 => power_of_two_scale(amax),
+            ScaleFormat::Float32 => exact_scale(amax),
+        };
+    }
+    match path {
+        CpuPath::Scalar => scalar::encode::<T>(source, columns, codes, scales),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        CpuPath::Avx2 => unsafe { scalar::encode_avx2::<T>(source, columns, codes, scales) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        CpuPath::Avx512 => unsafe { avx512::encode::<T>(source, columns, codes, scales) },
+        #[cfg(not(target_arch = "x86_64"))]
+        CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+    }
+    Ok(())
+}
+
+/// The first value in row order that is not finite; there is one.
+fn first_non_finite<T: Element>(source: &[u8], columns: usize) -> NonFiniteAt {
+    let mut values = source.chunks_exact(T::BYTES).map(T::read).enumerate();
+    let (at, value) = values
+        .find(|(_, value)| !value.is_finite())
+        .expect("a block whose amax is not finite holds a value that is not finite");
+    NonFiniteAt {
+        row: at / columns,
+        column: at % columns,
+        value,
+    }
+}
+
+/// The smallest normal f32, the lower bound of every scale.
+const MIN_SCALE: f32 = f32::MIN_POSITIVE;
+
+/// The smallest power of two `s ≥ 2⁻¹²⁶` with `amax / s ≤ 448`; 1 for `amax = 0`.
+pub fn power_of_two_scale(amax: f32) -> f32 {
+    const EXPONENT_OF_MAX: u32 = 8;
+    const MANTISSA_OF_MAX: u32 = 0b11 << 21; // 448 = 1.75 · 2⁸
+    if amax == 0.0 {
+        return 1.0;
+    }
+    let bits = amax.to_bits();
+    let exponent = bits >> 23;
+    let round_up = u32::from(bits & 0x7f_ffff > MANTISSA_OF_MAX);
+    let scale_exponent = (exponent + round_up).saturating_sub(EXPONENT_OF_MAX).max(1);
+    f32::from_bits(scale_exponent << 23)
+}
+
+/// `f32(f64(amax) / 448)`, at least 2⁻¹²⁶; 1 for `amax = 0`.
+pub fn exact_scale(amax: f32) -> f32 {
+    if amax == 0.0 {
+        return 1.0;
+    }
+    ((f64::from(amax) / f64::from(E4M3_MAX)) as f32).max(MIN_SCALE)
+}
+
+/// `1 / scale`, where multiplying by it gives exactly what dividing by `scale` gives: where
+/// `scale` is a power of two (and at most 2¹²⁶, as every scale is).
+fn exact_reciprocal(scale: f32) -> Option<f32> {
+    const MANTISSA: u32 = 0x7f_ffff;
+    (scale.to_bits() & MANTISSA == 0).then(|| scale.recip())
+}
