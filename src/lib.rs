@@ -9,6 +9,7 @@
 pub mod catalog;
 pub mod error;
 pub mod fuse;
+pub mod inspect;
 pub mod kernels;
 pub mod layout;
 pub mod materialize;

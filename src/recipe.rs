@@ -1,7 +1,8 @@
 //! From a request to a view: the one place that knows every operator, their order, and the layout.
 //!
-//! The order is fixed: patch, then FP8, then the layout in shards.
+//! The order is fixed: patch, then the form of experts, then FP8, then the layout in shards.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::ops::{Fp8, Operator, Patch, Selection};
 use crate::source::Checkpoint;
 use crate::view::View;
 
-pub use crate::ops::{PartialBlocks, ScaleFormat};
+pub use crate::ops::{Experts, PartialBlocks, ScaleFormat};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct ViewRequest {
     pub base: PathBuf,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
     pub extras: Vec<PathBuf>,
+    /// Give all experts the same form.
+    pub experts: Option<Experts>,
     /// Quantize to block FP8.
     pub fp8: Option<Fp8Request>,
     pub repack: Repack,
@@ -70,6 +73,7 @@ impl ViewRequest {
         ViewRequest {
             base: base.into(),
             extras: Vec::new(),
+            experts: None,
             fp8: None,
             repack: Repack::Auto,
             shard_bytes: DEFAULT_SHARD_BYTES,
@@ -102,6 +106,9 @@ impl ViewRequest {
             let extras = self.extras.iter().map(Checkpoint::open);
             operators.push(Box::new(Patch::new(extras.collect::<Result<_>>()?)));
         }
+        if let Some(experts) = self.experts {
+            operators.push(Box::new(experts));
+        }
         if let Some(fp8) = &self.fp8 {
             let selection = Selection::new(fp8.rules, &fp8.references, &fp8.patterns)?;
             operators.push(Box::new(Fp8 {
@@ -115,14 +122,18 @@ impl ViewRequest {
 
     fn partition(&self, catalog: &Catalog) -> Partition {
         let patched = !self.extras.is_empty();
+        let plain_patch = patched && self.fp8.is_none() && self.experts.is_none();
+        let homes: HashSet<usize> = catalog.tensors.values().filter_map(|t| t.home).collect();
         let standard = catalog
             .homes
             .iter()
             .all(|home| layout::is_standard_name(&home.name));
         match self.repack {
             Repack::Always => Partition::Repack,
-            Repack::Auto if !standard && (!patched || self.fp8.is_some()) => Partition::Repack,
+            Repack::Auto if !standard && !plain_patch => Partition::Repack,
             _ if patched => Partition::Renumber,
+            // Standard names count the shards, and fusing experts may leave one without tensors.
+            Repack::Auto if homes.len() < catalog.homes.len() => Partition::Renumber,
             _ => Partition::Keep,
         }
     }

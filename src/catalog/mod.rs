@@ -12,8 +12,8 @@ use indexmap::IndexMap;
 
 pub use config::{CONFIG_FILE, Config};
 pub use kernel::{Band, Kernel, NonFinite, RowBands};
-pub use report::{Report, Role, SourceReport};
-pub use tensor::{Data, Node, NodeId, Tensor};
+pub use report::{ReferenceReport, Report, Role, SourceReport};
+pub use tensor::{Data, Node, NodeId, Part, Tensor};
 
 use crate::error::Result;
 use crate::source::{Attributes, AuxEntry, Checkpoint, Shard};
@@ -48,9 +48,9 @@ impl Catalog {
         let tensors = base
             .tensors
             .into_iter()
-            .map(|(name, at)| {
-                let shard = homes[at.shard].clone();
-                (name, Tensor::stored(&at.tensor, shard, Some(at.shard)))
+            .map(|(name, home)| {
+                let tensor = Tensor::stored(&name, homes[home].clone(), Some(home));
+                (name, tensor)
             })
             .collect();
         Catalog {

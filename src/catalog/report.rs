@@ -8,12 +8,27 @@ use serde::Serialize;
 #[derive(Debug, Default, Clone, Serialize)]
 pub struct Report {
     pub sources: Vec<SourceReport>,
+    /// How each reference compares with the built-in rule set.
+    pub references: Vec<ReferenceReport>,
     /// Tensors quantized by this view.
     pub quantized: usize,
     /// What is probably not what was meant.
     pub warnings: Vec<String>,
     /// What is worth knowing.
     pub notes: Vec<String>,
+}
+
+/// Which tensors of the view a reference has quantized, beside those that the built-in rule set
+/// would quantize. The reference decides.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReferenceReport {
+    pub path: PathBuf,
+    /// Tensors that both quantize.
+    pub agreed: usize,
+    /// Quantized in the reference, not by the rule set.
+    pub only_in_reference: Vec<String>,
+    /// Quantized by the rule set, not in the reference.
+    pub only_by_rules: Vec<String>,
 }
 
 /// The part that a source directory plays in a view.

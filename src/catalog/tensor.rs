@@ -1,12 +1,13 @@
-//! A tensor of a catalog: a byte range of a source file, or an output of a node.
+//! A tensor of a catalog: a byte range of a source file, an output of a node, or several of these
+//! one after the other.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::catalog::kernel::Kernel;
-use crate::source::{Shard, StoredTensor};
-use crate::tensor::Dtype;
+use crate::source::{Shard, SourceFile};
+use crate::tensor::{Dtype, byte_len};
 
 /// A tensor and where its bytes come from. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,24 +28,118 @@ pub enum Data {
     Stored { shard: Arc<Shard>, offset: u64 },
     /// All bytes of output number `output` of `node`.
     Computed { node: Arc<Node>, output: usize },
+    /// The bytes of other tensors, one after the other.
+    Joined(Arc<[Part]>),
+}
+
+/// A tensor inside a joined one.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Where its bytes start in the joined tensor.
+    pub start: u64,
+    /// Stored or computed, never joined, and never without bytes.
+    pub tensor: Tensor,
 }
 
 impl Tensor {
-    /// A tensor that lies in a source file.
-    pub fn stored(tensor: &StoredTensor, shard: Arc<Shard>, home: Option<usize>) -> Self {
+    /// The tensor called `name` in the header of `shard`.
+    ///
+    /// # Panics
+    /// If the header does not have it.
+    pub fn stored(name: &str, shard: Arc<Shard>, home: Option<usize>) -> Self {
+        let tensor = &shard.header[name];
         Tensor {
             dtype: tensor.dtype,
             shape: tensor.shape.clone(),
             len: tensor.len,
             data: Data::Stored {
-                shard,
                 offset: tensor.offset,
+                shard,
             },
             home,
         }
     }
 
-    /// The source file that the bytes lie in or, for a computed tensor, are first computed from.
+    /// The tensor whose bytes are those of `tensors`, one after the other, as `shape` of the dtype
+    /// of the first, at its home.
+    ///
+    /// # Panics
+    /// If `tensors` is empty, or their bytes are not as many as the shape takes.
+    pub fn joined(tensors: &[&Tensor], shape: Vec<u64>) -> Self {
+        let &Tensor { dtype, home, .. } = tensors[0];
+        let mut parts: Vec<Part> = Vec::new();
+        let mut len = 0;
+        for piece in tensors.iter().flat_map(|tensor| tensor.pieces()) {
+            if piece.len > 0 {
+                parts.push(Part {
+                    start: len,
+                    tensor: piece.clone(),
+                });
+                len += piece.len;
+            }
+        }
+        assert_eq!(byte_len(dtype, &shape), Some(len), "bytes of {shape:?}");
+        let data = match parts.len() {
+            0 => tensors[0].data.clone(),
+            1 => parts.remove(0).tensor.data,
+            _ => Data::Joined(parts.into()),
+        };
+        Tensor {
+            dtype,
+            shape,
+            len,
+            data,
+            home,
+        }
+    }
+
+    /// The tensor of `shape` whose bytes are those of this one from `start`; `None` if they are
+    /// not one range of a source file.
+    ///
+    /// # Panics
+    /// If `shape` does not take whole bytes of this tensor.
+    pub fn slice(&self, start: u64, shape: Vec<u64>) -> Option<Self> {
+        let Data::Stored { shard, offset } = &self.data else {
+            return None;
+        };
+        let len = byte_len(self.dtype, &shape).filter(|len| start + len <= self.len);
+        Some(Tensor {
+            dtype: self.dtype,
+            len: len.expect("a slice lies inside its tensor"),
+            shape,
+            data: Data::Stored {
+                shard: shard.clone(),
+                offset: offset + start,
+            },
+            home: self.home,
+        })
+    }
+
+    /// The stored and computed tensors whose bytes, one after the other, are those of this one.
+    pub fn pieces(&self) -> impl Iterator<Item = &Tensor> {
+        let parts: &[Part] = match &self.data {
+            Data::Joined(parts) => parts,
+            Data::Stored { .. } | Data::Computed { .. } => &[],
+        };
+        let itself = parts.is_empty().then_some(self);
+        itself
+            .into_iter()
+            .chain(parts.iter().map(|part| &part.tensor))
+    }
+
+    /// Calls `visit` with every source file that the bytes lie in or are computed from, once or
+    /// more often.
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+        for piece in self.pieces() {
+            match &piece.data {
+                Data::Stored { shard, .. } => visit(&shard.file),
+                Data::Computed { node, .. } => node.for_each_source(visit),
+                Data::Joined(_) => unreachable!("a piece is not joined"),
+            }
+        }
+    }
+
+    /// The source file that the bytes, or the first of them, lie in or are computed from.
     pub fn origin(&self) -> &Path {
         match &self.data {
             Data::Stored { shard, .. } => shard.file.path(),
@@ -52,12 +147,14 @@ impl Tensor {
                 Some(input) => input.origin(),
                 None => Path::new(""),
             },
+            Data::Joined(parts) => parts[0].tensor.origin(),
         }
     }
 
-    /// Whether the bytes are those of a source file.
+    /// Whether all bytes are those of source files.
     pub fn is_stored(&self) -> bool {
-        matches!(self.data, Data::Stored { .. })
+        self.pieces()
+            .all(|piece| matches!(piece.data, Data::Stored { .. }))
     }
 }
 
@@ -83,6 +180,13 @@ impl Node {
             name: name.into(),
             inputs,
             kernel,
+        }
+    }
+
+    /// Calls `visit` with every source file that it computes from, once or more often.
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+        for input in &self.inputs {
+            input.for_each_source(visit);
         }
     }
 

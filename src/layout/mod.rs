@@ -37,7 +37,7 @@ pub struct PlannedTensor {
     pub offset: u64,
     /// Length in bytes.
     pub len: u64,
-    /// The source file its bytes lie in, or that they are computed from.
+    /// The source file that its bytes, or the first of them, lie in or are computed from.
     pub from: PathBuf,
     /// Whether the bytes are computed.
     pub computed: bool,

@@ -41,16 +41,20 @@ pub(super) fn build(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile
 
 /// The source file whose header names exactly `tensors`, if there is one.
 fn whole_file<'a>(tensors: &[(&str, &'a Tensor)]) -> Option<&'a Arc<SourceFile>> {
-    let shard_of = |tensor: &'a Tensor| match &tensor.data {
-        Data::Stored { shard, .. } => Some(shard),
-        Data::Computed { .. } => None,
-    };
     let (_, first) = tensors.first()?;
-    let shard = shard_of(first)?;
-    let all_in_shard = tensors
-        .iter()
-        .all(|(_, tensor)| shard_of(tensor).is_some_and(|other| Arc::ptr_eq(other, shard)));
-    (all_in_shard && tensors.len() == shard.header_tensors).then_some(&shard.file)
+    let Data::Stored { shard, .. } = &first.data else {
+        return None;
+    };
+    let unchanged =
+        |(name, tensor): &(&str, &'a Tensor)| match (&tensor.data, shard.header.get(*name)) {
+            (Data::Stored { shard: of, offset }, Some(stored)) => {
+                Arc::ptr_eq(of, shard)
+                    && (tensor.dtype, &tensor.shape, *offset)
+                        == (stored.dtype, &stored.shape, stored.offset)
+            }
+            _ => false,
+        };
+    (tensors.len() == shard.header.len() && tensors.iter().all(unchanged)).then_some(&shard.file)
 }
 
 fn as_it_is(tensors: &[(&str, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
@@ -59,7 +63,7 @@ fn as_it_is(tensors: &[(&str, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
         .map(|(name, tensor)| {
             let offset = match &tensor.data {
                 Data::Stored { offset, .. } => *offset,
-                Data::Computed { .. } => unreachable!("a whole source file holds stored tensors"),
+                _ => unreachable!("a whole source file holds stored tensors"),
             };
             planned(name, tensor, offset)
         })
@@ -102,22 +106,27 @@ fn fresh(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile> {
     for (name, tensor) in ordered {
         listed.push(planned(name, tensor, offset));
         offset += tensor.len;
-        let data = match &tensor.data {
-            Data::Stored { shard, offset } => SegmentData::Source {
-                file: shard.file.clone(),
-                offset: *offset,
-            },
-            Data::Computed { node, output } => SegmentData::Computed {
-                node: node.clone(),
-                output: *output,
-            },
-        };
-        parts.push((tensor.len, data));
+        let pieces = tensor.pieces();
+        parts.extend(pieces.map(|piece| (piece.len, segment_data(piece))));
     }
     Ok(ShardFile {
         content: FileContent::new(parts),
         tensors: listed,
     })
+}
+
+fn segment_data(piece: &Tensor) -> SegmentData {
+    match &piece.data {
+        Data::Stored { shard, offset } => SegmentData::Source {
+            file: shard.file.clone(),
+            offset: *offset,
+        },
+        Data::Computed { node, output } => SegmentData::Computed {
+            node: node.clone(),
+            output: *output,
+        },
+        Data::Joined(_) => unreachable!("a piece is not joined"),
+    }
 }
 
 /// Length field, JSON and padding.

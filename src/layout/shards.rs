@@ -1,17 +1,17 @@
 //! Safetensors shards with an index, in Hugging Face layout.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indexmap::IndexMap;
 use regex::Regex;
 use serde::Serialize;
 
-use crate::catalog::{CONFIG_FILE, Catalog, Data, Report, Tensor};
+use crate::catalog::{CONFIG_FILE, Catalog, Report, Tensor};
 use crate::error::{Error, Result};
 use crate::layout::PlannedShard;
 use crate::layout::shard_file::{self, ShardFile};
-use crate::source::{Attributes, INDEX_FILE};
+use crate::source::{Attributes, INDEX_FILE, SourceFile};
 use crate::tensor::scaled_name;
 use crate::view::{FileContent, SegmentData, TopFile, View};
 
@@ -214,38 +214,25 @@ fn attributes(content: &FileContent, directory: Attributes, newest: SystemTime) 
         ..directory
     };
     for segment in content.segments() {
+        let mut restrict = |file: &Arc<SourceFile>| attributes.mode &= file.attributes().mode;
         match &segment.data {
             SegmentData::Bytes(_) => {}
-            SegmentData::Source { file, .. } => attributes.mode &= file.attributes().mode,
-            SegmentData::Computed { node, .. } => {
-                for input in &node.inputs {
-                    restrict(&mut attributes.mode, input);
-                }
-            }
+            SegmentData::Source { file, .. } => restrict(file),
+            SegmentData::Computed { node, .. } => node.for_each_source(&mut restrict),
         }
     }
     attributes
 }
 
-fn restrict(mode: &mut u32, tensor: &Tensor) {
-    match &tensor.data {
-        Data::Stored { shard, .. } => *mode &= shard.file.attributes().mode,
-        Data::Computed { node, .. } => node.inputs.iter().for_each(|input| restrict(mode, input)),
-    }
-}
-
 /// The time of the youngest source file: what is synthesized is as old as what it is made from.
 fn newest_source(catalog: &Catalog) -> SystemTime {
-    fn newest(tensor: &Tensor) -> SystemTime {
-        match &tensor.data {
-            Data::Stored { shard, .. } => shard.file.attributes().mtime,
-            Data::Computed { node, .. } => {
-                let inputs = node.inputs.iter().map(newest);
-                inputs.max().unwrap_or(UNIX_EPOCH)
-            }
-        }
+    let mut newest = UNIX_EPOCH;
+    let mut visit = |file: &Arc<SourceFile>| newest = newest.max(file.attributes().mtime);
+    for tensor in catalog.tensors.values() {
+        tensor.for_each_source(&mut visit);
     }
-    let config = catalog.config.iter().map(|c| c.file().attributes().mtime);
-    let tensors = catalog.tensors.values().map(newest);
-    tensors.chain(config).max().unwrap_or(UNIX_EPOCH)
+    if let Some(config) = &catalog.config {
+        visit(config.file());
+    }
+    newest
 }

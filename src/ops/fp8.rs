@@ -14,8 +14,9 @@ use indexmap::IndexMap;
 use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::fp8::{self, CpuPath, Element, ScaleFormat, quantize_block_row};
+use crate::ops::fp8_groups::Decision;
 use crate::ops::fp8_select::Selection;
-use crate::ops::{Operator, fp8_checks, fp8_config};
+use crate::ops::{Operator, fp8_checks, fp8_config, fp8_groups};
 use crate::tensor::{Dtype, byte_len, is_float8, scale_name, shape_text};
 
 /// Rows and columns of a block.
@@ -45,37 +46,55 @@ impl Operator for Fp8 {
         fp8_checks::note_references(catalog, &self.selection);
         fp8_checks::warn_idle_patterns(catalog, &self.selection);
 
+        let mut decisions = catalog
+            .tensors
+            .iter()
+            .map(|(name, tensor)| self.decide(catalog, name, tensor))
+            .collect::<Result<Vec<_>>>()?;
+        let mut report = std::mem::take(&mut catalog.report);
+        if decisions.iter().all(|decision| *decision == Decision::Keep) {
+            report.warnings.push(
+                "the FP8 selection matches no tensor of this view: nothing is quantized".to_owned(),
+            );
+        }
+        fp8_groups::close(catalog, &self.selection, &mut decisions, &mut report)?;
+
         let mut partial = Vec::new();
-        let mut selected = 0;
         let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
-        for (name, tensor) in &catalog.tensors {
-            let wanted = self.selection.selects(name);
-            selected += usize::from(wanted);
-            if !wanted || is_quantized(catalog, name, tensor) {
+        for ((name, tensor), decision) in catalog.tensors.iter().zip(decisions) {
+            if decision != Decision::Quantize {
                 tensors.insert(name.clone(), tensor.clone());
                 continue;
             }
             let matrix = Matrix::of(catalog, name, tensor)?;
             if !matrix.has_whole_blocks() {
-                if self.partial_blocks == PartialBlocks::Keep {
-                    tensors.insert(name.clone(), tensor.clone());
-                    continue;
-                }
                 partial.push(name.clone());
             }
             let (codes, scales) = quantized(name, tensor, matrix, self.scale_format);
             tensors.insert(name.clone(), codes);
             tensors.insert(scale_name(name), scales);
-            catalog.report.quantized += 1;
+            report.quantized += 1;
         }
+        catalog.report = report;
         catalog.tensors = tensors;
-        if selected == 0 {
-            catalog.report.warnings.push(
-                "the FP8 selection matches no tensor of this view: nothing is quantized".to_owned(),
-            );
-        }
         fp8_checks::warn_partial_blocks(catalog, &partial);
         fp8_config::declare(catalog, self.scale_format)
+    }
+}
+
+impl Fp8 {
+    fn decide(&self, catalog: &Catalog, name: &str, tensor: &Tensor) -> Result<Decision> {
+        if is_quantized(catalog, name, tensor) {
+            return Ok(Decision::Quantized);
+        }
+        if !self.selection.selects(name) {
+            return Ok(Decision::Keep);
+        }
+        let whole = Matrix::of(catalog, name, tensor)?.has_whole_blocks();
+        match self.partial_blocks {
+            PartialBlocks::Keep if !whole => Ok(Decision::KeepPartial),
+            _ => Ok(Decision::Quantize),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the plan of an FP8 view warns about.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ReferenceReport};
 use crate::ops::fp8_select::Selection;
-use crate::ops::listing;
+use crate::ops::{fp8_rules, listing};
 use crate::tensor::scaled_name;
 
-/// Reports where a reference and the view do not have the same tensors.
+/// Reports what a reference decides otherwise than the rule set, and where it and the view do not
+/// have the same tensors.
 pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
     for reference in selection.references() {
         let directory = reference.directory.display();
@@ -21,6 +22,21 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
             .map(String::as_str)
             .filter(|name| scaled_name(name).is_none() && !reference.names.contains(*name))
             .collect();
+        let (mut agreed, mut only_in_reference, mut only_by_rules) = (0, Vec::new(), Vec::new());
+        for name in catalog.tensors.keys() {
+            match (reference.quantized.contains(name), fp8_rules::matches(name)) {
+                (true, true) => agreed += 1,
+                (true, false) => only_in_reference.push(name.clone()),
+                (false, true) => only_by_rules.push(name.clone()),
+                (false, false) => {}
+            }
+        }
+        catalog.report.references.push(ReferenceReport {
+            path: reference.directory.clone(),
+            agreed,
+            only_in_reference,
+            only_by_rules,
+        });
         if !lacking.is_empty() {
             catalog.report.warnings.push(format!(
                 "{} of the reference {directory} are not in the view: {}",

@@ -1,8 +1,6 @@
 //! `quantization_config` of an FP8 view: declared once, at the top level of config.json, and true
 //! of every tensor in the view.
 
-use std::collections::HashSet;
-
 use half::{bf16, f16};
 use indexmap::IndexSet;
 use serde_json::{Value, json};
@@ -11,6 +9,7 @@ use crate::catalog::{CONFIG_FILE, Catalog, Config, Data, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::fp8::ScaleFormat;
 use crate::ops::fp8::{BLOCK, is_quantized};
+use crate::ops::skip_list;
 use crate::tensor::{Dtype, scaled_name};
 
 const KEY: &str = "quantization_config";
@@ -76,25 +75,19 @@ pub(super) fn declare(catalog: &mut Catalog, scale_format: ScaleFormat) -> Resul
     if scale_format == ScaleFormat::Ue8m0 && stored_scales_are_powers_of_two(catalog)? {
         declaration["scale_fmt"] = json!("ue8m0");
     }
-    let mut skipped = skipped_modules(catalog, &quantized);
-    let quantized: Vec<String> = quantized.iter().map(|name| module_of(name)).collect();
+    let quantized: IndexSet<String> = quantized.into_iter().map(str::to_owned).collect();
+    let declared = match catalog.config_mut()? {
+        Some(config) => declared_skips(config),
+        None => Vec::new(),
+    };
+    let quantized = quantized.iter().map(String::as_str).collect();
+    let skipped = skip_list::build(catalog, &quantized, declared);
+    catalog.report.warnings.extend(skipped.warnings);
 
     let config = catalog
         .config_mut()?
         .expect("check_method found a config.json");
-    let declared_before = declarations(config)
-        .iter()
-        .filter_map(|declared| declared.get(SKIP_KEY)?.as_array().cloned())
-        .flatten()
-        .filter_map(|module| module.as_str().map(str::to_owned))
-        .collect::<Vec<_>>();
-    // Entries of a partly quantized base stay, unless they would now hit a quantized module.
-    skipped.extend(
-        declared_before
-            .into_iter()
-            .filter(|entry| !quantized.iter().any(|module| module.contains(entry))),
-    );
-    declaration[SKIP_KEY] = skipped.into_iter().collect();
+    declaration[SKIP_KEY] = skipped.entries.into_iter().collect();
     config.set(KEY, &declaration);
     config.remove_in(TEXT_CONFIG, KEY)?;
 
@@ -108,63 +101,21 @@ pub(super) fn declare(catalog: &mut Catalog, scale_format: ScaleFormat) -> Resul
     Ok(())
 }
 
+fn declared_skips(config: &Config) -> Vec<String> {
+    let lists = declarations(config).into_iter();
+    lists
+        .filter_map(|declared| declared.get(SKIP_KEY)?.as_array().cloned())
+        .flatten()
+        .filter_map(|module| module.as_str().map(str::to_owned))
+        .filter(|module| !module.is_empty())
+        .collect()
+}
+
 fn declarations(config: &Config) -> Vec<Value> {
     [config.get(KEY), config.get_in(TEXT_CONFIG, KEY)]
         .into_iter()
         .flatten()
         .filter(|value| !value.is_null())
-        .collect()
-}
-
-/// The modules that consumers must leave alone, by full checkpoint path: every module with a
-/// weight of two or more dimensions that is not quantized, and `lm_head` also when it is tied.
-///
-/// Consumers match the list by exact name, dotted ancestor, suffix or substring, so it never
-/// holds an ancestor of a quantized tensor.
-fn skipped_modules(catalog: &Catalog, quantized: &IndexSet<&str>) -> IndexSet<String> {
-    let ancestors = ancestors(quantized.iter().copied());
-    let mut modules = IndexSet::new();
-    let mut has_head = false;
-    for (name, tensor) in &catalog.tensors {
-        has_head |= is_head(name);
-        if tensor.shape.len() < 2 || scaled_name(name).is_some() || quantized.contains(&**name) {
-            continue;
-        }
-        let is_weight = name.ends_with(WEIGHT_SUFFIX) || is_fused_expert(name);
-        let module = module_of(name);
-        if is_weight && !ancestors.contains(module.as_str()) {
-            modules.insert(module);
-        }
-    }
-    if !has_head {
-        modules.insert(HEAD.to_owned());
-    }
-    modules
-}
-
-const WEIGHT_SUFFIX: &str = ".weight";
-const HEAD: &str = "lm_head";
-
-fn is_head(name: &str) -> bool {
-    let module = name.strip_suffix(WEIGHT_SUFFIX);
-    module.is_some_and(|module| module == HEAD || module.ends_with(".lm_head"))
-}
-
-/// Whether `name` is a 3-D expert tensor, which has no module of its own.
-fn is_fused_expert(name: &str) -> bool {
-    name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj")
-}
-
-/// The module that a tensor belongs to: its name without the last part.
-fn module_of(name: &str) -> String {
-    let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
-    module.to_owned()
-}
-
-/// Every dotted prefix of the names.
-fn ancestors<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
-    names
-        .flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]))
         .collect()
 }
 
@@ -178,11 +129,13 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
         if !catalog.tensors.contains_key(weight) {
             continue;
         }
-        if let Data::Stored { shard, offset } = &tensor.data {
-            let mut bytes = vec![0; tensor.len as usize];
-            shard.file.read_exact_at(&mut bytes, *offset)?;
-            if !are_powers_of_two(tensor, &bytes) {
-                return Ok(false);
+        for piece in tensor.pieces() {
+            if let Data::Stored { shard, offset } = &piece.data {
+                let mut bytes = vec![0; piece.len as usize];
+                shard.file.read_exact_at(&mut bytes, *offset)?;
+                if !are_powers_of_two(piece, &bytes) {
+                    return Ok(false);
+                }
             }
         }
     }

@@ -56,8 +56,13 @@ impl Selection {
     /// Whether the tensor called `name` is selected.
     pub fn selects(&self, name: &str) -> bool {
         (self.rules && fp8_rules::matches(name))
-            || self.references.iter().any(|r| r.quantized.contains(name))
+            || self.in_reference(name)
             || self.patterns.iter().any(|p| p.whole_name.is_match(name))
+    }
+
+    /// Whether a reference has the tensor called `name` quantized.
+    pub fn in_reference(&self, name: &str) -> bool {
+        self.references.iter().any(|r| r.quantized.contains(name))
     }
 
     /// The references, in the order they were given.

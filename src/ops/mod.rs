@@ -1,14 +1,21 @@
 //! Operators: each rewrites a catalog from headers alone (the plan half) and brings the kernels
 //! that compute what it adds (the kernel half).
 
+mod experts;
+mod experts_fuse;
+mod experts_model;
+mod experts_unfuse;
 mod fp8;
 mod fp8_checks;
 mod fp8_config;
+mod fp8_groups;
 mod fp8_rules;
 mod fp8_select;
 mod patch;
 mod patch_checks;
+mod skip_list;
 
+pub use experts::Experts;
 pub use fp8::{Fp8, PartialBlocks};
 pub use fp8_select::Selection;
 pub use patch::Patch;

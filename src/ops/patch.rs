@@ -26,12 +26,11 @@ impl Operator for Patch {
         for extra in &self.extras {
             patch_checks::warn_before(catalog, extra)?;
             let mut added = 0;
-            for (name, at) in &extra.tensors {
+            for (name, &shard) in &extra.tensors {
                 if catalog.tensors.contains_key(name) {
                     continue;
                 }
-                let shard = extra.shards[at.shard].clone();
-                let tensor = Tensor::stored(&at.tensor, shard, None);
+                let tensor = Tensor::stored(name, extra.shards[shard].clone(), None);
                 catalog.tensors.insert(name.clone(), tensor);
                 added += 1;
             }

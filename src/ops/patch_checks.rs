@@ -55,7 +55,9 @@ fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Opti
     let known: BTreeSet<Dtype> = catalog.tensors.values().map(|t| t.dtype).collect();
     let mut foreign: BTreeMap<Dtype, Vec<&str>> = BTreeMap::new();
     for name in added {
-        let dtype = extra.tensors[*name].tensor.dtype;
+        let Some(dtype) = extra.tensor(name).map(|tensor| tensor.dtype) else {
+            continue;
+        };
         if !known.contains(&dtype) && scaled_name(name).is_none() {
             foreign.entry(dtype).or_default().push(name);
         }
@@ -122,14 +124,14 @@ fn layer_of(name: &str) -> Option<(&str, u64)> {
 fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<String> {
     let differing: Vec<String> = extra
         .tensors
-        .iter()
-        .filter_map(|(name, at)| {
-            let ours = catalog.tensors.get(name)?;
-            (ours.shape != at.tensor.shape).then(|| {
+        .keys()
+        .filter_map(|name| {
+            let (ours, theirs) = (catalog.tensors.get(name)?, extra.tensor(name)?);
+            (ours.shape != theirs.shape).then(|| {
                 format!(
                     "{name} is {} in the base and {} in the extra",
                     shape_text(&ours.shape),
-                    shape_text(&at.tensor.shape)
+                    shape_text(&theirs.shape)
                 )
             })
         })

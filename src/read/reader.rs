@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Band, Data, Node, Tensor};
+use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
@@ -100,7 +100,7 @@ impl Reader {
     ) -> std::result::Result<(), E> {
         let bands = node.kernel.bands();
         for index in 0..bands.count() {
-            visit(&*self.tile_output(node, output, bands.band(index))?)?;
+            visit(&self.tile_output(node, output, bands.band(index))?)?;
         }
         Ok(())
     }
@@ -188,14 +188,33 @@ impl Reader {
         })
     }
 
-    /// Fills `buffer` with the bytes of `tensor` from byte `offset`.
-    fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
+    /// need not be in the view itself: the inputs of computed tensors are read this way.
+    pub fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match &tensor.data {
             Data::Stored {
                 shard,
                 offset: start,
             } => shard.file.read_exact_at(buffer, start + offset),
             Data::Computed { node, output } => self.read_computed(node, *output, offset, buffer),
+            Data::Joined(parts) => self.read_parts(parts, offset, buffer),
         }
+    }
+
+    fn read_parts(&self, parts: &[Part], offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let first = parts.partition_point(|part| part.start + part.tensor.len <= offset);
+        let mut rest = buffer;
+        let mut within = offset - parts.get(first).map_or(offset, |part| part.start);
+        for part in &parts[first..] {
+            if rest.is_empty() {
+                break;
+            }
+            let count = (part.tensor.len - within).min(rest.len() as u64);
+            let (buffer, after) = rest.split_at_mut(count as usize);
+            self.read_tensor(&part.tensor, within, buffer)?;
+            rest = after;
+            within = 0;
+        }
+        Ok(())
     }
 }

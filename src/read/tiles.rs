@@ -69,9 +69,17 @@ pub struct TileCache {
     state: Mutex<State>,
 }
 
+/// A tile in the cache, computed or being computed.
+#[derive(Debug, Default)]
+struct Listed {
+    slot: Slot,
+    /// What it adds to [`State::tile_bytes`]; `None` until its computation was taken into account.
+    bytes: Option<usize>,
+}
+
 #[derive(Debug)]
 struct State {
-    tiles: LruCache<TileKey, Slot>,
+    tiles: LruCache<TileKey, Listed>,
     tile_bytes: usize,
     small: LruCache<(TileKey, usize), Arc<[u8]>>,
     small_bytes: usize,
@@ -114,7 +122,8 @@ impl TileCache {
             if let Some(bytes) = state.small.get(&(key, output)) {
                 return Ok(TileOutput::Small(bytes.clone()));
             }
-            state.tiles.get_or_insert(key, Slot::default).clone()
+            let listed = state.tiles.get_or_insert(key, Listed::default);
+            listed.slot.clone()
         };
         let mut computed_here = false;
         let outcome = slot.get_or_init(|| {
@@ -134,16 +143,17 @@ impl TileCache {
     fn settle(&self, key: TileKey, slot: &Slot, outcome: &Outcome) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let listed = matches!(state.tiles.peek(&key), Some(listed) if Arc::ptr_eq(listed, slot));
+        let listed = state.tiles.peek_mut(&key);
+        let Some(listed) = listed.filter(|listed| Arc::ptr_eq(&listed.slot, slot)) else {
+            return;
+        };
         match outcome {
-            Err(_) if listed => {
+            Err(_) => {
                 state.tiles.pop(&key);
             }
-            Err(_) => {}
             Ok(tile) => {
-                if listed {
-                    state.tile_bytes += tile.bytes();
-                }
+                listed.bytes = Some(tile.bytes());
+                state.tile_bytes += tile.bytes();
                 self.keep_small(state, key, tile);
                 self.evict(state);
             }
@@ -168,15 +178,18 @@ impl TileCache {
         }
     }
 
+    /// Drops the least recently used tiles. Those that are being computed stay, or else a second
+    /// reader would compute them again.
     fn evict(&self, state: &mut State) {
         let capacity = self.capacity - self.capacity / Self::SMALL_SHARE;
         while state.tile_bytes > capacity {
-            let Some((_, slot)) = state.tiles.pop_lru() else {
+            let oldest_first = state.tiles.iter().rev();
+            let mut settled = oldest_first.filter_map(|(key, listed)| Some((*key, listed.bytes?)));
+            let Some((key, bytes)) = settled.next() else {
                 break;
             };
-            if let Some(Ok(tile)) = slot.get() {
-                state.tile_bytes -= tile.bytes();
-            }
+            state.tiles.pop(&key);
+            state.tile_bytes -= bytes;
         }
     }
 }

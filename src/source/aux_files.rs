@@ -74,11 +74,16 @@ pub(super) fn scan(directory: &Path) -> Result<AuxScan> {
 }
 
 fn left_out_reason(name: &str) -> Option<&'static str> {
-    let other_format = (name.starts_with("pytorch_model")
-        && (name.ends_with(".bin") || name.ends_with(".bin.index.json")))
-        || (name.starts_with("tf_model") && name.contains(".h5"))
-        || (name.starts_with("flax_model") && name.contains(".msgpack"))
-        || name.starts_with("consolidated");
+    const OTHER_FORMATS: [(&str, &str); 4] = [
+        ("pytorch_model", ".bin"),
+        ("tf_model", ".h5"),
+        ("flax_model", ".msgpack"),
+        ("consolidated", ""),
+    ];
+    let weights = name.strip_suffix(".index.json").unwrap_or(name);
+    let other_format = OTHER_FORMATS
+        .iter()
+        .any(|(start, end)| weights.starts_with(start) && weights.ends_with(end));
     if other_format {
         Some("weights in another format")
     } else if name.ends_with(".safetensors.index.json") {

@@ -18,8 +18,9 @@ pub struct Checkpoint {
     pub attributes: Attributes,
     /// In the order in which the index first names them (name order without an index).
     pub shards: Vec<Arc<Shard>>,
-    /// Every tensor, in the order of the index (offset order within each shard without one).
-    pub tensors: IndexMap<String, StoredAt>,
+    /// Every tensor and the position of its shard in `shards`, in the order of the index (offset
+    /// order within each shard without one).
+    pub tensors: IndexMap<String, usize>,
     /// Everything that is not a weight, in name order.
     pub aux: Vec<AuxEntry>,
     /// What the directory holds but the checkpoint does not, each with its reason.
@@ -31,16 +32,8 @@ pub struct Checkpoint {
 pub struct Shard {
     pub name: String,
     pub file: Arc<SourceFile>,
-    /// Tensors in the file's header, whether or not the index names them.
-    pub header_tensors: usize,
-}
-
-/// Where a tensor of a checkpoint lies.
-#[derive(Debug)]
-pub struct StoredAt {
-    /// Position in [`Checkpoint::shards`].
-    pub shard: usize,
-    pub tensor: StoredTensor,
+    /// What its header names, in offset order, whether or not the index names it too.
+    pub header: IndexMap<String, StoredTensor>,
 }
 
 impl Checkpoint {
@@ -77,20 +70,17 @@ impl Checkpoint {
         }
 
         let mut shards = Vec::with_capacity(shard_names.len());
-        let mut headers = Vec::with_capacity(shard_names.len());
         for name in &shard_names {
             let file = Arc::new(open_shard(&directory, name, index.as_ref())?);
-            let tensors = header::read(&file)?;
             shards.push(Arc::new(Shard {
                 name: (*name).to_owned(),
+                header: header::read(&file)?,
                 file,
-                header_tensors: tensors.len(),
             }));
-            headers.push(tensors);
         }
         let tensors = match &index {
-            Some(index) => tensors_by_index(&directory, index, &shards, headers, &mut left_out)?,
-            None => tensors_by_headers(&shards, headers)?,
+            Some(index) => tensors_by_index(&directory, index, &shards, &mut left_out)?,
+            None => tensors_by_headers(&shards)?,
         };
         Ok(Checkpoint {
             directory,
@@ -100,6 +90,11 @@ impl Checkpoint {
             aux: entries,
             left_out,
         })
+    }
+
+    /// The tensor called `name`, as its shard's header describes it.
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.shards[*self.tensors.get(name)?].header.get(name)
     }
 }
 
@@ -161,33 +156,29 @@ fn tensors_by_index(
     directory: &Path,
     index: &Index,
     shards: &[Arc<Shard>],
-    headers: Vec<Vec<StoredTensor>>,
     left_out: &mut Vec<String>,
-) -> Result<IndexMap<String, StoredAt>> {
-    let mut found: HashMap<String, StoredAt> = HashMap::new();
-    for (shard, header) in headers.into_iter().enumerate() {
-        for tensor in header {
-            if !index.weight_map.0.contains_key(&tensor.name) {
+) -> Result<IndexMap<String, usize>> {
+    let mut found: HashMap<&str, usize> = HashMap::new();
+    for (position, shard) in shards.iter().enumerate() {
+        for name in shard.header.keys() {
+            if !index.weight_map.0.contains_key(name) {
                 left_out.push(format!(
-                    "tensor {} in {}: the index does not name it",
-                    tensor.name, shards[shard].name
+                    "tensor {name} in {}: the index does not name it",
+                    shard.name
                 ));
-            } else if let Some(first) = found.get(&tensor.name) {
-                let other = &shards[first.shard].name;
-                return Err(in_two_shards(&shards[shard], &tensor.name, other));
-            } else {
-                found.insert(tensor.name.clone(), StoredAt { shard, tensor });
+            } else if let Some(first) = found.insert(name, position) {
+                return Err(in_two_shards(shard, name, &shards[first].name));
             }
         }
     }
     let mut tensors = IndexMap::with_capacity(index.weight_map.0.len());
     for (name, named) in &index.weight_map.0 {
-        let problem = match found.remove(name) {
-            Some(at) if shards[at.shard].name == *named => {
-                tensors.insert(name.clone(), at);
+        let problem = match found.get(name.as_str()) {
+            Some(&position) if shards[position].name == *named => {
+                tensors.insert(name.clone(), position);
                 continue;
             }
-            Some(at) => format!("but it is in {}", shards[at.shard].name),
+            Some(&position) => format!("but it is in {}", shards[position].name),
             None => "but the shard's header does not have it".to_owned(),
         };
         return Err(Error::tensor(
@@ -199,21 +190,13 @@ fn tensors_by_index(
     Ok(tensors)
 }
 
-fn tensors_by_headers(
-    shards: &[Arc<Shard>],
-    headers: Vec<Vec<StoredTensor>>,
-) -> Result<IndexMap<String, StoredAt>> {
-    let mut tensors: IndexMap<String, StoredAt> = IndexMap::new();
-    for (shard, header) in headers.into_iter().enumerate() {
-        for tensor in header {
-            if let Some(first) = tensors.get(&tensor.name) {
-                return Err(in_two_shards(
-                    &shards[shard],
-                    &tensor.name,
-                    &shards[first.shard].name,
-                ));
+fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<String, usize>> {
+    let mut tensors = IndexMap::new();
+    for (position, shard) in shards.iter().enumerate() {
+        for name in shard.header.keys() {
+            if let Some(first) = tensors.insert(name.clone(), position) {
+                return Err(in_two_shards(shard, name, &shards[first].name));
             }
-            tensors.insert(tensor.name.clone(), StoredAt { shard, tensor });
         }
     }
     Ok(tensors)

@@ -6,7 +6,13 @@
 //! | 8..8+n | JSON: name → dtype, shape, data offsets; may be padded with spaces |
 //! | 8+n.. | tensor data, no holes, up to the end of the file |
 
+use std::collections::HashSet;
+use std::fmt;
+
+use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -25,9 +31,8 @@ pub fn data_start(header_len: u64) -> u64 {
 }
 
 /// A tensor as a header describes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
-    pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<u64>,
     /// Offset of the first byte from the start of the file.
@@ -41,7 +46,7 @@ pub struct StoredTensor {
 /// # Errors
 /// Whatever the format forbids: a header that is too long, is not JSON, or disagrees with itself
 /// or with the length of the file. The error names the tensor where there is one.
-pub(super) fn read(file: &SourceFile) -> Result<Vec<StoredTensor>> {
+pub fn read(file: &SourceFile) -> Result<IndexMap<String, StoredTensor>> {
     let path = file.path();
     if file.len() < LENGTH_BYTES {
         return Err(Error::checkpoint(
@@ -74,6 +79,13 @@ pub(super) fn read(file: &SourceFile) -> Result<Vec<StoredTensor>> {
     }
     let mut json = vec![0; header_len as usize];
     file.read_exact_at(&mut json, LENGTH_BYTES)?;
+    if let Some(name) = repeated_key(&json) {
+        return Err(Error::tensor(
+            path,
+            name,
+            "the safetensors header names it twice",
+        ));
+    }
     let metadata: Metadata = serde_json::from_slice(&json)
         .map_err(|e| diagnose(file, &json).unwrap_or_else(|| invalid(file, &e.to_string())))?;
 
@@ -96,13 +108,13 @@ pub(super) fn read(file: &SourceFile) -> Result<Vec<StoredTensor>> {
         .filter_map(|name| {
             let info = metadata.info(&name)?;
             let (begin, end) = info.data_offsets;
-            Some(StoredTensor {
+            let tensor = StoredTensor {
                 dtype: info.dtype,
                 shape: info.shape.iter().map(|&d| d as u64).collect(),
                 offset: start + begin as u64,
                 len: (end - begin) as u64,
-                name,
-            })
+            };
+            Some((name, tensor))
         })
         .collect())
 }
@@ -112,6 +124,39 @@ fn invalid(file: &SourceFile, problem: &str) -> Error {
         file.path(),
         format!("the safetensors header is invalid: {problem}"),
     )
+}
+
+/// The first key that a JSON object has twice. Parsers keep one of the two, and not all the same.
+fn repeated_key(json: &[u8]) -> Option<String> {
+    struct Keys(Option<String>);
+    impl<'de> Deserialize<'de> for Keys {
+        fn deserialize<D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> std::result::Result<Self, D::Error> {
+            deserializer.deserialize_map(KeysVisitor)
+        }
+    }
+    struct KeysVisitor;
+    impl<'de> Visitor<'de> for KeysVisitor {
+        type Value = Keys;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Keys, A::Error> {
+            let mut seen = HashSet::new();
+            let mut repeated = None;
+            while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                if repeated.is_none() {
+                    repeated = seen.replace(key);
+                }
+            }
+            Ok(Keys(repeated))
+        }
+    }
+    // What is not an object is refused where it is parsed.
+    serde_json::from_slice::<Keys>(json).ok()?.0
 }
 
 /// The first tensor entry that explains why the header was refused.

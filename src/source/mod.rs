@@ -8,7 +8,7 @@ mod header;
 mod index;
 
 pub use aux_files::AuxEntry;
-pub use checkpoint::{Checkpoint, Shard, StoredAt, tensor_names};
+pub use checkpoint::{Checkpoint, Shard, tensor_names};
 pub use file::{Attributes, SourceFile};
-pub use header::{MAX_HEADER_BYTES, StoredTensor, data_start};
+pub use header::{MAX_HEADER_BYTES, StoredTensor, data_start, read as read_header};
 pub use index::{INDEX_FILE, Index};

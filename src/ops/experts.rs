@@ -1,0 +1,193 @@
+//! Experts: the weights of a mixture-of-experts layer, one tensor per expert and projection, or
+//! fused into two tensors. Changing the form moves ranges of bytes and computes none.
+//!
+//! | form | tensors of a layer with `E` experts, hidden size `H` and intermediate size `I` |
+//! |---|---|
+//! | per expert | `<p>.experts.<j>.{gate,up}_proj.weight` `[I, H]`, `<p>.experts.<j>.down_proj.weight` `[H, I]` |
+//! | fused | `<p>.experts.gate_up_proj` `[E, 2I, H]`, of each expert the rows of gate, then those of up; `<p>.experts.down_proj` `[E, H, I]` |
+//!
+//! Block FP8 scales, named like their tensor with `_scale_inv` behind it, take the same form: those
+//! of a fused tensor are stacked per expert.
+
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexMap;
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::{Error, Result};
+use crate::ops::experts_model::Model;
+use crate::ops::fp8::BLOCK;
+use crate::ops::{Operator, experts_fuse, experts_unfuse};
+use crate::tensor::{is_float8, scale_name, shape_text};
+
+pub(super) const GATE: &str = "gate_proj";
+pub(super) const UP: &str = "up_proj";
+pub(super) const DOWN: &str = "down_proj";
+pub(super) const GATE_UP: &str = "gate_up_proj";
+
+/// Gives all experts of a catalog the same form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Experts {
+    /// Fused tensors become tensors of single experts.
+    Unfuse,
+    /// Tensors of single experts become fused ones.
+    Fuse,
+}
+
+impl Operator for Experts {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        let model = Model::of(catalog)?;
+        model.refuse_transposed(self.flag())?;
+        let changes = match self {
+            Experts::Unfuse => experts_unfuse::changes(catalog, &model)?,
+            Experts::Fuse => experts_fuse::changes(catalog, &model)?,
+        };
+        if changes.is_empty() {
+            catalog.report.warnings.push(format!(
+                "{} finds nothing to do: no tensor of this view is called {}",
+                self.flag(),
+                match self {
+                    Experts::Unfuse => "*.experts.{gate_up,down}_proj",
+                    Experts::Fuse => "*.experts.<number>.{gate,up,down}_proj.weight",
+                }
+            ));
+        }
+        if *self == Experts::Fuse {
+            model.warn_of_stale_skips(catalog, &changes);
+        }
+        carry_out(catalog, changes)
+    }
+}
+
+impl Experts {
+    fn flag(self) -> &'static str {
+        match self {
+            Experts::Unfuse => "--unfuse-experts",
+            Experts::Fuse => "--fuse-experts",
+        }
+    }
+}
+
+/// What becomes of the experts of one layer.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The tensors that go.
+    pub old: Vec<String>,
+    /// The tensors that stand, in this order, where the first of the old ones stood.
+    pub new: Vec<(String, Tensor)>,
+}
+
+fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
+    let taken = changes.iter().flat_map(|change| &change.new);
+    for (name, tensor) in taken {
+        if let Some(other) = catalog.tensors.get(name) {
+            return Err(Error::tensor(
+                other.origin(),
+                name,
+                format!(
+                    "the view has it already, and would have it a second time from {}; take the experts in one form only",
+                    tensor.origin().display()
+                ),
+            ));
+        }
+    }
+    let old: HashSet<String> = changes.iter().flat_map(|c| c.old.iter().cloned()).collect();
+    let position = |name: &String| catalog.tensors.get_index_of(name);
+    let mut new: HashMap<usize, Vec<(String, Tensor)>> = changes
+        .into_iter()
+        .filter_map(|change| Some((change.old.iter().filter_map(position).min()?, change.new)))
+        .collect();
+    let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
+    for (i, (name, tensor)) in std::mem::take(&mut catalog.tensors).into_iter().enumerate() {
+        tensors.extend(new.remove(&i).into_iter().flatten());
+        if !old.contains(&name) {
+            tensors.insert(name, tensor);
+        }
+    }
+    catalog.tensors = tensors;
+    Ok(())
+}
+
+/// `model.layers.0.mlp.experts.7.up_proj.weight` → (`model.layers.0.mlp.experts`,
+/// `7.up_proj.weight`).
+pub(super) fn in_experts(name: &str) -> Option<(&str, &str)> {
+    const EXPERTS: &str = "experts.";
+    let start = match name.rfind(".experts.") {
+        Some(dot) => dot + 1,
+        None if name.starts_with(EXPERTS) => 0,
+        None => return None,
+    };
+    let rest = start + EXPERTS.len();
+    Some((&name[..rest - 1], &name[rest..]))
+}
+
+/// A weight with its scales, if it has some.
+#[derive(Debug, Clone)]
+pub(super) struct Weight<'a> {
+    pub name: String,
+    pub tensor: &'a Tensor,
+    pub scales: Option<&'a Tensor>,
+}
+
+impl<'a> Weight<'a> {
+    /// The weight called `name`, its scales checked to be those of block FP8.
+    pub(super) fn find(catalog: &'a Catalog, name: String) -> Result<Option<Self>> {
+        let Some(tensor) = catalog.tensors.get(&name) else {
+            return Ok(None);
+        };
+        let scales = catalog.tensors.get(&scale_name(&name));
+        let weight = Weight {
+            name,
+            tensor,
+            scales,
+        };
+        weight.check_scales()?;
+        Ok(Some(weight))
+    }
+
+    fn check_scales(&self) -> Result<()> {
+        let Some(scales) = self.scales else {
+            return Ok(());
+        };
+        let mut expected = self.tensor.shape.clone();
+        for dimension in expected.iter_mut().rev().take(2) {
+            *dimension = dimension.div_ceil(BLOCK);
+        }
+        if is_float8(self.tensor.dtype) && scales.shape == expected {
+            return Ok(());
+        }
+        Err(Error::tensor(
+            scales.origin(),
+            scale_name(&self.name),
+            format!(
+                "its shape is {}, but {} is {} {}; only FP8 weights with a scale per {BLOCK} x {BLOCK} block can change form with their scales, and here those would be {}",
+                shape_text(&scales.shape),
+                self.name,
+                self.tensor.dtype,
+                shape_text(&self.tensor.shape),
+                shape_text(&expected)
+            ),
+        ))
+    }
+
+    /// The names of the weight and its scales.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        let scales = self.scales.map(|_| scale_name(&self.name));
+        std::iter::once(self.name.clone()).chain(scales)
+    }
+
+    /// An error about the weight.
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
+        Error::tensor(self.tensor.origin(), &self.name, problem)
+    }
+
+    /// Checks that no block of scales holds rows of gate and of up, which have `rows` rows each.
+    pub(super) fn check_blocks_part(&self, rows: u64) -> Result<()> {
+        if self.scales.is_none() || rows.is_multiple_of(BLOCK) {
+            return Ok(());
+        }
+        Err(self.error(format!(
+            "it is FP8, and gate and up have {rows} rows each, which is no multiple of {BLOCK}: fused, they have blocks in common, and apart, they do not; start from unquantized experts"
+        )))
+    }
+}

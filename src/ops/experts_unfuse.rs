@@ -1,0 +1,122 @@
+//! Unfusing experts: every tensor of an expert is a byte range of a fused one.
+
+use std::ops::Range;
+
+use indexmap::IndexSet;
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::{Error, Result};
+use crate::ops::experts::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
+use crate::ops::experts_model::Model;
+use crate::ops::fp8::BLOCK;
+use crate::tensor::{SCALE_SUFFIX, byte_len, scale_name, shape_text};
+
+/// One change for every layer with fused experts.
+pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
+    let mut layers: IndexSet<&str> = IndexSet::new();
+    for (name, tensor) in &catalog.tensors {
+        let Some((experts, rest)) = in_experts(name) else {
+            continue;
+        };
+        let suffix = rest.strip_prefix(GATE_UP).or(rest.strip_prefix(DOWN));
+        match suffix {
+            Some("" | SCALE_SUFFIX) => {
+                layers.insert(experts);
+            }
+            Some(suffix) if suffix.starts_with('_') => {
+                return Err(Error::tensor(
+                    tensor.origin(),
+                    name,
+                    format!(
+                        "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its block scales (*{SCALE_SUFFIX}), and how it would be divided is not known; leave --unfuse-experts out"
+                    ),
+                ));
+            }
+            _ => {}
+        }
+    }
+    layers
+        .into_iter()
+        .map(|experts| change(catalog, model, experts))
+        .collect()
+}
+
+fn change(catalog: &Catalog, model: &Model, experts: &str) -> Result<Change> {
+    let gate_up = fused(catalog, experts, GATE_UP)?;
+    let down = fused(catalog, experts, DOWN)?;
+    let [count, intermediate, hidden] = dimensions(&gate_up, &down)?;
+    model.check_hidden_size(&gate_up, hidden)?;
+    gate_up.check_blocks_part(intermediate)?;
+
+    let parts = [
+        (GATE, &gate_up, 0..intermediate),
+        (UP, &gate_up, intermediate..2 * intermediate),
+        (DOWN, &down, 0..hidden),
+    ];
+    let mut new = Vec::new();
+    for expert in 0..count {
+        for (projection, fused, rows) in &parts {
+            let name = format!("{experts}.{expert}.{projection}.weight");
+            let weight = rows_of(fused, fused.tensor, expert, rows)?;
+            new.push((name.clone(), weight));
+            if let Some(scales) = fused.scales {
+                let block_rows = rows.start / BLOCK..rows.end.div_ceil(BLOCK);
+                let scales = rows_of(fused, scales, expert, &block_rows)?;
+                new.push((scale_name(&name), scales));
+            }
+        }
+    }
+    Ok(Change {
+        old: gate_up.names().chain(down.names()).collect(),
+        new,
+    })
+}
+
+fn fused<'a>(catalog: &'a Catalog, experts: &str, projection: &str) -> Result<Weight<'a>> {
+    let name = format!("{experts}.{projection}");
+    match Weight::find(catalog, name.clone())? {
+        Some(weight) => Ok(weight),
+        None => Err(Error::tensor(
+            &catalog.report.sources[0].path,
+            name,
+            format!(
+                "it is missing, but other fused tensors of {experts} are there; add it with --extra, or leave --unfuse-experts out"
+            ),
+        )),
+    }
+}
+
+/// The number of experts, the intermediate size and the hidden size.
+fn dimensions(gate_up: &Weight, down: &Weight) -> Result<[u64; 3]> {
+    if let ([count, both, hidden], [down_count, down_hidden, intermediate]) =
+        (&gate_up.tensor.shape[..], &down.tensor.shape[..])
+        && (count, hidden) == (down_count, down_hidden)
+        && intermediate.checked_mul(2) == Some(*both)
+        && gate_up.tensor.len > 0
+    {
+        return Ok([*count, *intermediate, *hidden]);
+    }
+    Err(gate_up.error(format!(
+        "its shape is {}, and that of {} is {}; expected [E, 2I, H] and [E, H, I], not empty (transposed experts, [E, H, 2I] and [E, I, H], cannot be divided into ranges of bytes); leave --unfuse-experts out",
+        shape_text(&gate_up.tensor.shape),
+        down.name,
+        shape_text(&down.tensor.shape)
+    )))
+}
+
+/// Rows of one expert of `tensor`, which is `fused` or its scales.
+fn rows_of(fused: &Weight, tensor: &Tensor, expert: u64, rows: &Range<u64>) -> Result<Tensor> {
+    let (rows_each, columns) = (tensor.shape[1], tensor.shape[2]);
+    let before = [expert * rows_each + rows.start, columns];
+    let shape = vec![rows.end - rows.start, columns];
+    let start =
+        byte_len(tensor.dtype, &before).filter(|_| byte_len(tensor.dtype, &shape).is_some());
+    let slice = start.and_then(|start| tensor.slice(start, shape));
+    slice.ok_or_else(|| {
+        fused.error(format!(
+            "the rows of one expert are not a range of bytes of a source file ({}, {}); leave --unfuse-experts out",
+            tensor.dtype,
+            shape_text(&tensor.shape)
+        ))
+    })
+}

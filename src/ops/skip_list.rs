@@ -1,0 +1,163 @@
+//! `modules_to_not_convert`: the modules that consumers must leave alone.
+//!
+//! Consumers match the list by four rules, and it must be right under all of them:
+//!
+//! | consumer | an entry matches a module if |
+//! |---|---|
+//! | vLLM | they are equal |
+//! | SGLang | the module is the entry or lies inside it |
+//! | transformers 5 | the module is the entry, lies inside it, or ends with it |
+//! | transformers 4 | the entry occurs anywhere in the module's path |
+//!
+//! So it holds full checkpoint paths only: every module with a weight of two or more dimensions
+//! that is not quantized, `lm_head` also when it is tied, and never an ancestor of a quantized
+//! tensor.
+
+use std::collections::{BTreeMap, HashSet};
+
+use aho_corasick::AhoCorasick;
+use indexmap::IndexSet;
+
+use crate::catalog::Catalog;
+use crate::ops::listing;
+use crate::tensor::scaled_name;
+
+const WEIGHT_SUFFIX: &str = ".weight";
+const HEAD: &str = "lm_head";
+
+/// The finished list, and what is wrong with it for whom.
+pub(super) struct SkipList {
+    pub entries: IndexSet<String>,
+    pub warnings: Vec<String>,
+}
+
+/// The list for `catalog`, whose tensors `quantized` are FP8. `declared` are the entries that the
+/// source has; they stay unless they would hit a quantized module.
+pub(super) fn build(
+    catalog: &Catalog,
+    quantized: &IndexSet<&str>,
+    declared: Vec<String>,
+) -> SkipList {
+    let ancestors = ancestors(quantized.iter().copied());
+    let mut entries = IndexSet::new();
+    let mut has_head = false;
+    for (name, tensor) in &catalog.tensors {
+        has_head |= is_head(name);
+        if tensor.shape.len() < 2 || scaled_name(name).is_some() || quantized.contains(&**name) {
+            continue;
+        }
+        let is_weight = name.ends_with(WEIGHT_SUFFIX) || is_fused_expert(name);
+        let module = module_of(name);
+        if is_weight && !ancestors.contains(module) {
+            entries.insert(module.to_owned());
+        }
+    }
+    if !has_head {
+        entries.insert(HEAD.to_owned());
+    }
+    let modules: IndexSet<&str> = quantized.iter().map(|name| module_of(name)).collect();
+    let hit: HashSet<usize> = hits(&declared, &modules).map(|hit| hit.entry).collect();
+    entries.extend(
+        declared
+            .into_iter()
+            .enumerate()
+            .filter(|(i, _)| !hit.contains(i))
+            .map(|(_, entry)| entry),
+    );
+    SkipList {
+        warnings: contradictions(&entries, &modules),
+        entries,
+    }
+}
+
+/// Quantized modules that some consumer would leave alone.
+fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<String> {
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let mut by_consumer: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for hit in hits(&entries, quantized) {
+        for consumer in hit.consumers() {
+            let text = format!("{} by the entry {}", hit.module, entries[hit.entry]);
+            by_consumer.entry(consumer).or_default().push(text);
+        }
+    }
+    by_consumer
+        .iter()
+        .map(|(consumer, modules)| {
+            format!(
+                "{consumer} will take quantized modules for unquantized ones, because it matches modules_to_not_convert by parts of names: {}",
+                listing(modules)
+            )
+        })
+        .collect()
+}
+
+/// An entry that occurs in the path of a quantized module.
+struct Hit<'a> {
+    entry: usize,
+    module: &'a str,
+    start: usize,
+    end: usize,
+}
+
+impl Hit<'_> {
+    /// Those for whom the entry matches the module.
+    fn consumers(&self) -> Vec<&'static str> {
+        let at_end = self.end == self.module.len();
+        let whole_parts = self.start == 0 && (at_end || self.module[self.end..].starts_with('.'));
+        let mut consumers = vec!["transformers 4"];
+        if whole_parts || at_end {
+            consumers.push("transformers 5");
+        }
+        if whole_parts {
+            consumers.push("SGLang");
+        }
+        if self.start == 0 && at_end {
+            consumers.push("vLLM");
+        }
+        consumers
+    }
+}
+
+/// Every occurrence of an entry in a quantized module's path.
+fn hits<'a, S: AsRef<str>>(
+    entries: &[S],
+    quantized: &'a IndexSet<&str>,
+) -> impl Iterator<Item = Hit<'a>> + use<'a, S> {
+    let patterns = entries.iter().map(|entry| entry.as_ref().as_bytes());
+    // Building fails only beyond billions of patterns; then nothing could be loaded either.
+    let search = AhoCorasick::new(patterns).expect("a list of names can be searched for");
+    quantized.iter().flat_map(move |module| {
+        let found = search.find_overlapping_iter(*module);
+        let hits: Vec<Hit> = found
+            .map(|found| Hit {
+                entry: found.pattern().as_usize(),
+                module,
+                start: found.start(),
+                end: found.end(),
+            })
+            .collect();
+        hits
+    })
+}
+
+fn is_head(name: &str) -> bool {
+    let module = name.strip_suffix(WEIGHT_SUFFIX);
+    module.is_some_and(|module| module == HEAD || module.ends_with(".lm_head"))
+}
+
+/// Whether `name` is a 3-D expert tensor, which has no module of its own.
+fn is_fused_expert(name: &str) -> bool {
+    name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj")
+}
+
+/// The module that a tensor belongs to: its name without the last part.
+fn module_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(module, _)| module)
+}
+
+/// Every dotted prefix of the names.
+fn ancestors<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+    names
+        .flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]))
+        .collect()
+}
