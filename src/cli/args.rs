@@ -1,10 +1,10 @@
 //! Flags as typed, and the request they make. Nothing past this file sees a flag.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use ckptfs::recipe::{Fp8Request, PartialBlocks, Repack, ScaleFormat, ViewRequest};
+use ckptfs::recipe::{Experts, Fp8Request, PartialBlocks, Repack, ScaleFormat, ViewRequest};
 
 /// Which view: the flags that every command on a view has.
 #[derive(Debug, Args)]
@@ -18,6 +18,14 @@ pub(crate) struct ViewArgs {
     /// that has a tensor gives it)
     #[arg(long, value_name = "DIR")]
     pub(crate) extra: Vec<PathBuf>,
+
+    /// Show fused experts (experts.gate_up_proj, experts.down_proj) as weights of single experts
+    #[arg(long, conflicts_with = "fuse_experts")]
+    pub(crate) unfuse_experts: bool,
+
+    /// Show the weights of single experts as fused ones
+    #[arg(long)]
+    pub(crate) fuse_experts: bool,
 
     /// Quantize to 128x128-block FP8 by the built-in rule set
     #[arg(long)]
@@ -73,11 +81,16 @@ impl ViewArgs {
     pub(crate) fn request(&self) -> ViewRequest {
         let selected = self.fp8 || !self.reference.is_empty() || !self.fp8_pattern.is_empty();
         ViewRequest {
-            base: self.base.clone(),
-            extras: self.extra.clone(),
+            base: absolute(&self.base),
+            extras: self.extra.iter().map(|path| absolute(path)).collect(),
+            experts: match (self.unfuse_experts, self.fuse_experts) {
+                (true, _) => Some(Experts::Unfuse),
+                (_, true) => Some(Experts::Fuse),
+                _ => None,
+            },
             fp8: selected.then(|| Fp8Request {
                 rules: self.fp8,
-                references: self.reference.clone(),
+                references: self.reference.iter().map(|path| absolute(path)).collect(),
                 patterns: self.fp8_pattern.clone(),
                 scale_format: match self.scale_fmt {
                     ScaleFmt::Ue8m0 => ScaleFormat::Ue8m0,
@@ -102,9 +115,14 @@ impl ViewArgs {
         let base = std::iter::once(&self.base);
         base.chain(&self.extra)
             .chain(&self.reference)
-            .cloned()
+            .map(|path| absolute(path))
             .collect()
     }
+}
+
+/// A view outlives the working directory of the command that made it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 const UNITS: [(&str, u64); 8] = [

@@ -4,8 +4,17 @@
 //! done, 1 when it failed, 2 when the command line is wrong.
 
 mod args;
-//mod demo;
+mod background;
+mod check_values;
+mod demo;
+mod inspect;
+mod logging;
+mod materialize;
+mod mount;
 mod plan;
+mod progress;
+mod unmount;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -31,7 +40,36 @@ enum Command {
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
+        /// Read every tensor that is to be quantized, and tell where NaN and infinity are
+        #[arg(long)]
+        check_values: bool,
     },
+    /// Measure what quantization costs, by layer and by kind of module
+    #[command(after_help = inspect::COLUMNS_HELP)]
+    Inspect {
+        #[command(flatten)]
+        view: ViewArgs,
+        #[command(flatten)]
+        inspect: inspect::InspectArgs,
+    },
+    /// Mount a view on an empty directory; returns once it is ready
+    Mount {
+        #[command(flatten)]
+        view: ViewArgs,
+        #[command(flatten)]
+        mount: mount::MountArgs,
+    },
+    /// Write a view to disk
+    Materialize {
+        #[command(flatten)]
+        view: ViewArgs,
+        #[command(flatten)]
+        materialize: materialize::MaterializeArgs,
+    },
+    /// Check the structure of a directory or a mount, or its bytes against a view
+    Verify(verify::VerifyArgs),
+    /// Take a mounted view away
+    Unmount(unmount::UnmountArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
 }
@@ -52,15 +90,44 @@ pub(crate) fn run() -> ExitCode {
 impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Command::Plan { view, json } => {
+            Command::Plan {
+                view,
+                json,
+                check_values,
+            } => {
                 let plan = view.request().plan()?;
+                if check_values {
+                    return check_values::run(&plan, json);
+                }
                 match json {
-                    true => plan::print_json(&plan)?,
+                    true => plan::print_json(&plan, None)?,
                     false => plan::print(&plan)?,
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Demo => todo!(),
+            Command::Inspect { view, inspect } => {
+                let plan = view.request().plan()?;
+                inspect::run(&plan, &inspect)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Mount { view, mount } => {
+                let plan = view.request().plan()?;
+                plan::print_summary(&plan)?;
+                mount::run(plan, view.sources(), &mount)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Materialize { view, materialize } => {
+                let plan = view.request().plan()?;
+                plan::print_summary(&plan)?;
+                materialize::run(&plan, &view.sources(), &materialize)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Verify(args) => verify::run(&args),
+            Command::Unmount(args) => {
+                unmount::run(&args)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use ckptfs::catalog::{Role, SourceReport};
+use ckptfs::catalog::{ReferenceReport, Role, SourceReport};
+use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedShard;
 use ckptfs::recipe::Plan;
 use ckptfs::view::FileContent;
@@ -45,8 +46,11 @@ pub(crate) fn print_summary(plan: &Plan) -> anyhow::Result<()> {
     to_stdout(&summary(plan))
 }
 
-/// Prints the plan for programs.
-pub(crate) fn print_json(plan: &Plan) -> anyhow::Result<()> {
+/// Prints the plan for programs, with what checking the values found if that was done.
+pub(crate) fn print_json(
+    plan: &Plan,
+    non_finite: Option<&[NonFiniteValues]>,
+) -> anyhow::Result<()> {
     let json = PlanJson {
         tensors: tensor_count(plan),
         quantized: plan.report.quantized,
@@ -59,6 +63,7 @@ pub(crate) fn print_json(plan: &Plan) -> anyhow::Result<()> {
             .map(|tensor| tensor.len)
             .sum(),
         sources: &plan.report.sources,
+        references: &plan.report.references,
         warnings: &plan.report.warnings,
         notes: &plan.report.notes,
         shards: &plan.shards,
@@ -69,6 +74,7 @@ pub(crate) fn print_json(plan: &Plan) -> anyhow::Result<()> {
                 whole_file: content.whole_file().map(|file| file.path().to_owned()),
             })
             .collect(),
+        non_finite,
     };
     to_stdout(&(serde_json::to_string_pretty(&json)? + "\n"))
 }
@@ -84,10 +90,14 @@ struct PlanJson<'a> {
     /// Bytes of all tensors, as in the index.
     tensor_bytes: u64,
     sources: &'a [SourceReport],
+    references: &'a [ReferenceReport],
     warnings: &'a [String],
     notes: &'a [String],
     shards: &'a [PlannedShard],
     aux_files: Vec<AuxJson>,
+    /// Tensors with values that cannot be quantized; only if the values were checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    non_finite: Option<&'a [NonFiniteValues]>,
 }
 
 #[derive(Serialize)]
@@ -124,6 +134,19 @@ pub(crate) fn summary(plan: &Plan) -> String {
         BinaryBytes(shard_bytes),
         aux_files(plan).count(),
     );
+    for reference in &plan.report.references {
+        text += &format!("reference  {}\n", reference.path.display());
+        text += &format!(
+            "  quantized there and by the rule set  {}\n",
+            reference.agreed
+        );
+        for (what, names) in [
+            ("only there", &reference.only_in_reference),
+            ("only by the rule set (kept)", &reference.only_by_rules),
+        ] {
+            text += &format!("  {what:<35}  {}{}\n", names.len(), examples(names));
+        }
+    }
     for source in &plan.report.sources {
         if source.role == Role::Base {
             for left_out in &source.left_out {
@@ -138,6 +161,16 @@ pub(crate) fn summary(plan: &Plan) -> String {
         text += &format!("warning: {warning}\n");
     }
     text
+}
+
+/// The first few names, in parentheses.
+fn examples(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    match names.len() {
+        0 => String::new(),
+        n if n <= SHOWN => format!("  ({})", names.join(", ")),
+        _ => format!("  ({}, …)", names[..SHOWN].join(", ")),
+    }
 }
 
 fn tensor_count(plan: &Plan) -> usize {
@@ -163,7 +196,8 @@ fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
     files.into_iter()
 }
 
-fn to_stdout(text: &str) -> anyhow::Result<()> {
+/// Writes `text` to standard output.
+pub(crate) fn to_stdout(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

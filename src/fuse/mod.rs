@@ -1,1 +1,14 @@
-//! The mount: a thin adapter between a view's reader and the kernel.
+//! The mount: a thin adapter between a view's reader and the kernel, and the life of a mount from
+//! the first check of its mountpoint to its end. The one place that knows FUSE, inodes as the
+//! kernel sees them, and errno.
+
+mod filesystem;
+mod fusermount;
+mod holders;
+mod mount;
+mod mount_table;
+mod passthrough;
+mod unmount;
+
+pub use mount::{Detacher, MountOptions, Mounted, mount};
+pub use unmount::unmount;

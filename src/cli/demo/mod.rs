@@ -6,7 +6,7 @@ mod checkpoints;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use anyhow::Context;
 use ckptfs::fuse::{self, MountOptions};
 use ckptfs::materialize;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+use ckptfs::recipe::{Fp8Request, ViewRequest};
 use indicatif::BinaryBytes;
 
 use super::plan::summary;
@@ -50,7 +50,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mountpoint = path("view");
     fs::create_dir(&mountpoint)?;
     let reader = Arc::new(Reader::new(plan.view.clone(), CACHE_BYTES));
-    match fuse::mount(reader, &mountpoint, &MountOptions::default()) {
+    let sources = vec![base.clone(), extra.clone()];
+    let options = MountOptions {
+        source_name: base.clone().into(),
+        sources: sources.clone(),
+        ..MountOptions::default()
+    };
+    match fuse::mount(reader, &mountpoint, &options) {
         Ok(mounted) => {
             say("$ ckptfs mount --base base --extra extra --fp8 view")?;
             let shown = show(&mountpoint, &base, &extra);
@@ -63,7 +69,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
                 "FUSE cannot be used here ({error}), so the view is written to disk instead:\n$ ckptfs materialize --base base --extra extra --fp8 --out view"
             ))?;
             fs::remove_dir(&mountpoint)?;
-            write_out(&plan, &[base.clone(), extra.clone()], &mountpoint)?;
+            let options = materialize::Options::default();
+            materialize::materialize(&plan, &sources, &mountpoint, &options, &())?;
             show(&mountpoint, &base, &extra)?;
         }
     }
@@ -85,21 +92,6 @@ fn show(directory: &Path, base: &Path, extra: &Path) -> anyhow::Result<()> {
         checked.quantized,
         100.0 * checked.largest_error
     ))
-}
-
-fn write_out(plan: &Plan, sources: &[PathBuf], out: &Path) -> anyhow::Result<()> {
-    struct Silent;
-    impl materialize::Progress for Silent {
-        fn advance(&self, _bytes: u64) {}
-    }
-    materialize::materialize(
-        plan,
-        sources,
-        out,
-        &materialize::Options::default(),
-        &Silent,
-    )?;
-    Ok(())
 }
 
 /// File names and sizes.

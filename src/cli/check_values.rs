@@ -1,0 +1,75 @@
+//! `ckptfs plan --check-values`: the plan, and every value that the view could not quantize.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::bail;
+
+use ckptfs::inspect::{self, NonFiniteValues};
+use ckptfs::read::Reader;
+use ckptfs::recipe::Plan;
+
+use crate::cli::plan;
+use crate::cli::progress::Bar;
+
+/// Bytes of computed tiles that checking and inspecting keep; they read everything once.
+pub(super) const CACHE_BYTES: usize = 64 << 20;
+
+/// Threads that read and compare.
+pub(super) fn jobs() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Prints the plan and what was found. An error if anything was: the view cannot be read whole.
+pub(crate) fn run(plan: &Plan, json: bool) -> anyhow::Result<ExitCode> {
+    if !json {
+        plan::print(plan)?;
+    }
+    let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
+    let tensors = inspect::quantized_tensors(plan);
+    let bar = Bar::new();
+    let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
+    bar.finish();
+    let found = found?;
+    match json {
+        true => plan::print_json(plan, Some(&found))?,
+        false => plan::to_stdout(&report(&found, tensors.len())?)?,
+    }
+    if !found.is_empty() {
+        let values: u64 = found.iter().map(NonFiniteValues::total).sum();
+        bail!(
+            "{values} NaN or infinite values in {} of the tensors to be quantized: this view cannot be read whole; repair the source or leave these tensors out of the selection",
+            found.len()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(found: &[NonFiniteValues], checked: usize) -> Result<String, std::fmt::Error> {
+    let mut text = format!("\nvalues checked in {checked} tensors: ");
+    if found.is_empty() {
+        text += "all can be quantized\n";
+        return Ok(text);
+    }
+    writeln!(text, "{} cannot be quantized", found.len())?;
+    for tensor in found {
+        writeln!(
+            text,
+            "{}: {} NaN, {} inf, {} -inf",
+            tensor.tensor, tensor.nan, tensor.positive_infinity, tensor.negative_infinity
+        )?;
+        for place in &tensor.places {
+            writeln!(
+                text,
+                "  {} at row {}, column {}",
+                place.value, place.row, place.column
+            )?;
+        }
+        let more = tensor.total() - tensor.places.len() as u64;
+        if more > 0 {
+            writeln!(text, "  and {more} more")?;
+        }
+    }
+    Ok(text)
+}

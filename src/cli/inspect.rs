@@ -1,0 +1,250 @@
+//! `ckptfs inspect`: what quantization costs, as tables or JSON.
+
+use std::iter::once;
+
+use clap::Args;
+use serde::Serialize;
+
+use ckptfs::inspect::{self, Fidelity, Inspection, MeasuredGroup, MeasuredTensor};
+use ckptfs::read::Reader;
+use ckptfs::recipe::Plan;
+
+use crate::cli::check_values::{CACHE_BYTES, jobs};
+use crate::cli::plan::to_stdout;
+use crate::cli::progress::Bar;
+
+/// What to print.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Print a table of all tensors too
+    #[arg(long)]
+    tensors: bool,
+
+    /// Print everything as JSON
+    #[arg(long, conflicts_with = "tensors")]
+    json: bool,
+}
+
+/// Measures the quantized tensors of the view of `plan` and prints the figures.
+pub(crate) fn run(plan: &Plan, args: &InspectArgs) -> anyhow::Result<()> {
+    let tensors = inspect::quantized_tensors(plan);
+    if tensors.is_empty() && !args.json {
+        return to_stdout(
+            "this view quantizes no tensor; select some with --fp8, --reference or --fp8-pattern\n",
+        );
+    }
+    let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
+    let bar = Bar::new();
+    let inspection = inspect::inspect(&reader, &tensors, jobs(), &bar);
+    bar.finish();
+    let inspection = inspection?;
+    to_stdout(&match args.json {
+        true => json(&inspection)?,
+        false => text(&inspection, args.tensors),
+    })
+}
+
+fn text(inspection: &Inspection, with_tensors: bool) -> String {
+    let total = || once(row("total", inspection.tensors.len(), &inspection.total));
+    let groups = |first: &str, groups: &[MeasuredGroup]| {
+        let named = |group: &MeasuredGroup| group.name.clone().unwrap_or("(none)".to_owned());
+        let rows = groups
+            .iter()
+            .map(|group| row(&named(group), group.tensors, &group.fidelity));
+        table(first, rows.chain(total()).collect())
+    };
+    let mut tables = Vec::new();
+    if with_tensors {
+        let tensors = inspection.tensors.iter();
+        let rows = tensors.map(|tensor| row(&tensor.name, 1, &tensor.fidelity));
+        tables.push(table("tensor", rows.chain(total()).collect()));
+    }
+    tables.push(groups("layer", &inspection.layers));
+    tables.push(groups("group", &inspection.groups));
+    tables.join("\n")
+}
+
+const COLUMNS: [&str; 11] = [
+    "tensors", "elements", "SQNR dB", "rel err", "err/amax", "sat %", "zero %", "flush %",
+    "0 blocks", "amax min", "amax max",
+];
+
+/// What the columns mean, for `--help`.
+pub(crate) const COLUMNS_HELP: &str = "\
+Columns (docs/FIDELITY.md defines them):
+  SQNR dB   signal-to-quantization-noise ratio; \"exact\" if there is no noise
+  rel err   largest error relative to the value, among values with a normal code
+  err/amax  largest error relative to the largest magnitude of its block
+  sat %     share of codes of magnitude 448
+  zero %    share of codes of zero
+  flush %   share of codes of zero for values that are not zero
+  0 blocks  blocks of nothing but zeros
+  amax      smallest and largest magnitude that is the largest of a block, without those";
+
+type Row = [String; 1 + COLUMNS.len()];
+
+fn row(name: &str, tensors: usize, fidelity: &Fidelity) -> Row {
+    let amax = |bound: fn(_) -> f32| fidelity.amax.map_or("-".to_owned(), |a| short(bound(a)));
+    [
+        name.to_owned(),
+        tensors.to_string(),
+        fidelity.elements.to_string(),
+        fidelity
+            .sqnr_db()
+            .map_or("exact".to_owned(), |db| format!("{db:.2}")),
+        format!("{:.5}", fidelity.largest_relative_error),
+        format!("{:.5}", fidelity.largest_block_error),
+        percent(fidelity.saturated_share()),
+        percent(fidelity.zero_share()),
+        percent(fidelity.flushed_share()),
+        fidelity.zero_blocks.to_string(),
+        amax(|amax| amax.smallest),
+        amax(|amax| amax.largest),
+    ]
+}
+
+/// Four digits after the point; what would then look like 0, but is not, as a bound.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0".to_owned(),
+        percent if percent < 0.0001 => "<0.0001".to_owned(),
+        percent => format!("{percent:.4}"),
+    }
+}
+
+/// Four significant digits, with an exponent only for numbers that need one.
+fn short(number: f32) -> String {
+    match number {
+        0.001..1000.0 => {
+            let before_point = number.log10().floor() as i32 + 1;
+            format!("{number:.*}", (4 - before_point).max(0) as usize)
+        }
+        _ => format!("{number:.3e}"),
+    }
+}
+
+/// The first column to the left, numbers to the right.
+fn table(first: &str, rows: Vec<Row>) -> String {
+    let mut header: Row = std::array::from_fn(|_| first.to_owned());
+    for (cell, title) in header[1..].iter_mut().zip(COLUMNS) {
+        *cell = title.to_owned();
+    }
+    let lines: Vec<&Row> = once(&header).chain(&rows).collect();
+    let width = |column: usize| {
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    lines
+        .iter()
+        .map(|line| {
+            let mut text = format!("{:<width$}", line[0], width = widths[0]);
+            for (cell, width) in line.iter().zip(&widths).skip(1) {
+                text += &format!("  {cell:>width$}");
+            }
+            text + "\n"
+        })
+        .collect()
+}
+
+fn json(inspection: &Inspection) -> serde_json::Result<String> {
+    let json = InspectionJson {
+        tensors: inspection.tensors.iter().map(TensorJson::of).collect(),
+        layers: inspection.layers.iter().map(GroupJson::of).collect(),
+        groups: inspection.groups.iter().map(GroupJson::of).collect(),
+        total: FiguresJson::of(&inspection.total),
+    };
+    Ok(serde_json::to_string_pretty(&json)? + "\n")
+}
+
+#[derive(Serialize)]
+struct InspectionJson<'a> {
+    tensors: Vec<TensorJson<'a>>,
+    layers: Vec<GroupJson<'a>>,
+    groups: Vec<GroupJson<'a>>,
+    total: FiguresJson,
+}
+
+#[derive(Serialize)]
+struct TensorJson<'a> {
+    name: &'a str,
+    source_dtype: &'a str,
+    shape: &'a [u64],
+    #[serde(flatten)]
+    figures: FiguresJson,
+}
+
+impl<'a> TensorJson<'a> {
+    fn of(tensor: &'a MeasuredTensor) -> Self {
+        TensorJson {
+            name: &tensor.name,
+            source_dtype: &tensor.source_dtype,
+            shape: &tensor.shape,
+            figures: FiguresJson::of(&tensor.fidelity),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct GroupJson<'a> {
+    /// `null` for tensors that are in no layer.
+    name: Option<&'a str>,
+    tensors: usize,
+    #[serde(flatten)]
+    figures: FiguresJson,
+}
+
+impl<'a> GroupJson<'a> {
+    fn of(group: &'a MeasuredGroup) -> Self {
+        GroupJson {
+            name: group.name.as_deref(),
+            tensors: group.tensors,
+            figures: FiguresJson::of(&group.fidelity),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct FiguresJson {
+    elements: u64,
+    blocks: u64,
+    zero_blocks: u64,
+    /// `null` if there is no noise.
+    sqnr_db: Option<f64>,
+    signal: f64,
+    noise: f64,
+    largest_relative_error: f64,
+    largest_block_error: f64,
+    saturated: u64,
+    saturated_share: f64,
+    zero_codes: u64,
+    zero_share: f64,
+    flushed: u64,
+    flushed_share: f64,
+    /// `null` if all blocks are zero.
+    smallest_amax: Option<f32>,
+    largest_amax: Option<f32>,
+}
+
+impl FiguresJson {
+    fn of(fidelity: &Fidelity) -> Self {
+        FiguresJson {
+            elements: fidelity.elements,
+            blocks: fidelity.blocks,
+            zero_blocks: fidelity.zero_blocks,
+            sqnr_db: fidelity.sqnr_db(),
+            signal: fidelity.signal,
+            noise: fidelity.noise,
+            largest_relative_error: fidelity.largest_relative_error,
+            largest_block_error: fidelity.largest_block_error,
+            saturated: fidelity.saturated,
+            saturated_share: fidelity.saturated_share(),
+            zero_codes: fidelity.zero_codes,
+            zero_share: fidelity.zero_share(),
+            flushed: fidelity.flushed,
+            flushed_share: fidelity.flushed_share(),
+            smallest_amax: fidelity.amax.map(|amax| amax.smallest),
+            largest_amax: fidelity.amax.map(|amax| amax.largest),
+        }
+    }
+}

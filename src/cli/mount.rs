@@ -1,0 +1,180 @@
+//! `ckptfs mount`
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use ckptfs::fuse::{Detacher, MountOptions};
+use ckptfs::read::Reader;
+use ckptfs::recipe::Plan;
+
+use crate::cli::args::parse_size;
+use crate::cli::background::{self, Process};
+use crate::cli::logging;
+
+/// Where and how to mount.
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    /// Empty directory to mount the view on
+    mountpoint: PathBuf,
+
+    /// Stay in the foreground; the log goes to standard error
+    #[arg(long)]
+    foreground: bool,
+
+    /// Let other users in too, each as far as the modes of the files allow
+    #[arg(long)]
+    allow_other: bool,
+
+    /// Most bytes of computed tensor data to keep in memory
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
+    cache_size: u64,
+
+    /// Threads that answer requests [default: as many as there are CPUs, at least 2]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+
+    /// Read all files through this process, also those that the kernel could read straight from
+    /// the sources; changes of a source are then noticed while a file is open too
+    #[arg(long)]
+    no_passthrough: bool,
+
+    /// Append the log to this file
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+/// Mounts the view of `plan`. Unless in the foreground, it returns in this process as soon as the
+/// mount answers, and in a background process once it was unmounted. `sources` are the directories
+/// that the view reads from, the base first; all are absolute.
+pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<()> {
+    let log_file = match &args.log_file {
+        Some(path) => Some(
+            File::options()
+                .append(true)
+                .create(true)
+                .open(path)
+                .with_context(|| format!("{}: cannot open the log file", path.display()))?,
+        ),
+        None => None,
+    };
+    let readiness = match args.foreground {
+        true => None,
+        false => match background::split()? {
+            Process::Front => return answers(&args.mountpoint),
+            Process::Background(readiness) => Some(readiness),
+        },
+    };
+    match (log_file, args.foreground) {
+        (Some(file), _) => logging::start(file),
+        (None, true) => logging::start(std::io::stderr()),
+        (None, false) => {}
+    }
+    let mounted = match mount(plan, sources, args) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            if let Some(readiness) = readiness {
+                readiness.failed(&error);
+            }
+            return Err(error);
+        }
+    };
+    if let Some(readiness) = readiness {
+        readiness.ready();
+    }
+    let result = mounted.wait();
+    match &result {
+        Ok(()) => log::info!("unmounted"),
+        Err(error) => log::error!("{error}"),
+    }
+    Ok(result?)
+}
+
+fn mount(
+    plan: Plan,
+    sources: Vec<PathBuf>,
+    args: &MountArgs,
+) -> anyhow::Result<ckptfs::fuse::Mounted> {
+    raise_open_files_limit();
+    // Signals are caught from here on, so that none can end the process between the mount and the
+    // wait for its end and leave a dead mount behind.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
+    let base = sources.first().map(|base| base.as_os_str().to_owned());
+    let options = MountOptions {
+        allow_other: args.allow_other,
+        threads: args.threads.map(NonZeroUsize::get),
+        source_name: base.unwrap_or_default(),
+        sources,
+        passthrough: !args.no_passthrough,
+    };
+    let reader = Arc::new(Reader::new(plan.view, cache_size));
+    let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
+    log::info!(
+        "mounted a view of {} on {}",
+        options.source_name.display(),
+        mounted.mountpoint().display()
+    );
+    end_on_signal(signals, mounted.detacher())?;
+    if !args.foreground {
+        // A background process must not keep the filesystem busy that it was started in.
+        std::env::set_current_dir("/")?;
+    }
+    Ok(mounted)
+}
+
+/// Unmounts at the first signal, and goes on serving what is open; ends at once at the second.
+fn end_on_signal(mut signals: Signals, detacher: Detacher) -> std::io::Result<()> {
+    let unmount_then_exit = move || {
+        let mut signals = signals.forever();
+        if let Some(signal) = signals.next() {
+            log::info!(
+                "signal {signal}: unmounting; files that are open stay readable until they are \
+                 closed, or until another signal"
+            );
+            if let Err(error) = detacher.detach() {
+                log::error!("{error}");
+            }
+        }
+        if let Some(signal) = signals.next() {
+            log::warn!("signal {signal}: ending, files that were open are lost to their readers");
+            std::process::exit(1);
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(unmount_then_exit).map(drop)
+}
+
+/// Every source file stays open once it was used, and a checkpoint can have many shards.
+fn raise_open_files_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        log::warn!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
+    }
+}
+
+/// A last check from outside of the process that serves the mount.
+fn answers(mountpoint: &Path) -> anyhow::Result<()> {
+    match mountpoint.metadata() {
+        Ok(_) => Ok(()),
+        Err(error) => bail!(
+            "{}: mounted, but it does not answer: {error}",
+            mountpoint.display()
+        ),
+    }
+}

@@ -1,0 +1,112 @@
+//! `ckptfs verify`
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::BinaryBytes;
+
+use ckptfs::materialize::Options;
+use ckptfs::verify;
+
+use crate::cli::args::ViewArgs;
+use crate::cli::plan::to_stdout;
+use crate::cli::progress::Bar;
+
+/// What to check: the structure of a directory, or its bytes against a view.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "ckptfs verify DIR\n       ckptfs verify --base DIR [VIEW OPTIONS] --out DIR",
+    mut_arg("base", |base| base.required(false).required_unless_present("directory"))
+)]
+pub(crate) struct VerifyArgs {
+    /// Directory or mount whose structure to check: index, headers, lengths, scales, config.json
+    #[arg(value_name = "DIR", conflicts_with_all = ["ViewArgs", "out", "jobs"])]
+    directory: Option<PathBuf>,
+
+    #[command(flatten)]
+    view: Option<ViewArgs>,
+
+    /// Directory to compare with the view, byte for byte
+    #[arg(
+        long,
+        visible_alias = "output",
+        value_name = "DIR",
+        required_unless_present = "directory"
+    )]
+    out: Option<PathBuf>,
+
+    /// Threads that compare [default: as many as there are CPUs]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// Prints what is wrong; the exit code says whether anything is.
+pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    match args {
+        VerifyArgs {
+            directory: Some(directory),
+            ..
+        } => structure(directory),
+        VerifyArgs {
+            view: Some(view),
+            out: Some(out),
+            jobs,
+            ..
+        } => {
+            let jobs = jobs.map_or(Options::default().jobs, NonZeroUsize::get);
+            against_view(view, out, jobs)
+        }
+        _ => anyhow::bail!("say what to check: a directory, or a view and --out"),
+    }
+}
+
+fn structure(directory: &Path) -> anyhow::Result<ExitCode> {
+    let report = verify::structure(directory)?;
+    let mut text = format!(
+        "{}: {} tensors of {} in {} shards\n",
+        directory.display(),
+        report.tensors,
+        BinaryBytes(report.bytes),
+        report.shards
+    );
+    for warning in &report.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    conclude(text, &report.problems)
+}
+
+fn against_view(view: &ViewArgs, out: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
+    let plan = view.request().plan()?;
+    let bar = Bar::new();
+    let report = verify::against_view(&plan, out, jobs, &bar);
+    bar.finish();
+    let report = report?;
+    let mut text = format!(
+        "{}: compared with {} files of the view, {} ({})\n",
+        out.display(),
+        report.files,
+        BinaryBytes(report.bytes),
+        bar.rate(report.bytes)
+    );
+    for path in &report.extra {
+        text += &format!("note: {} is not in the view\n", path.display());
+    }
+    let problems: Vec<String> = report.differences.iter().map(|d| d.to_string()).collect();
+    conclude(text, &problems)
+}
+
+fn conclude(mut text: String, problems: &[String]) -> anyhow::Result<ExitCode> {
+    for problem in problems {
+        text += &format!("problem: {problem}\n");
+    }
+    let (verdict, code) = match problems.len() {
+        0 => ("no problems found".to_owned(), ExitCode::SUCCESS),
+        1 => ("1 problem found".to_owned(), ExitCode::FAILURE),
+        n => (format!("{n} problems found"), ExitCode::FAILURE),
+    };
+    text += &format!("{verdict}\n");
+    to_stdout(&text)?;
+    Ok(code)
+}

@@ -1,0 +1,454 @@
+//! The answers to the kernel's requests.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+
+use crate::error::Error;
+use crate::fuse::passthrough::Passthrough;
+use crate::read::Reader;
+use crate::view::{Content, Entry, EntryId, View};
+
+/// How long the kernel may trust names and attributes: a view never changes, so for a century.
+const TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The unit in which the size of the filesystem is told, and preferred for I/O.
+const BLOCK: u32 = 4096;
+
+/// The unit of `st_blocks`.
+const SECTOR: u64 = 512;
+
+/// Requests that the kernel keeps in flight for readahead.
+const MAX_BACKGROUND: u16 = 64;
+
+/// Handles of what is read through the page cache, from us.
+const CACHED: FileHandle = FileHandle(0);
+
+/// Handles of files that the kernel reads from their sources.
+const PASSTHROUGH: FileHandle = FileHandle(1);
+
+/// Inodes never come to stand for another entry.
+const GENERATION: Generation = Generation(0);
+
+thread_local! {
+    /// Where bytes are put together that do not lie in one piece.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A view as the kernel sees it. The inode of an entry is its id + 1, so the top directory has
+/// FUSE's root inode.
+pub(super) struct ViewFs {
+    reader: Arc<Reader>,
+    /// Bytes of all files.
+    bytes: u64,
+    /// `None` if it is not wanted.
+    passthrough: Option<Passthrough>,
+}
+
+impl ViewFs {
+    pub(super) fn new(reader: Arc<Reader>, passthrough: bool) -> Self {
+        let view = reader.view();
+        let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
+        ViewFs {
+            bytes: bytes.sum(),
+            passthrough: passthrough.then(Passthrough::default),
+            reader,
+        }
+    }
+
+    fn view(&self) -> &View {
+        self.reader.view()
+    }
+
+    fn attributes(&self, id: EntryId) -> Option<FileAttr> {
+        let entry = self.view().get(id)?;
+        let (size, links) = match &entry.content {
+            Content::File(content) => (content.len(), 1),
+            Content::Directory(children) => {
+                let is_directory = |child: &&EntryId| self.view().children(**child).is_some();
+                // Its name, its ".", and the ".." of each directory in it.
+                (0, 2 + children.iter().filter(is_directory).count())
+            }
+        };
+        let attributes = &entry.attributes;
+        Some(FileAttr {
+            ino: inode(id),
+            size,
+            blocks: size.div_ceil(SECTOR),
+            atime: attributes.mtime,
+            mtime: attributes.mtime,
+            ctime: attributes.mtime,
+            crtime: attributes.mtime,
+            kind: kind(entry),
+            perm: (attributes.mode & 0o7777) as u16,
+            nlink: links as u32,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            rdev: 0,
+            blksize: BLOCK,
+            flags: 0,
+        })
+    }
+
+    /// Calls `visit` with the entries of directory `id` from position `from`, each with the
+    /// position after it, until it returns true.
+    fn list(
+        &self,
+        id: EntryId,
+        from: u64,
+        mut visit: impl FnMut(u64, EntryId, &OsStr) -> bool,
+    ) -> Result<(), Errno> {
+        let view = self.view();
+        let directory = view.get(id).ok_or(Errno::ENOENT)?;
+        let children = view.children(id).ok_or(Errno::ENOTDIR)?;
+        let dots = [(id, OsStr::new(".")), (directory.parent, OsStr::new(".."))];
+        let children = children
+            .iter()
+            .filter_map(|&child| Some((child, view.get(child)?.name.as_os_str())));
+        let entries = dots.into_iter().chain(children);
+        for (position, (entry, name)) in (1..).zip(entries).skip(from as usize) {
+            if visit(position, entry, name) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the answer to a request about `inode`. If it panics, its reply is dropped on the way,
+    /// which answers EIO, and the thread lives on.
+    fn guard(&self, inode: INodeNo, answer: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(answer)).is_err() {
+            log::error!("{}: panic in a request for it", self.shown(inode));
+        }
+    }
+
+    /// The path of `inode` in the view, for the log.
+    fn shown(&self, inode: INodeNo) -> String {
+        match self.view().get(id(inode)) {
+            Some(_) => format!("/{}", self.view().path(id(inode)).display()),
+            None => format!("inode {inode}"),
+        }
+    }
+}
+
+fn inode(id: EntryId) -> INodeNo {
+    INodeNo(id as u64 + 1)
+}
+
+/// The entry of `inode`. There is none for 0, which the kernel never sends.
+fn id(inode: INodeNo) -> EntryId {
+    inode.0.wrapping_sub(1) as EntryId
+}
+
+fn kind(entry: &Entry) -> FileType {
+    match entry.content {
+        Content::File(_) => FileType::RegularFile,
+        Content::Directory(_) => FileType::Directory,
+    }
+}
+
+/// What a reader is told. The log has the rest.
+fn errno(error: &Error) -> Errno {
+    match error {
+        Error::Request(_) => Errno::EINVAL,
+        Error::Io { .. }
+        | Error::Checkpoint { .. }
+        | Error::Tensor { .. }
+        | Error::SourceChanged { .. }
+        | Error::NonFinite { .. } => Errno::EIO,
+    }
+}
+
+/// Requests that are all answered with one errno, whatever they ask.
+macro_rules! answer_all {
+    ($errno:ident: $($request:ident($($argument:ty),*) -> $reply:ty;)*) => {
+        $(
+            fn $request(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+                reply.error(Errno::$errno);
+            }
+        )*
+    };
+}
+
+impl Filesystem for ViewFs {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // One by one: asked together, one that an older kernel lacks would lose all.
+        for capability in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_ASYNC_DIO,
+        ] {
+            if config.add_capabilities(capability).is_err() {
+                log::info!("the kernel lacks {capability:?}");
+            }
+        }
+        // The largest readahead that the kernel offers is what it gets without being asked.
+        config
+            .set_max_background(MAX_BACKGROUND)
+            .map_err(|nearest| io::Error::other(format!("max_background must be {nearest}")))?;
+        if let Some(passthrough) = &mut self.passthrough {
+            passthrough.request(self.reader.view(), config);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.guard(parent, || {
+            let found = self.view().lookup(id(parent), name);
+            match found.and_then(|id| self.attributes(id)) {
+                Some(attributes) => reply.entry(&TTL, &attributes, GENERATION),
+                // Inode 0: there is no such name, and the kernel need not ask again.
+                None => reply.entry(&TTL, &NO_ENTRY, GENERATION),
+            }
+        });
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        self.guard(inode, || match self.attributes(id(inode)) {
+            Some(attributes) => reply.attr(&TTL, &attributes),
+            None => reply.error(Errno::ENOENT),
+        });
+    }
+
+    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.guard(inode, || {
+            if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
+                return reply.error(Errno::EROFS);
+            }
+            let id = id(inode);
+            let Some(content) = self.view().file(id) else {
+                return reply.error(Errno::EISDIR);
+            };
+            if let (Some(passthrough), Some(source)) = (&self.passthrough, content.whole_file()) {
+                match passthrough.open(id, source, &reply) {
+                    Ok(Some(backing)) => {
+                        // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
+                        let flags = FopenFlags::FOPEN_NOFLUSH;
+                        return reply.opened_passthrough(PASSTHROUGH, flags, &backing);
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        log::error!("{}: cannot open it: {error}", self.shown(inode));
+                        return reply.error(errno(&error));
+                    }
+                }
+            }
+            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            reply.opened(CACHED, flags);
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let (PASSTHROUGH, Some(passthrough)) = (handle, &self.passthrough) {
+            passthrough.close(id(inode));
+        }
+        reply.ok();
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.guard(inode, || {
+            let mut reply = Some(reply);
+            let result = SCRATCH.with_borrow_mut(|scratch| {
+                let send = |bytes: &[u8]| {
+                    if let Some(reply) = reply.take() {
+                        reply.data(bytes);
+                    }
+                };
+                self.reader
+                    .read_with(id(inode), offset, size as usize, scratch, send)
+            });
+            if let Err(error) = result {
+                log::error!(
+                    "{}: cannot read {size} bytes at offset {offset}: {error}",
+                    self.shown(inode)
+                );
+                if let Some(reply) = reply {
+                    reply.error(errno(&error));
+                }
+            }
+        });
+    }
+
+    fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        match self.view().children(id(inode)) {
+            Some(_) => reply.opened(CACHED, flags),
+            None => reply.error(Errno::ENOTDIR),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        directory: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.guard(directory, || {
+            let listed = self.list(id(directory), offset, |position, id, name| {
+                let entry = self.view().get(id);
+                entry.is_some_and(|entry| reply.add(inode(id), position, kind(entry), name))
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        directory: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.guard(directory, || {
+            let listed = self.list(id(directory), offset, |position, id, name| {
+                self.attributes(id).is_some_and(|attributes| {
+                    reply.add(inode(id), position, name, &TTL, &attributes, GENERATION)
+                })
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+        const NAME_MAX: u32 = 255;
+        let blocks = self.bytes.div_ceil(u64::from(BLOCK));
+        let files = self.view().len() as u64;
+        reply.statfs(blocks, 0, 0, files, 0, BLOCK, NAME_MAX, BLOCK);
+    }
+
+    fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        const ANY_EXECUTE: u32 = 0o111;
+        match self.view().get(id(inode)) {
+            None => reply.error(Errno::ENOENT),
+            Some(_) if mask.contains(AccessFlags::W_OK) => reply.error(Errno::EROFS),
+            Some(entry)
+                if mask.contains(AccessFlags::X_OK) && entry.attributes.mode & ANY_EXECUTE == 0 =>
+            {
+                reply.error(Errno::EACCES)
+            }
+            Some(_) => reply.ok(),
+        }
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _name: &OsStr,
+        _size: u32,
+        reply: ReplyXattr,
+    ) {
+        reply.error(Errno::ENODATA);
+    }
+
+    fn listxattr(&self, _request: &Request, _inode: INodeNo, size: u32, reply: ReplyXattr) {
+        match size {
+            0 => reply.size(0),
+            _ => reply.data(&[]),
+        }
+    }
+
+    // A view cannot be changed.
+    answer_all! { EROFS:
+        setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
+            Option<TimeOrNow>, Option<SystemTime>, Option<FileHandle>, Option<SystemTime>,
+            Option<SystemTime>, Option<SystemTime>, Option<BsdFileFlags>
+        ) -> ReplyAttr;
+        mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
+        mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
+        unlink(INodeNo, &OsStr) -> ReplyEmpty;
+        rmdir(INodeNo, &OsStr) -> ReplyEmpty;
+        symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
+        rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) -> ReplyEmpty;
+        link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
+        write(
+            INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>
+        ) -> ReplyWrite;
+        setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
+        removexattr(INodeNo, &OsStr) -> ReplyEmpty;
+        create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
+        fallocate(INodeNo, FileHandle, u64, u64, i32) -> ReplyEmpty;
+        copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ) -> ReplyWrite;
+    }
+
+    // ENOSYS leaves these to the kernel, for good.
+    answer_all! { ENOSYS:
+        flush(INodeNo, FileHandle, LockOwner) -> ReplyEmpty;
+        fsync(INodeNo, FileHandle, bool) -> ReplyEmpty;
+        fsyncdir(INodeNo, FileHandle, bool) -> ReplyEmpty;
+        lseek(INodeNo, FileHandle, i64, i32) -> ReplyLseek;
+        ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) -> ReplyIoctl;
+        poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) -> ReplyPoll;
+    }
+}
+
+/// The attributes of no entry: the kernel looks at the inode alone.
+const NO_ENTRY: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};

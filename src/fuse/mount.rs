@@ -1,0 +1,357 @@
+//! Mounting a view and serving it until it is unmounted.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use fuser::{Config, Session, SessionACL};
+use rustix::mount::MountFlags;
+
+use crate::error::{Error, Result};
+use crate::fuse::filesystem::ViewFs;
+use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::fuse::{fusermount, unmount};
+use crate::read::Reader;
+
+const DEVICE: &str = "/dev/fuse";
+
+/// How far the kernel reads ahead of a sequential reader, where we may set it. Its default of
+/// 128 KiB makes a request of every 128 KiB, and requests are what then limits the speed.
+const READ_AHEAD_KIB: u32 = 4096;
+
+/// How a view is mounted.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// Let all users in, each as far as the modes of the files allow; else only the user who
+    /// mounts.
+    pub allow_other: bool,
+    /// Threads that answer requests; by default as many as there are CPUs, at least 2.
+    pub threads: Option<usize>,
+    /// What the mount table names as the source of the mount.
+    pub source_name: OsString,
+    /// Directories that the view reads from. The mountpoint must not overlap with one.
+    pub sources: Vec<PathBuf>,
+    /// Let the kernel read files that are whole source files straight from those, where it can
+    /// and this process is root. It then notices changes of a source only when a file is opened.
+    pub passthrough: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        MountOptions {
+            allow_other: false,
+            threads: None,
+            source_name: OsString::new(),
+            sources: Vec::new(),
+            passthrough: true,
+        }
+    }
+}
+
+/// A mounted view. Dropping it detaches the mount, and whatever is still open stays readable.
+#[derive(Debug)]
+#[must_use]
+pub struct Mounted {
+    detacher: Detacher,
+    session: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Ends a mount from another thread.
+#[derive(Debug, Clone)]
+pub struct Detacher {
+    entry: MountEntry,
+    unique_id: Option<u64>,
+}
+
+/// Mounts what `reader` reads on the directory `mountpoint`. The mount answers when this returns;
+/// it is served by threads of this process.
+///
+/// # Errors
+/// If `mountpoint` is missing, not an empty directory, already a mount of ours, or overlaps with a
+/// source; if FUSE is missing or this user may not use it. A mount of ours whose process is dead
+/// is no error: it is cleared.
+pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
+    let path = mount_table::resolve(mountpoint)?;
+    refuse_overlap(&path, &options.sources)?;
+    clear_dead_mounts(&path)?;
+    require_empty_directory(&path)?;
+    let device = attach(&path, options)?;
+    let Some(entry) = mount_table::at(&path)?.filter(MountEntry::is_ours) else {
+        return Err(Error::Request(format!(
+            "{}: the mount is not in the mount table",
+            path.display()
+        )));
+    };
+    let detacher = Detacher {
+        unique_id: mount_table::unique_id(&path),
+        entry: entry.clone(),
+    };
+    match start(reader, device, detacher.clone(), options) {
+        Ok(session) => Ok(Mounted {
+            detacher,
+            session: Some(session),
+        }),
+        Err(e) => {
+            unmount::detach(&entry)?;
+            Err(Error::io("start serving", &path, e))
+        }
+    }
+}
+
+impl Mounted {
+    /// The directory on which the view is mounted.
+    pub fn mountpoint(&self) -> &Path {
+        &self.detacher.entry.mountpoint
+    }
+
+    /// A handle to end the mount while another thread waits for its end.
+    pub fn detacher(&self) -> Detacher {
+        self.detacher.clone()
+    }
+
+    /// Serves until somebody unmounts the view and everything that was open is closed.
+    pub fn wait(mut self) -> Result<()> {
+        self.join()
+    }
+
+    /// Takes the view out of the tree, then serves until everything that was open is closed.
+    pub fn unmount(mut self) -> Result<()> {
+        self.detacher.detach()?;
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let Some(session) = self.session.take() else {
+            return Ok(());
+        };
+        let result = session
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the serving thread panicked")));
+        result.map_err(|e| Error::io("serve", self.mountpoint(), e))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.session.is_some()
+            && let Err(e) = self.detacher.detach()
+        {
+            log::error!("{e}");
+        }
+    }
+}
+
+impl Detacher {
+    /// Takes the mount out of the tree, wherever it was moved to. Files that are open stay
+    /// readable until they are closed; then the session ends. Does nothing if it is gone already.
+    pub fn detach(&self) -> Result<()> {
+        let is_this = |entry: &MountEntry| {
+            (entry.id, &entry.device) == (self.entry.id, &self.entry.device) && entry.is_ours()
+        };
+        let Some(entry) = mount_table::entries()?.into_iter().find(is_this) else {
+            return Ok(());
+        };
+        let path = &entry.mountpoint;
+        if mount_table::at(path)?.as_ref() != Some(&entry) {
+            return Err(Error::Request(format!(
+                "{}: another filesystem is mounted over this view; unmount that first",
+                path.display()
+            )));
+        }
+        if mount_table::unique_id(path) != self.unique_id {
+            // Ours was unmounted, and a later mount has its numbers.
+            return Ok(());
+        }
+        unmount::detach(&entry)
+    }
+}
+
+fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
+    for source in sources {
+        let Ok(source) = source.canonicalize() else {
+            continue;
+        };
+        let problem = if mountpoint == source {
+            "is a source of this view"
+        } else if mountpoint.starts_with(&source) {
+            "is inside a source of this view"
+        } else if source.starts_with(mountpoint) {
+            "would hide a source of this view"
+        } else {
+            continue;
+        };
+        return Err(Error::Request(format!(
+            "{}: this mountpoint {problem} ({}); mount elsewhere",
+            mountpoint.display(),
+            source.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Clears what a killed process left behind.
+fn clear_dead_mounts(path: &Path) -> Result<()> {
+    while let Some(entry) = mount_table::at(path)?.filter(MountEntry::is_ours) {
+        if !entry.is_dead() {
+            return Err(Error::Request(format!(
+                "{}: a view of {} is already mounted there; unmount it first: ckptfs unmount {}",
+                path.display(),
+                entry.source.display(),
+                path.display()
+            )));
+        }
+        log::warn!("{}: clearing a mount whose process is gone", path.display());
+        unmount::detach(&entry)?;
+    }
+    Ok(())
+}
+
+fn require_empty_directory(path: &Path) -> Result<()> {
+    let metadata = path
+        .metadata()
+        .map_err(|e| Error::io("read the attributes", path, e))?;
+    let problem = if !metadata.is_dir() {
+        "this is not a directory; mount on an empty directory"
+    } else if fs::read_dir(path)
+        .map_err(|e| Error::io("list", path, e))?
+        .next()
+        .is_some()
+    {
+        "this directory is not empty; mount on an empty one, since a mount hides what is in it"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Request(format!("{}: {problem}", path.display())))
+}
+
+/// Puts a filesystem at `path`; gives the FUSE device over which the kernel will ask for it.
+fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open(DEVICE);
+    let device = device.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::Request(format!(
+            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
+             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
+        )),
+        _ => Error::io("open", DEVICE, e),
+    })?;
+    let mode = path
+        .metadata()
+        .map_err(|e| Error::io("read the attributes", path, e))?
+        .mode();
+    let user = rustix::process::getuid().as_raw();
+    let group = rustix::process::getgid().as_raw();
+    let mut data = format!(
+        "fd={},rootmode={mode:o},user_id={user},group_id={group}",
+        device.as_raw_fd()
+    );
+    data += access_options(options);
+    let data = CString::new(data).expect("numbers and names hold no NUL");
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    let name = source_name(options);
+    match rustix::mount::mount(&*name, path, FILESYSTEM_TYPE, flags, &*data) {
+        Ok(()) => Ok(device.into()),
+        Err(rustix::io::Errno::PERM) => {
+            drop(device);
+            fusermount::mount(path, &helper_options(&name, options))
+        }
+        Err(rustix::io::Errno::NODEV) => Err(Error::Request(
+            "this kernel has no FUSE; load its module: modprobe fuse".to_owned(),
+        )),
+        Err(e) => Err(Error::io("mount", path, e.into())),
+    }
+}
+
+/// With `allow_other`, the kernel holds every user to the modes of the files. Without, the only
+/// user is the one who reads the sources, and they have had their say already (an access control
+/// list may have let that user in where the mode alone would not).
+fn access_options(options: &MountOptions) -> &'static str {
+    match options.allow_other {
+        true => ",allow_other,default_permissions",
+        false => "",
+    }
+}
+
+fn source_name(options: &MountOptions) -> OsString {
+    match options.source_name.is_empty() {
+        true => "ckptfs".into(),
+        false => options.source_name.clone(),
+    }
+}
+
+/// The helper's options: `,` and `\` of a name are escaped.
+fn helper_options(name: &OsStr, options: &MountOptions) -> OsString {
+    let mut text = b"ro,nodev,nosuid,noatime,subtype=ckptfs,fsname=".to_vec();
+    for &byte in name.as_bytes() {
+        if matches!(byte, b',' | b'\\') {
+            text.push(b'\\');
+        }
+        text.push(byte);
+    }
+    text.extend_from_slice(access_options(options).as_bytes());
+    OsString::from_vec(text)
+}
+
+/// Starts the threads that serve the mount.
+fn start(
+    reader: Arc<Reader>,
+    device: OwnedFd,
+    detacher: Detacher,
+    options: &MountOptions,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let cores = || thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.unwrap_or_else(cores));
+    config.clone_fd = can_clone(&device);
+    let acl = match options.allow_other {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
+    // path, which could hit another filesystem that is mounted there by then.
+    let filesystem = ViewFs::new(reader, options.passthrough);
+    let session = Session::from_fd(filesystem, device, acl, config)?;
+    raise_read_ahead(&detacher.entry.device);
+    thread::Builder::new()
+        .name("session".to_owned())
+        .spawn(move || {
+            let result = session.run();
+            if result.is_err() {
+                // A session that fails leaves its mount behind, dead. One that ends well has been
+                // unmounted, and what is at the mountpoint now is another's.
+                detacher.detach().map_err(io::Error::other)?;
+            }
+            result
+        })
+}
+
+/// Whether each thread can have a device of its own, which spares them a common queue. Some
+/// containers forbid it.
+fn can_clone(device: &OwnedFd) -> bool {
+    /// `_IOR(229, 0, uint32_t)` of linux/fuse.h.
+    const FUSE_DEV_IOC_CLONE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<u32>(229, 0);
+    let Ok(probe) = File::options().read(true).write(true).open(DEVICE) else {
+        return false;
+    };
+    let mut source = device.as_raw_fd().cast_unsigned();
+    // SAFETY: this request reads the number of a descriptor from a u32, as linux/fuse.h says.
+    let cloned = unsafe {
+        let request = rustix::ioctl::Updater::<FUSE_DEV_IOC_CLONE, u32>::new(&mut source);
+        rustix::ioctl::ioctl(&probe, request)
+    };
+    cloned.is_ok()
+}
+
+/// Lets the kernel read further ahead than a filesystem may ask for. Only root may set this, and
+/// only where `/sys` is writable; without it reads are right, just slower.
+fn raise_read_ahead(device: &str) {
+    let setting = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(e) = fs::write(&setting, READ_AHEAD_KIB.to_string()) {
+        log::info!("{setting}: cannot be raised, sequential reads will be slower: {e}");
+    }
+}

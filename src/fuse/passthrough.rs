@@ -1,0 +1,126 @@
+//! Kernel passthrough: a file of the view that is a whole source file is read by the kernel
+//! straight from that file, at the speed of its filesystem, without a request to us.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use fuser::{BackingId, InitFlags, KernelConfig, ReplyOpen};
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::source::SourceFile;
+use crate::view::{EntryId, View};
+
+/// The source files that the kernel reads from now.
+#[derive(Debug, Default)]
+pub(super) struct Passthrough {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Granted by the kernel, and not refused since. Once refused it stays off: the kernel does
+    /// not let one file be open with and without passthrough at the same time.
+    enabled: bool,
+    open: HashMap<EntryId, Backing>,
+}
+
+/// All handles of a file must share one backing file, which must live as long as they do.
+#[derive(Debug)]
+struct Backing {
+    id: Arc<BackingId>,
+    handles: usize,
+}
+
+impl Passthrough {
+    /// Asks the kernel for passthrough of the whole files of `view`.
+    pub(super) fn request(&mut self, view: &View, config: &mut KernelConfig) {
+        let state = self.state.get_mut();
+        let granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(stack_depth(view)).is_ok();
+        match granted {
+            true => state.enabled = true,
+            false => state.turn_off("the kernel is older than Linux 6.9, or built without it"),
+        }
+    }
+
+    /// Counts one more handle of file `id`, which is all of `source`; gives what it is to be
+    /// opened with, or `None` if it must be opened without passthrough.
+    ///
+    /// # Errors
+    /// If the source is not the file that was planned: after this, nobody looks at it any more.
+    pub(super) fn open(
+        &self,
+        id: EntryId,
+        source: &SourceFile,
+        reply: &ReplyOpen,
+    ) -> Result<Option<Arc<BackingId>>> {
+        let mut state = self.state.lock();
+        if !state.enabled && !state.open.contains_key(&id) {
+            return Ok(None);
+        }
+        source.check_unchanged()?;
+        if let Some(backing) = state.open.get_mut(&id) {
+            backing.handles += 1;
+            return Ok(Some(backing.id.clone()));
+        }
+        match reply.open_backing(source.handle()?) {
+            Ok(backing) => {
+                let backing = Backing {
+                    id: Arc::new(backing),
+                    handles: 1,
+                };
+                let opened = backing.id.clone();
+                state.open.insert(id, backing);
+                Ok(Some(opened))
+            }
+            Err(error) => {
+                state.turn_off(&reason(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Counts one handle less that was opened with passthrough.
+    pub(super) fn close(&self, id: EntryId) {
+        let mut state = self.state.lock();
+        if let Some(backing) = state.open.get_mut(&id) {
+            backing.handles -= 1;
+            if backing.handles == 0 {
+                state.open.remove(&id);
+            }
+        }
+    }
+}
+
+impl State {
+    fn turn_off(&mut self, reason: &str) {
+        self.enabled = false;
+        log::info!("passthrough is off, whole files are read through this process: {reason}");
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "it needs root (CAP_SYS_ADMIN)".to_owned(),
+        Some(libc::ELOOP) => "a source lies on a filesystem that is itself stacked".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// How many filesystems lie below this one, itself counted. The kernel allows 2, and whatever is
+/// taken here is missing to an overlay that somebody lays over the view; so 2 only where needed.
+fn stack_depth(view: &View) -> u32 {
+    /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+    const OVERLAYFS: u64 = 0x794c_7630;
+    let on_overlay = |id| {
+        let source = view.file(id)?.whole_file()?;
+        let filesystem = rustix::fs::statfs(source.path()).ok()?;
+        (filesystem.f_type.cast_unsigned() == OVERLAYFS).then_some(())
+    };
+    match (0..view.len()).find_map(on_overlay) {
+        Some(()) => 2,
+        None => 1,
+    }
+}

@@ -1,0 +1,71 @@
+//! The end of a mount: only ever of one of ours.
+
+use std::io;
+use std::path::Path;
+
+use rustix::mount::UnmountFlags;
+
+use crate::error::{Error, Result};
+use crate::fuse::fusermount;
+use crate::fuse::holders::holders;
+use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+
+/// Unmounts the view at `mountpoint`, also a dead one whose process was killed. `lazy` detaches it
+/// even while it is in use; files that are open then stay readable until they are closed.
+///
+/// # Errors
+/// If nothing of ours is mounted there, or if it is in use and not `lazy`; the error then names
+/// the processes that use it.
+pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
+    let path = mount_table::resolve(mountpoint)?;
+    let shown = path.display();
+    let Some(entry) = mount_table::at(&path)? else {
+        return Err(Error::Request(format!("{shown}: nothing is mounted there")));
+    };
+    if !entry.is_ours() {
+        let other = entry.filesystem_type.display();
+        return Err(Error::Request(format!(
+            "{shown}: the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone"
+        )));
+    }
+    match take_away(&entry, lazy) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            if entry.is_dead() {
+                // Whoever still has it open has lost it already.
+                return detach(&entry);
+            }
+            Err(busy(&path)?)
+        }
+        Err(e) => Err(Error::io("unmount", &path, e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Takes `entry` out of the tree even while it is in use.
+pub(super) fn detach(entry: &MountEntry) -> Result<()> {
+    take_away(entry, true).map_err(|e| Error::io("unmount", &entry.mountpoint, e))
+}
+
+/// Unmounts `entry`, which is gone from the mount table when this returns.
+fn take_away(entry: &MountEntry, lazy: bool) -> io::Result<()> {
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::DETACH, lazy);
+    match rustix::mount::unmount(&entry.mountpoint, flags) {
+        Err(rustix::io::Errno::PERM) => fusermount::unmount(&entry.mountpoint, lazy),
+        result => Ok(result?),
+    }
+}
+
+fn busy(path: &Path) -> Result<Error> {
+    let holders = holders(path)?;
+    let mut text = format!("{}: it is in use", path.display());
+    if holders.is_empty() {
+        text += " by processes that only root can see";
+    }
+    for holder in holders {
+        text += &format!("\n  {holder}");
+    }
+    text += "\nend that use first, or unmount with --lazy: files that are open then stay readable \
+             until they are closed";
+    Ok(Error::Request(text))
+}

@@ -1,0 +1,161 @@
+//! What quantization did to the numbers of a view: which values it cannot take, and how far the
+//! quantized values are from the source's. Everything is streamed through a [`Reader`], the same
+//! way as a mount reads; memory stays at a few bands of rows a thread.
+
+mod fidelity;
+mod groups;
+mod measure;
+mod values;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use fidelity::{AmaxRange, Fidelity};
+pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
+pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
+
+use crate::catalog::{Data, Node, Tensor};
+use crate::error::Result;
+use crate::layout::PlannedTensor;
+use crate::materialize::Progress;
+use crate::materialize::parallel::for_each;
+use crate::read::Reader;
+use crate::recipe::Plan;
+use crate::tensor::{Dtype, scale_name};
+use crate::view::{FileContent, SegmentData};
+
+/// A tensor that a view quantizes.
+#[derive(Debug, Clone)]
+pub struct QuantizedTensor {
+    pub name: String,
+    /// What is quantized: BF16, F16 or F32 of shape `[rows, cols]` or `[n, rows, cols]`. It may
+    /// be computed itself.
+    pub source: Tensor,
+    /// The shape of `source` in F8_E4M3.
+    pub codes: Tensor,
+    /// F32, a scale for every 128 × 128 block of each leading index.
+    pub scales: Tensor,
+    /// The node with the outputs `codes` and `scales`.
+    node: Arc<Node>,
+}
+
+/// The tensors that the view of `plan` quantizes, in the order of its shards. Tensors without
+/// elements are left out: there is nothing to look at in them.
+pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
+    let mut quantized = Vec::with_capacity(plan.report.quantized);
+    for shard in &plan.shards {
+        let Some(content) = plan.view.file(shard.entry) else {
+            continue;
+        };
+        let tensors = shard.tensors.iter();
+        let by_name: HashMap<&str, &PlannedTensor> = tensors
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
+        for tensor in &shard.tensors {
+            // Codes and scales are the two outputs of one node and share a shard.
+            if let Some((node, 0)) = computed(content, tensor)
+                && let Some(scales) = by_name.get(scale_name(&tensor.name).as_str())
+                && let Some((scales_node, 1)) = computed(content, scales)
+                && scales_node.id() == node.id()
+            {
+                quantized.push(QuantizedTensor {
+                    name: tensor.name.clone(),
+                    source: node.inputs[0].clone(),
+                    codes: output(node, 0, Dtype::F8_E4M3, tensor),
+                    scales: output(node, 1, Dtype::F32, scales),
+                    node: node.clone(),
+                });
+            }
+        }
+    }
+    quantized
+}
+
+/// The node and output that the bytes of `tensor` are, if they are computed.
+fn computed<'a>(
+    content: &'a FileContent,
+    tensor: &PlannedTensor,
+) -> Option<(&'a Arc<Node>, usize)> {
+    let segment = content.segments_from(tensor.offset).first()?;
+    match &segment.data {
+        SegmentData::Computed { node, output } if tensor.computed && tensor.len > 0 => {
+            Some((node, *output))
+        }
+        _ => None,
+    }
+}
+
+fn output(node: &Arc<Node>, output: usize, dtype: Dtype, planned: &PlannedTensor) -> Tensor {
+    Tensor {
+        dtype,
+        shape: planned.shape.clone(),
+        len: planned.len,
+        data: Data::Computed {
+            node: node.clone(),
+            output,
+        },
+        home: None,
+    }
+}
+
+/// Looks for NaN and infinity in the sources of `tensors`, in `jobs` threads. Gives an account of
+/// every tensor that has some, in the order of `tensors`.
+///
+/// # Errors
+/// If a source cannot be read.
+pub fn check_values(
+    reader: &Reader,
+    tensors: &[QuantizedTensor],
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<NonFiniteValues>> {
+    let found = map(tensors, jobs, progress, |tensor| {
+        values::check(reader, tensor, progress)
+    })?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Compares the quantized values of `tensors` with their sources, in `jobs` threads. The result
+/// does not depend on `jobs`.
+///
+/// # Errors
+/// If a source cannot be read, or holds NaN or infinity ([`check_values`] finds all of them).
+pub fn inspect(
+    reader: &Reader,
+    tensors: &[QuantizedTensor],
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<Inspection> {
+    let measured = map(tensors, jobs, progress, |tensor| {
+        Ok(MeasuredTensor {
+            name: tensor.name.clone(),
+            source_dtype: tensor.source.dtype.to_string(),
+            shape: tensor.source.shape.clone(),
+            fidelity: measure::measure(reader, tensor, progress)?,
+        })
+    })?;
+    Ok(Inspection::of(measured))
+}
+
+/// The results of `work` on each of `tensors`, in their order; `progress` counts source bytes.
+fn map<R: Send>(
+    tensors: &[QuantizedTensor],
+    jobs: usize,
+    progress: &dyn Progress,
+    work: impl Fn(&QuantizedTensor) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    progress.start(tensors.iter().map(|tensor| tensor.source.len).sum());
+    let numbered: Vec<_> = tensors.iter().enumerate().collect();
+    let results = Mutex::new(Vec::from_iter(tensors.iter().map(|_| None)));
+    for_each(&numbered, jobs, |&(number, tensor)| {
+        let result = work(tensor)?;
+        results.lock()[number] = Some(result);
+        Ok(())
+    })?;
+    let results = results.into_inner().into_iter();
+    Ok(results
+        .map(|r| r.expect("every tensor was worked on"))
+        .collect())
+}

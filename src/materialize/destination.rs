@@ -1,0 +1,249 @@
+//! Where a view is written to: what must not be touched, and how the new takes the old's place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use crate::error::{Error, Result};
+use crate::recipe::Plan;
+use crate::source::SourceFile;
+use crate::view::SegmentData;
+
+/// The directory that is to hold the view. It is no source, holds none and lies in none.
+#[derive(Debug)]
+pub(super) struct Destination {
+    /// As the user wrote it.
+    shown: PathBuf,
+    /// Absolute, without links.
+    path: PathBuf,
+    exists: bool,
+}
+
+impl Destination {
+    /// Finds out what `out` is. It need not exist.
+    ///
+    /// # Errors
+    /// If it is a file, or writing to it could touch a source.
+    pub(super) fn resolve(out: &Path, plan: &Plan, sources: &[PathBuf]) -> Result<Self> {
+        let destination = Destination {
+            shown: out.to_owned(),
+            path: resolve_missing(out)?,
+            exists: out.exists(),
+        };
+        if destination.exists && !out.is_dir() {
+            return Err(destination.refuse("this is not a directory"));
+        }
+        if destination.path.parent().is_none() {
+            return Err(destination.refuse("a view cannot take the place of the top directory"));
+        }
+        destination.check_apart(plan, sources)?;
+        Ok(destination)
+    }
+
+    pub(super) fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    pub(super) fn refuse(&self, problem: impl Into<String>) -> Error {
+        Error::Request(format!("{}: {}", self.shown.display(), problem.into()))
+    }
+
+    fn check_apart(&self, plan: &Plan, sources: &[PathBuf]) -> Result<()> {
+        for source in sources {
+            let resolved = canonical(source)?;
+            let relation = if resolved == self.path {
+                "is"
+            } else if self.path.starts_with(&resolved) {
+                "lies in"
+            } else if resolved.starts_with(&self.path) {
+                "holds"
+            } else {
+                continue;
+            };
+            return Err(self.refuse(format!(
+                "this {relation} {}, which the view is made from; choose another directory",
+                source.display()
+            )));
+        }
+        if !self.exists {
+            return Ok(());
+        }
+        // Sources may be directories of links, as in the Hugging Face hub cache.
+        for file in source_files(plan) {
+            let resolved = canonical(&file)?;
+            if resolved.starts_with(&self.path) {
+                return Err(self.refuse(format!(
+                    "this holds {}, which the view is made from (as {}); choose another directory",
+                    resolved.display(),
+                    file.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// If there is something that is not to be overwritten.
+    pub(super) fn check_replaceable(&self, overwrite: bool) -> Result<()> {
+        if !self.exists || overwrite {
+            return Ok(());
+        }
+        let list_error = |e| Error::io("list", &self.shown, e);
+        match fs::read_dir(&self.path).map_err(list_error)?.next() {
+            None => Ok(()),
+            Some(_) => Err(self.refuse(
+                "this directory is not empty; choose another, or have it replaced with --overwrite",
+            )),
+        }
+    }
+
+    /// A temporary directory beside the destination. Deleted with all it holds when dropped.
+    pub(super) fn stage_beside(&self) -> Result<TempDir> {
+        let parent = self
+            .path
+            .parent()
+            .expect("resolve refuses the top directory");
+        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+        stage_in(parent)
+    }
+
+    /// Moves `staged` to the destination. What was there is at `staged` or `aside` afterwards.
+    pub(super) fn replace_with(&self, staged: &Path, aside: &Path, overwrite: bool) -> Result<()> {
+        match self.exists && overwrite {
+            true => swap_in(staged, &self.path, aside).map(drop),
+            // Fails if somebody has put something there meanwhile.
+            false => fs::rename(staged, &self.path),
+        }
+        .map_err(|e| Error::io("put the finished view here", &self.shown, e))
+    }
+}
+
+/// A temporary directory in `parent`, for the eyes of its owner only.
+pub(super) fn stage_in(parent: &Path) -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix(".ckptfs-partial-")
+        .tempdir_in(parent)
+        .map_err(|e| Error::io("create a temporary directory", parent, e))
+}
+
+/// Gives `target` the content of `new`, at once where the filesystem can exchange names. Returns
+/// where the old content of `target` is then: `new` or `aside`. After a failure everything is as
+/// before.
+pub(super) fn swap_in(new: &Path, target: &Path, aside: &Path) -> io::Result<PathBuf> {
+    match renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(new.to_owned()),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::rename(target, aside)?;
+            match fs::rename(new, target) {
+                Ok(()) => Ok(aside.to_owned()),
+                Err(error) => {
+                    fs::rename(aside, target)?;
+                    Err(error)
+                }
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The canonical path of `path`, the end of which need not exist.
+fn resolve_missing(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
+    // A link that leads nowhere exists; what it names cannot be resolved.
+    let exists = |path: &&Path| path.symlink_metadata().is_ok();
+    let existing = absolute
+        .ancestors()
+        .find(exists)
+        .expect("the top directory exists");
+    let missing = absolute
+        .strip_prefix(existing)
+        .expect("an ancestor is a prefix");
+    if missing
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        return Err(Error::Request(format!(
+            "{}: it goes through a directory that does not exist",
+            path.display()
+        )));
+    }
+    let mut resolved = canonical(existing)?;
+    resolved.extend(missing);
+    Ok(resolved)
+}
+
+fn canonical(path: &Path) -> Result<PathBuf> {
+    path.canonicalize()
+        .map_err(|e| Error::io("resolve", path, e))
+}
+
+/// Every file that a byte of the view comes from.
+fn source_files(plan: &Plan) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    let mut add = |file: &Arc<SourceFile>| {
+        files.insert(file.path().to_owned());
+    };
+    for (_, _, content) in plan.view.files() {
+        for segment in content.segments() {
+            match &segment.data {
+                SegmentData::Bytes(_) => {}
+                SegmentData::Source { file, .. } => add(file),
+                SegmentData::Computed { node, .. } => node.for_each_source(&mut add),
+            }
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_exchanged_and_the_old_content_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let [new, target, aside] = ["new", "target", "aside"].map(|n| directory.path().join(n));
+        fs::write(&new, "new").unwrap();
+        fs::write(&target, "old").unwrap();
+        let old = swap_in(&new, &target, &aside).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert_eq!(fs::read(old).unwrap(), b"old");
+    }
+
+    #[test]
+    fn paths_that_do_not_exist_resolve_through_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap().join("real");
+        fs::create_dir(&real).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        assert_eq!(
+            resolve_missing(&link.join("a/b")).unwrap(),
+            real.join("a/b")
+        );
+        assert!(resolve_missing(&link.join("a/../b")).is_err());
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_resolved() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(resolve_missing(&link).is_err());
+        assert!(resolve_missing(&link.join("below")).is_err());
+    }
+}

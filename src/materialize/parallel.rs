@@ -1,0 +1,99 @@
+//! Spreading independent work over threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+
+/// Calls `work` for every item, in order, on at most `jobs` threads.
+///
+/// After the first failure, or a panic, no further item is begun.
+///
+/// # Errors
+/// The first failure.
+pub(crate) fn for_each<T: Sync>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failure = Mutex::new(None);
+    let worker = || {
+        let _panic = StopOnPanic {
+            next: &next,
+            end: items.len(),
+        };
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = work(item) {
+                next.store(items.len(), Ordering::Relaxed);
+                failure.lock().get_or_insert(error);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..jobs.min(items.len()) {
+            scope.spawn(worker);
+        }
+        worker();
+    });
+    failure.into_inner().map_or(Ok(()), Err)
+}
+
+/// Takes the remaining work away when its thread panics.
+struct StopOnPanic<'a> {
+    next: &'a AtomicUsize,
+    end: usize,
+}
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.next.store(self.end, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn every_item_is_worked_on_once() {
+        let items: Vec<usize> = (0..1000).collect();
+        let done = Mutex::new(Vec::new());
+        for_each(&items, 4, |item| {
+            done.lock().push(*item);
+            Ok(())
+        })
+        .unwrap();
+        let mut done = done.into_inner();
+        done.sort_unstable();
+        assert_eq!(done, items);
+    }
+
+    #[test]
+    fn nothing_is_begun_after_a_failure() {
+        let begun = AtomicUsize::new(0);
+        let items = [0; 100];
+        let result = for_each(&items, 1, |_| match begun.fetch_add(1, Ordering::Relaxed) {
+            2 => Err(Error::Request("third".to_owned())),
+            _ => Ok(()),
+        });
+        assert_eq!(result.unwrap_err().to_string(), "third");
+        assert_eq!(begun.into_inner(), 3);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        let result = std::panic::catch_unwind(|| {
+            for_each(&[1, 2, 3], 2, |item| {
+                assert_ne!(*item, 2, "planned");
+                Ok(())
+            })
+        });
+        assert!(result.is_err());
+    }
+}

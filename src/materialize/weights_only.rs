@@ -1,0 +1,202 @@
+//! Putting shards and index into an existing model directory, and touching nothing else in it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde_json::{Map, Value};
+
+use crate::catalog::CONFIG_FILE;
+use crate::error::{Error, Result};
+use crate::materialize::destination::{Destination, stage_in, swap_in};
+use crate::materialize::write::{NewFile, Writer};
+use crate::materialize::{Options, Progress, Summary, discard, out_of_space};
+use crate::read::Reader;
+use crate::recipe::Plan;
+use crate::source::INDEX_FILE;
+use crate::view::View;
+
+pub(super) fn place(
+    plan: &Plan,
+    destination: &Destination,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    if !destination.exists() {
+        return Err(destination.refuse(
+            "weights alone are placed into an existing model directory, and this does not exist",
+        ));
+    }
+    let files = weights(plan);
+    check_names(&files, destination, options.overwrite)?;
+    let staging = stage_in(destination.path())?;
+    let staged = staging.path().join("view");
+    let mut summary = Writer::new(plan, &staged, options, progress)
+        .write(&files)
+        .map_err(|e| out_of_space(e, destination, &files))?;
+    summary.warnings.extend(config_warning(plan, destination)?);
+    let aside = staging.path().join("previous");
+    fs::create_dir(&aside).map_err(|e| Error::io("create", &aside, e))?;
+    put_in_place(&files, &staged, &aside, destination)?;
+    discard(staging, &mut summary);
+    Ok(summary)
+}
+
+/// The shards and then the index, which makes them a checkpoint.
+fn weights(plan: &Plan) -> Vec<NewFile<'_>> {
+    let mut weights: Vec<NewFile> = NewFile::all(plan)
+        .into_iter()
+        .filter(|file| file.is_shard() || file.path == Path::new(INDEX_FILE))
+        .collect();
+    weights.sort_by_key(|file| !file.is_shard());
+    weights
+}
+
+/// # Errors
+/// If a name is taken that must not be, or loaders would mix other weights up with these.
+fn check_names(files: &[NewFile], destination: &Destination, overwrite: bool) -> Result<()> {
+    let mut taken = Vec::new();
+    for file in files {
+        match destination.path().join(&file.path).symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                let name = file.path.display();
+                return Err(destination.refuse(format!("{name} there is a directory")));
+            }
+            Ok(_) => taken.push(file.path.display().to_string()),
+            Err(_) => {}
+        }
+    }
+    let list_error = |e| Error::io("list", destination.shown(), e);
+    let mut others = Vec::new();
+    for entry in fs::read_dir(destination.path()).map_err(list_error)? {
+        let name = PathBuf::from(entry.map_err(list_error)?.file_name());
+        let is_weights = name
+            .as_os_str()
+            .as_encoded_bytes()
+            .ends_with(b".safetensors");
+        if is_weights && files.iter().all(|file| file.path != name) {
+            others.push(name.display().to_string());
+        }
+    }
+    others.sort();
+    if !others.is_empty() {
+        return Err(destination.refuse(format!(
+            "other weights are there, and loaders would mix them up with the view's: {}; delete or move them first",
+            others.join(", ")
+        )));
+    }
+    match taken.is_empty() || overwrite {
+        true => Ok(()),
+        false => Err(destination.refuse(format!(
+            "there already: {}; have them replaced with --overwrite",
+            taken.join(", ")
+        ))),
+    }
+}
+
+/// A file that now has its new content.
+struct Placed {
+    target: PathBuf,
+    /// Where the content is that it had.
+    old: Option<PathBuf>,
+}
+
+/// Moves the staged files to their names. After a failure all names are as before.
+fn put_in_place(
+    files: &[NewFile],
+    staged: &Path,
+    aside: &Path,
+    destination: &Destination,
+) -> Result<()> {
+    let mut placed: Vec<Placed> = Vec::new();
+    for file in files {
+        let target = destination.path().join(&file.path);
+        match move_to(&staged.join(&file.path), &target, &aside.join(&file.path)) {
+            Ok(old) => placed.push(Placed { target, old }),
+            Err(e) => {
+                take_back(placed);
+                return Err(Error::io("put the finished file here", target, e));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn move_to(new: &Path, target: &Path, aside: &Path) -> io::Result<Option<PathBuf>> {
+    if target.symlink_metadata().is_ok() {
+        return swap_in(new, target, aside).map(Some);
+    }
+    match renameat_with(CWD, new, CWD, target, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(new, target)?,
+        result => result?,
+    }
+    Ok(None)
+}
+
+fn take_back(placed: Vec<Placed>) {
+    for Placed { target, old } in placed.into_iter().rev() {
+        // The error that led here is the one to report.
+        let _ = match old {
+            Some(old) => fs::rename(old, target),
+            None => fs::remove_file(target),
+        };
+    }
+}
+
+/// Says where the directory's config.json, which stays, is not the view's.
+fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<String>> {
+    let Some(id) = plan.view.lookup(View::ROOT, CONFIG_FILE.as_ref()) else {
+        return Ok(None);
+    };
+    let Some(content) = plan.view.file(id) else {
+        return Ok(None);
+    };
+    let mut wanted = vec![0; content.len() as usize];
+    Reader::new(plan.view.clone(), 0).read_at(id, 0, &mut wanted)?;
+    let shown = destination.shown().join(CONFIG_FILE);
+    let advice = "loaders go by it, so take the view's config.json over";
+    let Ok(found) = fs::read(destination.path().join(CONFIG_FILE)) else {
+        return Ok(Some(format!(
+            "{}: the view has this file and the directory does not; {advice}",
+            shown.display()
+        )));
+    };
+    if found == wanted {
+        return Ok(None);
+    }
+    let difference = match (parse(&wanted), parse(&found)) {
+        (Some(wanted), Some(found)) if wanted == found => return Ok(None),
+        (Some(wanted), Some(found)) => differing_keys(&wanted, &found),
+        _ => "its text is another".to_owned(),
+    };
+    Ok(Some(format!(
+        "{}: it is not the view's config.json: {difference}; {advice}",
+        shown.display()
+    )))
+}
+
+fn parse(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(text).ok()
+}
+
+fn differing_keys(wanted: &Map<String, Value>, found: &Map<String, Value>) -> String {
+    let missing = wanted
+        .keys()
+        .filter(|key| !found.contains_key(*key))
+        .map(|key| format!("{key} is missing"));
+    let changed = wanted
+        .iter()
+        .filter(|(key, value)| found.get(*key).is_some_and(|other| other != *value))
+        .map(|(key, _)| format!("{key} differs"));
+    let extra = found
+        .keys()
+        .filter(|key| !wanted.contains_key(*key))
+        .map(|key| format!("{key} is only there"));
+    missing
+        .chain(changed)
+        .chain(extra)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

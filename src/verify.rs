@@ -1,1 +1,0 @@
-//! Checking a directory's structure, or its bytes against a view.

@@ -1,0 +1,13 @@
+//! Checking a directory: what it must be for its readers, or its bytes against a view.
+//!
+//! Nothing here goes by how views are made: the same checks hold for any checkpoint, on disk or
+//! mounted.
+
+mod block_scales;
+mod compare;
+mod findings;
+mod quantization;
+mod structure;
+
+pub use compare::{CompareReport, Difference, Kind, against_view};
+pub use structure::{StructureReport, structure};

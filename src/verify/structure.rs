@@ -1,0 +1,262 @@
+//! Whether a directory is a checkpoint that every loader reads alike: index, headers and files
+//! agree, and nothing lies beside them that a loader would take for weights.
+
+use std::fs;
+use std::path::Path;
+
+use indexmap::{IndexMap, IndexSet};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, read_header};
+use crate::verify::findings::Faults;
+use crate::verify::{block_scales, quantization};
+
+/// The file that loaders without an index expect.
+const SINGLE_FILE: &str = "model.safetensors";
+
+/// What is to be said about a directory.
+#[derive(Debug, Clone, Default)]
+pub struct StructureReport {
+    /// Safetensors files that belong to the checkpoint.
+    pub shards: usize,
+    pub tensors: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// What some loader will fail on or read wrongly.
+    pub problems: Vec<String>,
+    /// What may be meant but is unusual.
+    pub warnings: Vec<String>,
+}
+
+/// Checks the checkpoint in `directory`: index, headers and lengths, the scales of block FP8
+/// tensors, and what config.json says of them. Of tensors, only scales are read, and these only
+/// if config.json declares them to be powers of two.
+///
+/// # Errors
+/// If the directory cannot be read or has no weights. All else is in the report.
+pub fn structure(directory: &Path) -> Result<StructureReport> {
+    let mut inspection = Inspection::default();
+    let files = safetensors_files(directory)?;
+    let index = match directory.join(INDEX_FILE).symlink_metadata() {
+        Ok(_) => inspection.read_index(directory),
+        Err(_) if files.is_empty() => {
+            return Err(Error::checkpoint(
+                directory,
+                format!("no checkpoint here: expected {INDEX_FILE} or *.safetensors files"),
+            ));
+        }
+        Err(_) => None,
+    };
+    let names = inspection.shard_names(&files, index.as_ref());
+    for name in &names {
+        inspection.read_shard(directory, name, index.as_ref());
+    }
+    if let Some(index) = &index {
+        inspection.compare_with_index(&index.parsed);
+        inspection.check_metadata(&index.metadata);
+    }
+    let (tensors, bytes) = (inspection.tensors().count(), inspection.tensor_bytes());
+    let Inspection {
+        shards,
+        complete,
+        mut faults,
+    } = inspection;
+    if complete {
+        let pairs = block_scales::pairs(&shards, &mut faults);
+        quantization::check(directory, &shards, &pairs, &mut faults)?;
+    }
+    Ok(StructureReport {
+        shards: names.len(),
+        tensors,
+        bytes,
+        problems: faults.problems.into_lines(),
+        warnings: faults.warnings.into_lines(),
+    })
+}
+
+/// What is known of a directory so far.
+#[derive(Debug)]
+struct Inspection {
+    faults: Faults,
+    /// Those that could be read.
+    shards: Vec<ShardFile>,
+    /// Whether all shards could be read, so that what is in none of them is missing.
+    complete: bool,
+}
+
+/// A safetensors file and its header.
+#[derive(Debug)]
+pub(super) struct ShardFile {
+    pub(super) name: String,
+    pub(super) file: SourceFile,
+    /// In offset order.
+    pub(super) header: IndexMap<String, StoredTensor>,
+}
+
+struct IndexFile {
+    parsed: Index,
+    metadata: Value,
+}
+
+impl Default for Inspection {
+    fn default() -> Self {
+        Inspection {
+            faults: Faults::default(),
+            shards: Vec::new(),
+            complete: true,
+        }
+    }
+}
+
+impl Inspection {
+    /// Every tensor of every header.
+    fn tensors(&self) -> impl Iterator<Item = (&String, &StoredTensor)> {
+        self.shards.iter().flat_map(|shard| &shard.header)
+    }
+
+    fn tensor_bytes(&self) -> u64 {
+        self.tensors().map(|(_, tensor)| tensor.len).sum()
+    }
+
+    fn read_index(&mut self, directory: &Path) -> Option<IndexFile> {
+        let read = || {
+            let file = SourceFile::new(directory.join(INDEX_FILE))?;
+            let text = file.read_all()?;
+            let parsed = Index::parse(&text, file.path())?;
+            let whole: Value = serde_json::from_slice(&text)
+                .map_err(|e| Error::checkpoint(file.path(), e.to_string()))?;
+            let metadata = whole.get("metadata").cloned().unwrap_or_default();
+            Ok::<_, Error>(IndexFile { parsed, metadata })
+        };
+        read()
+            .inspect_err(|e| self.faults.problems.add(e.to_string()))
+            .ok()
+    }
+
+    /// The files that make up the checkpoint; the others are told.
+    fn shard_names(&mut self, files: &[String], index: Option<&IndexFile>) -> IndexSet<String> {
+        let names: IndexSet<String> = match index {
+            Some(index) => index.parsed.weight_map.0.values().cloned().collect(),
+            None if files.iter().any(|name| name == SINGLE_FILE) => [SINGLE_FILE.into()].into(),
+            None => files.iter().cloned().collect(),
+        };
+        for name in files.iter().filter(|name| !names.contains(*name)) {
+            if name == SINGLE_FILE {
+                self.faults.problems.add(format!(
+                    "{SINGLE_FILE} is not in the index, and some loaders read it instead of the index"
+                ));
+            } else {
+                let whole = match index {
+                    Some(_) => "not in the index",
+                    None => "beside model.safetensors without an index",
+                };
+                self.faults.problems.add_item(
+                    format!("safetensors files {whole}; some loaders read every one"),
+                    name,
+                );
+            }
+        }
+        if index.is_none() && names.len() > 1 {
+            self.faults.warnings.add(format!(
+                "{} shards and no {INDEX_FILE}: some loaders find no weights here",
+                names.len()
+            ));
+        }
+        names
+    }
+
+    fn read_shard(&mut self, directory: &Path, name: &str, index: Option<&IndexFile>) {
+        let path = directory.join(name);
+        let result = if path.symlink_metadata().is_err() {
+            let weight_map = index.map(|index| index.parsed.weight_map.0.values());
+            let count = weight_map
+                .into_iter()
+                .flatten()
+                .filter(|s| *s == name)
+                .count();
+            let problem =
+                format!("the index places {count} tensors in this file, which is missing");
+            Err(Error::checkpoint(&path, problem))
+        } else {
+            SourceFile::new(path).and_then(|file| {
+                Ok(ShardFile {
+                    name: name.to_owned(),
+                    header: read_header(&file)?,
+                    file,
+                })
+            })
+        };
+        match result {
+            Ok(shard) => self.shards.push(shard),
+            Err(error) => {
+                self.complete = false;
+                self.faults.problems.add(error.to_string());
+            }
+        }
+    }
+
+    fn compare_with_index(&mut self, index: &Index) {
+        let listed = &index.weight_map.0;
+        let mut shard_of: IndexMap<&str, &str> = IndexMap::new();
+        for shard in &self.shards {
+            for tensor in shard.header.keys() {
+                if !listed.contains_key(tensor) {
+                    let fault = format!("{}: tensors that the index does not name", shard.name);
+                    self.faults.problems.add_item(fault, tensor);
+                }
+                if let Some(first) = shard_of.insert(tensor, &shard.name) {
+                    let fault = format!("tensors that are in both {first} and {}", shard.name);
+                    self.faults.problems.add_item(fault, tensor);
+                }
+            }
+        }
+        for (tensor, named) in listed {
+            let Some(shard) = self.shards.iter().find(|shard| shard.name == *named) else {
+                continue; // A shard that could not be read is a problem already.
+            };
+            if !shard.header.contains_key(tensor) {
+                let elsewhere = match shard_of.get(tensor.as_str()) {
+                    Some(other) => format!("{tensor} (it is in {other})"),
+                    None => tensor.clone(),
+                };
+                let fault = format!("{named}: tensors that the index places here but are not");
+                self.faults.problems.add_item(fault, elsewhere);
+            }
+        }
+    }
+
+    fn check_metadata(&mut self, metadata: &Value) {
+        if metadata.is_null() {
+            self.faults.warnings.add(format!(
+                "{INDEX_FILE} has no metadata: some loaders expect it"
+            ));
+        }
+        let Some(declared) = metadata.get("total_size") else {
+            return;
+        };
+        let actual = self.tensor_bytes();
+        // Some tools write a floating-point number.
+        let equal = declared.as_u64() == Some(actual) || declared.as_f64() == Some(actual as f64);
+        if self.complete && !equal {
+            self.faults.problems.add(format!(
+                "{INDEX_FILE}: metadata.total_size is {declared}, but the tensors have {actual} bytes"
+            ));
+        }
+    }
+}
+
+/// The names of all top-level `*.safetensors`, sorted.
+fn safetensors_files(directory: &Path) -> Result<Vec<String>> {
+    let list_error = |e| Error::io("list", directory, e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(list_error)? {
+        let name = entry.map_err(list_error)?.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".safetensors") {
+            names.push(name.into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
