@@ -1,0 +1,97 @@
+//! Checkpoints to make views of, and an independent account of what the views must hold.
+//!
+//! Nothing here uses the library's operators, kernels or layouts: [`oracle`] states in plain
+//! scalar code what a view is, and [`compare`] holds a view against it.
+
+// Every test file uses a part of this.
+#![allow(dead_code)]
+
+pub(crate) mod checkpoint;
+pub(crate) mod compare;
+pub(crate) mod oracle;
+pub(crate) mod readback;
+pub(crate) mod safetensors_file;
+pub(crate) mod strategies;
+pub(crate) mod values;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+
+use checkpoint::Checkpoint;
+
+/// A temporary directory that checkpoints are written into.
+pub(crate) struct Workspace {
+    directory: tempfile::TempDir,
+}
+
+impl Workspace {
+    pub(crate) fn new() -> Self {
+        Workspace {
+            directory: tempfile::tempdir().expect("a temporary directory can be made"),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes `checkpoint` as the directory `name`.
+    pub(crate) fn write(&self, name: &str, checkpoint: &Checkpoint) -> PathBuf {
+        let directory = self.path().join(name);
+        checkpoint.write(&directory);
+        directory
+    }
+}
+
+/// The plan of an FP8 view of `base` by the rule set, all options at their defaults.
+pub(crate) fn plan_by_rules(base: &Path) -> ckptfs::Result<Plan> {
+    plan_fp8(
+        base,
+        Fp8Request {
+            rules: true,
+            ..Fp8Request::default()
+        },
+    )
+}
+
+/// The plan of an FP8 view of `base`.
+pub(crate) fn plan_fp8(base: &Path, fp8: Fp8Request) -> ckptfs::Result<Plan> {
+    ViewRequest {
+        fp8: Some(fp8),
+        ..ViewRequest::new(base)
+    }
+    .plan()
+}
+
+/// The plan of `base` patched with `extras`.
+pub(crate) fn plan_patch(base: &Path, extras: &[&Path]) -> ckptfs::Result<Plan> {
+    ViewRequest {
+        extras: extras.iter().map(|extra| extra.to_path_buf()).collect(),
+        ..ViewRequest::new(base)
+    }
+    .plan()
+}
+
+/// Names of the tensors that the plan shows as FP8.
+pub(crate) fn fp8_names(plan: &Plan) -> BTreeSet<&str> {
+    let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
+    let fp8 = tensors.filter(|tensor| tensor.dtype == "F8_E4M3");
+    fp8.map(|tensor| tensor.name.as_str()).collect()
+}
+
+/// The message of the error that `result` is.
+pub(crate) fn message<T>(result: ckptfs::Result<T>) -> String {
+    match result {
+        Ok(_) => panic!("this must be an error"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Asserts that `text` holds every one of `parts`.
+pub(crate) fn assert_names(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{text:?} does not name {part:?}");
+    }
+}

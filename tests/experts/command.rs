@@ -1,0 +1,87 @@
+//! The flags.
+
+use std::process::{Command, Output};
+
+use ckptfs::recipe::Experts;
+use safetensors::Dtype;
+use serde_json::Value;
+
+use crate::common::readback::read_all;
+use crate::common::{Workspace, assert_names};
+use crate::fixture::*;
+
+const LAYER: &str = "model.layers.0.mlp";
+const SIZES: Sizes = Sizes {
+    experts: 3,
+    intermediate: 4,
+    hidden: 8,
+};
+
+fn ckptfs(workspace: &Workspace, flags: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ckptfs"))
+        .args(flags.split_whitespace())
+        .current_dir(workspace.path())
+        .output()
+        .expect("the program runs")
+}
+
+#[test]
+fn each_flag_asks_for_its_form() {
+    let workspace = Workspace::new();
+    let fused = fused_layer(LAYER, Dtype::BF16, SIZES);
+    for (name, tensors, experts) in [
+        ("--unfuse-experts", fused.clone(), Experts::Unfuse),
+        ("--fuse-experts", unfused(LAYER, &fused), Experts::Fuse),
+    ] {
+        let base = workspace.write(name, &single(&tensors, SIZES.hidden));
+        let output = ckptfs(&workspace, &format!("plan --base ./{name} {name} --json"));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let planned = plan(&base, experts).unwrap();
+        assert_eq!(
+            json["shards"],
+            serde_json::to_value(&planned.shards).unwrap()
+        );
+        assert!(
+            planned.shards[0].whole_file.is_none(),
+            "{name} changes the shard"
+        );
+    }
+}
+
+#[test]
+fn materialize_writes_the_new_form_as_the_view_shows_it() {
+    let workspace = Workspace::new();
+    let fused = fused_layer(LAYER, Dtype::BF16, SIZES);
+    for (name, tensors, experts) in [
+        ("--unfuse-experts", fused.clone(), Experts::Unfuse),
+        ("--fuse-experts", unfused(LAYER, &fused), Experts::Fuse),
+    ] {
+        let base = workspace.write(name, &single(&tensors, SIZES.hidden));
+        for (out, flags, plan) in [
+            ("as-it-is", "", plan(&base, experts).unwrap()),
+            ("in-fp8", "--fp8", plan_fp8(&base, Some(experts))),
+        ] {
+            let out = format!("{out}{name}");
+            let line = format!("materialize --base ./{name} {name} {flags} --out {out}");
+            let output = ckptfs(&workspace, &line);
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            for (path, bytes) in read_all(&plan) {
+                let written = std::fs::read(workspace.path().join(&out).join(&path)).unwrap();
+                assert!(written == bytes, "{out}/{} differs", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn both_flags_at_once_are_wrong_usage() {
+    let workspace = Workspace::new();
+    let output = ckptfs(&workspace, "plan --base x --unfuse-experts --fuse-experts");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_names(
+        &text,
+        &["--unfuse-experts", "--fuse-experts", "cannot be used"],
+    );
+}

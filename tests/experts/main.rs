@@ -1,0 +1,13 @@
+//! The two forms of experts: fused into two tensors a layer, or one tensor per expert and
+//! projection.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod command;
+mod fixture;
+mod forms;
+mod fp8;
+mod ranges;
+mod refusals;
+mod shards;

@@ -1,0 +1,134 @@
+//! Layers that engines fuse into one are quantized together or not at all.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use ckptfs::recipe::{Fp8Request, PartialBlocks, Plan};
+
+use common::checkpoint::{Checkpoint, TensorData, bf16};
+use common::readback::read_path;
+use common::{Workspace, assert_names, fp8_names, plan_by_rules, plan_fp8};
+
+const ALONE: &str = "model.layers.7.self_attn.o_proj.weight";
+
+/// A group of which some tensors consist of whole blocks and some do not.
+struct Group {
+    layer: &'static str,
+    whole: Vec<TensorData>,
+    partial: Vec<TensorData>,
+}
+
+impl Group {
+    fn new(layer: &'static str, whole: &[(&str, &[usize])], partial: &[(&str, &[usize])]) -> Self {
+        let tensors = |members: &[(&str, &[usize])]| -> Vec<TensorData> {
+            let name = |member| format!("{layer}.{member}");
+            members
+                .iter()
+                .map(|(member, shape)| bf16(&name(member), shape))
+                .collect()
+        };
+        Group {
+            layer,
+            whole: tensors(whole),
+            partial: tensors(partial),
+        }
+    }
+
+    /// A base of the group and a tensor that belongs to none.
+    fn base(&self) -> Checkpoint {
+        let alone = bf16(ALONE, &[128, 128]);
+        let group = self.whole.iter().chain(&self.partial).cloned();
+        Checkpoint::single(group.chain([alone]))
+    }
+}
+
+fn groups() -> Vec<Group> {
+    let whole: &[usize] = &[256, 128];
+    let partial: &[usize] = &[192, 128];
+    let attention = Group::new(
+        "model.layers.0.self_attn",
+        &[("q_proj.weight", whole)],
+        &[("k_proj.weight", partial), ("v_proj.weight", partial)],
+    );
+    let mlp = Group::new(
+        "model.layers.0.mlp",
+        &[("gate_proj.weight", whole)],
+        &[("up_proj.weight", partial)],
+    );
+    let shared_expert = Group::new(
+        "model.layers.0.mlp.shared_expert",
+        &[("up_proj.weight", whole)],
+        &[("gate_proj.weight", partial)],
+    );
+    let linear_attention = Group::new(
+        "model.layers.0.linear_attn",
+        &[("in_proj_qkv.weight", whole)],
+        &[("in_proj_z.weight", partial)],
+    );
+    let experts = Group::new(
+        "model.layers.0.mlp.experts",
+        &[
+            ("0.gate_proj.weight", whole),
+            ("0.up_proj.weight", whole),
+            ("0.down_proj.weight", whole),
+            ("1.gate_proj.weight", whole),
+            ("1.up_proj.weight", whole),
+        ],
+        &[("1.down_proj.weight", partial)],
+    );
+    let fused_experts = Group::new(
+        "model.layers.0.mlp.experts",
+        &[("gate_up_proj", &[2, 128, 128])],
+        &[("down_proj", &[2, 128, 64])],
+    );
+    vec![
+        attention,
+        mlp,
+        shared_expert,
+        linear_attention,
+        experts,
+        fused_experts,
+    ]
+}
+
+/// `modules_to_not_convert`.
+fn skipped(plan: &Plan) -> BTreeSet<String> {
+    let config = read_path(plan, "config.json").unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let list = config["quantization_config"]["modules_to_not_convert"].clone();
+    serde_json::from_value(list).unwrap()
+}
+
+#[test]
+fn a_group_of_which_a_part_is_kept_is_kept_as_a_whole_with_a_warning() {
+    for group in groups() {
+        let workspace = Workspace::new();
+        let request = Fp8Request {
+            rules: true,
+            partial_blocks: PartialBlocks::Keep,
+            ..Fp8Request::default()
+        };
+        let plan = plan_fp8(&workspace.write("base", &group.base()), request).unwrap();
+        assert_eq!(fp8_names(&plan), BTreeSet::from([ALONE]), "{}", group.layer);
+        assert_names(&plan.report.warnings.join("\n"), &[group.layer]);
+        let skipped = skipped(&plan);
+        for tensor in group.whole.iter().chain(&group.partial) {
+            if let Some(module) = tensor.name.strip_suffix(".weight") {
+                assert!(skipped.contains(module), "{module} is not in {skipped:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_of_which_every_part_is_selected_is_quantized_as_a_whole() {
+    for group in groups() {
+        let workspace = Workspace::new();
+        let plan = plan_by_rules(&workspace.write("base", &group.base())).unwrap();
+        let members = group.whole.iter().chain(&group.partial);
+        let mut expected: BTreeSet<&str> = members.map(|tensor| tensor.name.as_str()).collect();
+        expected.insert(ALONE);
+        assert_eq!(fp8_names(&plan), expected);
+    }
+}

@@ -1,0 +1,167 @@
+//! `ckptfs materialize` as a command.
+
+mod common;
+#[path = "common/directory.rs"]
+mod directory;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use ckptfs::recipe::{Fp8Request, ViewRequest};
+use rustix::process::{Pid, Signal, kill_process};
+use safetensors::Dtype;
+use serde_json::json;
+
+use common::checkpoint::{Checkpoint, bf16};
+use common::readback::read_all;
+use common::safetensors_file::{entry, with_length};
+use common::{Workspace, assert_names};
+use directory::{files, names};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ckptfs");
+const WEIGHT: &str = "model.layers.0.self_attn.o_proj.weight";
+
+fn base() -> Checkpoint {
+    Checkpoint::single([bf16(WEIGHT, &[256, 256]), bf16("model.norm.weight", &[256])])
+}
+
+/// A base whose one tensor takes `bytes` in the FP8 view and hardly anything on disk.
+fn write_sparse_base(workspace: &Workspace, bytes: usize) -> PathBuf {
+    let base = workspace.write("base", &Checkpoint::new().without_index());
+    let shape = [bytes / 4096, 4096];
+    let header = json!({WEIGHT: entry(Dtype::BF16, &shape, 0, 2 * bytes)});
+    let start = with_length(&header.to_string());
+    let path = base.join("model.safetensors");
+    fs::write(&path, &start).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len((start.len() + 2 * bytes) as u64).unwrap();
+    base
+}
+
+fn materialize(base: &Path, out: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.arg("materialize").arg("--base").arg(base);
+    command.args(flags).arg("--out").arg(out);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+#[test]
+fn it_writes_the_view_and_says_so_on_standard_output() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base());
+    let out = workspace.path().join("out");
+    let output = run(materialize(&base, &out, &["--fp8", "--jobs", "2"]));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_names(&text(&output.stdout), &["1 quantized", "wrote", "out", "3 files"]);
+    assert_eq!(text(&output.stderr), "");
+
+    let request = ViewRequest {
+        fp8: Some(Fp8Request {
+            rules: true,
+            ..Fp8Request::default()
+        }),
+        ..ViewRequest::new(base)
+    };
+    assert_eq!(files(&out), read_all(&request.plan().unwrap()));
+}
+
+#[test]
+fn linked_shards_are_counted() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base());
+    let out = workspace.path().join("out");
+    let output = run(materialize(&base, &out, &["--hardlink"]));
+    assert_names(&text(&output.stdout), &["1 shards linked"]);
+}
+
+#[test]
+fn a_refusal_goes_to_standard_error_with_exit_code_1() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base());
+    let before = files(&base);
+    let output = run(materialize(&base, &base, &["--overwrite"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert_names(&text(&output.stderr), &["ckptfs: ", "this is", "base"]);
+    assert_eq!(files(&base), before);
+}
+
+#[test]
+fn a_missing_destination_is_wrong_usage() {
+    let output = run({
+        let mut command = Command::new(BINARY);
+        command.args(["materialize", "--base", "base"]);
+        command
+    });
+    assert_eq!(output.status.code(), Some(2));
+    assert_names(&text(&output.stderr), &["--out"]);
+}
+
+#[test]
+fn an_interrupted_job_leaves_nothing() {
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, 1 << 30);
+    let out = workspace.path().join("out");
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut command = materialize(&base, &out, &["--fp8", "--jobs", "1"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It has begun once its temporary directory is there.
+        while names(workspace.path()) == ["base"] {
+            thread::yield_now();
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        assert_names(&text(&output.stderr), &["interrupted"]);
+        assert_eq!(names(workspace.path()), ["base"]);
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_names_the_destination_and_the_bytes_needed() {
+    const MIB: usize = 1 << 20;
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, 8 * MIB);
+    let disk = workspace.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    // A disk of 4 MiB, which only this command sees, and what is on it afterwards.
+    let script = r#"
+        mount -t tmpfs -o size=4m disk "$1" || exit 77
+        "$2" materialize --base "$3" $4 --out "$1/out"
+        status=$?
+        ls -A "$1"
+        exit $status
+    "#;
+    let root = rustix::process::geteuid().is_root();
+    for (flags, needed) in [("--fp8", 8 * MIB), ("", 16 * MIB)] {
+        let output = run({
+            let mut command = Command::new("unshare");
+            command.arg(if root { "--mount" } else { "--map-root-user" });
+            command.args(["--mount", "sh", "-c", script, "sh"]);
+            command.arg(&disk).arg(BINARY).arg(&base).arg(flags);
+            command
+        });
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_names(&error, &["disk/out", "no space left"]);
+        let bytes: usize = error
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .max()
+            .unwrap();
+        assert!((needed..needed + MIB).contains(&bytes), "{error}");
+        let printed = text(&output.stdout);
+        let after_summary = printed.lines().skip_while(|line| !line.starts_with("view"));
+        let left: Vec<&str> = after_summary.skip(1).filter(|l| !l.contains(": ")).collect();
+        assert_eq!(left, [""; 0], "{printed}");
+    }
+}

@@ -1,0 +1,13 @@
+//! Mounts: what readers see through the kernel, what nobody can change, and how a mount begins
+//! and ends. These tests mount, so they need `/dev/fuse` and root.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod errors;
+mod fixture;
+mod life_cycle;
+mod metadata;
+mod read_only;
+mod reads;
+mod unmounting;
