@@ -11,12 +11,12 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The operating system refused something.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {cause}", path.display())]
     Io {
         /// What was tried, as a verb phrase ("open", "read 512 bytes at offset 8").
         action: String,
         path: PathBuf,
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
     /// A file or directory of a checkpoint is not what its format demands.
     #[error("{}: {problem}", path.display())]
@@ -54,11 +54,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An operating system error met while doing `action` ("open", "list") to `path`.
-    pub fn io(action: impl Into<String>, path: impl AsRef<Path>, source: io::Error) -> Self {
+    pub fn io(action: impl Into<String>, path: impl AsRef<Path>, cause: io::Error) -> Self {
         Error::Io {
             action: action.into(),
             path: path.as_ref().to_owned(),
-            source: Arc::new(source),
+            cause: Arc::new(cause),
         }
     }
 

@@ -37,10 +37,10 @@ pub(crate) fn run(plan: &Plan, json: bool) -> anyhow::Result<ExitCode> {
         false => plan::to_stdout(&report(&found, tensors.len())?)?,
     }
     if !found.is_empty() {
-        let values: u64 = found.iter().map(NonFiniteValues::total).sum();
         bail!(
-            "{values} NaN or infinite values in {} of the tensors to be quantized: this view cannot be read whole; repair the source or leave these tensors out of the selection",
-            found.len()
+            "NaN or infinity in {} of {} tensors to be quantized: this view cannot be read whole; repair the source or leave such tensors out of the selection",
+            found.len(),
+            tensors.len()
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -106,7 +106,11 @@ fn mount(
     raise_open_files_limit();
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let signals = Signals::new(
+        [SIGINT, SIGTERM, SIGHUP]
+            .into_iter()
+            .filter(|s| !is_ignored(*s)),
+    )?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
     let options = MountOptions {
@@ -129,6 +133,15 @@ fn mount(
         std::env::set_current_dir("/")?;
     }
     Ok(mounted)
+}
+
+/// Whether this process was started with `signal` ignored, as nohup(1) does. Then it stays so.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Unmounts at the first signal, and goes on serving what is open; ends at once at the second.

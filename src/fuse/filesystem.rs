@@ -9,27 +9,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::Error;
+use crate::fuse::attributes::{BLOCK, NO_ENTRY, attributes, id, inode, kind};
 use crate::fuse::passthrough::Passthrough;
 use crate::read::Reader;
-use crate::view::{Content, Entry, EntryId, View};
+use crate::view::{EntryId, View};
 
 /// How long the kernel may trust names and attributes: a view never changes, so for a century.
 const TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-/// The unit in which the size of the filesystem is told, and preferred for I/O.
-const BLOCK: u32 = 4096;
-
-/// The unit of `st_blocks`.
-const SECTOR: u64 = 512;
 
 /// Requests that the kernel keeps in flight for readahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -48,8 +42,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A view as the kernel sees it. The inode of an entry is its id + 1, so the top directory has
-/// FUSE's root inode.
+/// A view as the kernel sees it.
 pub(super) struct ViewFs {
     reader: Arc<Reader>,
     /// Bytes of all files.
@@ -71,36 +64,6 @@ impl ViewFs {
 
     fn view(&self) -> &View {
         self.reader.view()
-    }
-
-    fn attributes(&self, id: EntryId) -> Option<FileAttr> {
-        let entry = self.view().get(id)?;
-        let (size, links) = match &entry.content {
-            Content::File(content) => (content.len(), 1),
-            Content::Directory(children) => {
-                let is_directory = |child: &&EntryId| self.view().children(**child).is_some();
-                // Its name, its ".", and the ".." of each directory in it.
-                (0, 2 + children.iter().filter(is_directory).count())
-            }
-        };
-        let attributes = &entry.attributes;
-        Some(FileAttr {
-            ino: inode(id),
-            size,
-            blocks: size.div_ceil(SECTOR),
-            atime: attributes.mtime,
-            mtime: attributes.mtime,
-            ctime: attributes.mtime,
-            crtime: attributes.mtime,
-            kind: kind(entry),
-            perm: (attributes.mode & 0o7777) as u16,
-            nlink: links as u32,
-            uid: attributes.uid,
-            gid: attributes.gid,
-            rdev: 0,
-            blksize: BLOCK,
-            flags: 0,
-        })
     }
 
     /// Calls `visit` with the entries of directory `id` from position `from`, each with the
@@ -141,22 +104,6 @@ impl ViewFs {
             Some(_) => format!("/{}", self.view().path(id(inode)).display()),
             None => format!("inode {inode}"),
         }
-    }
-}
-
-fn inode(id: EntryId) -> INodeNo {
-    INodeNo(id as u64 + 1)
-}
-
-/// The entry of `inode`. There is none for 0, which the kernel never sends.
-fn id(inode: INodeNo) -> EntryId {
-    inode.0.wrapping_sub(1) as EntryId
-}
-
-fn kind(entry: &Entry) -> FileType {
-    match entry.content {
-        Content::File(_) => FileType::RegularFile,
-        Content::Directory(_) => FileType::Directory,
     }
 }
 
@@ -210,9 +157,9 @@ impl Filesystem for ViewFs {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard(parent, || {
             let found = self.view().lookup(id(parent), name);
-            match found.and_then(|id| self.attributes(id)) {
+            match found.and_then(|id| attributes(self.view(), id)) {
                 Some(attributes) => reply.entry(&TTL, &attributes, GENERATION),
-                // Inode 0: there is no such name, and the kernel need not ask again.
+                // An ENOENT would be asked for again.
                 None => reply.entry(&TTL, &NO_ENTRY, GENERATION),
             }
         });
@@ -225,7 +172,7 @@ impl Filesystem for ViewFs {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.guard(inode, || match self.attributes(id(inode)) {
+        self.guard(inode, || match attributes(self.view(), id(inode)) {
             Some(attributes) => reply.attr(&TTL, &attributes),
             None => reply.error(Errno::ENOENT),
         });
@@ -347,7 +294,7 @@ impl Filesystem for ViewFs {
     ) {
         self.guard(directory, || {
             let listed = self.list(id(directory), offset, |position, id, name| {
-                self.attributes(id).is_some_and(|attributes| {
+                attributes(self.view(), id).is_some_and(|attributes| {
                     reply.add(inode(id), position, name, &TTL, &attributes, GENERATION)
                 })
             });
@@ -433,22 +380,3 @@ impl Filesystem for ViewFs {
         poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) -> ReplyPoll;
     }
 }
-
-/// The attributes of no entry: the kernel looks at the inode alone.
-const NO_ENTRY: FileAttr = FileAttr {
-    ino: INodeNo(0),
-    size: 0,
-    blocks: 0,
-    atime: SystemTime::UNIX_EPOCH,
-    mtime: SystemTime::UNIX_EPOCH,
-    ctime: SystemTime::UNIX_EPOCH,
-    crtime: SystemTime::UNIX_EPOCH,
-    kind: FileType::RegularFile,
-    perm: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 0,
-    flags: 0,
-};

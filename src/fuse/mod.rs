@@ -2,6 +2,7 @@
 //! the first check of its mountpoint to its end. The one place that knows FUSE, inodes as the
 //! kernel sees them, and errno.
 
+mod attributes;
 mod filesystem;
 mod fusermount;
 mod holders;

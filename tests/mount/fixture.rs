@@ -96,19 +96,29 @@ impl Fixture {
 
     /// Mounts a view in a process that stays in the foreground.
     pub(crate) fn serve(&self, kind: Kind) -> Server {
-        self.serve_with(kind, Stdio::null())
+        self.start(kind, &[], Stdio::null())
     }
 
     /// Mounts a view in a process that stays in the foreground and logs to standard error, which
     /// here is the file `log`.
     pub(crate) fn serve_logging_to(&self, kind: Kind, log: &Path) -> Server {
-        self.serve_with(kind, File::create(log).unwrap().into())
+        self.start(kind, &[], File::create(log).unwrap().into())
     }
 
-    fn serve_with(&self, kind: Kind, stderr: Stdio) -> Server {
-        let mut command = ckptfs("mount");
-        command.args(self.flags(kind)).arg(&self.mountpoint);
-        command.arg("--foreground").stdout(Stdio::null());
+    /// Mounts a view in a process that stays in the foreground and is started by `launcher`.
+    pub(crate) fn serve_under(&self, kind: Kind, launcher: &[&str]) -> Server {
+        self.start(kind, launcher, Stdio::null())
+    }
+
+    fn start(&self, kind: Kind, launcher: &[&str], stderr: Stdio) -> Server {
+        let program = [env!("CARGO_BIN_EXE_ckptfs"), "mount", "--foreground"];
+        let mut words = launcher.iter().chain(&program);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(self.flags(kind))
+            .arg(&self.mountpoint);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let server = Server(command.stderr(stderr).spawn().unwrap());
         eventually("the mount is there", || self.is_mounted());
         // Waits for an answer. A stat could be answered by the kernel.

@@ -1,7 +1,7 @@
 //! How a mount begins, and how its process ends.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -181,6 +181,58 @@ fn a_second_signal_ends_the_process_while_files_are_open() {
     assert_eq!(server.status().code(), Some(1));
     let error = file.read_at(&mut [0], 0).unwrap_err();
     assert!(error.raw_os_error().is_some());
+}
+
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+    let fixture = Fixture::new();
+    let mut server = fixture.serve_under(
+        Kind::Patched,
+        &["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"],
+    );
+    let file = File::open(fixture.shard()).unwrap();
+    server.signal(Signal::HUP);
+    // If that was the first signal, this is the second, which ends the process with 1.
+    server.signal(Signal::TERM);
+    eventually("the mount is gone", || !fixture.is_mounted());
+    drop(file);
+    assert_eq!(server.status().code(), Some(0));
+}
+
+#[test]
+fn a_user_without_privileges_mounts_and_unmounts_through_the_helper() {
+    /// In a mount namespace of its own, where everybody may open the FUSE device.
+    const SCRIPT: &str = r#"
+        set -eu
+        mountpoint=$1 device=$2 copy=$3 ckptfs=$4; shift 4
+        mount -t tmpfs none "$device"
+        mknod "$device/fuse" c 10 229
+        chmod 666 "$device/fuse"
+        mount --bind "$device/fuse" /dev/fuse
+        chown 65534 "$mountpoint"
+        trap 'umount --lazy "$mountpoint" || true' EXIT
+        user() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+        user "$ckptfs" mount "$@" "$mountpoint"
+        user cp -r "$mountpoint" "$copy"
+        if ls "$mountpoint"; then echo "root was let in" >&2; exit 1; fi
+        user "$ckptfs" unmount "$mountpoint"
+        trap - EXIT
+        if mountpoint -q "$mountpoint"; then echo "still mounted" >&2; exit 1; fi
+    "#;
+    let fixture = Fixture::new();
+    let everybody = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(fixture.path(""), everybody).unwrap();
+    let [device, copy, program] = ["device", "copy", "ckptfs"].map(|name| fixture.path(name));
+    fs::create_dir(&device).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_ckptfs"), &program).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", SCRIPT, "sh"])
+        .args([&fixture.mountpoint, &device, &copy, &program])
+        .args(fixture.flags(Kind::PatchedFp8))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_same(&read_tree(&copy), &fixture.expected(Kind::PatchedFp8));
 }
 
 #[test]

@@ -70,6 +70,29 @@ fn modes_are_those_of_the_sources_without_their_write_bits() {
 }
 
 #[test]
+fn other_users_are_let_in_only_when_allowed_and_only_as_far_as_the_modes_allow() {
+    for allowed in [false, true] {
+        let fixture = Fixture::new();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+        };
+        mode(&fixture.path(""), 0o755);
+        mode(&fixture.base.join("README.md"), 0o600);
+        let more: &[&str] = if allowed { &["--allow-other"] } else { &[] };
+        fixture.mount(Kind::PatchedFp8, more);
+        let reads = |user: &str, name: &str| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", user, "--regid", user, "--clear-groups", "cat"]);
+            let output = command.arg(fixture.mountpoint.join(name)).output().unwrap();
+            output.status.success()
+        };
+        assert!(reads("0", "config.json") && reads("0", "README.md"));
+        assert_eq!(reads("65534", "config.json"), allowed);
+        assert!(!reads("65534", "README.md"));
+    }
+}
+
+#[test]
 fn times_are_those_of_the_sources_to_the_nanosecond_also_before_1970() {
     let fixture = Fixture::new();
     set_mtime(&fixture.base.join("README.md"), 1_000_000_000, 123_456_789);

@@ -275,10 +275,7 @@ fn copies_inside_the_kernel_give_the_bytes_of_the_view() {
                 .unwrap();
             let source = File::open(&source).unwrap();
             while rustix::fs::sendfile(&target, &source, None, bytes.len().max(1)).unwrap() > 0 {}
-            assert_eq!(
-                target.stream_position().unwrap(),
-                bytes.len() as u64
-            );
+            assert_eq!(target.stream_position().unwrap(), bytes.len() as u64);
             assert!(fs::read(&copy).unwrap() == bytes, "{}", path.display());
             fs::remove_file(&copy).unwrap();
         }
