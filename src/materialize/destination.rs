@@ -147,17 +147,21 @@ pub(super) fn swap_in(new: &Path, target: &Path, aside: &Path) -> io::Result<Pat
     match renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(new.to_owned()),
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            fs::rename(target, aside)?;
-            match fs::rename(new, target) {
-                Ok(()) => Ok(aside.to_owned()),
-                Err(error) => {
-                    fs::rename(aside, target)?;
-                    Err(error)
-                }
-            }
+            rename_over(new, target, aside)?;
+            Ok(aside.to_owned())
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Moves `target` to `aside` and `new` to `target`.
+fn rename_over(new: &Path, target: &Path, aside: &Path) -> io::Result<()> {
+    fs::rename(target, aside)?;
+    let Err(error) = fs::rename(new, target) else {
+        return Ok(());
+    };
+    fs::rename(aside, target)?;
+    Err(error)
 }
 
 /// The canonical path of `path`, the end of which need not exist.
@@ -213,15 +217,51 @@ fn source_files(plan: &Plan) -> BTreeSet<PathBuf> {
 mod tests {
     use super::*;
 
+    /// Directories `new` and `target` with a file each, and the name `aside`.
+    fn directories(parent: &Path) -> [PathBuf; 3] {
+        let [new, target, aside] = ["new", "target", "aside"].map(|name| parent.join(name));
+        for path in [&new, &target] {
+            fs::create_dir(path).unwrap();
+            fs::write(
+                path.join("file"),
+                path.file_name().unwrap().as_encoded_bytes(),
+            )
+            .unwrap();
+        }
+        [new, target, aside]
+    }
+
+    fn content(directory: &Path) -> String {
+        fs::read_to_string(directory.join("file")).unwrap()
+    }
+
     #[test]
-    fn a_name_that_is_taken_is_exchanged_and_the_old_content_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        let [new, target, aside] = ["new", "target", "aside"].map(|n| directory.path().join(n));
-        fs::write(&new, "new").unwrap();
-        fs::write(&target, "old").unwrap();
+    fn what_is_replaced_is_kept_where_it_is_said_to_be() {
+        let parent = tempfile::tempdir().unwrap();
+        let [new, target, aside] = directories(parent.path());
         let old = swap_in(&new, &target, &aside).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"new");
-        assert_eq!(fs::read(old).unwrap(), b"old");
+        assert_eq!(content(&target), "new");
+        assert_eq!(content(&old), "target");
+    }
+
+    #[test]
+    fn without_an_exchange_of_names_the_old_is_moved_aside() {
+        let parent = tempfile::tempdir().unwrap();
+        let [new, target, aside] = directories(parent.path());
+        rename_over(&new, &target, &aside).unwrap();
+        assert_eq!(content(&target), "new");
+        assert_eq!(content(&aside), "target");
+        assert!(!new.exists());
+    }
+
+    #[test]
+    fn the_old_is_moved_back_if_the_new_cannot_be_moved() {
+        let parent = tempfile::tempdir().unwrap();
+        let [new, target, aside] = directories(parent.path());
+        fs::remove_dir_all(&new).unwrap();
+        assert!(rename_over(&new, &target, &aside).is_err());
+        assert_eq!(content(&target), "target");
+        assert!(!aside.exists());
     }
 
     #[test]

@@ -140,10 +140,10 @@ fn discard(staging: tempfile::TempDir, summary: &mut Summary) {
 fn out_of_space(error: Error, destination: &Destination, files: &[NewFile]) -> Error {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     match &error {
-        Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+        Error::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded) => {
             let needed: u64 = files.iter().map(|file| file.content.len()).sum();
             Error::Request(format!(
-                "{}: no space left ({source}): the files take {needed} bytes; nothing was left behind",
+                "{}: no space left ({cause}): the files take {needed} bytes; nothing was left behind",
                 destination.shown().display()
             ))
         }
