@@ -1,5 +1,6 @@
 //! Bytes of any range of a view's files.
 
+mod buffers;
 mod reader;
 mod tiles;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
+use crate::read::buffers::Buffers;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
 
@@ -12,6 +13,7 @@ use crate::view::{EntryId, Segment, SegmentData, View};
 pub struct Reader {
     view: Arc<View>,
     tiles: TileCache,
+    buffers: Buffers,
 }
 
 impl Reader {
@@ -20,6 +22,7 @@ impl Reader {
         Reader {
             view,
             tiles: TileCache::new(cache_bytes),
+            buffers: Buffers::default(),
         }
     }
 
@@ -156,33 +159,32 @@ impl Reader {
     }
 
     fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
-        let inputs = node
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| {
-                let range = node.kernel.input_bytes(i, band);
-                let mut bytes = vec![0; (range.end - range.start) as usize];
-                self.read_tensor(tensor, range.start, &mut bytes)?;
-                Ok(bytes)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (i, tensor) in node.inputs.iter().enumerate() {
+            let range = node.kernel.input_bytes(i, band);
+            let mut bytes = self.buffers.take((range.end - range.start) as usize);
+            self.read_tensor(tensor, range.start, &mut bytes)?;
+            inputs.push(bytes);
+        }
         let mut outputs: Vec<Vec<u8>> = (0..node.kernel.outputs())
             .map(|k| {
                 let range = node.kernel.output_bytes(k, band);
                 vec![0; (range.end - range.start) as usize]
             })
             .collect();
-        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
-        let mut slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let slices: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut output_slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
         node.kernel
-            .compute(band, &inputs, &mut slices)
+            .compute(band, &slices, &mut output_slices)
             .map_err(|fault| Error::NonFinite {
                 tensor: node.name.clone(),
                 row: band.group * node.kernel.bands().rows_per_group + fault.row,
                 column: fault.column,
                 value: fault.value,
             })?;
+        inputs
+            .into_iter()
+            .for_each(|bytes| self.buffers.give(bytes));
         Ok(Tile {
             outputs: outputs.into_iter().map(Vec::into_boxed_slice).collect(),
         })

