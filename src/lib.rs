@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod error;
 pub mod fuse;
 pub mod inspect;
+pub mod jobs;
 pub mod kernels;
 pub mod layout;
 pub mod materialize;

@@ -150,7 +150,10 @@ fn the_report_follows_the_plan_and_the_exit_code_is_1() {
     assert_eq!(lines[1 + SHOWN_PLACES], "  NaN at row 2, column 8");
     assert_eq!(lines[2 + SHOWN_PLACES], "  and 7 more");
     assert_eq!(lines.len(), 3 + SHOWN_PLACES);
-    assert_names(text(&output.stderr), &["17", "cannot be read whole"]);
+    assert_names(
+        text(&output.stderr),
+        &["1 of 2 tensors", "cannot be read whole"],
+    );
 }
 
 #[test]

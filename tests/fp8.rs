@@ -97,13 +97,16 @@ fn all_finite(dtype: Dtype) -> Vec<f32> {
         .collect()
 }
 
-/// Largest magnitudes of a 16-bit format: some of every exponent, and all that are 448·2^k.
+/// Largest magnitudes of a 16-bit format: some of many exponents, some that are 448·2^k, and of
+/// these all where subnormal elements may still have codes other than 0.
 fn maxima_of(dtype: Dtype, every: usize) -> Vec<f32> {
     let all = all_finite(dtype).into_iter().filter(|value| *value > 0.0);
     let full = |value: &f32| f64::from(*value) / 448.0 == exact_power(*value);
     let (full, rest): (Vec<f32>, Vec<f32>) = all.partition(full);
-    let sparse = full.into_iter().step_by(5);
-    sparse.chain(rest.into_iter().step_by(every)).collect()
+    let (tiny, full): (Vec<f32>, Vec<f32>) = full.into_iter().partition(|amax| *amax < 1e-28);
+    let full = full.into_iter().step_by(5);
+    let rest = rest.into_iter().step_by(every);
+    tiny.into_iter().chain(full).chain(rest).collect()
 }
 
 /// The power of two at or below `value` / 448.

@@ -5,10 +5,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use ckptfs::recipe::{Fp8Request, PartialBlocks, Plan};
+use safetensors::Dtype;
 
-use common::checkpoint::{Checkpoint, TensorData, bf16};
+use common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
 use common::readback::read_path;
-use common::{Workspace, assert_names, fp8_names, plan_by_rules, plan_fp8};
+use common::{Workspace, assert_names, fp8_names, message, plan_by_rules, plan_fp8};
 
 const ALONE: &str = "model.layers.7.self_attn.o_proj.weight";
 
@@ -131,4 +132,70 @@ fn a_group_of_which_every_part_is_selected_is_quantized_as_a_whole() {
         expected.insert(ALONE);
         assert_eq!(fp8_names(&plan), expected);
     }
+}
+
+/// A reference that has these tensors quantized.
+fn reference<'a>(names: impl IntoIterator<Item = &'a str>) -> Checkpoint {
+    let scales = names
+        .into_iter()
+        .map(|name| bf16(&format!("{name}_scale_inv"), &[1]));
+    Checkpoint::single(scales)
+}
+
+fn names(tensors: &[TensorData]) -> impl Iterator<Item = &str> {
+    tensors.iter().map(|tensor| tensor.name.as_str())
+}
+
+#[test]
+fn a_group_that_a_reference_has_quantized_is_quantized_though_blocks_are_partial() {
+    for group in groups() {
+        let workspace = Workspace::new();
+        let members: BTreeSet<&str> = names(&group.whole).chain(names(&group.partial)).collect();
+        let reference = reference(members.iter().copied());
+        let request = Fp8Request {
+            references: vec![workspace.write("reference", &reference)],
+            partial_blocks: PartialBlocks::Keep,
+            ..Fp8Request::default()
+        };
+        let plan = plan_fp8(&workspace.write("base", &group.base()), request).unwrap();
+        assert_eq!(fp8_names(&plan), members);
+        assert_names(&plan.report.warnings.join("\n"), &[group.layer]);
+    }
+}
+
+#[test]
+fn a_group_of_which_a_reference_has_a_part_quantized_is_an_error() {
+    for group in groups() {
+        let workspace = Workspace::new();
+        let request = Fp8Request {
+            references: vec![workspace.write("reference", &reference(names(&group.whole)))],
+            ..Fp8Request::default()
+        };
+        let result = plan_fp8(&workspace.write("base", &group.base()), request);
+        assert_names(&message(result), &[group.layer]);
+    }
+}
+
+#[test]
+fn a_group_of_which_a_part_is_fp8_already_is_completed_or_is_an_error() {
+    let [q, k, v] = ["q", "k", "v"].map(|p| format!("model.layers.0.self_attn.{p}_proj.weight"));
+    let base = Checkpoint::single([
+        tensor(&q, Dtype::F8_E4M3, &[128, 128], 1),
+        tensor(&format!("{q}_scale_inv"), Dtype::F32, &[1, 1], 1),
+        bf16(&k, &[128, 128]),
+        bf16(&v, &[128, 128]),
+        bf16(ALONE, &[128, 128]),
+    ]);
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base);
+    let plan = plan_by_rules(&base).unwrap();
+    assert_eq!(fp8_names(&plan), BTreeSet::from([ALONE, &q, &k, &v]));
+    let alone = Fp8Request {
+        patterns: vec![ALONE.to_owned()],
+        ..Fp8Request::default()
+    };
+    assert_names(
+        &message(plan_fp8(&base, alone)),
+        &["model.layers.0.self_attn"],
+    );
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ckptfs::materialize::{Options, Progress, Summary, materialize};
+use ckptfs::jobs::Progress;
+use ckptfs::materialize::{Options, Summary, materialize};
 use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
 use safetensors::Dtype;
 
@@ -215,7 +216,7 @@ fn unchanged_shards_are_hard_links_if_asked_for() {
     let plan = ViewRequest::new(&base).plan().unwrap();
     let expected = read_all(&plan);
     let out = workspace.path().join("out");
-    let summary = write(&plan, &[base.clone()], &out, &hardlinked());
+    let summary = write(&plan, std::slice::from_ref(&base), &out, &hardlinked());
     for shard in &plan.shards {
         assert_eq!(inode(out.join(&shard.name)), inode(base.join(&shard.name)));
     }

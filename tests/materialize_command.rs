@@ -62,7 +62,10 @@ fn it_writes_the_view_and_says_so_on_standard_output() {
     let out = workspace.path().join("out");
     let output = run(materialize(&base, &out, &["--fp8", "--jobs", "2"]));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_names(&text(&output.stdout), &["1 quantized", "wrote", "out", "3 files"]);
+    assert_names(
+        &text(&output.stdout),
+        &["1 quantized", "wrote", "out", "3 files"],
+    );
     assert_eq!(text(&output.stderr), "");
 
     let request = ViewRequest {
@@ -113,7 +116,11 @@ fn an_interrupted_job_leaves_nothing() {
     let out = workspace.path().join("out");
     for signal in [Signal::INT, Signal::TERM] {
         let mut command = materialize(&base, &out, &["--fp8", "--jobs", "1"]);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         // It has begun once its temporary directory is there.
         while names(workspace.path()) == ["base"] {
             thread::yield_now();
@@ -126,42 +133,58 @@ fn an_interrupted_job_leaves_nothing() {
     }
 }
 
+/// Runs `script` with "$1", a new disk of `size` that nobody else sees, "$2", the binary, and
+/// further arguments.
+fn with_disk(workspace: &Workspace, size: &str, script: &str, arguments: &[&str]) -> Output {
+    let disk = workspace.path().join("disk");
+    fs::create_dir_all(&disk).unwrap();
+    let script = format!("mount -t tmpfs -o size={size} disk \"$1\" || exit 77\n{script}");
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    command.arg(disk).arg(BINARY).args(arguments);
+    run(command)
+}
+
 #[test]
 fn a_full_disk_is_an_error_that_names_the_destination_and_the_bytes_needed() {
     const MIB: usize = 1 << 20;
     let workspace = Workspace::new();
     let base = write_sparse_base(&workspace, 8 * MIB);
-    let disk = workspace.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    // A disk of 4 MiB, which only this command sees, and what is on it afterwards.
+    let base = base.to_str().unwrap();
     let script = r#"
-        mount -t tmpfs -o size=4m disk "$1" || exit 77
-        "$2" materialize --base "$3" $4 --out "$1/out"
+        "$2" materialize --base "$3" $4 --out "$1/out" >&2
         status=$?
         ls -A "$1"
         exit $status
     "#;
-    let root = rustix::process::geteuid().is_root();
     for (flags, needed) in [("--fp8", 8 * MIB), ("", 16 * MIB)] {
-        let output = run({
-            let mut command = Command::new("unshare");
-            command.arg(if root { "--mount" } else { "--map-root-user" });
-            command.args(["--mount", "sh", "-c", script, "sh"]);
-            command.arg(&disk).arg(BINARY).arg(&base).arg(flags);
-            command
-        });
+        let output = with_disk(&workspace, "4m", script, &[base, flags]);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert_names(&error, &["disk/out", "no space left"]);
-        let bytes: usize = error
+        let numbers = error
             .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .max()
-            .unwrap();
+            .filter_map(|word| word.parse().ok());
+        let bytes: usize = numbers.max().unwrap();
         assert!((needed..needed + MIB).contains(&bytes), "{error}");
-        let printed = text(&output.stdout);
-        let after_summary = printed.lines().skip_while(|line| !line.starts_with("view"));
-        let left: Vec<&str> = after_summary.skip(1).filter(|l| !l.contains(": ")).collect();
-        assert_eq!(left, [""; 0], "{printed}");
+        assert_eq!(text(&output.stdout), "", "nothing is left on the disk");
     }
+}
+
+#[test]
+fn a_source_on_another_filesystem_is_copied_and_not_linked() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base());
+    let script = r#"
+        "$2" materialize --base "$3" --hardlink --out "$1/out" && diff -r "$1/out" "$3"
+    "#;
+    let output = with_disk(&workspace, "64m", script, &[base.to_str().unwrap()]);
+    let printed = text(&output.stdout);
+    assert_names(&printed, &["0 shards linked", "1 copied because"]);
+    // A base of a single file has no index; the view has.
+    assert_names(&printed, &["Only in", ": model.safetensors.index.json"]);
+    assert!(!printed.contains("differ"), "{printed}");
 }

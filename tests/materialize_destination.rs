@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ckptfs::Result;
-use ckptfs::materialize::{Options, Progress, Summary, materialize};
+use ckptfs::jobs::Progress;
+use ckptfs::materialize::{Options, Summary, materialize};
 use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
 use safetensors::Dtype;
 
@@ -225,7 +226,11 @@ fn a_directory_that_holds_what_a_source_links_to_is_refused() {
             assert_refused(
                 &workspace,
                 || materialize(&plan, sources, &out, &overwrite(), &()),
-                &["holds", "blobs/model.safetensors", "snapshot/model.safetensors"],
+                &[
+                    "holds",
+                    "blobs/model.safetensors",
+                    "snapshot/model.safetensors",
+                ],
             );
         }
     }

@@ -176,7 +176,11 @@ fn a_failure_midway_leaves_the_directory_as_it_was() {
     let model = Model::new(&broken);
     fs::write(model.out.join(INDEX), "mine").unwrap();
     let plan = plan_by_rules(&model.sources[0]).unwrap();
-    model.assert_refused(&plan, true, &["model.layers.1.self_attn.o_proj.weight", "inf"]);
+    model.assert_refused(
+        &plan,
+        true,
+        &["model.layers.1.self_attn.o_proj.weight", "inf"],
+    );
 }
 
 #[test]
@@ -187,16 +191,26 @@ fn a_config_without_the_quantization_of_the_view_is_warned_of() {
     let [warning] = &summary.warnings[..] else {
         panic!("one warning: {:?}", summary.warnings);
     };
-    assert_names(warning, &["out/config.json", "quantization_config is missing"]);
+    assert_names(
+        warning,
+        &["out/config.json", "quantization_config is missing"],
+    );
 }
 
 #[test]
 fn a_config_with_a_quantization_that_the_view_lacks_is_warned_of() {
     let model = Model::new(&base());
-    let config = CONFIG.replacen('{', r#"{"quantization_config": {"quant_method": "fp8"},"#, 1);
+    let config = CONFIG.replacen(
+        '{',
+        r#"{"quantization_config": {"quant_method": "fp8"},"#,
+        1,
+    );
     fs::write(model.out.join("config.json"), config).unwrap();
     let summary = model.place(&model.plain(), false).unwrap();
-    assert_names(&summary.warnings.concat(), &["quantization_config is only there"]);
+    assert_names(
+        &summary.warnings.concat(),
+        &["quantization_config is only there"],
+    );
 }
 
 #[test]
@@ -213,7 +227,10 @@ fn a_missing_config_is_warned_of() {
     let model = Model::new(&base());
     fs::remove_file(model.out.join("config.json")).unwrap();
     let summary = model.place(&model.plain(), false).unwrap();
-    assert_names(&summary.warnings.concat(), &["config.json", "the directory does not"]);
+    assert_names(
+        &summary.warnings.concat(),
+        &["config.json", "the directory does not"],
+    );
 }
 
 #[test]

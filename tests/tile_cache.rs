@@ -1,133 +1,106 @@
-//! The cache of computed tiles: bounded, single-flight, and forgetful of failures.
+//! The cache of computed tiles: bounded in bytes, shared by threads, and never wrong.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
-use std::thread;
+mod common;
 
 use ckptfs::Error;
-use ckptfs::read::{Tile, TileCache, TileKey};
+use ckptfs::read::Reader;
+use ckptfs::recipe::Plan;
+use safetensors::Dtype;
 
-const LARGE: usize = 64 * 1024;
-const SMALL: usize = 64;
+use common::checkpoint::{Checkpoint, bf16, of_values};
+use common::readback::{read_file, read_tensor};
+use common::{Workspace, plan_by_rules};
 
-fn key(band: u64) -> TileKey {
-    TileKey { node: 1, band }
+/// Codes and scale of a tensor of 128 × 128.
+const TILE_BYTES: usize = 128 * 128 + 4;
+
+fn layer(i: usize) -> String {
+    format!("model.layers.{i}.self_attn.o_proj.weight")
 }
 
-/// A tile whose bytes tell its band: a large output, and one small enough to be kept on its own.
-fn tile(band: u64) -> Arc<Tile> {
-    let fill = |len| vec![band as u8; len].into_boxed_slice();
-    Arc::new(Tile {
-        outputs: vec![fill(LARGE), fill(SMALL)],
-    })
+/// An FP8 view of eight tensors of 128 × 128.
+fn plan(workspace: &Workspace) -> Plan {
+    let layers = (0..8).map(|i| bf16(&layer(i), &[128, 128]));
+    plan_by_rules(&workspace.write("base", &Checkpoint::single(layers))).unwrap()
 }
 
 #[test]
-fn readers_that_come_while_a_tile_is_computed_wait_for_it() {
-    const READERS: usize = 8;
-    let cache = TileCache::new(1 << 20);
-    let computed = AtomicUsize::new(0);
-    let (started, has_started) = mpsc::channel();
-    let (finish, may_finish) = mpsc::channel();
-    thread::scope(|scope| {
-        let (cache, computed) = (&cache, &computed);
-        scope.spawn(move || {
-            let first = cache.output(key(7), 0, || {
-                computed.fetch_add(1, Ordering::SeqCst);
-                started.send(()).unwrap();
-                may_finish.recv().unwrap();
-                Ok(tile(7))
+fn the_cache_holds_at_most_the_bytes_it_is_given() {
+    let workspace = Workspace::new();
+    let plan = plan(&workspace);
+    let tiles =
+        (0..=9).flat_map(|n| [n * TILE_BYTES, n * TILE_BYTES + 1, (n + 1) * TILE_BYTES - 1]);
+    for cache_bytes in tiles.chain([0, 1, 3, 4, 100, 1 << 30]) {
+        let reader = Reader::new(plan.view.clone(), cache_bytes);
+        for i in [0, 1, 2, 1, 3, 4, 5, 0, 6, 7, 7, 2] {
+            read_tensor(&plan, &reader, &layer(i)).unwrap();
+            let held = reader.cached_bytes();
+            assert!(
+                held <= cache_bytes,
+                "{held} bytes are held, {cache_bytes} are allowed"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_read_again_is_in_the_cache() {
+    let workspace = Workspace::new();
+    let plan = plan(&workspace);
+    let reader = Reader::new(plan.view.clone(), 100 * TILE_BYTES);
+    read_tensor(&plan, &reader, &layer(0)).unwrap();
+    let held = reader.cached_bytes();
+    assert!(held >= TILE_BYTES);
+    read_tensor(&plan, &reader, &layer(0)).unwrap();
+    read_tensor(&plan, &reader, &format!("{}_scale_inv", layer(0))).unwrap();
+    assert_eq!(reader.cached_bytes(), held);
+    read_tensor(&plan, &reader, &layer(1)).unwrap();
+    assert!(reader.cached_bytes() > held);
+}
+
+#[test]
+fn threads_that_push_each_others_tiles_out_read_the_right_bytes() {
+    let workspace = Workspace::new();
+    let plan = plan(&workspace);
+    let entry = plan.shards[0].entry;
+    let whole = read_file(&Reader::new(plan.view.clone(), 1 << 30), entry).unwrap();
+    for cache_bytes in [0, 1, TILE_BYTES, 3 * TILE_BYTES] {
+        let reader = &Reader::new(plan.view.clone(), cache_bytes);
+        std::thread::scope(|scope| {
+            let threads: [_; 8] = std::array::from_fn(|_| {
+                scope.spawn(|| (0..20).all(|_| read_file(reader, entry).unwrap() == whole))
             });
-            assert_eq!(&*first.unwrap(), &[7; LARGE]);
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
         });
-        has_started.recv().unwrap();
-        for _ in 0..READERS {
-            scope.spawn(move || {
-                let bytes = cache.output(key(7), 0, || {
-                    computed.fetch_add(1, Ordering::SeqCst);
-                    Ok(tile(7))
-                });
-                assert_eq!(&*bytes.unwrap(), &[7; LARGE]);
-            });
-        }
-        // Other tiles come and go meanwhile, without pushing out the one that is computed.
-        for band in 100..200 {
-            cache.output(key(band), 0, || Ok(tile(band))).unwrap();
-        }
-        finish.send(()).unwrap();
-    });
-    assert_eq!(computed.load(Ordering::SeqCst), 1);
-}
-
-#[test]
-fn the_cache_never_holds_more_than_its_capacity() {
-    for capacity in [0, 1, SMALL, LARGE, 3 * LARGE, 100 * LARGE] {
-        let cache = TileCache::new(capacity);
-        for band in 0..50 {
-            let bytes = cache.output(key(band), 0, || Ok(tile(band))).unwrap();
-            assert_eq!(&*bytes, &[band as u8; LARGE], "also when it cannot be kept");
-            assert!(cache.bytes() <= capacity, "{} > {capacity}", cache.bytes());
-        }
+        assert!(reader.cached_bytes() <= cache_bytes);
     }
 }
 
 #[test]
-fn the_count_of_bytes_stays_right_under_threads_and_eviction() {
-    const THREADS: u64 = 4;
-    let cache = TileCache::new(3 * LARGE);
-    let barrier = Barrier::new(THREADS as usize);
-    thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let (cache, barrier) = (&cache, &barrier);
-            scope.spawn(move || {
-                barrier.wait();
-                for i in 0..2000 {
-                    let band = (i * (thread + 3)) % 11;
-                    let bytes = cache.output(key(band), 0, || Ok(tile(band))).unwrap();
-                    assert_eq!(bytes[0], band as u8);
-                    assert!(cache.bytes() <= 3 * LARGE);
-                }
-            });
+fn every_thread_that_waits_for_a_failing_tile_is_told_why() {
+    let mut values = vec![1.0; 128 * 128];
+    values[3 * 128 + 5] = f32::NAN;
+    let bad = of_values(&layer(0), Dtype::BF16, &[128, 128], &values);
+    let workspace = Workspace::new();
+    let plan = plan_by_rules(&workspace.write("base", &Checkpoint::single([bad]))).unwrap();
+    let reader = &Reader::new(plan.view.clone(), 1 << 20);
+    std::thread::scope(|scope| {
+        let threads: [_; 8] =
+            std::array::from_fn(|_| scope.spawn(|| read_tensor(&plan, reader, &layer(0))));
+        for thread in threads {
+            let error = thread.join().unwrap().unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::NonFinite {
+                        row: 3,
+                        column: 5,
+                        ..
+                    }
+                ),
+                "{error}"
+            );
         }
     });
-}
-
-#[test]
-fn the_least_recently_used_tile_goes_first() {
-    // Room for three tiles beside the part that is set aside for small outputs.
-    let cache = TileCache::new(4 * LARGE);
-    for band in [1, 2, 3, 1, 4] {
-        cache.output(key(band), 0, || Ok(tile(band))).unwrap();
-    }
-    let is_kept = |band| {
-        let mut computed = false;
-        let compute = || {
-            computed = true;
-            Err(Error::Request("not kept".to_owned()))
-        };
-        cache.output(key(band), 0, compute).is_ok() && !computed
-    };
-    assert_eq!([1, 2, 3, 4].map(is_kept), [true, false, true, true]);
-}
-
-#[test]
-fn small_outputs_stay_after_their_tile_has_gone() {
-    let cache = TileCache::new(4 * LARGE);
-    for band in 0..100 {
-        cache.output(key(band), 0, || Ok(tile(band))).unwrap();
-    }
-    let scales = cache.output(key(0), 1, || {
-        Err(Error::Request("computed again".to_owned()))
-    });
-    assert_eq!(&*scales.unwrap(), &[0; SMALL]);
-}
-
-#[test]
-fn a_failure_is_not_kept() {
-    let cache = TileCache::new(1 << 20);
-    let failed = cache.output(key(1), 0, || Err(Error::Request("a bad sector".to_owned())));
-    assert_eq!(failed.unwrap_err().to_string(), "a bad sector");
-    assert_eq!(cache.bytes(), 0);
-    let retried = cache.output(key(1), 0, || Ok(tile(1)));
-    assert_eq!(&*retried.unwrap(), &[1; LARGE]);
+    assert_eq!(reader.cached_bytes(), 0, "a failure is not kept");
 }

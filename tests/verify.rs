@@ -25,7 +25,10 @@ const MODULE: &str = "model.layers.0.self_attn.o_proj";
 
 fn plain() -> Checkpoint {
     Checkpoint::new()
-        .shard(FIRST, [bf16("a.weight", &[4, 4]), bf16("b.weight", &[4, 4])])
+        .shard(
+            FIRST,
+            [bf16("a.weight", &[4, 4]), bf16("b.weight", &[4, 4])],
+        )
         .shard(SECOND, [bf16("c.weight", &[4, 4])])
 }
 
@@ -151,13 +154,19 @@ fn what_materialize_writes_is_sound() {
 #[test]
 fn a_directory_without_weights_is_an_error() {
     let workspace = Workspace::new();
-    assert_names(&message(structure(workspace.path())), &["no checkpoint here"]);
+    assert_names(
+        &message(structure(workspace.path())),
+        &["no checkpoint here"],
+    );
 }
 
 #[test]
 fn a_truncated_shard_is_found() {
     let report = found(&plain(), |directory| {
-        let shard = fs::File::options().write(true).open(directory.join(FIRST)).unwrap();
+        let shard = fs::File::options()
+            .write(true)
+            .open(directory.join(FIRST))
+            .unwrap();
         shard.set_len(shard.metadata().unwrap().len() - 1).unwrap();
     });
     assert_problem(&report, &[FIRST, "b.weight"]);
@@ -226,7 +235,11 @@ fn a_single_file_beside_an_index_that_does_not_name_it_is_found() {
 #[test]
 fn a_safetensors_file_beside_a_single_file_is_found() {
     let report = found(&Checkpoint::single([bf16("a", &[4])]), |directory| {
-        fs::copy(directory.join("model.safetensors"), directory.join("b.safetensors")).unwrap();
+        fs::copy(
+            directory.join("model.safetensors"),
+            directory.join("b.safetensors"),
+        )
+        .unwrap();
     });
     assert_problem(&report, &["b.safetensors", "without an index"]);
 }
@@ -240,7 +253,9 @@ fn shards_without_an_index_are_warned_of() {
 #[test]
 fn an_index_that_is_not_valid_is_found() {
     let report = found(&plain(), |directory| {
-        edit_index(directory, |index| index["weight_map"]["a.weight"] = "../a".into());
+        edit_index(directory, |index| {
+            index["weight_map"]["a.weight"] = "../a".into()
+        });
     });
     assert_names(&report.problems[0], &[INDEX, "a.weight", "../a"]);
 }
@@ -248,7 +263,9 @@ fn an_index_that_is_not_valid_is_found() {
 #[test]
 fn a_tensor_that_the_index_does_not_name_is_found() {
     let report = found(&plain().unnamed([bf16("d.weight", &[4])]), |directory| {
-        edit_index(directory, |index| index["metadata"]["total_size"] = 104.into());
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 104.into()
+        });
     });
     assert_problem(&report, &[SECOND, "d.weight", "the index does not name"]);
 }
@@ -256,7 +273,9 @@ fn a_tensor_that_the_index_does_not_name_is_found() {
 #[test]
 fn a_tensor_that_no_shard_has_is_found() {
     let report = found(&plain(), |directory| {
-        edit_index(directory, |index| index["weight_map"]["d.weight"] = FIRST.into());
+        edit_index(directory, |index| {
+            index["weight_map"]["d.weight"] = FIRST.into()
+        });
     });
     assert_problem(&report, &[FIRST, "d.weight"]);
 }
@@ -264,7 +283,9 @@ fn a_tensor_that_no_shard_has_is_found() {
 #[test]
 fn a_tensor_that_is_in_another_shard_than_the_index_says_is_found() {
     let report = found(&plain(), |directory| {
-        edit_index(directory, |index| index["weight_map"]["a.weight"] = SECOND.into());
+        edit_index(directory, |index| {
+            index["weight_map"]["a.weight"] = SECOND.into()
+        });
     });
     assert_problem(&report, &[SECOND, "a.weight", FIRST]);
 }
@@ -272,7 +293,9 @@ fn a_tensor_that_is_in_another_shard_than_the_index_says_is_found() {
 #[test]
 fn a_tensor_in_two_shards_is_found() {
     let report = found(&plain().unnamed([bf16("a.weight", &[4, 4])]), |directory| {
-        edit_index(directory, |index| index["metadata"]["total_size"] = 128.into());
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 128.into()
+        });
     });
     assert_problem(&report, &["a.weight", FIRST, SECOND]);
 }
@@ -280,7 +303,9 @@ fn a_tensor_in_two_shards_is_found() {
 #[test]
 fn a_total_size_that_is_not_the_sum_of_tensor_bytes_is_found() {
     let report = found(&plain(), |directory| {
-        edit_index(directory, |index| index["metadata"]["total_size"] = 97.into());
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 97.into()
+        });
     });
     assert_problem(&report, &[INDEX, "total_size", "97", "96"]);
 }
@@ -307,7 +332,10 @@ fn scales_of_a_tensor_that_does_not_exist_are_found() {
 
 #[test]
 fn scales_of_a_tensor_that_is_not_fp8_are_found() {
-    let report = found(&fp8([bf16(WEIGHT, &[130, 256]), powers_of_two(), head()]), nothing);
+    let report = found(
+        &fp8([bf16(WEIGHT, &[130, 256]), powers_of_two(), head()]),
+        nothing,
+    );
     assert_problem(&report, &["not FP8", WEIGHT, "BF16"]);
 }
 
@@ -357,7 +385,10 @@ fn an_fp8_weight_without_scales_is_found() {
 #[test]
 fn block_scales_that_config_does_not_declare_are_found() {
     let report = found(&fp8([codes(), powers_of_two()]).config(CONFIG), nothing);
-    assert_problem(&report, &["config.json", "quantization_config", "1 tensors"]);
+    assert_problem(
+        &report,
+        &["config.json", "quantization_config", "1 tensors"],
+    );
 }
 
 #[test]
@@ -382,7 +413,10 @@ fn block_scales_under_another_method_are_found() {
 fn a_declaration_inside_text_config_counts_and_a_second_one_is_warned_of() {
     let checkpoint = fp8([codes(), powers_of_two(), head()]);
     let nested = json!({"text_config": {"quantization_config": declaration()}});
-    assert_sound(&found(&checkpoint.clone().config(&nested.to_string()), nothing));
+    assert_sound(&found(
+        &checkpoint.clone().config(&nested.to_string()),
+        nothing,
+    ));
     let mut twice = nested;
     twice["quantization_config"] = declaration();
     let report = found(&checkpoint.config(&twice.to_string()), nothing);
@@ -397,8 +431,18 @@ fn a_declaration_of_another_tool_beside_ours_is_warned_of() {
 
 #[test]
 fn a_scale_that_is_no_power_of_two_under_ue8m0_is_found() {
-    for odd in [0.75, -2.0, 0.0, f32::MIN_POSITIVE / 2.0, f32::INFINITY, f32::NAN] {
-        let report = found(&fp8([codes(), scales(&[1.0, 2.0, odd, 4.0]), head()]), nothing);
+    for odd in [
+        0.75,
+        -2.0,
+        0.0,
+        f32::MIN_POSITIVE / 2.0,
+        f32::INFINITY,
+        f32::NAN,
+    ] {
+        let report = found(
+            &fp8([codes(), scales(&[1.0, 2.0, odd, 4.0]), head()]),
+            nothing,
+        );
         assert_problem(&report, &["ue8m0", SCALE, "at 2"]);
     }
     let bf16_scales = of_values(SCALE, Dtype::BF16, &[2, 2], &[1.0, 2.0, 0.5, 1.5]);
@@ -419,7 +463,10 @@ fn a_listed_module_whose_weight_is_quantized_is_found() {
     let listed = fp8_declared(|declared| {
         declared["modules_to_not_convert"] = json!(["lm_head", MODULE]);
     });
-    assert_problem(&found(&listed, nothing), &["modules_to_not_convert", MODULE]);
+    assert_problem(
+        &found(&listed, nothing),
+        &["modules_to_not_convert", MODULE],
+    );
     let ancestor = fp8_declared(|declared| {
         declared["modules_to_not_convert"] = json!(["lm_head", "model.layers.0"]);
     });
@@ -432,7 +479,10 @@ fn an_entry_that_is_a_part_of_a_quantized_modules_name_is_warned_of() {
         let checkpoint = fp8_declared(|declared| {
             declared["modules_to_not_convert"] = json!(["lm_head", entry]);
         });
-        assert_warning(&found(&checkpoint, nothing), &[MODULE, &format!("by {entry}")]);
+        assert_warning(
+            &found(&checkpoint, nothing),
+            &[MODULE, &format!("by {entry}")],
+        );
     }
 }
 
@@ -449,7 +499,9 @@ fn a_fault_that_many_tensors_have_is_one_line() {
     let names: Vec<String> = (0..20).map(|i| format!("x{i:02}.weight")).collect();
     let unnamed = names.iter().map(|name| bf16(name, &[1]));
     let report = found(&plain().unnamed(unnamed), |directory| {
-        edit_index(directory, |index| index["metadata"]["total_size"] = 136.into());
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 136.into()
+        });
     });
     assert_problem(&report, &["x00.weight", "x04.weight and 15 more"]);
 }

@@ -120,7 +120,11 @@ fn of_several_flipped_bytes_the_first_is_reported_for_each_file() {
     }
     flip_byte(&written.out.join(SECOND), 10);
     let report = written.compare();
-    let text: Vec<String> = report.differences.iter().map(Difference::to_string).collect();
+    let text: Vec<String> = report
+        .differences
+        .iter()
+        .map(Difference::to_string)
+        .collect();
     assert_eq!(
         text,
         [
@@ -150,7 +154,13 @@ fn the_last_byte_of_a_large_file_is_compared() {
     let path = written.out.join("model.safetensors");
     flip_byte(&path, offset as usize);
     let tensor = Some("large".to_owned());
-    written.assert_differs("model.safetensors", Kind::Byte { offset, tensor: tensor.clone() });
+    written.assert_differs(
+        "model.safetensors",
+        Kind::Byte {
+            offset,
+            tensor: tensor.clone(),
+        },
+    );
     flip_byte(&path, (8 << 20) + 1);
     let offset = (8 << 20) + 1;
     written.assert_differs("model.safetensors", Kind::Byte { offset, tensor });
@@ -170,8 +180,15 @@ fn a_missing_directory_is_found_with_what_is_in_it() {
     let written = Written::new(true, false);
     fs::remove_dir_all(written.out.join("deep")).unwrap();
     let report = written.compare();
-    let paths: Vec<&Path> = report.differences.iter().map(|d| d.path.as_path()).collect();
-    assert_eq!(paths, ["deep", "deep/er", "deep/er/notes.txt"].map(Path::new));
+    let paths: Vec<&Path> = report
+        .differences
+        .iter()
+        .map(|d| d.path.as_path())
+        .collect();
+    assert_eq!(
+        paths,
+        ["deep", "deep/er", "deep/er/notes.txt"].map(Path::new)
+    );
     assert!(report.differences.iter().all(|d| d.kind == Kind::Missing));
 }
 
@@ -204,7 +221,12 @@ fn another_length_is_found() {
     let path = written.out.join(SECOND);
     let view = path.metadata().unwrap().len();
     for directory in [view - 1, view + 1] {
-        fs::File::options().write(true).open(&path).unwrap().set_len(directory).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(directory)
+            .unwrap();
         written.assert_differs(SECOND, Kind::Length { view, directory });
     }
 }
@@ -213,7 +235,11 @@ fn another_length_is_found() {
 fn weights_that_the_view_does_not_have_are_a_difference_and_other_files_are_told() {
     let written = Written::new(true, false);
     fs::write(written.out.join("more.safetensors"), "weights").unwrap();
-    fs::write(written.out.join("deep/more.safetensors"), "not read by loaders").unwrap();
+    fs::write(
+        written.out.join("deep/more.safetensors"),
+        "not read by loaders",
+    )
+    .unwrap();
     fs::write(written.out.join("README.md"), "text").unwrap();
     written.assert_differs("more.safetensors", Kind::ExtraWeights);
     let extra = ["README.md", "deep/more.safetensors"].map(PathBuf::from);

@@ -83,7 +83,10 @@ fn problems_are_printed_with_exit_code_1() {
     flip_byte(&shard, last);
     let (code, out, err) = written.against_view();
     assert_eq!((code, err.as_str()), (1, ""));
-    assert_names(&out, &["problem: model.safetensors", "in tensor", "1 problem found"]);
+    assert_names(
+        &out,
+        &["problem: model.safetensors", "in tensor", "1 problem found"],
+    );
 
     fs::copy(&shard, written.out.join("other.safetensors")).unwrap();
     let (code, out, err) = written.structure();

@@ -75,7 +75,7 @@ pub trait Kernel: Debug + Send + Sync {
     fn output_bytes(&self, output: usize, band: &Band) -> Range<u64>;
 
     /// Computes `band`: `inputs[i]` holds the bytes `input_bytes(i, band)`, and every byte of
-    /// every `outputs[k]` is written.
+    /// every `outputs[k]` must be written; before, they have no particular value.
     fn compute(
         &self,
         band: &Band,

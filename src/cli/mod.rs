@@ -19,6 +19,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit};
 
 use crate::cli::args::ViewArgs;
 
@@ -78,6 +79,7 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
+    raise_open_files_limit();
     match cli.command.run() {
         Ok(code) => code,
         Err(error) => {
@@ -130,4 +132,15 @@ impl Command {
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }
+}
+
+/// Every source file stays open once it was used, and a checkpoint can have many shards. Where
+/// the limit cannot be raised, opening one shard too many says so.
+fn raise_open_files_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }

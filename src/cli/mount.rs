@@ -8,7 +8,6 @@ use std::thread;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -103,7 +102,6 @@ fn mount(
     sources: Vec<PathBuf>,
     args: &MountArgs,
 ) -> anyhow::Result<ckptfs::fuse::Mounted> {
-    raise_open_files_limit();
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
     let signals = Signals::new(
@@ -164,21 +162,6 @@ fn end_on_signal(mut signals: Signals, detacher: Detacher) -> std::io::Result<()
     };
     let thread = thread::Builder::new().name("signals".to_owned());
     thread.spawn(unmount_then_exit).map(drop)
-}
-
-/// Every source file stays open once it was used, and a checkpoint can have many shards.
-fn raise_open_files_limit() {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
-        log::warn!(
-            "the limit of open files stays at {:?}: {error}",
-            limit.current
-        );
-    }
 }
 
 /// A last check from outside of the process that serves the mount.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use ckptfs::materialize::Progress;
+use ckptfs::jobs::Progress;
 
 /// Bytes done, rate and remaining time.
 pub(crate) struct Bar {

@@ -4,8 +4,8 @@ use half::{bf16, f16};
 
 use crate::error::Result;
 use crate::inspect::{AmaxRange, Fidelity, QuantizedTensor};
+use crate::jobs::Progress;
 use crate::kernels::fp8::{BLOCK, Element};
-use crate::materialize::Progress;
 use crate::read::Reader;
 use crate::tensor::Dtype;
 use crate::tensor::float8::{E4M3_MAX, e4m3_to_f32};

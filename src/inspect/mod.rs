@@ -18,9 +18,8 @@ pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
 
 use crate::catalog::{Data, Node, Tensor};
 use crate::error::Result;
+use crate::jobs::{Progress, for_each};
 use crate::layout::PlannedTensor;
-use crate::materialize::Progress;
-use crate::materialize::parallel::for_each;
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::tensor::{Dtype, scale_name};

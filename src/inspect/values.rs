@@ -5,8 +5,8 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Result;
 use crate::inspect::QuantizedTensor;
+use crate::jobs::Progress;
 use crate::kernels::fp8::Element;
-use crate::materialize::Progress;
 use crate::read::Reader;
 use crate::tensor::Dtype;
 

@@ -70,7 +70,7 @@ pub fn shards(
         && let Some(text) = config.edited_text()
     {
         let mut file = synthesized(CONFIG_FILE, text, &catalog, newest);
-        file.attributes.mode = config.file().attributes().mode;
+        file.attributes.mode &= mode_for(catalog.attributes, config.file().attributes());
         files.push(file);
     }
     let view = View::new(catalog.attributes, files, &catalog.aux);
@@ -214,7 +214,9 @@ fn attributes(content: &FileContent, directory: Attributes, newest: SystemTime) 
         ..directory
     };
     for segment in content.segments() {
-        let mut restrict = |file: &Arc<SourceFile>| attributes.mode &= file.attributes().mode;
+        let mut restrict = |file: &Arc<SourceFile>| {
+            attributes.mode &= mode_for(directory, file.attributes());
+        };
         match &segment.data {
             SegmentData::Bytes(_) => {}
             SegmentData::Source { file, .. } => restrict(file),
@@ -222,6 +224,17 @@ fn attributes(content: &FileContent, directory: Attributes, newest: SystemTime) 
         }
     }
     attributes
+}
+
+/// The mode of `source` for a file that has the owner and group of `directory`: where those are
+/// not the source's own, they may do what everyone may.
+fn mode_for(directory: Attributes, source: Attributes) -> u32 {
+    let everyone = source.mode & 0o7;
+    let class = |own: bool, shift: u32| match own {
+        true => source.mode & (0o7 << shift),
+        false => everyone << shift,
+    };
+    class(source.uid == directory.uid, 6) | class(source.gid == directory.gid, 3) | everyone
 }
 
 /// The time of the youngest source file: what is synthesized is as old as what it is made from.

@@ -5,7 +5,6 @@
 
 mod copy;
 mod destination;
-pub(crate) mod parallel;
 mod pieces;
 mod weights_only;
 mod write;
@@ -14,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::jobs::Progress;
 use crate::materialize::destination::Destination;
 use crate::materialize::write::{NewFile, Writer};
 use crate::recipe::Plan;
@@ -42,32 +42,6 @@ impl Default for Options {
             jobs: thread::available_parallelism().map_or(1, usize::from),
         }
     }
-}
-
-/// Watches a long job, from any of its threads.
-pub trait Progress: Sync {
-    /// The job begins; `bytes` will be reported to [`Progress::advance`] by its end.
-    fn start(&self, bytes: u64) {
-        let _ = bytes;
-    }
-
-    /// Work on a file begins or goes on; `path` is relative to the view.
-    fn file(&self, path: &Path) {
-        let _ = path;
-    }
-
-    /// `bytes` more are done.
-    fn advance(&self, bytes: u64);
-
-    /// Whether the job is to give up. It then cleans up and fails.
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// Reports to nobody.
-impl Progress for () {
-    fn advance(&self, _bytes: u64) {}
 }
 
 /// What was written.

@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::catalog::CONFIG_FILE;
 use crate::error::{Error, Result};
+use crate::jobs::Progress;
 use crate::materialize::destination::{Destination, stage_in, swap_in};
 use crate::materialize::write::{NewFile, Writer};
-use crate::materialize::{Options, Progress, Summary, discard, out_of_space};
+use crate::materialize::{Options, Summary, discard, out_of_space};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::source::INDEX_FILE;

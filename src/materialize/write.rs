@@ -10,8 +10,9 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, fallocate, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
+use crate::jobs::{self, Progress};
 use crate::materialize::pieces::{self, Piece};
-use crate::materialize::{Options, Progress, Summary, copy, parallel};
+use crate::materialize::{Options, Summary, copy};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::source::{Attributes, SourceFile};
@@ -100,7 +101,7 @@ impl<'a> Writer<'a> {
             self.create(file)?;
             pieces.extend(pieces::of(file));
         }
-        parallel::for_each(&pieces, self.options.jobs, |piece| {
+        jobs::for_each(&pieces, self.options.jobs, |piece| {
             self.write_piece(piece)
                 .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
         })?;

@@ -1,34 +1,93 @@
-//! Scratch memory for the inputs of tiles, used again and again: fresh memory would be cleared,
-//! and mapped page by page, for every tile.
+//! Memory for the inputs and outputs of tiles, used again and again: fresh memory would be
+//! cleared, and mapped page by page, for every tile.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Buffers that no tile is being computed from now.
+/// Buffers that nobody uses now, by capacity.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    idle: Mutex<Vec<Vec<u8>>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    by_capacity: HashMap<usize, Vec<Vec<u8>>>,
+    bytes: usize,
 }
 
 impl Buffers {
-    /// More than this many idle buffers are freed, and so are buffers of more than this many
-    /// bytes: they would only be held for a rare case.
-    const MOST_IDLE: usize = 16;
-    const MOST_BYTES: usize = 4 << 20;
+    /// Idle buffers beyond this many bytes are freed.
+    const MOST_IDLE_BYTES: usize = 32 << 20;
 
     /// A buffer of `len` bytes of no particular value.
-    pub(super) fn take(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.idle.lock().pop().unwrap_or_default();
-        buffer.resize(len, 0);
-        buffer
+    pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        let capacity = len.next_power_of_two();
+        let reused = {
+            let mut idle = self.idle.lock();
+            let reused = idle.by_capacity.get_mut(&capacity).and_then(Vec::pop);
+            idle.bytes -= reused.as_ref().map_or(0, Vec::capacity);
+            reused
+        };
+        let mut bytes = reused.unwrap_or_else(|| Vec::with_capacity(capacity));
+        bytes.resize(len, 0);
+        Buffer {
+            bytes,
+            home: Some(self.clone()),
+        }
     }
 
-    /// Gives a buffer back.
-    pub(super) fn give(&self, buffer: Vec<u8>) {
-        if buffer.capacity() <= Self::MOST_BYTES {
-            let mut idle = self.idle.lock();
-            if idle.len() < Self::MOST_IDLE {
-                idle.push(buffer);
-            }
+    fn give(&self, bytes: Vec<u8>) {
+        let mut idle = self.idle.lock();
+        if idle.bytes + bytes.capacity() <= Self::MOST_IDLE_BYTES {
+            idle.bytes += bytes.capacity();
+            let same = idle.by_capacity.entry(bytes.capacity()).or_default();
+            same.push(bytes);
+        }
+    }
+}
+
+/// Bytes whose memory goes back to where it was taken from.
+#[derive(Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    home: Option<Arc<Buffers>>,
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Buffer { bytes, home: None }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer of {} bytes", self.bytes.len())
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            home.give(std::mem::take(&mut self.bytes));
         }
     }
 }

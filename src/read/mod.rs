@@ -4,5 +4,6 @@ mod buffers;
 mod reader;
 mod tiles;
 
+pub use buffers::Buffer;
 pub use reader::Reader;
 pub use tiles::{Tile, TileCache, TileKey, TileOutput};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
-use crate::read::buffers::Buffers;
+use crate::read::buffers::{Buffer, Buffers};
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
 
@@ -13,7 +13,7 @@ use crate::view::{EntryId, Segment, SegmentData, View};
 pub struct Reader {
     view: Arc<View>,
     tiles: TileCache,
-    buffers: Buffers,
+    buffers: Arc<Buffers>,
 }
 
 impl Reader {
@@ -22,7 +22,7 @@ impl Reader {
         Reader {
             view,
             tiles: TileCache::new(cache_bytes),
-            buffers: Buffers::default(),
+            buffers: Arc::default(),
         }
     }
 
@@ -81,9 +81,12 @@ impl Reader {
                     let band = node.kernel.band_at(*output, within);
                     let range = node.kernel.output_bytes(*output, &band);
                     if within + len <= range.end {
+                        let key = TileKey::new(node, &band);
                         let bytes = self.tile_output(node, *output, band)?;
                         let from = (within - range.start) as usize;
-                        return Ok(borrow(&bytes[from..from + len as usize]));
+                        let result = borrow(&bytes[from..from + len as usize]);
+                        self.tiles.served(key, &bytes, len as usize);
+                        return Ok(result);
                     }
                 }
                 SegmentData::Source { .. } => {}
@@ -103,7 +106,11 @@ impl Reader {
     ) -> std::result::Result<(), E> {
         let bands = node.kernel.bands();
         for index in 0..bands.count() {
-            visit(&self.tile_output(node, output, bands.band(index))?)?;
+            let band = bands.band(index);
+            let key = TileKey::new(node, &band);
+            let bytes = self.tile_output(node, output, band)?;
+            visit(&bytes)?;
+            self.tiles.served(key, &bytes, bytes.len());
         }
         Ok(())
     }
@@ -140,20 +147,19 @@ impl Reader {
             let at = offset + done as u64;
             let band = node.kernel.band_at(output, at);
             let range = node.kernel.output_bytes(output, &band);
+            let key = TileKey::new(node, &band);
             let bytes = self.tile_output(node, output, band)?;
             let from = (at - range.start) as usize;
             let count = (bytes.len() - from).min(buffer.len() - done);
             buffer[done..done + count].copy_from_slice(&bytes[from..from + count]);
+            self.tiles.served(key, &bytes, count);
             done += count;
         }
         Ok(())
     }
 
     fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<TileOutput> {
-        let key = TileKey {
-            node: node.id(),
-            band: band.index,
-        };
+        let key = TileKey::new(node, &band);
         self.tiles
             .output(key, output, || self.compute(node, &band).map(Arc::new))
     }
@@ -166,14 +172,15 @@ impl Reader {
             self.read_tensor(tensor, range.start, &mut bytes)?;
             inputs.push(bytes);
         }
-        let mut outputs: Vec<Vec<u8>> = (0..node.kernel.outputs())
+        let mut outputs: Vec<Buffer> = (0..node.kernel.outputs())
             .map(|k| {
                 let range = node.kernel.output_bytes(k, band);
-                vec![0; (range.end - range.start) as usize]
+                self.buffers.take((range.end - range.start) as usize)
             })
             .collect();
-        let slices: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
-        let mut output_slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let slices: Vec<&[u8]> = inputs.iter().map(|bytes| &**bytes).collect();
+        let mut output_slices: Vec<&mut [u8]> =
+            outputs.iter_mut().map(|bytes| &mut **bytes).collect();
         node.kernel
             .compute(band, &slices, &mut output_slices)
             .map_err(|fault| Error::NonFinite {
@@ -182,12 +189,7 @@ impl Reader {
                 column: fault.column,
                 value: fault.value,
             })?;
-        inputs
-            .into_iter()
-            .for_each(|bytes| self.buffers.give(bytes));
-        Ok(Tile {
-            outputs: outputs.into_iter().map(Vec::into_boxed_slice).collect(),
-        })
+        Ok(Tile::new(outputs))
     }
 
     /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It

@@ -5,21 +5,33 @@
 //! makes its scales free even after the codes have left the cache.
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::catalog::NodeId;
+use crate::catalog::{Band, Node, NodeId};
 use crate::error::Error;
+use crate::read::buffers::Buffer;
 
 /// One band of a node, computed: the bytes of each output.
 #[derive(Debug)]
 pub struct Tile {
-    pub outputs: Vec<Box<[u8]>>,
+    outputs: Vec<Buffer>,
+    /// Bytes given to readers.
+    served: AtomicUsize,
 }
 
 impl Tile {
+    /// A tile of these outputs.
+    pub fn new(outputs: Vec<Buffer>) -> Self {
+        Tile {
+            outputs,
+            served: AtomicUsize::new(0),
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.outputs.iter().map(|bytes| bytes.len()).sum()
     }
@@ -58,6 +70,30 @@ pub struct TileKey {
     pub band: u64,
 }
 
+impl TileOutput {
+    /// Notes that `bytes` bytes were given to a reader; says whether readers now have had as many
+    /// as the output has.
+    fn serve(&self, bytes: usize) -> bool {
+        match self {
+            TileOutput::Small(_) => false,
+            TileOutput::Of(tile, output) => {
+                let before = tile.served.fetch_add(bytes, Ordering::Relaxed);
+                before + bytes >= tile.outputs[*output].len()
+            }
+        }
+    }
+}
+
+impl TileKey {
+    /// The key of `band` of `node`.
+    pub fn new(node: &Node, band: &Band) -> Self {
+        TileKey {
+            node: node.id(),
+            band: band.index,
+        }
+    }
+}
+
 type Outcome = Result<Arc<Tile>, Error>;
 type Slot = Arc<OnceLock<Outcome>>;
 
@@ -75,12 +111,16 @@ struct Listed {
     slot: Slot,
     /// What it adds to [`State::tile_bytes`]; `None` until its computation was taken into account.
     bytes: Option<usize>,
+    /// Whether it also counts in [`State::spent_bytes`].
+    spent: bool,
 }
 
 #[derive(Debug)]
 struct State {
     tiles: LruCache<TileKey, Listed>,
     tile_bytes: usize,
+    /// Bytes of tiles that were read to their end and are kept all the same.
+    spent_bytes: usize,
     small: LruCache<(TileKey, usize), Arc<[u8]>>,
     small_bytes: usize,
 }
@@ -88,6 +128,8 @@ struct State {
 impl TileCache {
     /// The part of the capacity that is set aside for small outputs.
     const SMALL_SHARE: usize = 8;
+    /// The part of it that tiles may take which were read to their end.
+    const SPENT_SHARE: usize = 16;
 
     /// A cache of at most `capacity` bytes of finished tiles. Tiles that are being computed come
     /// on top, at most one for each reader.
@@ -97,9 +139,36 @@ impl TileCache {
             state: Mutex::new(State {
                 tiles: LruCache::unbounded(),
                 tile_bytes: 0,
+                spent_bytes: 0,
                 small: LruCache::unbounded(),
                 small_bytes: 0,
             }),
+        }
+    }
+
+    /// Tells that `bytes` bytes of `output` of tile `key` were given to a reader.
+    ///
+    /// A tile that was read to its end is mostly not read again: the kernel keeps what it gave to
+    /// readers. Beyond a share of the capacity such tiles are dropped at once, and their memory,
+    /// still in the processor's caches, serves for the next ones.
+    pub fn served(&self, key: TileKey, output: &TileOutput, bytes: usize) {
+        if !output.serve(bytes) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(listed) = state.tiles.peek_mut(&key).filter(|listed| !listed.spent) else {
+            return;
+        };
+        let Some(bytes) = listed.bytes else {
+            return;
+        };
+        if state.spent_bytes + bytes <= self.capacity / Self::SPENT_SHARE {
+            listed.spent = true;
+            state.spent_bytes += bytes;
+        } else {
+            state.tiles.pop(&key);
+            state.tile_bytes -= bytes;
         }
     }
 
@@ -164,7 +233,7 @@ impl TileCache {
         for (output, bytes) in tile.outputs.iter().enumerate() {
             if tile.is_small(output) {
                 state.small_bytes += bytes.len();
-                let kept = Arc::from(&**bytes);
+                let kept = Arc::from(&bytes[..]);
                 if let Some(old) = state.small.put((key, output), kept) {
                     state.small_bytes -= old.len();
                 }
@@ -184,12 +253,15 @@ impl TileCache {
         let capacity = self.capacity - self.capacity / Self::SMALL_SHARE;
         while state.tile_bytes > capacity {
             let oldest_first = state.tiles.iter().rev();
-            let mut settled = oldest_first.filter_map(|(key, listed)| Some((*key, listed.bytes?)));
-            let Some((key, bytes)) = settled.next() else {
+            let mut settled = oldest_first.filter(|(_, listed)| listed.bytes.is_some());
+            let Some((&key, _)) = settled.next() else {
                 break;
             };
-            state.tiles.pop(&key);
-            state.tile_bytes -= bytes;
+            if let Some(Listed { bytes, spent, .. }) = state.tiles.pop(&key) {
+                let bytes = bytes.unwrap_or(0);
+                state.tile_bytes -= bytes;
+                state.spent_bytes -= if spent { bytes } else { 0 };
+            }
         }
     }
 }

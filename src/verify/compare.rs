@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::materialize::{Progress, parallel};
+use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::view::{Content, EntryId, FileContent, View};
@@ -96,7 +96,7 @@ pub fn against_view(
     progress.start(same_length.iter().map(|(_, content)| content.len()).sum());
 
     let comparison = Comparison::new(plan, directory, progress);
-    parallel::for_each(&ranges(&same_length), jobs, |range| {
+    jobs::for_each(&ranges(&same_length), jobs, |range| {
         comparison.compare(range)
     })?;
     for (id, offset) in comparison.first_difference.into_inner() {

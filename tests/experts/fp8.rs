@@ -56,10 +56,11 @@ fn fused_and_quantized_is_the_quantized_fused_checkpoint() {
 
 #[test]
 fn tiles_of_a_fused_tensor_hold_rows_of_gate_and_of_up_and_restart_at_each_expert() {
-    // 1 MiB of source is 512 rows of gate and up, and gate has 300.
+    // 1 MiB of source is 512 rows: of an expert's gate and up with 600 rows each, the second tile
+    // begins inside gate and ends inside up.
     let sizes = Sizes {
-        experts: 3,
-        intermediate: 300,
+        experts: 2,
+        intermediate: 600,
         hidden: 1024,
     };
     let fused = fused_layer(LAYER, Dtype::BF16, sizes);

@@ -113,13 +113,35 @@ fn unfused_experts_stay_in_the_shard_of_their_fused_tensor_and_others_are_untouc
 }
 
 #[test]
-fn shards_of_other_names_are_packed_anew() {
+fn shards_of_other_names_are_packed_anew_also_if_patched() {
+    // Down, up and gate in a shard each.
+    let base = sharded("engine", &dealt(3));
     let workspace = Workspace::new();
-    let base = workspace.write("base", &sharded("engine", &dealt(2)));
+    let alone = plan(&workspace.write("alone", &base), Experts::Fuse).unwrap();
+    let extra = Checkpoint::single([bf16("model.norm.weight", &[8])]);
+    let patched = plan_patched(&workspace, &base, &extra, Experts::Fuse);
+    let (gate_up, down) = (experts("gate_up_proj"), experts("down_proj"));
+    for (plan, others) in [(alone, &[][..]), (patched, &["model.norm.weight"])] {
+        let all = [&[down.as_str(), gate_up.as_str()], others].concat();
+        assert_eq!(names(&plan), [("model-00001-of-00001.safetensors", all)]);
+    }
+}
+
+#[test]
+fn scales_that_lay_elsewhere_are_in_the_shard_of_their_fused_weight() {
+    let sizes = Sizes {
+        intermediate: 128,
+        ..SIZES
+    };
+    let fused = fused_fp8_layer(LAYER, Dtype::F32, sizes);
+    let (scales, weights) = unfused(LAYER, &fused)
+        .into_iter()
+        .partition(|tensor| tensor.name.ends_with("_scale_inv"));
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &sharded("model", &[scales, weights]));
     let plan = plan(&base, Experts::Fuse).unwrap();
-    assert_eq!(plan.shards.len(), 1);
-    assert_eq!(plan.shards[0].name, "model-00001-of-00001.safetensors");
-    assert_eq!(tensors(&plan), by_name(&fused()));
+    assert_eq!(plan.shards.len(), 1, "{:?}", names(&plan));
+    assert_eq!(tensors(&plan), by_name(&fused));
 }
 
 /// The plan of `base` patched with `extra`, in a new form.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ckptfs::Error;
 use ckptfs::inspect::{self, AmaxRange, quantized_tensors};
-use ckptfs::materialize::Progress;
+use ckptfs::jobs::Progress;
 use ckptfs::read::Reader;
 use ckptfs::recipe::ScaleFormat;
 use safetensors::Dtype;

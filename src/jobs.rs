@@ -1,11 +1,38 @@
-//! Spreading independent work over threads.
+//! Long jobs: spreading independent work over threads, and telling how far it is.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
 
 use crate::error::Result;
+
+/// Watches a long job, from any of its threads.
+pub trait Progress: Sync {
+    /// The job begins; `bytes` will be reported to [`Progress::advance`] by its end.
+    fn start(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Work on a file begins or goes on; `path` is relative to the view.
+    fn file(&self, path: &Path) {
+        let _ = path;
+    }
+
+    /// `bytes` more are done.
+    fn advance(&self, bytes: u64);
+
+    /// Whether the job is to give up. It then cleans up and fails.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Reports to nobody.
+impl Progress for () {
+    fn advance(&self, _bytes: u64) {}
+}
 
 /// Calls `work` for every item, in order, on at most `jobs` threads.
 ///

@@ -1,0 +1,167 @@
+"""Generates with vLLM on the CPU, one engine per process.
+
+Importing vLLM takes longer than running it on a small model. So one process
+imports it, and forks for every engine: each begins with clean memory, and
+returns all of it at its end.
+
+Only the arithmetic of block FP8 may be replaced (`stand_in_kernel`); configs
+are parsed and weights loaded by vLLM's own code.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+NEW_TOKENS = 24
+SECONDS_TO_STOP = 30
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "OMP_NUM_THREADS": "2",
+}
+
+
+class Engines:
+    """`with Engines() as engines: engines.generate(directory, prompts)`"""
+
+    def __enter__(self):
+        self.scratch = tempfile.TemporaryDirectory(prefix="vllm-")
+        self.log = Path(self.scratch.name) / "log"
+        # What vLLM leaves in its caches, or forgets in /tmp, ends with the tests.
+        places = dict.fromkeys(
+            ("TMPDIR", "VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "XDG_CACHE_HOME"), self.scratch.name
+        )
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__], env=os.environ | ENVIRONMENT | places,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            )
+        return self
+
+    def generate(self, directory: Path, prompts: list[str]) -> dict:
+        """What a new engine makes of a checkpoint, or {"error": what it failed with}.
+
+        prompts   the tokens of each prompt
+        tokens    the tokens generated after each prompt, greedily
+        texts     the same as text
+        fp8       names of the layers whose weights are block FP8
+        weights   a digest of every parameter as the engine holds it
+        """
+        print(json.dumps([str(directory), prompts]), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        assert answer, f"no vLLM:\n{self.log.read_text()}"
+        return json.loads(answer)
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        try:
+            self.process.wait(SECONDS_TO_STOP)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+            self.scratch.cleanup()
+
+
+def serve() -> None:
+    """Answers each line of standard input from a process of its own."""
+    # vLLM logs to standard output, which belongs to the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    import vllm
+
+    register_stand_in_kernel()
+    for request in sys.stdin:
+        directory, prompts = json.loads(request)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            with os.fdopen(writer, "w") as pipe:
+                json.dump(attempt(vllm, directory, prompts), pipe)
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(child, 0)
+        print(answer or json.dumps({"error": f"wait status {status}"}), file=answers, flush=True)
+
+
+def attempt(vllm, directory: str, prompts: list[str]) -> dict:
+    try:
+        return generate(vllm, directory, prompts)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def generate(vllm, directory: str, prompts: list[str]) -> dict:
+    engine = vllm.LLM(directory, dtype="bfloat16", enforce_eager=True, max_model_len=256)
+    [(fp8, weights)] = engine.apply_model(describe)
+    greedy = vllm.SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
+    outputs = engine.generate(prompts, greedy, use_tqdm=False)
+    return {
+        "prompts": [list(output.prompt_token_ids) for output in outputs],
+        "tokens": [list(output.outputs[0].token_ids) for output in outputs],
+        "texts": [output.outputs[0].text for output in outputs],
+        "fp8": fp8,
+        "weights": weights,
+    }
+
+
+def describe(model) -> tuple[list[str], str]:
+    """Names of the layers in block FP8, and a digest of all parameters."""
+    import torch
+    from vllm.model_executor.layers.quantization.fp8 import Fp8LinearMethod
+
+    fp8 = sorted(
+        name for name, layer in model.named_modules()
+        if isinstance(getattr(layer, "quant_method", None), Fp8LinearMethod)
+    )
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().contiguous().view(torch.uint8).numpy())
+    return fp8, digest.hexdigest()
+
+
+def register_stand_in_kernel() -> None:
+    """Puts a kernel that runs anywhere behind those that vLLM has for the CPU."""
+    from vllm.model_executor.kernels import linear
+    from vllm.platforms import PlatformEnum
+
+    # Last: where the processor has AMX, one of vLLM's own comes first.
+    linear._POSSIBLE_FP8_BLOCK_KERNELS[PlatformEnum.CPU].append(stand_in_kernel())
+
+
+def stand_in_kernel() -> type:
+    """A kernel that dequantises once, and multiplies as with any bf16 weight."""
+    import torch
+    from vllm.model_executor.kernels.linear import CPUFp8BlockScaledMMKernel
+
+    from fp8_definition import dequantise
+
+    class StandInKernel(CPUFp8BlockScaledMMKernel):
+        @classmethod
+        def is_supported(cls, compute_capability=None):
+            return True, None
+
+        def process_weights_after_loading(self, layer):
+            assert layer.weight.dtype == torch.float8_e4m3fn
+            weight = dequantise(layer.weight.data, layer.weight_scale_inv.data)
+            layer.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+
+        def apply_weights(self, layer, x, bias=None, **_):
+            return torch.nn.functional.linear(x, layer.weight, bias)
+
+    return StandInKernel
+
+
+if __name__ == "__main__":
+    serve()
