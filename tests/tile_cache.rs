@@ -24,21 +24,37 @@ fn plan(workspace: &Workspace) -> Plan {
     plan_by_rules(&workspace.write("base", &Checkpoint::single(layers))).unwrap()
 }
 
+/// Reads the first `len` codes of layer `i`.
+fn read_codes(plan: &Plan, reader: &Reader, i: usize, len: usize) {
+    let shard = &plan.shards[0];
+    let tensor = shard.tensors.iter().find(|t| t.name == layer(i)).unwrap();
+    let mut codes = vec![0; len];
+    let count = reader
+        .read_at(shard.entry, tensor.offset, &mut codes)
+        .unwrap();
+    assert_eq!(count, len);
+}
+
 #[test]
 fn the_cache_holds_at_most_the_bytes_it_is_given() {
     let workspace = Workspace::new();
     let plan = plan(&workspace);
-    let tiles =
-        (0..=9).flat_map(|n| [n * TILE_BYTES, n * TILE_BYTES + 1, (n + 1) * TILE_BYTES - 1]);
-    for cache_bytes in tiles.chain([0, 1, 3, 4, 100, 1 << 30]) {
-        let reader = Reader::new(plan.view.clone(), cache_bytes);
-        for i in [0, 1, 2, 1, 3, 4, 5, 0, 6, 7, 7, 2] {
-            read_tensor(&plan, &reader, &layer(i)).unwrap();
-            let held = reader.cached_bytes();
-            assert!(
-                held <= cache_bytes,
-                "{held} bytes are held, {cache_bytes} are allowed"
-            );
+    let whole_tiles = |n: usize| [n * TILE_BYTES, n * TILE_BYTES + 1, (n + 1) * TILE_BYTES - 1];
+    let sizes = [0, 1, 3, 4, 100, 1 << 30]
+        .into_iter()
+        .chain((0..=9).flat_map(whole_tiles));
+    for cache_bytes in sizes {
+        // A tile read in part may be wanted again sooner than one read to its end.
+        for len in [1, 100, 128 * 128 - 1, 128 * 128] {
+            let reader = Reader::new(plan.view.clone(), cache_bytes);
+            for i in [0, 1, 2, 1, 3, 4, 5, 0, 6, 7, 7, 2] {
+                read_codes(&plan, &reader, i, len);
+                let held = reader.cached_bytes();
+                assert!(
+                    held <= cache_bytes,
+                    "{held} bytes are held, {cache_bytes} are allowed"
+                );
+            }
         }
     }
 }
@@ -56,6 +72,45 @@ fn what_is_read_again_is_in_the_cache() {
     assert_eq!(reader.cached_bytes(), held);
     read_tensor(&plan, &reader, &layer(1)).unwrap();
     assert!(reader.cached_bytes() > held);
+}
+
+/// Makes every later read of the source an error: what can still be read was kept.
+fn spoil_source(workspace: &Workspace) {
+    let source = workspace.path().join("base/model.safetensors");
+    std::fs::write(source, "something else").unwrap();
+}
+
+#[test]
+fn a_tile_that_was_read_in_part_is_not_computed_again() {
+    let workspace = Workspace::new();
+    let plan = plan(&workspace);
+    let reader = Reader::new(plan.view.clone(), 4 * TILE_BYTES);
+    // What was read to its end before takes no room from what is read now.
+    for i in (0..8).chain(0..8) {
+        read_codes(&plan, &reader, i, 128 * 128);
+    }
+    read_codes(&plan, &reader, 0, 100);
+    read_codes(&plan, &reader, 1, 100);
+    spoil_source(&workspace);
+    read_codes(&plan, &reader, 0, 1000);
+    read_codes(&plan, &reader, 1, 1000);
+    let error = read_tensor(&plan, &reader, &layer(5)).unwrap_err();
+    assert!(matches!(error, Error::SourceChanged { .. }), "{error}");
+}
+
+#[test]
+fn the_scales_of_codes_that_were_read_need_no_computation() {
+    let workspace = Workspace::new();
+    let plan = plan(&workspace);
+    let reader = Reader::new(plan.view.clone(), 4 * TILE_BYTES);
+    for i in 0..8 {
+        read_codes(&plan, &reader, i, 128 * 128);
+    }
+    spoil_source(&workspace);
+    for i in 0..8 {
+        let scale = read_tensor(&plan, &reader, &format!("{}_scale_inv", layer(i))).unwrap();
+        assert_ne!(scale, [0; 4]);
+    }
 }
 
 #[test]

@@ -44,12 +44,10 @@ class Engines:
             )
         return self
 
-    def generate(self, directory: Path, prompts: list[str]) -> dict:
+    def generate(self, directory: Path, prompts: list[list[int]]) -> dict:
         """What a new engine makes of a checkpoint, or {"error": what it failed with}.
 
-        prompts   the tokens of each prompt
         tokens    the tokens generated after each prompt, greedily
-        texts     the same as text
         fp8       names of the layers whose weights are block FP8
         weights   a digest of every parameter as the engine holds it
         """
@@ -93,7 +91,7 @@ def serve() -> None:
         print(answer or json.dumps({"error": f"wait status {status}"}), file=answers, flush=True)
 
 
-def attempt(vllm, directory: str, prompts: list[str]) -> dict:
+def attempt(vllm, directory: str, prompts: list[list[int]]) -> dict:
     try:
         return generate(vllm, directory, prompts)
     except Exception as error:
@@ -101,15 +99,20 @@ def attempt(vllm, directory: str, prompts: list[str]) -> dict:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def generate(vllm, directory: str, prompts: list[str]) -> dict:
-    engine = vllm.LLM(directory, dtype="bfloat16", enforce_eager=True, max_model_len=256)
+def generate(vllm, directory: str, prompts: list[list[int]]) -> dict:
+    engine = vllm.LLM(
+        directory, dtype="bfloat16", enforce_eager=True, max_model_len=256,
+        skip_tokenizer_init=True,
+    )
     [(fp8, weights)] = engine.apply_model(describe)
-    greedy = vllm.SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
-    outputs = engine.generate(prompts, greedy, use_tqdm=False)
+    greedy = vllm.SamplingParams(
+        temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False
+    )
+    outputs = engine.generate(
+        [{"prompt_token_ids": prompt} for prompt in prompts], greedy, use_tqdm=False
+    )
     return {
-        "prompts": [list(output.prompt_token_ids) for output in outputs],
         "tokens": [list(output.outputs[0].token_ids) for output in outputs],
-        "texts": [output.outputs[0].text for output in outputs],
         "fp8": fp8,
         "weights": weights,
     }

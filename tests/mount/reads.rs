@@ -101,14 +101,7 @@ fn many_threads_read_right_while_the_cache_is_too_small_for_any_of_them() {
     let fixture = Fixture::new();
     fixture.mount(
         Kind::PatchedFp8,
-        &[
-            "--cache-size",
-            "1KiB",
-            "--threads",
-            "5",
-            "--log-file",
-            "/tmp/fx/mt.log",
-        ],
+        &["--cache-size", "1KiB", "--threads", "5"],
     );
     let expected = Arc::new(fixture.expected(Kind::PatchedFp8));
     let readers = (0..16).map(|seed| {
