@@ -11,9 +11,9 @@ from safetensors import safe_open
 
 import ckptfs
 from checkpoint import Checkpoint, same_bits
-from views import gemma_fp8, patched
+from views import gemma_fp8, patched, patched_fp8
 
-PROCESSES = 3
+PROCESSES = 2
 
 
 def part(length: int, of: int, parts: int) -> slice:
@@ -35,9 +35,13 @@ def wrong_slices(directory: Path, whole: Checkpoint, parts: int) -> list[tuple]:
                     if whole[name].dim() == 2:
                         columns = part(whole[name].shape[1], of, parts)
                         read = tensors.get_slice(name)[:, columns]
-                        if not same_bits(read, whole[name][:, columns].contiguous()):
+                        if not same_bits(copy(read), copy(whole[name][:, columns])):
                             wrong.append((name, "columns", columns))
     return wrong
+
+
+def copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 @pytest.mark.parametrize("view", [patched, gemma_fp8])
@@ -58,9 +62,9 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def test_processes_that_read_at_once_all_read_what_is_on_disk(mount, checkpoints, tmp_path):
-    ckptfs.run("materialize", *gemma_fp8(checkpoints), "--out", tmp_path / "written")
+    ckptfs.run("materialize", *patched_fp8(checkpoints), "--out", tmp_path / "written")
     expected = digests(tmp_path / "written")
     spawn = multiprocessing.get_context("spawn")
-    with mount(gemma_fp8) as path, ProcessPoolExecutor(PROCESSES, mp_context=spawn) as processes:
+    with mount(patched_fp8) as path, ProcessPoolExecutor(PROCESSES, mp_context=spawn) as processes:
         for read in processes.map(digests, [path] * PROCESSES):
             assert read == expected

@@ -1,0 +1,120 @@
+"""vLLM makes the same of a view as of the directory on disk that holds the same files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+import ckptfs
+import fp8_definition as fp8
+from checkpoint import Checkpoint
+from views import gemma_fp8, patched, repacked
+from vllm_engines import NEW_TOKENS, Engines
+
+PROMPTS = ["The capital of France is", "A lighthouse is a tower with"]
+# Layers that vLLM makes of several of the checkpoint's.
+FUSED = {
+    "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
+}
+
+
+@pytest.fixture(scope="module")
+def engines():
+    with Engines() as engines:
+        yield engines
+
+
+@pytest.fixture(scope="module")
+def gemma_on_disk(checkpoints, tmp_path_factory):
+    """The FP8 view of Gemma as a directory on disk, and what vLLM makes of it."""
+    out = tmp_path_factory.mktemp("gemma") / "written"
+    ckptfs.run("materialize", *gemma_fp8(checkpoints), "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def made_of_gemma(engines, gemma_on_disk):
+    return engines.generate(gemma_on_disk, tokens_of(PROMPTS, gemma_on_disk))
+
+
+def tokens_of(prompts: list[str], directory: Path) -> list[list[int]]:
+    return AutoTokenizer.from_pretrained(directory)(prompts)["input_ids"]
+
+
+def assert_generated(made: dict) -> None:
+    assert "error" not in made, made["error"]
+    assert [len(tokens) for tokens in made["tokens"]] == [NEW_TOKENS] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("view", [patched, repacked])
+def test_smollm2_has_the_weights_and_generates_the_tokens_it_does_from_disk(
+    view, engines, mount, checkpoints, tmp_path
+):
+    ckptfs.run("materialize", *view(checkpoints), "--out", tmp_path / "written")
+    prompts = tokens_of(PROMPTS, checkpoints / "smollm2")
+    with mount(view) as path:
+        from_view = engines.generate(path, prompts)
+    assert_generated(from_view)
+    assert from_view == engines.generate(tmp_path / "written", prompts)
+    text = AutoTokenizer.from_pretrained(checkpoints / "smollm2").decode(from_view["tokens"][0])
+    assert text.startswith(" Paris")
+
+
+def test_gemma_in_fp8_has_the_weights_and_generates_the_tokens_it_does_from_disk(
+    engines, mount, made_of_gemma
+):
+    with mount(gemma_fp8) as path:
+        from_view = engines.generate(path, tokens_of(PROMPTS, path))
+    assert_generated(from_view)
+    assert from_view == made_of_gemma
+
+
+def test_the_layers_in_fp8_are_those_that_the_view_quantises(gemma_on_disk, made_of_gemma):
+    quantised = set()
+    for name in filter(fp8.is_quantised, Checkpoint(gemma_on_disk).names()):
+        parent, module = name.removesuffix(".weight").rsplit(".", 1)
+        quantised.add(f"{parent}.{FUSED.get(module, module)}")
+    assert_generated(made_of_gemma)
+    assert made_of_gemma["fp8"] == sorted(quantised)
+
+
+@pytest.mark.parametrize("module", ["mlp.down_proj", "self_attn.q_proj"])
+def test_a_skip_list_that_names_a_layer_in_fp8_does_not_load_or_generates_other_tokens(
+    module, engines, gemma_on_disk, made_of_gemma, tmp_path
+):
+    def name_too_many(skip_list: list[str]) -> None:
+        skip_list.append(f"model.layers.9.{module}")
+
+    wrong = with_skip_list(gemma_on_disk, name_too_many, tmp_path / "wrong")
+    made = engines.generate(wrong, tokens_of(PROMPTS, wrong))
+    assert made.get("tokens") != made_of_gemma["tokens"]
+
+
+def test_a_skip_list_that_omits_a_layer_in_bf16_does_not_load_or_generates_other_tokens(
+    engines, checkpoints, tmp_path
+):
+    only_mlp = ["--base", checkpoints / "gemma3", "--fp8-pattern", r".*\.mlp\..*_proj\.weight"]
+    ckptfs.run("materialize", *only_mlp, "--out", tmp_path / "right")
+
+    def omit(skip_list: list[str]) -> None:
+        skip_list.remove("model.layers.9.self_attn.o_proj")
+
+    wrong = with_skip_list(tmp_path / "right", omit, tmp_path / "wrong")
+    prompts = tokens_of(PROMPTS, wrong)
+    right = engines.generate(tmp_path / "right", prompts)
+    assert_generated(right)
+    assert engines.generate(wrong, prompts).get("tokens") != right["tokens"]
+
+
+def with_skip_list(directory: Path, edit, out: Path) -> Path:
+    """The same checkpoint, but for an edited list of what is not quantised."""
+    out.mkdir()
+    for path in directory.iterdir():
+        (out / path.name).symlink_to(path)
+    config = json.loads((directory / "config.json").read_text())
+    edit(config["quantization_config"]["modules_to_not_convert"])
+    (out / "config.json").unlink()
+    (out / "config.json").write_text(json.dumps(config))
+    return out
