@@ -125,7 +125,7 @@ fn assert_ranges<'a>(reader: &Reader, files: &[File], ranges: impl Iterator<Item
 }
 
 proptest! {
-    #![proptest_config(config(128))]
+    #![proptest_config(config(300))]
 
     #[test]
     fn a_view_holds_what_the_definition_says(wanted in any_view()) {

@@ -11,6 +11,7 @@ use ckptfs::fuse::{MountOptions, mount};
 use ckptfs::read::Reader;
 use ckptfs::source::Attributes;
 use ckptfs::view::{FileContent, SegmentData, TopFile, View};
+use safetensors::SafeTensors;
 
 use crate::fixture::{Fixture, Kind, eventually};
 
@@ -74,6 +75,66 @@ fn a_source_that_changes_while_a_whole_file_is_open_gives_eio_without_passthroug
     file.write_at(b"?", source.metadata().unwrap().len() - 1)
         .unwrap();
     assert_eq!(errno(open.read_at(&mut [0; 10], 0)), Some(libc::EIO));
+}
+
+/// Puts a NaN into a BF16 tensor of a shard of the base.
+fn plant_nan(fixture: &Fixture, shard: &str, tensor: &str, element: usize) {
+    let path = fixture.base.join(shard);
+    let mut bytes = fs::read(&path).unwrap();
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let start = 8 + header + metadata.info(tensor).unwrap().data_offsets.0;
+    let at = start + 2 * element;
+    bytes[at..at + 2].copy_from_slice(&0x7fc0u16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_nan_gives_eio_for_its_rows_and_the_log_names_tensor_row_and_column() {
+    const PAGE: u64 = 4096;
+    let tensor = "model.layers.0.self_attn.q_proj.weight";
+    let columns = 1024;
+    let (row, column) = (700, 1023);
+    let fixture = Fixture::new();
+    let shard = "model-00001-of-00002.safetensors";
+    plant_nan(&fixture, shard, tensor, row * columns + column);
+    let log = fixture.path("log");
+    fixture.mount(Kind::PatchedFp8, &["--log-file", log.to_str().unwrap()]);
+
+    let plan = fixture.plan(Kind::PatchedFp8);
+    let planned = &plan.shards[0];
+    let codes = planned.tensors.iter().find(|t| t.name == tensor).unwrap();
+    let file = File::open(fixture.mountpoint.join(&planned.name)).unwrap();
+    let concerned = codes.offset + (row * columns) as u64;
+    assert_eq!(
+        errno(file.read_at(&mut [0; 100], concerned)),
+        Some(libc::EIO)
+    );
+
+    // All that does not share a page with this tensor or its scales is there.
+    let reader = Reader::new(plan.view.clone(), 1 << 20);
+    for other in planned
+        .tensors
+        .iter()
+        .filter(|t| !t.name.starts_with(tensor))
+    {
+        let from = other.offset.next_multiple_of(PAGE);
+        let to = (other.offset + other.len) / PAGE * PAGE;
+        if from < to {
+            let mut found = vec![0; (to - from) as usize];
+            file.read_exact_at(&mut found, from).unwrap();
+            let mut expected = vec![0; found.len()];
+            reader.read_at(planned.entry, from, &mut expected).unwrap();
+            assert!(found == expected, "{}", other.name);
+        }
+    }
+    let mut first_rows = vec![0; 100 * columns];
+    file.read_exact_at(&mut first_rows, codes.offset).unwrap();
+
+    eventually("the log names tensor, row and column", || {
+        let text = fs::read_to_string(&log).unwrap();
+        let place = format!("NaN at row {row}, column {column}");
+        [tensor, &place].iter().all(|part| text.contains(part))
+    });
 }
 
 /// One row of one output, in whose computation there is a bug.
