@@ -199,3 +199,39 @@ fn a_group_of_which_a_part_is_fp8_already_is_completed_or_is_an_error() {
         &["model.layers.0.self_attn"],
     );
 }
+
+#[test]
+fn inputs_of_linear_and_latent_attention_outside_the_rule_set_are_groups_too() {
+    for (first, second) in [
+        ("linear_attn.in_proj_a", "linear_attn.in_proj_b"),
+        ("self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"),
+    ] {
+        let [a, b] = [first, second].map(|module| format!("model.layers.0.{module}.weight"));
+        let bias = format!("model.layers.0.{first}.bias");
+        let workspace = Workspace::new();
+        let base = workspace.write(
+            "base",
+            &Checkpoint::single([
+                bf16(&a, &[128, 128]),
+                bf16(&bias, &[128]),
+                bf16(&b, &[128, 128]),
+                bf16(ALONE, &[128, 128]),
+            ]),
+        );
+        let select = |patterns: &[&String]| {
+            let mut patterns: Vec<String> = patterns.iter().map(|p| (*p).clone()).collect();
+            patterns.push(ALONE.to_owned());
+            let request = Fp8Request {
+                patterns,
+                ..Fp8Request::default()
+            };
+            plan_fp8(&base, request).unwrap()
+        };
+        let one = select(&[&a]);
+        assert_eq!(fp8_names(&one), BTreeSet::from([ALONE]), "{first} alone");
+        assert_names(&one.report.warnings.join("\n"), &[&a]);
+        let both = select(&[&a, &b]);
+        assert_eq!(fp8_names(&both), BTreeSet::from([ALONE, &a, &b]));
+        assert_eq!(both.report.warnings, Vec::<String>::new());
+    }
+}
