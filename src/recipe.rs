@@ -9,11 +9,11 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Report};
 use crate::error::{Error, Result};
 use crate::layout::{self, Partition, PlannedShard};
-use crate::ops::{Fp8, Operator, Patch, Selection};
+use crate::ops::{Fp8, Operator, Patch};
 use crate::source::Checkpoint;
 use crate::view::View;
 
-pub use crate::ops::{Experts, PartialBlocks, ScaleFormat};
+pub use crate::ops::{Experts, PartialBlocks, ScaleFormat, Selection};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]

@@ -303,6 +303,8 @@ fn wrong_usage_is_exit_code_2_with_the_reason_on_standard_error() {
         ("--base base --shard-size-gb many", "many"),
         ("--base base --shard-size-gb nan", "nan"),
         ("--base base --shard-size-gb inf", "inf"),
+        ("--base base --fp8-pattern a(b", "unclosed group"),
+        ("--base base --fp8-pattern a)|(b", "unopened group"),
     ];
     for (flags, reason) in wrong {
         let output = ckptfs_plan(&workspace, flags);

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use ckptfs::recipe::{Experts, Fp8Request, PartialBlocks, Repack, ScaleFormat, ViewRequest};
+use ckptfs::recipe::{
+    Experts, Fp8Request, PartialBlocks, Repack, ScaleFormat, Selection, ViewRequest,
+};
 
 /// Which view: the flags that every command on a view has.
 #[derive(Debug, Args)]
@@ -36,7 +38,7 @@ pub(crate) struct ViewArgs {
     pub(crate) reference: Vec<PathBuf>,
 
     /// Quantize the tensors whose whole name matches this regular expression
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", value_parser = parse_pattern)]
     pub(crate) fp8_pattern: Vec<String>,
 
     /// Power-of-two scales (ue8m0), or the exact amax/448 (float32)
@@ -144,6 +146,13 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .unwrap_or((text, 1));
     scaled(number.trim(), unit)
         .ok_or_else(|| format!("{text:?} is not a size; write for example 512MiB or 1.5GiB"))
+}
+
+fn parse_pattern(text: &str) -> Result<String, String> {
+    match Selection::check_pattern(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse_gib(text: &str) -> Result<u64, String> {

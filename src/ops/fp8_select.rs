@@ -53,6 +53,11 @@ impl Selection {
         })
     }
 
+    /// Checks that `pattern` is a regular expression that [`Selection::new`] accepts.
+    pub fn check_pattern(pattern: &str) -> Result<()> {
+        Pattern::new(pattern).map(drop)
+    }
+
     /// Whether the tensor called `name` is selected.
     pub fn selects(&self, name: &str) -> bool {
         (self.rules && fp8_rules::matches(name))
@@ -86,7 +91,7 @@ impl Pattern {
             RegexBuilder::new(text)
                 .size_limit(SIZE_LIMIT)
                 .build()
-                .map_err(|e| Error::Request(format!("--fp8-pattern {text}: {e}")))
+                .map_err(|e| Error::Request(format!("the FP8 pattern {text} cannot be used: {e}")))
         };
         // On its own first: unbalanced parentheses must not escape the anchors.
         compile(text)?;
