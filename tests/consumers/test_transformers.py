@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import ckptfs
 import fp8_definition as fp8
 from checkpoint import Checkpoint
 from views import gemma_fp8, gemma_fp8_float32, patched, repacked
@@ -44,6 +45,12 @@ def perplexity(directory: Path, text: str) -> float:
         return math.exp(load(directory)(tokens, labels=tokens).loss.item())
 
 
+def logits(directory: Path, text: str) -> torch.Tensor:
+    tokens = AutoTokenizer.from_pretrained(directory)(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return load(directory)(tokens).logits
+
+
 @pytest.fixture(scope="module")
 def gemma_perplexity(checkpoints) -> float:
     """Of the bf16 original: what an FP8 view is measured against."""
@@ -63,6 +70,12 @@ def test_smollm2_generates_the_same_text_as_the_original(view, mount, checkpoint
 def test_perplexity_of_gemma_in_fp8_is_within_three_percent(view, mount, gemma_perplexity):
     with mount(view) as path:
         assert perplexity(path, TEXT) == pytest.approx(gemma_perplexity, rel=0.03)
+
+
+def test_logits_of_gemma_in_fp8_are_exactly_those_from_disk(mount, checkpoints, tmp_path):
+    ckptfs.run("materialize", *gemma_fp8(checkpoints), "--out", tmp_path / "written")
+    with mount(gemma_fp8) as path:
+        assert torch.equal(logits(path, TEXT), logits(tmp_path / "written", TEXT))
 
 
 def test_the_weights_loaded_from_fp8_are_codes_times_scales(mount):

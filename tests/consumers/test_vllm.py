@@ -28,7 +28,7 @@ def engines():
 
 @pytest.fixture(scope="module")
 def gemma_on_disk(checkpoints, tmp_path_factory):
-    """The FP8 view of Gemma as a directory on disk, and what vLLM makes of it."""
+    """The FP8 view of Gemma as a directory on disk."""
     out = tmp_path_factory.mktemp("gemma") / "written"
     ckptfs.run("materialize", *gemma_fp8(checkpoints), "--out", out)
     return out
@@ -49,7 +49,7 @@ def assert_generated(made: dict) -> None:
 
 
 @pytest.mark.parametrize("view", [patched, repacked])
-def test_smollm2_has_the_weights_and_generates_the_tokens_it_does_from_disk(
+def test_smollm2_generates_the_tokens_it_does_from_disk_at_the_same_probabilities(
     view, engines, mount, checkpoints, tmp_path
 ):
     ckptfs.run("materialize", *view(checkpoints), "--out", tmp_path / "written")
@@ -62,7 +62,7 @@ def test_smollm2_has_the_weights_and_generates_the_tokens_it_does_from_disk(
     assert text.startswith(" Paris")
 
 
-def test_gemma_in_fp8_has_the_weights_and_generates_the_tokens_it_does_from_disk(
+def test_gemma_in_fp8_generates_the_tokens_it_does_from_disk_at_the_same_probabilities(
     engines, mount, made_of_gemma
 ):
     with mount(gemma_fp8) as path:

@@ -8,13 +8,14 @@ Only the arithmetic of block FP8 may be replaced (`stand_in_kernel`); configs
 are parsed and weights loaded by vLLM's own code.
 """
 
-import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 NEW_TOKENS = 24
@@ -41,6 +42,7 @@ class Engines:
             self.process = subprocess.Popen(
                 [sys.executable, __file__], env=os.environ | ENVIRONMENT | places,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                start_new_session=True,
             )
         return self
 
@@ -49,7 +51,7 @@ class Engines:
 
         tokens    the tokens generated after each prompt, greedily
         fp8       names of the layers whose weights are block FP8
-        weights   a digest of every parameter as the engine holds it
+        logprobs  the logarithms of the probabilities of these tokens
         """
         print(json.dumps([str(directory), prompts]), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
@@ -61,7 +63,9 @@ class Engines:
         try:
             self.process.wait(SECONDS_TO_STOP)
         finally:
-            self.process.kill()
+            # An engine that still runs goes too.
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process.stdout.close()
             self.scratch.cleanup()
@@ -104,34 +108,30 @@ def generate(vllm, directory: str, prompts: list[list[int]]) -> dict:
         directory, dtype="bfloat16", enforce_eager=True, max_model_len=256,
         skip_tokenizer_init=True,
     )
-    [(fp8, weights)] = engine.apply_model(describe)
+    [fp8] = engine.apply_model(fp8_layers)
     greedy = vllm.SamplingParams(
-        temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False
+        temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True, detokenize=False, logprobs=0
     )
     outputs = engine.generate(
         [{"prompt_token_ids": prompt} for prompt in prompts], greedy, use_tqdm=False
     )
     return {
         "tokens": [list(output.outputs[0].token_ids) for output in outputs],
+        "logprobs": [
+            [step[token].logprob for token, step in zip(made.token_ids, made.logprobs, strict=True)]
+            for made in (output.outputs[0] for output in outputs)
+        ],
         "fp8": fp8,
-        "weights": weights,
     }
 
 
-def describe(model) -> tuple[list[str], str]:
-    """Names of the layers in block FP8, and a digest of all parameters."""
-    import torch
+def fp8_layers(model) -> list[str]:
     from vllm.model_executor.layers.quantization.fp8 import Fp8LinearMethod
 
-    fp8 = sorted(
+    return sorted(
         name for name, layer in model.named_modules()
         if isinstance(getattr(layer, "quant_method", None), Fp8LinearMethod)
     )
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().contiguous().view(torch.uint8).numpy())
-    return fp8, digest.hexdigest()
 
 
 def register_stand_in_kernel() -> None:
