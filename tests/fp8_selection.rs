@@ -291,3 +291,20 @@ fn whole_blocks_are_quantized_without_a_warning() {
     let plan = assert_view(&Wanted::new(base).fp8_by_rules(Fp8Request::default()));
     assert_eq!(plan.report.warnings, Vec::<String>::new());
 }
+
+#[test]
+fn fused_experts_in_fp8_are_warned_about_because_some_loaders_get_them_wrong() {
+    let workspace = Workspace::new();
+    let fused = [
+        bf16("model.layers.0.mlp.experts.gate_up_proj", &[2, 256, 128]),
+        bf16("model.layers.0.mlp.experts.down_proj", &[2, 128, 128]),
+    ];
+    let plan = plan_by_rules(&workspace.write("fused", &Checkpoint::single(fused))).unwrap();
+    assert_names(
+        &plan.report.warnings.join("\n"),
+        &["transformers", "--unfuse-experts", "mlp.experts.down_proj"],
+    );
+    let single = [bf16("model.layers.0.mlp.experts.0.down_proj.weight", &[128, 128])];
+    let plan = plan_by_rules(&workspace.write("single", &Checkpoint::single(single))).unwrap();
+    assert_eq!(plan.report.warnings, Vec::<String>::new());
+}

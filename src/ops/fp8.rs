@@ -78,6 +78,7 @@ impl Operator for Fp8 {
         catalog.report = report;
         catalog.tensors = tensors;
         fp8_checks::warn_partial_blocks(catalog, &partial);
+        fp8_checks::warn_fused_experts(catalog);
         fp8_config::declare(catalog, self.scale_format)
     }
 }

@@ -78,6 +78,26 @@ pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[String]) {
     ));
 }
 
+/// A tensor without a module of its own has no name that ends in `.weight`.
+pub(super) fn warn_fused_experts(catalog: &mut Catalog) {
+    let is_fused =
+        |name: &str| catalog.tensors[name].shape.len() == 3 && !name.ends_with(".weight");
+    let fused: Vec<&str> = catalog
+        .tensors
+        .keys()
+        .filter_map(|name| scaled_name(name))
+        .filter(|name| catalog.tensors.contains_key(*name) && is_fused(name))
+        .collect();
+    if !fused.is_empty() {
+        let warning = format!(
+            "{} are fused experts in FP8: transformers without a GPU dequantizes only names that end in .weight, and loads these wrongly; --unfuse-experts is right for it: {}",
+            tensors(fused.len()),
+            listing(&fused)
+        );
+        catalog.report.warnings.push(warning);
+    }
+}
+
 fn tensors(count: usize) -> String {
     match count {
         1 => "1 tensor".to_owned(),
