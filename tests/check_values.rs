@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use ckptfs::inspect::{NonFiniteValues, SHOWN_PLACES, check_values, quantized_tensors};
 use ckptfs::recipe::Fp8Request;
@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use common::checkpoint::{Checkpoint, TensorData, bf16, of_values, tensor};
+use common::command::{ckptfs, text};
 use common::readback::reader;
 use common::values::Random;
 use common::{Workspace, assert_names, plan_fp8};
@@ -117,16 +118,7 @@ fn workspace() -> Workspace {
 }
 
 fn run(workspace: &Workspace, flags: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ckptfs"))
-        .arg("plan")
-        .args(flags.split_whitespace())
-        .current_dir(workspace.path())
-        .output()
-        .expect("the program runs")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+    ckptfs(workspace, &format!("plan {flags}"))
 }
 
 #[test]

@@ -304,7 +304,10 @@ fn fused_experts_in_fp8_are_warned_about_because_some_loaders_get_them_wrong() {
         &plan.report.warnings.join("\n"),
         &["transformers", "--unfuse-experts", "mlp.experts.down_proj"],
     );
-    let single = [bf16("model.layers.0.mlp.experts.0.down_proj.weight", &[128, 128])];
+    let single = [bf16(
+        "model.layers.0.mlp.experts.0.down_proj.weight",
+        &[128, 128],
+    )];
     let plan = plan_by_rules(&workspace.write("single", &Checkpoint::single(single))).unwrap();
     assert_eq!(plan.report.warnings, Vec::<String>::new());
 }

@@ -10,28 +10,15 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use common::checkpoint::{Checkpoint, bf16, tensor};
+use common::command::{self, ckptfs, text};
 use common::{Workspace, assert_names};
 
-/// Runs `ckptfs plan` in `workspace` with `flags`, which are separated by spaces.
 fn ckptfs_plan(workspace: &Workspace, flags: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ckptfs"))
-        .arg("plan")
-        .args(flags.split_whitespace())
-        .current_dir(workspace.path())
-        .output()
-        .expect("the program runs")
+    ckptfs(workspace, &format!("plan {flags}"))
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// The standard output of a run that must succeed and say nothing on standard error.
 fn stdout(workspace: &Workspace, flags: &str) -> String {
-    let output = ckptfs_plan(workspace, flags);
-    assert_eq!(text(&output.stderr), "", "{flags}");
-    assert_eq!(output.status.code(), Some(0), "{flags}");
-    text(&output.stdout).to_owned()
+    command::stdout(workspace, &format!("plan {flags}"))
 }
 
 /// `base`, `extra` and `reference` in a workspace.

@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod checkpoint;
+pub(crate) mod command;
 pub(crate) mod compare;
 pub(crate) mod oracle;
 pub(crate) mod readback;

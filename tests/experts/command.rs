@@ -1,11 +1,10 @@
 //! The flags.
 
-use std::process::{Command, Output};
-
 use ckptfs::recipe::Experts;
 use safetensors::Dtype;
 use serde_json::Value;
 
+use crate::common::command::ckptfs;
 use crate::common::readback::read_all;
 use crate::common::{Workspace, assert_names};
 use crate::fixture::*;
@@ -16,14 +15,6 @@ const SIZES: Sizes = Sizes {
     intermediate: 4,
     hidden: 8,
 };
-
-fn ckptfs(workspace: &Workspace, flags: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ckptfs"))
-        .args(flags.split_whitespace())
-        .current_dir(workspace.path())
-        .output()
-        .expect("the program runs")
-}
 
 #[test]
 fn each_flag_asks_for_its_form() {

@@ -1,34 +1,22 @@
 //! `ckptfs inspect`: tables, JSON, exit codes.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use ckptfs::recipe::ScaleFormat;
 use safetensors::Dtype;
 use serde_json::Value;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, of_values, tensor};
+use crate::common::command::{self, ckptfs, text};
 use crate::common::{Workspace, assert_names};
 use crate::naive::{Naive, assert_close};
 
 fn run(workspace: &Workspace, flags: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ckptfs"))
-        .args(["inspect", "--base", "base"])
-        .args(flags.split_whitespace())
-        .current_dir(workspace.path())
-        .output()
-        .expect("the program runs")
+    ckptfs(workspace, &format!("inspect --base base {flags}"))
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// The standard output of a run that must succeed and say nothing on standard error.
 fn stdout(workspace: &Workspace, flags: &str) -> String {
-    let output = run(workspace, flags);
-    assert_eq!(text(&output.stderr), "", "{flags}");
-    assert_eq!(output.status.code(), Some(0), "{flags}");
-    text(&output.stdout).to_owned()
+    command::stdout(workspace, &format!("inspect --base base {flags}"))
 }
 
 fn sources() -> (Workspace, [TensorData; 3]) {
