@@ -138,18 +138,17 @@ fn shard_names<'a>(
 
 fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<SourceFile> {
     let path = directory.join(name);
-    let tensor = index.and_then(|index| {
-        let mut entries = index.weight_map.0.iter();
-        entries.find(|(_, shard)| *shard == name)
-    });
-    match tensor {
-        Some((tensor, _)) if !path.exists() => Err(Error::tensor(
+    if let Some(index) = index
+        && !path.exists()
+        && let Some((tensor, _)) = index.weight_map.0.iter().find(|(_, shard)| *shard == name)
+    {
+        return Err(Error::tensor(
             &path,
             tensor,
             "the index says it is in this shard, but there is no such file; is the download complete?",
-        )),
-        _ => SourceFile::new(path),
+        ));
     }
+    SourceFile::new(path)
 }
 
 fn tensors_by_index(
