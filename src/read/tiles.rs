@@ -223,6 +223,8 @@ impl TileCache {
             Ok(tile) => {
                 listed.bytes = Some(tile.bytes());
                 state.tile_bytes += tile.bytes();
+                // It was used now, not when its computation began.
+                state.tiles.promote(&key);
                 self.keep_small(state, key, tile);
                 self.evict(state);
             }
