@@ -1,9 +1,11 @@
 //! Bytes of any range of a view's files.
 
+mod ahead;
 mod buffers;
 mod reader;
 mod tiles;
 
+pub use ahead::ReadAhead;
 pub use buffers::Buffer;
 pub use reader::Reader;
 pub use tiles::{Tile, TileCache, TileKey, TileOutput};

@@ -1,5 +1,6 @@
 //! Reading a view: splices stored ranges, computes the rest tile by tile.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::{Band, Data, Node, Part, Tensor};
@@ -16,6 +17,14 @@ pub struct Reader {
     buffers: Arc<Buffers>,
 }
 
+/// A tile, named by an output of a node that is wanted of it.
+#[derive(Debug)]
+pub(super) struct TileRef {
+    node: Arc<Node>,
+    output: usize,
+    band: Band,
+}
+
 impl Reader {
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
@@ -29,6 +38,11 @@ impl Reader {
     /// The view that is read.
     pub fn view(&self) -> &Arc<View> {
         &self.view
+    }
+
+    /// Most bytes of computed tiles that are kept.
+    pub fn cache_bytes(&self) -> usize {
+        self.tiles.capacity()
     }
 
     /// Bytes of computed tiles now in the cache.
@@ -95,6 +109,46 @@ impl Reader {
         scratch.resize(len as usize, 0);
         self.read_at(id, offset, scratch)?;
         Ok(borrow(scratch))
+    }
+
+    /// The tiles that hold computed bytes of `range` of file `id`, those that begin in it.
+    pub(super) fn tiles_in(&self, id: EntryId, range: Range<u64>) -> Vec<TileRef> {
+        let mut tiles = Vec::new();
+        let Some(content) = self.view.file(id) else {
+            return tiles;
+        };
+        for segment in content.segments_from(range.start) {
+            if segment.start >= range.end {
+                break;
+            }
+            let SegmentData::Computed { node, output } = &segment.data else {
+                continue;
+            };
+            let mut at = range.start.saturating_sub(segment.start);
+            let end = segment.len.min(range.end - segment.start);
+            while at < end {
+                let band = node.kernel.band_at(*output, at);
+                let bytes = node.kernel.output_bytes(*output, &band);
+                if bytes.start >= at {
+                    tiles.push(TileRef {
+                        node: node.clone(),
+                        output: *output,
+                        band,
+                    });
+                }
+                at = bytes.end;
+            }
+        }
+        tiles
+    }
+
+    /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
+    /// it fails again for whoever asks for its bytes, who is told.
+    pub(super) fn prepare(&self, tile: &TileRef) {
+        let TileRef { node, output, band } = tile;
+        if !self.tiles.knows(TileKey::new(node, band), *output) {
+            let _ = self.tile_output(node, *output, band.clone());
+        }
     }
 
     /// Calls `visit` with the bytes of output `output` of `node`, in order, tile by tile.

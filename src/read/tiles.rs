@@ -146,6 +146,11 @@ impl TileCache {
         }
     }
 
+    /// Most bytes of finished tiles that are held.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Tells that `bytes` bytes of `output` of tile `key` were given to a reader.
     ///
     /// A tile that was read to its end is mostly not read again: the kernel keeps what it gave to
@@ -176,6 +181,12 @@ impl TileCache {
     pub fn bytes(&self) -> usize {
         let state = self.state.lock();
         state.tile_bytes + state.small_bytes
+    }
+
+    /// Whether `output` of tile `key` is here or being computed.
+    pub(super) fn knows(&self, key: TileKey, output: usize) -> bool {
+        let state = self.state.lock();
+        state.tiles.contains(&key) || state.small.contains(&(key, output))
     }
 
     /// Output `output` of tile `key`, computed by `compute` unless it is known. A failure is

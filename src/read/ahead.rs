@@ -1,0 +1,140 @@
+//! Computing ahead of those who read a file in order, on threads of its own.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::{io, mem};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use parking_lot::Mutex;
+
+use crate::read::reader::{Reader, TileRef};
+use crate::view::EntryId;
+
+/// Computes tiles of a view before sequential readers ask for them.
+///
+/// It only ever fills the reader's cache: whether it runs, and how fast, changes no byte. A tile
+/// that cannot be computed is left for the reader who asks for it, who gets the error.
+#[derive(Debug)]
+pub struct ReadAhead {
+    reader: Arc<Reader>,
+    /// Bytes of a file to be ahead of its reader.
+    window: u64,
+    streams: Mutex<Streams>,
+    /// `None` only while this is dropped.
+    queue: Option<Sender<TileRef>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl ReadAhead {
+    /// The part of the cache that may be taken ahead of one reader.
+    const CACHE_SHARE: u64 = 8;
+
+    /// Starts `threads` threads that compute `window` bytes ahead of every sequential reader, or
+    /// an eighth of the reader's cache if that is less.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn start(reader: Arc<Reader>, window: u64, threads: usize) -> io::Result<Self> {
+        /// Tiles that wait. What does not fit is computed when it is asked for.
+        const QUEUE: usize = 256;
+        let (queue, tiles) = crossbeam_channel::bounded(QUEUE);
+        let mut this = ReadAhead {
+            // More would push out what is ahead of others before they come to it.
+            window: window.min(reader.cache_bytes() as u64 / Self::CACHE_SHARE),
+            reader,
+            streams: Mutex::default(),
+            queue: Some(queue),
+            workers: Vec::new(),
+        };
+        for number in 0..threads {
+            let (reader, tiles) = (this.reader.clone(), tiles.clone());
+            let worker = thread::Builder::new().name(format!("ahead-{number}"));
+            this.workers
+                .push(worker.spawn(move || work(&reader, &tiles))?);
+        }
+        Ok(this)
+    }
+
+    /// Tells that `range` of file `id` is about to be read.
+    pub fn note(&self, id: EntryId, range: Range<u64>) {
+        let Some(ahead) = self.streams.lock().advance(id, range, self.window) else {
+            return;
+        };
+        let Some(queue) = &self.queue else {
+            return;
+        };
+        for tile in self.reader.tiles_in(id, ahead) {
+            if let Err(TrySendError::Full(_)) = queue.try_send(tile) {
+                break;
+            }
+        }
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        for worker in mem::take(&mut self.workers) {
+            // A worker that panicked has said so itself.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn work(reader: &Reader, tiles: &Receiver<TileRef>) {
+    for tile in tiles {
+        reader.prepare(&tile);
+    }
+}
+
+/// Where readers are in their files.
+#[derive(Debug, Default)]
+struct Streams {
+    /// The most recently used last.
+    known: Vec<Stream>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    file: EntryId,
+    /// The end of what was read.
+    next: u64,
+    /// The end of what was computed ahead; 0 before the reader was seen to go on.
+    ahead: u64,
+}
+
+impl Streams {
+    /// Streams that are followed at once; a reader beyond them is not read ahead for.
+    const MOST: usize = 64;
+    /// How far from where a stream ended the next read of it may begin: the kernel asks for
+    /// several pieces at once, and they do not arrive in order.
+    const SLACK: u64 = 4 << 20;
+
+    /// Notes a read of `range` of `file`; gives what to compute ahead now, if anything.
+    fn advance(&mut self, file: EntryId, range: Range<u64>, window: u64) -> Option<Range<u64>> {
+        let continued = self.known.iter().rposition(|stream| {
+            stream.file == file
+                && (stream.next.saturating_sub(Self::SLACK)..=stream.next + Self::SLACK)
+                    .contains(&range.start)
+        });
+        let Some(position) = continued else {
+            if self.known.len() == Self::MOST {
+                self.known.remove(0);
+            }
+            self.known.push(Stream {
+                file,
+                next: range.end,
+                ahead: 0,
+            });
+            return None;
+        };
+        let mut stream = self.known.remove(position);
+        stream.next = stream.next.max(range.end);
+        let from = stream.ahead.max(stream.next);
+        let to = stream.next + window;
+        stream.ahead = to.max(from);
+        self.known.push(stream);
+        (from < to).then_some(from..to)
+    }
+}
