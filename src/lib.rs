@@ -8,6 +8,7 @@
 
 pub mod catalog;
 pub mod error;
+pub mod fast_paths;
 pub mod fuse;
 pub mod inspect;
 pub mod jobs;

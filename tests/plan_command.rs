@@ -122,6 +122,47 @@ fn expected_json(plan: &Plan) -> Value {
     })
 }
 
+#[test]
+fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
+    let workspace = sources();
+    let run = |flags: &str, disabled: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command.arg("plan").args(flags.split_whitespace());
+        command.current_dir(workspace.path());
+        command.env("CKPTFS_DISABLE", disabled).output().unwrap()
+    };
+    let line = |flags: &str, disabled: &str| {
+        let output = run(flags, disabled);
+        let line = text(&output.stdout)
+            .lines()
+            .find(|line| line.starts_with("mounted, "));
+        line.expect("the plan has such a line").to_owned()
+    };
+    // Two shards, three other files; the index is always new.
+    let whole = line("--base base", "");
+    if rustix::process::geteuid().is_root() {
+        assert_names(&whole, &["5 files", "straight from the sources"]);
+    } else {
+        assert_names(&whole, &["it needs root"]);
+    }
+    let off = line("--base base", "avx2, passthrough");
+    assert_names(&off, &["switched off"]);
+    let json: Value =
+        serde_json::from_slice(&run("--base base --json", "passthrough").stdout).unwrap();
+    assert_eq!(json["passthrough"]["files"], 5);
+    assert_names(
+        json["passthrough"]["obstacle"].as_str().unwrap(),
+        &["switched off"],
+    );
+
+    let unknown = run("--base base", "warp");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_names(
+        text(&unknown.stderr),
+        &["CKPTFS_DISABLE", "warp", "passthrough", "all"],
+    );
+}
+
 /// Asserts that all of [`expected_json`] is what `plan --json` with `flags` says.
 fn assert_agrees(workspace: &Workspace, flags: &str, request: &ViewRequest) {
     let json: Value = serde_json::from_str(&stdout(workspace, flags)).unwrap();

@@ -21,6 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit};
 
+use ckptfs::fast_paths::FastPath;
+
 use crate::cli::args::ViewArgs;
 
 /// Mount the checkpoint that was never written: patched, FP8 and repacked views of safetensors
@@ -80,7 +82,8 @@ pub(crate) fn run() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
     raise_open_files_limit();
-    match cli.command.run() {
+    let result = FastPath::check_environment().map_err(Into::into);
+    match result.and_then(|()| cli.command.run()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ckptfs: {error:#}");

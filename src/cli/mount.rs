@@ -46,6 +46,10 @@ pub(crate) struct MountArgs {
     #[arg(long)]
     no_passthrough: bool,
 
+    /// How far to read ahead of a sequential reader; 0 leaves it to the kernel (128 KiB)
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
+    readahead: u64,
+
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -117,6 +121,7 @@ fn mount(
         source_name: base.unwrap_or_default(),
         sources,
         passthrough: !args.no_passthrough,
+        read_ahead: args.readahead,
     };
     let reader = Arc::new(Reader::new(plan.view, cache_size));
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;

@@ -9,6 +9,7 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use ckptfs::catalog::{ReferenceReport, Role, SourceReport};
+use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedShard;
 use ckptfs::recipe::Plan;
@@ -17,6 +18,20 @@ use ckptfs::view::FileContent;
 /// Prints the plan for people.
 pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
     let mut text = summary(plan);
+    text += &match PassthroughOutlook::of(&plan.view) {
+        PassthroughOutlook {
+            files,
+            bytes,
+            obstacle: None,
+        } => format!(
+            "mounted, the kernel reads {files} files of {} (= below) straight from the sources\n",
+            BinaryBytes(bytes)
+        ),
+        PassthroughOutlook {
+            obstacle: Some(obstacle),
+            ..
+        } => format!("mounted, ckptfs answers every first read: {obstacle}\n"),
+    };
     text.push('\n');
     for shard in &plan.shards {
         let computed = shard.tensors.iter().filter(|t| t.computed).count();
@@ -74,6 +89,7 @@ pub(crate) fn print_json(
                 whole_file: content.whole_file().map(|file| file.path().to_owned()),
             })
             .collect(),
+        passthrough: PassthroughJson::of(plan),
         non_finite,
     };
     to_stdout(&(serde_json::to_string_pretty(&json)? + "\n"))
@@ -95,6 +111,8 @@ struct PlanJson<'a> {
     notes: &'a [String],
     shards: &'a [PlannedShard],
     aux_files: Vec<AuxJson>,
+    /// What a mount by this user on this machine reads straight from the sources.
+    passthrough: PassthroughJson,
     /// Tensors with values that cannot be quantized; only if the values were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     non_finite: Option<&'a [NonFiniteValues]>,
@@ -105,6 +123,26 @@ struct AuxJson {
     path: String,
     len: u64,
     whole_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct PassthroughJson {
+    /// Files that are whole source files, and their bytes.
+    files: usize,
+    bytes: u64,
+    /// Why the kernel does not read them from the sources; null if it does.
+    obstacle: Option<String>,
+}
+
+impl PassthroughJson {
+    fn of(plan: &Plan) -> Self {
+        let outlook = PassthroughOutlook::of(&plan.view);
+        PassthroughJson {
+            files: outlook.files,
+            bytes: outlook.bytes,
+            obstacle: outlook.obstacle,
+        }
+    }
 }
 
 pub(crate) fn summary(plan: &Plan) -> String {

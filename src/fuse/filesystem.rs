@@ -17,9 +17,10 @@ use fuser::{
 };
 
 use crate::error::Error;
+use crate::fast_paths::FastPath;
 use crate::fuse::attributes::{BLOCK, NO_ENTRY, attributes, id, inode, kind};
 use crate::fuse::passthrough::Passthrough;
-use crate::read::Reader;
+use crate::read::{ReadAhead, Reader};
 use crate::view::{EntryId, View};
 
 /// How long the kernel may trust names and attributes: a view never changes, so for a century.
@@ -49,16 +50,29 @@ pub(super) struct ViewFs {
     bytes: u64,
     /// `None` if it is not wanted.
     passthrough: Option<Passthrough>,
+    /// `None` if the kernel does it, or nobody.
+    ahead: Option<ReadAhead>,
+    /// What the kernel need not ask for any more once it was told so.
+    silent: Silent,
+}
+
+/// Requests that kernels can do without.
+#[derive(Debug, Default)]
+struct Silent {
+    open: bool,
+    opendir: bool,
 }
 
 impl ViewFs {
-    pub(super) fn new(reader: Arc<Reader>, passthrough: bool) -> Self {
+    pub(super) fn new(reader: Arc<Reader>, passthrough: bool, ahead: Option<ReadAhead>) -> Self {
         let view = reader.view();
         let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
         ViewFs {
             bytes: bytes.sum(),
             passthrough: passthrough.then(Passthrough::default),
             reader,
+            ahead,
+            silent: Silent::default(),
         }
     }
 
@@ -151,6 +165,13 @@ impl Filesystem for ViewFs {
         if let Some(passthrough) = &mut self.passthrough {
             passthrough.request(self.reader.view(), config);
         }
+        if FastPath::SilentOpen.is_enabled() {
+            let offered = config.capabilities();
+            self.silent = Silent {
+                open: offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT),
+                opendir: offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT),
+            };
+        }
         Ok(())
     }
 
@@ -201,6 +222,11 @@ impl Filesystem for ViewFs {
                     }
                 }
             }
+            let passthrough = self.passthrough.as_ref();
+            if self.silent.open && !passthrough.is_some_and(Passthrough::needs_opens) {
+                // From now on, the kernel opens files by itself and keeps their pages.
+                return reply.error(Errno::ENOSYS);
+            }
             let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
             reply.opened(CACHED, flags);
         });
@@ -234,6 +260,9 @@ impl Filesystem for ViewFs {
         reply: ReplyData,
     ) {
         self.guard(inode, || {
+            if let Some(ahead) = &self.ahead {
+                ahead.note(id(inode), offset..offset.saturating_add(size.into()));
+            }
             let mut reply = Some(reply);
             let result = SCRATCH.with_borrow_mut(|scratch| {
                 let send = |bytes: &[u8]| {
@@ -259,6 +288,8 @@ impl Filesystem for ViewFs {
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         match self.view().children(id(inode)) {
+            // From now on, the kernel opens directories by itself and keeps their lists.
+            Some(_) if self.silent.opendir => reply.error(Errno::ENOSYS),
             Some(_) => reply.opened(CACHED, flags),
             None => reply.error(Errno::ENOTDIR),
         }

@@ -9,7 +9,9 @@ mod holders;
 mod mount;
 mod mount_table;
 mod passthrough;
+mod read_ahead;
 mod unmount;
 
 pub use mount::{Detacher, MountOptions, Mounted, mount};
+pub use passthrough::PassthroughOutlook;
 pub use unmount::unmount;

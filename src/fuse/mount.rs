@@ -16,14 +16,10 @@ use rustix::mount::MountFlags;
 use crate::error::{Error, Result};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
-use crate::fuse::{fusermount, unmount};
+use crate::fuse::{fusermount, read_ahead, unmount};
 use crate::read::Reader;
 
 const DEVICE: &str = "/dev/fuse";
-
-/// How far the kernel reads ahead of a sequential reader, where we may set it. Its default of
-/// 128 KiB makes a request of every 128 KiB, and requests are what then limits the speed.
-const READ_AHEAD_KIB: u32 = 4096;
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
@@ -40,6 +36,15 @@ pub struct MountOptions {
     /// Let the kernel read files that are whole source files straight from those, where it can
     /// and this process is root. It then notices changes of a source only when a file is opened.
     pub passthrough: bool,
+    /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
+    /// (128 KiB). Root has the kernel do it. Others cannot, and tiles are computed ahead here.
+    pub read_ahead: u64,
+}
+
+impl MountOptions {
+    /// Enough that requests no longer limit the speed. More costs who reads here and there through
+    /// a mapping: the kernel fills as much around the first hundred places.
+    pub const DEFAULT_READ_AHEAD: u64 = 4 << 20;
 }
 
 impl Default for MountOptions {
@@ -50,6 +55,7 @@ impl Default for MountOptions {
             source_name: OsString::new(),
             sources: Vec::new(),
             passthrough: true,
+            read_ahead: Self::DEFAULT_READ_AHEAD,
         }
     }
 }
@@ -305,18 +311,23 @@ fn start(
     options: &MountOptions,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
     let cores = || thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    let threads = options.threads.unwrap_or_else(cores);
     let mut config = Config::default();
-    config.n_threads = Some(options.threads.unwrap_or_else(cores));
+    config.n_threads = Some(threads);
     config.clone_fd = can_clone(&device);
     let acl = match options.allow_other {
         true => SessionACL::All,
         false => SessionACL::Owner,
     };
+    let bdi = &detacher.entry.device;
+    let (kernel_setting, ahead) = read_ahead::arrange(bdi, options.read_ahead, &reader, threads)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
-    let filesystem = ViewFs::new(reader, options.passthrough);
+    let filesystem = ViewFs::new(reader, options.passthrough, ahead);
     let session = Session::from_fd(filesystem, device, acl, config)?;
-    raise_read_ahead(&detacher.entry.device);
+    if let Some(setting) = kernel_setting {
+        setting.apply();
+    }
     thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {
@@ -345,13 +356,4 @@ fn can_clone(device: &OwnedFd) -> bool {
         rustix::ioctl::ioctl(&probe, request)
     };
     cloned.is_ok()
-}
-
-/// Lets the kernel read further ahead than a filesystem may ask for. Only root may set this, and
-/// only where `/sys` is writable; without it reads are right, just slower.
-fn raise_read_ahead(device: &str) {
-    let setting = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    if let Err(e) = fs::write(&setting, READ_AHEAD_KIB.to_string()) {
-        log::info!("{setting}: cannot be raised, sequential reads will be slower: {e}");
-    }
 }

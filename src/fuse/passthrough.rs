@@ -2,6 +2,7 @@
 //! straight from that file, at the speed of its filesystem, without a request to us.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use fuser::{BackingId, InitFlags, KernelConfig, ReplyOpen};
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::fast_paths::FastPath;
 use crate::source::SourceFile;
 use crate::view::{EntryId, View};
 
@@ -34,13 +36,21 @@ struct Backing {
 }
 
 impl Passthrough {
-    /// Asks the kernel for passthrough of the whole files of `view`.
+    /// Asks the kernel for passthrough of the whole files of `view`, if they are worth it.
     pub(super) fn request(&mut self, view: &View, config: &mut KernelConfig) {
         let state = self.state.get_mut();
+        let outlook = PassthroughOutlook::of(view);
+        if let Some(obstacle) = outlook.obstacle {
+            return state.turn_off(&obstacle);
+        }
         let granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
             && config.set_max_stack_depth(stack_depth(view)).is_ok();
         match granted {
-            true => state.enabled = true,
+            true => {
+                let PassthroughOutlook { files, bytes, .. } = outlook;
+                log::info!("passthrough: {files} files ({bytes} bytes) are whole source files");
+                state.enabled = true;
+            }
             false => state.turn_off("the kernel is older than Linux 6.9, or built without it"),
         }
     }
@@ -82,6 +92,12 @@ impl Passthrough {
         }
     }
 
+    /// Whether the kernel must ask before it opens a file.
+    pub(super) fn needs_opens(&self) -> bool {
+        let state = self.state.lock();
+        state.enabled || !state.open.is_empty()
+    }
+
     /// Counts one handle less that was opened with passthrough.
     pub(super) fn close(&self, id: EntryId) {
         let mut state = self.state.lock();
@@ -98,6 +114,67 @@ impl State {
     fn turn_off(&mut self, reason: &str) {
         self.enabled = false;
         log::info!("passthrough is off, whole files are read through this process: {reason}");
+    }
+}
+
+/// How much of a view the kernel can read straight from the sources, when it is mounted by this
+/// user on this machine.
+#[derive(Debug, Clone)]
+pub struct PassthroughOutlook {
+    /// Files that are whole source files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why the kernel will not read them from the sources all the same; `None` if it will, as far
+    /// as can be told before it is asked.
+    pub obstacle: Option<String>,
+}
+
+impl PassthroughOutlook {
+    /// What is to be expected for `view`.
+    pub fn of(view: &View) -> Self {
+        /// Passthrough costs a request for each opening of any file, so this part of all bytes
+        /// must be worth it.
+        const WORTHWHILE_SHARE: u64 = 64;
+        let (mut files, mut bytes, mut all) = (0, 0, 0);
+        for content in (0..view.len()).filter_map(|id| view.file(id)) {
+            all += content.len();
+            if content.whole_file().is_some() {
+                files += 1;
+                bytes += content.len();
+            }
+        }
+        let obstacle = if files == 0 {
+            Some("no file is a whole source file".to_owned())
+        } else if bytes < all / WORTHWHILE_SHARE {
+            Some(format!(
+                "whole source files are only {bytes} of {all} bytes"
+            ))
+        } else if !FastPath::Passthrough.is_enabled() {
+            Some("it is switched off by the environment".to_owned())
+        } else if !rustix::process::geteuid().is_root() {
+            Some("it needs root (CAP_SYS_ADMIN)".to_owned())
+        } else if !is_since(rustix::system::uname().release(), (6, 9)) {
+            Some("the kernel is older than Linux 6.9".to_owned())
+        } else {
+            None
+        };
+        PassthroughOutlook {
+            files,
+            bytes,
+            obstacle,
+        }
+    }
+}
+
+/// Whether a kernel's release, such as `6.12.9-amd64`, is at least `version`. One that cannot be
+/// read counts as new: the kernel itself has the last word.
+fn is_since(release: &CStr, version: (u32, u32)) -> bool {
+    let release = release.to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= version,
+        _ => true,
     }
 }
 

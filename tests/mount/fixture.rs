@@ -96,27 +96,33 @@ impl Fixture {
 
     /// Mounts a view in a process that stays in the foreground.
     pub(crate) fn serve(&self, kind: Kind) -> Server {
-        self.start(kind, &[], Stdio::null())
+        self.serve_with(kind, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn serve_with(&self, kind: Kind, more: &[&str]) -> Server {
+        self.start(kind, &[], more, Stdio::null())
     }
 
     /// Mounts a view in a process that stays in the foreground and logs to standard error, which
     /// here is the file `log`.
     pub(crate) fn serve_logging_to(&self, kind: Kind, log: &Path) -> Server {
-        self.start(kind, &[], File::create(log).unwrap().into())
+        self.start(kind, &[], &[], File::create(log).unwrap().into())
     }
 
     /// Mounts a view in a process that stays in the foreground and is started by `launcher`.
     pub(crate) fn serve_under(&self, kind: Kind, launcher: &[&str]) -> Server {
-        self.start(kind, launcher, Stdio::null())
+        self.start(kind, launcher, &[], Stdio::null())
     }
 
-    fn start(&self, kind: Kind, launcher: &[&str], stderr: Stdio) -> Server {
+    fn start(&self, kind: Kind, launcher: &[&str], more: &[&str], stderr: Stdio) -> Server {
         let program = [env!("CARGO_BIN_EXE_ckptfs"), "mount", "--foreground"];
         let mut words = launcher.iter().chain(&program);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
             .args(self.flags(kind))
+            .args(more)
             .arg(&self.mountpoint);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let server = Server(command.stderr(stderr).spawn().unwrap());

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use ckptfs::fast_paths::FastPath;
 use rustix::process::Signal;
 
 use crate::fixture::{
@@ -204,7 +205,7 @@ fn a_user_without_privileges_mounts_and_unmounts_through_the_helper() {
     /// In a mount namespace of its own, where everybody may open the FUSE device.
     const SCRIPT: &str = r#"
         set -eu
-        mountpoint=$1 device=$2 copy=$3 ckptfs=$4; shift 4
+        mountpoint=$1 device=$2 copy=$3 ckptfs=$4 log=$5; shift 5
         mount -t tmpfs none "$device"
         mknod "$device/fuse" c 10 229
         chmod 666 "$device/fuse"
@@ -212,7 +213,7 @@ fn a_user_without_privileges_mounts_and_unmounts_through_the_helper() {
         chown 65534 "$mountpoint"
         trap 'umount --lazy "$mountpoint" || true' EXIT
         user() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
-        user "$ckptfs" mount "$@" "$mountpoint"
+        user "$ckptfs" mount --log-file "$log" "$@" "$mountpoint"
         user cp -r "$mountpoint" "$copy"
         if ls "$mountpoint"; then echo "root was let in" >&2; exit 1; fi
         user "$ckptfs" unmount "$mountpoint"
@@ -222,17 +223,22 @@ fn a_user_without_privileges_mounts_and_unmounts_through_the_helper() {
     let fixture = Fixture::new();
     let everybody = fs::Permissions::from_mode(0o777);
     fs::set_permissions(fixture.path(""), everybody).unwrap();
-    let [device, copy, program] = ["device", "copy", "ckptfs"].map(|name| fixture.path(name));
+    let [device, copy, program, log] =
+        ["device", "copy", "ckptfs", "log"].map(|name| fixture.path(name));
     fs::create_dir(&device).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_ckptfs"), &program).unwrap();
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", SCRIPT, "sh"])
-        .args([&fixture.mountpoint, &device, &copy, &program])
+        .args([&fixture.mountpoint, &device, &copy, &program, &log])
         .args(fixture.flags(Kind::PatchedFp8))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_same(&read_tree(&copy), &fixture.expected(Kind::PatchedFp8));
+    // Nobody but root may have the kernel read further ahead.
+    let log = fs::read_to_string(log).unwrap();
+    let computed_ahead = log.contains("tiles are computed ahead");
+    assert_eq!(computed_ahead, FastPath::ReadAhead.is_enabled(), "{log}");
 }
 
 #[test]

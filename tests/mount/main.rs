@@ -10,4 +10,5 @@ mod life_cycle;
 mod metadata;
 mod read_only;
 mod reads;
+mod requests;
 mod unmounting;

@@ -19,6 +19,7 @@ use std::sync::LazyLock;
 
 pub use element::Element;
 
+use crate::fast_paths::FastPath;
 use crate::tensor::float8::E4M3_MAX;
 
 /// How a block's scale is chosen.
@@ -61,9 +62,15 @@ impl CpuPath {
         &AVAILABLE
     }
 
-    /// The fastest path that this processor can run.
+    /// The fastest path that this processor can run, of those that are not switched off.
     pub fn best() -> CpuPath {
-        *CpuPath::available().last().unwrap_or(&CpuPath::Scalar)
+        let is_enabled = |path: &&CpuPath| match path {
+            CpuPath::Scalar => true,
+            CpuPath::Avx2 => FastPath::Avx2.is_enabled(),
+            CpuPath::Avx512 => FastPath::Avx512.is_enabled(),
+        };
+        let mut fastest_first = CpuPath::available().iter().rev();
+        *fastest_first.find(is_enabled).unwrap_or(&CpuPath::Scalar)
     }
 }
 
