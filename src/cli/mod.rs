@@ -12,6 +12,7 @@ mod logging;
 mod materialize;
 mod mount;
 mod plan;
+mod privileges;
 mod progress;
 mod unmount;
 mod verify;

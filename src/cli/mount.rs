@@ -17,7 +17,7 @@ use ckptfs::recipe::Plan;
 
 use crate::cli::args::parse_size;
 use crate::cli::background::{self, Process};
-use crate::cli::logging;
+use crate::cli::{logging, privileges};
 
 /// Where and how to mount.
 #[derive(Debug, Args)]
@@ -113,6 +113,7 @@ fn mount(
             .into_iter()
             .filter(|s| !is_ignored(*s)),
     )?;
+    privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
     let options = MountOptions {

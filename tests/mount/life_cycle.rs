@@ -242,6 +242,28 @@ fn a_user_without_privileges_mounts_and_unmounts_through_the_helper() {
 }
 
 #[test]
+fn root_serves_with_no_more_than_it_needs() {
+    const DAC_READ_SEARCH: u32 = 2;
+    const SYS_ADMIN: u32 = 21;
+    let fixture = Fixture::new();
+    let server = fixture.serve(Kind::Patched);
+    fs::read(fixture.shard()).unwrap();
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
+    for task in tasks {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        for set in ["CapEff:", "CapPrm:"] {
+            let found = u64::from_str_radix(&field(set), 16).unwrap();
+            assert_eq!(found & !(1 << DAC_READ_SEARCH | 1 << SYS_ADMIN), 0, "{set}");
+        }
+        assert_eq!(field("NoNewPrivs:"), "1");
+    }
+}
+
+#[test]
 fn a_mount_whose_process_was_killed_is_cleared_by_the_next_mount() {
     let fixture = Fixture::new();
     let mut server = fixture.serve(Kind::Patched);
