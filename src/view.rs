@@ -276,6 +276,18 @@ impl View {
         (0..self.len()).filter_map(|id| Some((id, self.path(id), self.file(id)?)))
     }
 
+    /// Calls `visit` with every source file that a byte of a file comes from, some more than once.
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+        let files = (0..self.len()).filter_map(|id| self.file(id));
+        for segment in files.flat_map(FileContent::segments) {
+            match &segment.data {
+                SegmentData::Bytes(_) => {}
+                SegmentData::Source { file, .. } => visit(file),
+                SegmentData::Computed { node, .. } => node.for_each_source(visit),
+            }
+        }
+    }
+
     /// The path of `id` relative to the top directory.
     pub fn path(&self, id: EntryId) -> std::path::PathBuf {
         let mut names = Vec::new();

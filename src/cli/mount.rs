@@ -1,5 +1,6 @@
 //! `ckptfs mount`
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use signal_hook::iterator::Signals;
 use ckptfs::fuse::{Detacher, MountOptions};
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
+use ckptfs::source::{Enclosure, INDEX_FILE};
+use ckptfs::view::View;
 
 use crate::cli::args::parse_size;
 use crate::cli::background::{self, Process};
@@ -32,6 +35,10 @@ pub(crate) struct MountArgs {
     /// Let other users in too, each as far as the modes of the files allow
     #[arg(long)]
     allow_other: bool,
+
+    /// With --allow-other, also show what links lead to outside of the sources
+    #[arg(long, requires = "allow_other")]
+    follow_symlinks: bool,
 
     /// Most bytes of computed tensor data to keep in memory
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
@@ -125,6 +132,9 @@ fn mount(
         read_ahead: args.readahead,
     };
     let reader = Arc::new(Reader::new(plan.view, cache_size));
+    if args.allow_other && !args.follow_symlinks {
+        refuse_links_outside(reader.view(), &options.sources)?;
+    }
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
     log::info!(
         "mounted a view of {} on {}",
@@ -137,6 +147,29 @@ fn mount(
         std::env::set_current_dir("/")?;
     }
     Ok(mounted)
+}
+
+/// Refuses a view that would show other users what lies outside of its sources.
+fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> {
+    let enclosure = Enclosure::new(sources)?;
+    let mut files = BTreeMap::new();
+    view.for_each_source(&mut |file| {
+        files
+            .entry(file.path().to_owned())
+            .or_insert_with(|| file.clone());
+    });
+    for file in files.values() {
+        enclosure.check_file(file)?;
+    }
+    // What a view edits is not a source of it any more.
+    for name in ["config.json", INDEX_FILE] {
+        for path in sources.iter().map(|source| source.join(name)) {
+            if path.exists() {
+                enclosure.check(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether this process was started with `signal` ignored, as nohup(1) does. Then it stays so.

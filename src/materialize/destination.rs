@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -12,8 +11,6 @@ use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::recipe::Plan;
-use crate::source::SourceFile;
-use crate::view::SegmentData;
 
 /// The directory that is to hold the view. It is no source, holds none and lies in none.
 #[derive(Debug)]
@@ -198,18 +195,9 @@ fn canonical(path: &Path) -> Result<PathBuf> {
 /// Every file that a byte of the view comes from.
 fn source_files(plan: &Plan) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
-    let mut add = |file: &Arc<SourceFile>| {
+    plan.view.for_each_source(&mut |file| {
         files.insert(file.path().to_owned());
-    };
-    for (_, _, content) in plan.view.files() {
-        for segment in content.segments() {
-            match &segment.data {
-                SegmentData::Bytes(_) => {}
-                SegmentData::Source { file, .. } => add(file),
-                SegmentData::Computed { node, .. } => node.for_each_source(&mut add),
-            }
-        }
-    }
+    });
     files
 }
 

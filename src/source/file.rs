@@ -161,6 +161,15 @@ impl SourceFile {
         Ok(content)
     }
 
+    /// Checks that the path still leads to the file that was planned.
+    pub fn check_path(&self) -> Result<()> {
+        let metadata = self
+            .path
+            .metadata()
+            .map_err(|e| Error::io("read the attributes", &self.path, e))?;
+        self.compare(&metadata)
+    }
+
     /// Checks that the open file is still the one that was planned.
     pub fn check_unchanged(&self) -> Result<()> {
         self.check(self.handle()?)
@@ -170,7 +179,11 @@ impl SourceFile {
         let metadata = file
             .metadata()
             .map_err(|e| Error::io("read the attributes", &self.path, e))?;
-        let now = Identity::of(&metadata);
+        self.compare(&metadata)
+    }
+
+    fn compare(&self, metadata: &Metadata) -> Result<()> {
+        let now = Identity::of(metadata);
         if now == self.identity {
             return Ok(());
         }

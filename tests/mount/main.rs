@@ -7,6 +7,7 @@ mod common;
 mod errors;
 mod fixture;
 mod life_cycle;
+mod links;
 mod metadata;
 mod read_only;
 mod reads;
