@@ -27,9 +27,8 @@ const READY: &[u8] = b"\0";
 /// What the background process says, or how it ended if it said nothing.
 pub(crate) fn split() -> anyhow::Result<Process> {
     let (from_background, to_front) = std::io::pipe().context("cannot make a pipe")?;
-    debug_assert_eq!(std::fs::read_dir("/proc/self/task")?.count(), 1);
-    // SAFETY: there are no other threads yet, so the child is a whole copy of this process: no
-    // lock is held in it by a thread that it does not have.
+    // SAFETY: there are no other threads, since those that planned the view have ended, so the child
+    // is a whole copy of this process: no lock is held in it by a thread that it does not have.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()).context("cannot start a background process"),
         0 => {

@@ -115,7 +115,10 @@ impl Command {
             Command::Mount { view, mount } => {
                 let plan = view.request().plan()?;
                 plan::print_summary(&plan)?;
-                mount::run(plan, view.sources(), &mount)?;
+                // What serves the mount needs the files, and not what there was to say of them.
+                let files = plan.view.clone();
+                drop(plan);
+                mount::run(files, view.sources(), &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {

@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 
 use ckptfs::fuse::{Detacher, MountOptions};
 use ckptfs::read::Reader;
-use ckptfs::recipe::Plan;
+use ckptfs::view::View;
 
 use crate::cli::args::parse_size;
 use crate::cli::background::{self, Process};
@@ -51,10 +51,10 @@ pub(crate) struct MountArgs {
     log_file: Option<PathBuf>,
 }
 
-/// Mounts the view of `plan`. Unless in the foreground, it returns in this process as soon as the
+/// Mounts `view`. Unless in the foreground, it returns in this process as soon as the
 /// mount answers, and in a background process once it was unmounted. `sources` are the directories
 /// that the view reads from, the base first; all are absolute.
-pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<()> {
+pub(crate) fn run(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<()> {
     let log_file = match &args.log_file {
         Some(path) => Some(
             File::options()
@@ -77,7 +77,7 @@ pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow
         (None, true) => logging::start(std::io::stderr()),
         (None, false) => {}
     }
-    let mounted = match mount(plan, sources, args) {
+    let mounted = match mount(view, sources, args) {
         Ok(mounted) => mounted,
         Err(error) => {
             if let Some(readiness) = readiness {
@@ -98,7 +98,7 @@ pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow
 }
 
 fn mount(
-    plan: Plan,
+    view: Arc<View>,
     sources: Vec<PathBuf>,
     args: &MountArgs,
 ) -> anyhow::Result<ckptfs::fuse::Mounted> {
@@ -118,7 +118,7 @@ fn mount(
         sources,
         passthrough: !args.no_passthrough,
     };
-    let reader = Arc::new(Reader::new(plan.view, cache_size));
+    let reader = Arc::new(Reader::new(view, cache_size));
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
     log::info!(
         "mounted a view of {} on {}",
