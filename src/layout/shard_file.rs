@@ -129,6 +129,7 @@ fn header(shard: &str, tensors: &[(&Name, &Tensor)]) -> Result<Vec<u8>> {
         )));
     }
     header.resize(total as usize, b' ');
+    header.shrink_to_fit();
     header[..data_start(0) as usize].copy_from_slice(&length.to_le_bytes());
     Ok(header)
 }

@@ -202,7 +202,13 @@ fn index(shards: &[PlannedShard]) -> Vec<u8> {
         },
         weight_map: WeightMap(shards),
     };
-    let mut text = serde_json::to_vec_pretty(&index).expect("strings and numbers have a JSON text");
+    // A line has twelve characters beside its two names.
+    let lines = shards.iter().flat_map(|shard| {
+        let tensors = shard.tensors.iter();
+        tensors.map(|tensor| tensor.name.len() + shard.name.len() + 12)
+    });
+    let mut text = Vec::with_capacity(100 + lines.sum::<usize>());
+    serde_json::to_writer_pretty(&mut text, &index).expect("strings and numbers have a JSON text");
     text.push(b'\n');
     text
 }
