@@ -113,12 +113,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mount } => {
-                let plan = view.request().plan()?;
-                plan::print_summary(&plan)?;
-                // What serves the mount needs the files, and not what there was to say of them.
-                let files = plan.view.clone();
-                drop(plan);
-                mount::run(files, view.sources(), &mount)?;
+                mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
