@@ -73,12 +73,12 @@ impl Error {
     /// A tensor that is not what its checkpoint or the view demands.
     pub fn tensor(
         path: impl AsRef<Path>,
-        tensor: impl Into<String>,
+        tensor: impl AsRef<str>,
         problem: impl Into<String>,
     ) -> Self {
         Error::Tensor {
             path: path.as_ref().to_owned(),
-            tensor: tensor.into(),
+            tensor: tensor.as_ref().to_owned(),
             problem: problem.into(),
         }
     }

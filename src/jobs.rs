@@ -1,12 +1,15 @@
 //! Long jobs: spreading independent work over threads, and telling how far it is.
 
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Watches a long job, from any of its threads.
 pub trait Progress: Sync {
@@ -34,38 +37,73 @@ impl Progress for () {
     fn advance(&self, _bytes: u64) {}
 }
 
-/// Calls `work` for every item, in order, on at most `jobs` threads.
+/// Calls `work` for every item, in order, on at most `jobs` threads, which have ended when this
+/// returns.
 ///
-/// After the first failure, or a panic, no further item is begun.
+/// After a failure, or a panic, no further item is begun.
 ///
 /// # Errors
-/// The first failure.
+/// The failure of the first item that fails, in the order of the items.
 pub(crate) fn for_each<T: Sync>(
     items: &[T],
     jobs: usize,
     work: impl Fn(&T) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let failure = Mutex::new(None);
+    let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
     let worker = || {
         let _panic = StopOnPanic {
             next: &next,
             end: items.len(),
         };
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(position) else {
+                break;
+            };
             if let Err(error) = work(item) {
                 next.store(items.len(), Ordering::Relaxed);
-                failure.lock().get_or_insert(error);
+                // Items before this one have been begun, and may fail yet.
+                let mut failure = failure.lock();
+                if failure.as_ref().is_none_or(|(first, _)| position < *first) {
+                    *failure = Some((position, error));
+                }
             }
         }
     };
     thread::scope(|scope| {
-        for _ in 1..jobs.min(items.len()) {
-            scope.spawn(worker);
-        }
+        let others: Vec<_> = (1..jobs.min(items.len()))
+            .map(|_| scope.spawn(worker))
+            .collect();
         worker();
+        // By itself a scope waits for the work, but not until the threads are gone.
+        for other in others {
+            other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
     });
-    failure.into_inner().map_or(Ok(()), Err)
+    failure.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// The results of `work` for every item, in the order of the items; otherwise as [`for_each`].
+pub(crate) fn map<T: Sync, R: Send + Sync>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let results: Vec<(&T, OnceLock<R>)> =
+        items.iter().map(|item| (item, OnceLock::new())).collect();
+    for_each(&results, jobs, |(item, result)| {
+        work(item).map(|done| drop(result.set(done)))
+    })?;
+    let results = results.into_iter();
+    Ok(results
+        .map(|(_, result)| result.into_inner().expect("every item was worked on"))
+        .collect())
+}
+
+/// The number of threads that can run at once.
+pub(crate) fn processors() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Takes the remaining work away when its thread panics.
@@ -85,7 +123,6 @@ impl Drop for StopOnPanic<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn every_item_is_worked_on_once() {

@@ -58,7 +58,7 @@ pub struct Segment {
 #[derive(Debug, Clone)]
 pub enum SegmentData {
     /// Bytes made for this view: a header, an index, an edited config.
-    Bytes(Arc<[u8]>),
+    Bytes(Arc<Vec<u8>>),
     /// Bytes of a source file from `offset`.
     Source { file: Arc<SourceFile>, offset: u64 },
     /// A whole output of a node.
@@ -85,8 +85,8 @@ impl FileContent {
     }
 
     /// A file of synthesized bytes.
-    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
-        let bytes = bytes.into();
+    pub fn bytes(bytes: Vec<u8>) -> Self {
+        let bytes = Arc::new(bytes);
         FileContent::new([(bytes.len() as u64, SegmentData::Bytes(bytes))])
     }
 

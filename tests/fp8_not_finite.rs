@@ -140,7 +140,7 @@ fn ranges_of_the_same_tensor_that_lie_in_other_tiles_are_still_read() {
     let plan = plan(&workspace, bad);
     let reader = reader(&plan);
     let shard = &plan.shards[0];
-    let bad = shard.tensors.iter().find(|t| t.name == "bad").unwrap();
+    let bad = shard.tensors.iter().find(|t| &*t.name == "bad").unwrap();
     let block_row = |i: usize| {
         let mut codes = vec![0; 128 * columns];
         let offset = bad.offset + (i * codes.len()) as u64;

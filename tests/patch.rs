@@ -40,7 +40,7 @@ fn added_shards(wanted: &Wanted) -> Vec<Vec<String>> {
     let plan = assert_view(wanted);
     plan.shards[2..]
         .iter()
-        .map(|shard| shard.tensors.iter().map(|t| t.name.clone()).collect())
+        .map(|shard| shard.tensors.iter().map(|t| t.name.to_string()).collect())
         .collect()
 }
 

@@ -22,7 +22,7 @@ fn names(plan: &Plan) -> Vec<&str> {
 fn contents(plan: &Plan) -> Vec<Vec<&str>> {
     let shards = plan.shards.iter();
     shards
-        .map(|shard| shard.tensors.iter().map(|t| t.name.as_str()).collect())
+        .map(|shard| shard.tensors.iter().map(|t| &*t.name).collect())
         .collect()
 }
 

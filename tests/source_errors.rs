@@ -277,6 +277,16 @@ fn a_header_that_names_a_tensor_twice() {
 }
 
 #[test]
+fn of_several_invalid_shards_the_first_is_told() {
+    let workspace = Workspace::new();
+    let directory = valid(&workspace);
+    fs::write(directory.join(OTHER), "short").unwrap();
+    // Whoever reads both at once is done with the short one long before.
+    write_shard(&directory, &with_length(&" ".repeat(20 << 20)));
+    assert_names(&message(plan(&directory)), &[SHARD]);
+}
+
+#[test]
 fn tensors_that_overlap_or_leave_holes() {
     let header = |a: [usize; 2], b: [usize; 2]| {
         let entry = |span| json!({"dtype": "U8", "shape": [4], "data_offsets": span});

@@ -27,7 +27,7 @@ fn packing_order(base: Checkpoint) -> Vec<String> {
     let shards = assert_view(&wanted).shards;
     shards
         .into_iter()
-        .map(|shard| shard.tensors[0].name.clone())
+        .map(|shard| shard.tensors[0].name.to_string())
         .collect()
 }
 
@@ -159,6 +159,17 @@ fn names_with_any_characters_are_passed_through() {
     wanted.repack = Repack::Always;
     let plan = assert_view(&wanted);
     assert_eq!(plan.shards[0].tensors.len(), names.len());
+}
+
+#[test]
+fn tensors_without_bytes_stay_in_the_order_of_the_header() {
+    let names = ["c", "a", "e", "b", "f", "d"];
+    let empty = |name| bf16(name, &[0, 4]);
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &Checkpoint::single(names.map(empty)));
+    let plan = ViewRequest::new(directory).plan().unwrap();
+    let planned = plan.shards[0].tensors.iter().map(|tensor| &*tensor.name);
+    assert_eq!(planned.collect::<Vec<_>>(), names);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn plan(workspace: &Workspace) -> Plan {
 /// Reads the first `len` codes of layer `i`.
 fn read_codes(plan: &Plan, reader: &Reader, i: usize, len: usize) {
     let shard = &plan.shards[0];
-    let tensor = shard.tensors.iter().find(|t| t.name == layer(i)).unwrap();
+    let tensor = shard.tensors.iter().find(|t| *t.name == *layer(i)).unwrap();
     let mut codes = vec![0; len];
     let count = reader
         .read_at(shard.entry, tensor.offset, &mut codes)

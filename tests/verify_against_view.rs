@@ -78,7 +78,7 @@ impl Written {
     fn offset_of(&self, tensor: &str) -> u64 {
         let shards = self.plan.shards.iter();
         let mut tensors = shards.flat_map(|shard| &shard.tensors);
-        tensors.find(|t| t.name == tensor).unwrap().offset
+        tensors.find(|t| *t.name == *tensor).unwrap().offset
     }
 }
 

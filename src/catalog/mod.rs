@@ -17,12 +17,13 @@ pub use tensor::{Data, Node, NodeId, Part, Tensor};
 
 use crate::error::Result;
 use crate::source::{Attributes, AuxEntry, Checkpoint, Shard};
+use crate::tensor::Name;
 
 /// What a view will hold, before it is laid out in files.
 #[derive(Debug)]
 pub struct Catalog {
     /// Name → tensor, in the order in which layouts pack them.
-    pub tensors: IndexMap<String, Tensor>,
+    pub tensors: IndexMap<Name, Tensor>,
     /// The base's shards, a partition that layouts may keep; [`Tensor::home`] is a position here.
     pub homes: Vec<Arc<Shard>>,
     pub aux: Vec<AuxEntry>,
@@ -48,10 +49,7 @@ impl Catalog {
         let tensors = base
             .tensors
             .into_iter()
-            .map(|(name, home)| {
-                let tensor = Tensor::stored(&name, homes[home].clone(), Some(home));
-                (name, tensor)
-            })
+            .map(|(name, home)| Tensor::stored(&name, homes[home].clone(), Some(home)))
             .collect();
         Catalog {
             tensors,

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::catalog::kernel::Kernel;
 use crate::source::{Shard, SourceFile};
-use crate::tensor::{Dtype, byte_len};
+use crate::tensor::{Dtype, Name, Shape, byte_len};
 
 /// A tensor and where its bytes come from. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     pub dtype: Dtype,
-    pub shape: Vec<u64>,
+    pub shape: Shape,
     /// Length in bytes.
     pub len: u64,
     pub data: Data,
@@ -42,22 +42,24 @@ pub struct Part {
 }
 
 impl Tensor {
-    /// The tensor called `name` in the header of `shard`.
+    /// The tensor called `name` in the header of `shard`, with its name as the header has it.
     ///
     /// # Panics
     /// If the header does not have it.
-    pub fn stored(name: &str, shard: Arc<Shard>, home: Option<usize>) -> Self {
-        let tensor = &shard.header[name];
-        Tensor {
+    pub fn stored(name: &str, shard: Arc<Shard>, home: Option<usize>) -> (Name, Self) {
+        let found = shard.header.get_key_value(name);
+        let (name, tensor) = found.expect("a shard is asked for its own tensors");
+        let tensor = Tensor {
             dtype: tensor.dtype,
             shape: tensor.shape.clone(),
             len: tensor.len,
             data: Data::Stored {
                 offset: tensor.offset,
-                shard,
+                shard: shard.clone(),
             },
             home,
-        }
+        };
+        (name.clone(), tensor)
     }
 
     /// The tensor whose bytes are those of `tensors`, one after the other, as `shape` of the dtype
@@ -65,8 +67,9 @@ impl Tensor {
     ///
     /// # Panics
     /// If `tensors` is empty, or their bytes are not as many as the shape takes.
-    pub fn joined(tensors: &[&Tensor], shape: Vec<u64>) -> Self {
+    pub fn joined(tensors: &[&Tensor], shape: impl Into<Shape>) -> Self {
         let &Tensor { dtype, home, .. } = tensors[0];
+        let shape = shape.into();
         let mut parts: Vec<Part> = Vec::new();
         let mut len = 0;
         for piece in tensors.iter().flat_map(|tensor| tensor.pieces()) {
@@ -98,7 +101,8 @@ impl Tensor {
     ///
     /// # Panics
     /// If `shape` does not take whole bytes of this tensor.
-    pub fn slice(&self, start: u64, shape: Vec<u64>) -> Option<Self> {
+    pub fn slice(&self, start: u64, shape: impl Into<Shape>) -> Option<Self> {
+        let shape = shape.into();
         let Data::Stored { shard, offset } = &self.data else {
             return None;
         };
@@ -140,13 +144,10 @@ impl Tensor {
     }
 
     /// The source file that the bytes, or the first of them, lie in or are computed from.
-    pub fn origin(&self) -> &Path {
+    pub fn origin(&self) -> &Arc<Path> {
         match &self.data {
-            Data::Stored { shard, .. } => shard.file.path(),
-            Data::Computed { node, .. } => match node.inputs.first() {
-                Some(input) => input.origin(),
-                None => Path::new(""),
-            },
+            Data::Stored { shard, .. } => shard.file.shared_path(),
+            Data::Computed { node, .. } => node.inputs[0].origin(),
             Data::Joined(parts) => parts[0].tensor.origin(),
         }
     }
@@ -166,14 +167,15 @@ pub type NodeId = u64;
 pub struct Node {
     id: NodeId,
     /// The tensor it computes (the first output), for messages.
-    pub name: String,
+    pub name: Name,
+    /// At least one.
     pub inputs: Vec<Tensor>,
     pub kernel: Box<dyn Kernel>,
 }
 
 impl Node {
     /// A node that computes `name`.
-    pub fn new(name: impl Into<String>, inputs: Vec<Tensor>, kernel: Box<dyn Kernel>) -> Self {
+    pub fn new(name: impl Into<Name>, inputs: Vec<Tensor>, kernel: Box<dyn Kernel>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Node {
             id: NEXT.fetch_add(1, Ordering::Relaxed),

@@ -4,7 +4,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 
 use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 /// Which of the two processes this is after [`split`].
 pub(crate) enum Process {
@@ -20,8 +20,9 @@ pub(crate) struct Readiness(PipeWriter);
 /// The word for success. Anything else is the text of an error.
 const READY: &[u8] = b"\0";
 
-/// Splits off a background process and waits until it is ready. Standard input, output and error
-/// of the background process are `/dev/null`.
+/// Splits off a background process and waits until it is ready. The earlier, the better: memory that
+/// both have is copied when either writes to it. Until [`Readiness::leave_terminal`] the background
+/// process writes to the same terminal, and ends with the one in front.
 ///
 /// # Errors
 /// What the background process says, or how it ended if it said nothing.
@@ -34,14 +35,8 @@ pub(crate) fn split() -> anyhow::Result<Process> {
         -1 => Err(std::io::Error::last_os_error()).context("cannot start a background process"),
         0 => {
             drop(from_background);
-            let readiness = Readiness(to_front);
-            match leave_terminal() {
-                Ok(()) => Ok(Process::Background(readiness)),
-                Err(error) => {
-                    readiness.failed(&error);
-                    Err(error)
-                }
-            }
+            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+            Ok(Process::Background(Readiness(to_front)))
         }
         child => {
             drop(to_front);
@@ -51,6 +46,18 @@ pub(crate) fn split() -> anyhow::Result<Process> {
 }
 
 impl Readiness {
+    /// Makes this process independent of the one in front, and of the terminal and session that it
+    /// was started in: standard input, output and error are `/dev/null` from here on.
+    pub(crate) fn leave_terminal(&self) -> anyhow::Result<()> {
+        rustix::process::setsid()?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        rustix::process::set_parent_process_death_signal(None)?;
+        Ok(())
+    }
+
     pub(crate) fn ready(self) {
         self.tell(READY);
     }
@@ -78,14 +85,4 @@ fn wait_for(child: i32, mut from_background: PipeReader) -> anyhow::Result<Proce
         bail!("the background process ended before it was ready: {status:?}");
     }
     bail!(String::from_utf8_lossy(&word).into_owned())
-}
-
-/// Makes this process independent of the terminal and session it was started in.
-fn leave_terminal() -> anyhow::Result<()> {
-    rustix::process::setsid()?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
 }

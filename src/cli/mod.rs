@@ -117,9 +117,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mount } => {
-                let plan = view.request().plan()?;
-                plan::print_summary(&plan)?;
-                mount::run(plan, view.sources(), &mount)?;
+                mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {

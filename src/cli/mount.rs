@@ -12,15 +12,14 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use ckptfs::fuse::{Detacher, MountOptions};
+use ckptfs::fuse::{Detacher, MountOptions, Mounted};
 use ckptfs::read::Reader;
-use ckptfs::recipe::Plan;
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use crate::cli::args::parse_size;
-use crate::cli::background::{self, Process};
-use crate::cli::{logging, privileges};
+use crate::cli::args::{ViewArgs, parse_size};
+use crate::cli::background::{self, Process, Readiness};
+use crate::cli::{logging, plan, privileges};
 
 /// Where and how to mount.
 #[derive(Debug, Args)]
@@ -62,10 +61,9 @@ pub(crate) struct MountArgs {
     log_file: Option<PathBuf>,
 }
 
-/// Mounts the view of `plan`. Unless in the foreground, it returns in this process as soon as the
-/// mount answers, and in a background process once it was unmounted. `sources` are the directories
-/// that the view reads from, the base first; all are absolute.
-pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<()> {
+/// Mounts a view. Unless in the foreground, it returns in this process as soon as the mount
+/// answers, and in a background process once it was unmounted.
+pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     let log_file = match &args.log_file {
         Some(path) => Some(
             File::options()
@@ -83,18 +81,15 @@ pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow
             Process::Background(readiness) => Some(readiness),
         },
     };
-    match (log_file, args.foreground) {
-        (Some(file), _) => logging::start(file),
-        (None, true) => logging::start(std::io::stderr()),
-        (None, false) => {}
-    }
-    let mounted = match mount(plan, sources, args) {
+    let mounted = match plan_and_mount(view, args, log_file, readiness.as_ref()) {
         Ok(mounted) => mounted,
         Err(error) => {
-            if let Some(readiness) = readiness {
-                readiness.failed(&error);
-            }
-            return Err(error);
+            let Some(readiness) = readiness else {
+                return Err(error);
+            };
+            // The process in front prints it.
+            readiness.failed(&error);
+            return Ok(());
         }
     };
     if let Some(readiness) = readiness {
@@ -108,11 +103,27 @@ pub(crate) fn run(plan: Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow
     Ok(result?)
 }
 
-fn mount(
-    plan: Plan,
-    sources: Vec<PathBuf>,
+fn plan_and_mount(
+    view: &ViewArgs,
     args: &MountArgs,
-) -> anyhow::Result<ckptfs::fuse::Mounted> {
+    log_file: Option<File>,
+    readiness: Option<&Readiness>,
+) -> anyhow::Result<Mounted> {
+    let plan = view.request().plan()?;
+    plan::print_summary(&plan)?;
+    if let Some(readiness) = readiness {
+        readiness.leave_terminal()?;
+    }
+    match (log_file, args.foreground) {
+        (Some(file), _) => logging::start(file),
+        (None, true) => logging::start(std::io::stderr()),
+        (None, false) => {}
+    }
+    mount(plan.view, view.sources(), args)
+}
+
+/// Mounts `view`, which reads from the directories `sources`, the base first; all are absolute.
+fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
     let signals = Signals::new(
@@ -131,7 +142,7 @@ fn mount(
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
     };
-    let reader = Arc::new(Reader::new(plan.view, cache_size));
+    let reader = Arc::new(Reader::new(view, cache_size));
     if args.allow_other && !args.follow_symlinks {
         refuse_links_outside(reader.view(), &options.sources)?;
     }

@@ -10,15 +10,13 @@ mod values;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 pub use fidelity::{AmaxRange, Fidelity};
 pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
 pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
 
 use crate::catalog::{Data, Node, Tensor};
 use crate::error::Result;
-use crate::jobs::{Progress, for_each};
+use crate::jobs::{self, Progress};
 use crate::layout::PlannedTensor;
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -49,9 +47,8 @@ pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
             continue;
         };
         let tensors = shard.tensors.iter();
-        let by_name: HashMap<&str, &PlannedTensor> = tensors
-            .map(|tensor| (tensor.name.as_str(), tensor))
-            .collect();
+        let by_name: HashMap<&str, &PlannedTensor> =
+            tensors.map(|tensor| (&*tensor.name, tensor)).collect();
         for tensor in &shard.tensors {
             // Codes and scales are the two outputs of one node and share a shard.
             if let Some((node, 0)) = computed(content, tensor)
@@ -60,7 +57,7 @@ pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
                 && scales_node.id() == node.id()
             {
                 quantized.push(QuantizedTensor {
-                    name: tensor.name.clone(),
+                    name: tensor.name.to_string(),
                     source: node.inputs[0].clone(),
                     codes: output(node, 0, Dtype::F8_E4M3, tensor),
                     scales: output(node, 1, Dtype::F32, scales),
@@ -131,7 +128,7 @@ pub fn inspect(
         Ok(MeasuredTensor {
             name: tensor.name.clone(),
             source_dtype: tensor.source.dtype.to_string(),
-            shape: tensor.source.shape.clone(),
+            shape: tensor.source.shape.to_vec(),
             fidelity: measure::measure(reader, tensor, progress)?,
         })
     })?;
@@ -139,22 +136,12 @@ pub fn inspect(
 }
 
 /// The results of `work` on each of `tensors`, in their order; `progress` counts source bytes.
-fn map<R: Send>(
+fn map<R: Send + Sync>(
     tensors: &[QuantizedTensor],
     jobs: usize,
     progress: &dyn Progress,
     work: impl Fn(&QuantizedTensor) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     progress.start(tensors.iter().map(|tensor| tensor.source.len).sum());
-    let numbered: Vec<_> = tensors.iter().enumerate().collect();
-    let results = Mutex::new(Vec::from_iter(tensors.iter().map(|_| None)));
-    for_each(&numbered, jobs, |&(number, tensor)| {
-        let result = work(tensor)?;
-        results.lock()[number] = Some(result);
-        Ok(())
-    })?;
-    let results = results.into_inner().into_iter();
-    Ok(results
-        .map(|r| r.expect("every tensor was worked on"))
-        .collect())
+    jobs::map(tensors, jobs, work)
 }

@@ -3,12 +3,14 @@
 mod shard_file;
 mod shards;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use shards::{Partition, is_standard_name, shards};
 
+use crate::tensor::{Dtype, Name, Shape};
 use crate::view::EntryId;
 
 /// A safetensors file of a view.
@@ -29,16 +31,15 @@ pub struct PlannedShard {
 /// A tensor of a view.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedTensor {
-    pub name: String,
-    /// The dtype by its safetensors name.
-    pub dtype: String,
-    pub shape: Vec<u64>,
+    pub name: Name,
+    pub dtype: Dtype,
+    pub shape: Shape,
     /// Offset of its first byte from the start of the shard.
     pub offset: u64,
     /// Length in bytes.
     pub len: u64,
     /// The source file that its bytes, or the first of them, lie in or are computed from.
-    pub from: PathBuf,
+    pub from: Arc<Path>,
     /// Whether the bytes are computed.
     pub computed: bool,
 }

@@ -9,15 +9,17 @@
 //! | padded so that data starts at a multiple of 4096 | page-aligned tensors |
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Serialize;
+use serde::ser::{Error as _, SerializeMap, Serializer};
 
 use crate::catalog::{Data, Tensor};
 use crate::error::{Error, Result};
 use crate::layout::PlannedTensor;
 use crate::source::{MAX_HEADER_BYTES, SourceFile, data_start};
+use crate::tensor::{Dtype, Name};
 use crate::view::{FileContent, SegmentData};
 
 /// Tensor data of a fresh file starts at a multiple of this.
@@ -32,7 +34,7 @@ pub(super) struct ShardFile {
 }
 
 /// The file that holds `tensors`: a whole source file if one holds exactly them.
-pub(super) fn build(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile> {
+pub(super) fn build(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
     match whole_file(tensors) {
         Some(file) => Ok(as_it_is(tensors, file)),
         None => fresh(name, tensors),
@@ -40,13 +42,13 @@ pub(super) fn build(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile
 }
 
 /// The source file whose header names exactly `tensors`, if there is one.
-fn whole_file<'a>(tensors: &[(&str, &'a Tensor)]) -> Option<&'a Arc<SourceFile>> {
+fn whole_file<'a>(tensors: &[(&Name, &'a Tensor)]) -> Option<&'a Arc<SourceFile>> {
     let (_, first) = tensors.first()?;
     let Data::Stored { shard, .. } = &first.data else {
         return None;
     };
     let unchanged =
-        |(name, tensor): &(&str, &'a Tensor)| match (&tensor.data, shard.header.get(*name)) {
+        |(name, tensor): &(&Name, &'a Tensor)| match (&tensor.data, shard.header.get(*name)) {
             (Data::Stored { shard: of, offset }, Some(stored)) => {
                 Arc::ptr_eq(of, shard)
                     && (tensor.dtype, &tensor.shape, *offset)
@@ -57,7 +59,7 @@ fn whole_file<'a>(tensors: &[(&str, &'a Tensor)]) -> Option<&'a Arc<SourceFile>>
     (tensors.len() == shard.header.len() && tensors.iter().all(unchanged)).then_some(&shard.file)
 }
 
-fn as_it_is(tensors: &[(&str, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
+fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
     let mut planned: Vec<PlannedTensor> = tensors
         .iter()
         .map(|(name, tensor)| {
@@ -75,29 +77,14 @@ fn as_it_is(tensors: &[(&str, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
     }
 }
 
-fn fresh(name: &str, tensors: &[(&str, &Tensor)]) -> Result<ShardFile> {
-    let mut ordered: Vec<(&str, &Tensor)> = tensors.to_vec();
+fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
+    let mut ordered = tensors.to_vec();
     ordered.sort_by_key(|(name, tensor)| {
         let aligned = tensor.len.is_multiple_of(TENSOR_ALIGNMENT);
         let element_bits = if aligned { 0 } else { tensor.dtype.bitsize() };
         (!aligned, Reverse(element_bits), *name)
     });
-
-    let mut end = 0;
-    let mut infos = Vec::with_capacity(ordered.len());
-    for (name, tensor) in &ordered {
-        let begin = end;
-        end += tensor.len as usize;
-        infos.push((
-            (*name).to_owned(),
-            TensorInfo {
-                dtype: tensor.dtype,
-                shape: tensor.shape.iter().map(|&d| d as usize).collect(),
-                data_offsets: (begin, end),
-            },
-        ));
-    }
-    let header = header(name, infos)?;
+    let header = header(name, &ordered)?;
     let start = header.len() as u64;
 
     let mut parts = vec![(start, SegmentData::Bytes(header.into()))];
@@ -130,32 +117,60 @@ fn segment_data(piece: &Tensor) -> SegmentData {
 }
 
 /// Length field, JSON and padding.
-fn header(shard: &str, infos: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
-    let invalid = |e: String| Error::Request(format!("{shard} of the view: {e}"));
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(format), infos).map_err(|e| invalid(e.to_string()))?;
-    let json = serde_json::to_vec(&metadata).map_err(|e| invalid(e.to_string()))?;
-    let total = data_start(json.len() as u64).next_multiple_of(DATA_ALIGNMENT);
+fn header(shard: &str, tensors: &[(&Name, &Tensor)]) -> Result<Vec<u8>> {
+    let invalid = |problem: String| Error::Request(format!("{shard} of the view: {problem}"));
+    let mut header = vec![0; data_start(0) as usize];
+    serde_json::to_writer(&mut header, &Header(tensors)).map_err(|e| invalid(e.to_string()))?;
+    let total = (header.len() as u64).next_multiple_of(DATA_ALIGNMENT);
     let length = total - data_start(0);
     if length > MAX_HEADER_BYTES {
         return Err(invalid(format!(
             "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; choose a smaller shard size"
         )));
     }
-    let mut header = length.to_le_bytes().to_vec();
-    header.extend(json);
     header.resize(total as usize, b' ');
+    header.shrink_to_fit();
+    header[..data_start(0) as usize].copy_from_slice(&length.to_le_bytes());
     Ok(header)
 }
 
-fn planned(name: &str, tensor: &Tensor, offset: u64) -> PlannedTensor {
+/// The JSON of a header for tensors that follow each other in this order.
+struct Header<'a>(&'a [(&'a Name, &'a Tensor)]);
+
+impl Serialize for Header<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Entry<'a> {
+            dtype: Dtype,
+            shape: &'a [u64],
+            data_offsets: (u64, u64),
+        }
+        let mut map = serializer.serialize_map(Some(1 + self.0.len()))?;
+        map.serialize_entry("__metadata__", &BTreeMap::from([("format", "pt")]))?;
+        let mut begin: u64 = 0;
+        for (name, tensor) in self.0 {
+            let end = begin.checked_add(tensor.len);
+            let end = end.ok_or_else(|| S::Error::custom("its tensors have 2^64 bytes or more"))?;
+            let entry = Entry {
+                dtype: tensor.dtype,
+                shape: &tensor.shape,
+                data_offsets: (begin, end),
+            };
+            map.serialize_entry(&***name, &entry)?;
+            begin = end;
+        }
+        map.end()
+    }
+}
+
+fn planned(name: &Name, tensor: &Tensor, offset: u64) -> PlannedTensor {
     PlannedTensor {
-        name: name.to_owned(),
-        dtype: tensor.dtype.to_string(),
+        name: name.clone(),
+        dtype: tensor.dtype,
         shape: tensor.shape.clone(),
         offset,
         len: tensor.len,
-        from: tensor.origin().to_owned(),
+        from: tensor.origin().clone(),
         computed: !tensor.is_stored(),
     }
 }

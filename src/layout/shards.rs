@@ -5,14 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use indexmap::IndexMap;
 use regex::Regex;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::catalog::{CONFIG_FILE, Catalog, Report, Tensor};
 use crate::error::{Error, Result};
+use crate::jobs;
 use crate::layout::PlannedShard;
 use crate::layout::shard_file::{self, ShardFile};
 use crate::source::{Attributes, INDEX_FILE, SourceFile};
-use crate::tensor::scaled_name;
+use crate::tensor::{Name, scaled_name};
 use crate::view::{FileContent, SegmentData, TopFile, View};
 
 /// Which tensors share a file, and what the files are called.
@@ -34,8 +35,8 @@ pub fn is_standard_name(name: &str) -> bool {
     STANDARD.is_match(name)
 }
 
-/// A tensor with its scale, if it has one: the smallest thing that is put into a shard.
-type Unit<'a> = Vec<(&'a str, &'a Tensor)>;
+/// Tensors that share a shard, or will.
+type Tensors<'a> = Vec<(&'a Name, &'a Tensor)>;
 
 /// Lays `catalog` out in shards of at most `shard_bytes` tensor bytes, where they are packed.
 ///
@@ -48,10 +49,12 @@ pub fn shards(
 ) -> Result<(View, Vec<PlannedShard>, Report)> {
     let named = partition_tensors(&catalog, partition, shard_bytes)?;
     let newest = newest_source(&catalog);
+    let built = jobs::map(&named, jobs::processors(), |(name, tensors)| {
+        shard_file::build(name, tensors)
+    })?;
     let mut files = Vec::with_capacity(named.len() + 2);
     let mut planned = Vec::with_capacity(named.len());
-    for (name, tensors) in &named {
-        let ShardFile { content, tensors } = shard_file::build(name, tensors)?;
+    for ((name, _), ShardFile { content, tensors }) in named.into_iter().zip(built) {
         planned.push(PlannedShard {
             name: name.clone(),
             entry: View::ROOT, // set once the view is built
@@ -69,7 +72,7 @@ pub fn shards(
     if let Some(config) = &catalog.config
         && let Some(text) = config.edited_text()
     {
-        let mut file = synthesized(CONFIG_FILE, text, &catalog, newest);
+        let mut file = synthesized(CONFIG_FILE, text.into_bytes(), &catalog, newest);
         file.attributes.mode &= mode_for(catalog.attributes, config.file().attributes());
         files.push(file);
     }
@@ -87,22 +90,19 @@ fn partition_tensors(
     catalog: &Catalog,
     partition: Partition,
     shard_bytes: u64,
-) -> Result<Vec<(String, Unit<'_>)>> {
-    let mut kept: Vec<Unit> = vec![Vec::new(); catalog.homes.len()];
-    let mut units = units(&catalog.tensors);
+) -> Result<Vec<(String, Tensors<'_>)>> {
+    let mut kept: Vec<Tensors> = vec![Vec::new(); catalog.homes.len()];
+    let mut units = in_units(&catalog.tensors);
     if partition != Partition::Repack {
-        for unit in &mut units {
-            unit.retain(|&(name, tensor)| match tensor.home {
-                Some(home) => {
-                    kept[home].push((name, tensor));
-                    false
-                }
-                None => true,
-            });
-        }
-        units.retain(|unit| !unit.is_empty());
+        units.retain(|&(_, name, tensor)| match tensor.home {
+            Some(home) => {
+                kept[home].push((name, tensor));
+                false
+            }
+            None => true,
+        });
     }
-    let packed = pack(units, shard_bytes);
+    let packed = pack(&units, shard_bytes);
     let kept = kept
         .into_iter()
         .zip(&catalog.homes)
@@ -112,7 +112,7 @@ fn partition_tensors(
             .map(|(tensors, home)| (home.name.clone(), tensors))
             .collect());
     }
-    let all: Vec<Unit> = kept.map(|(tensors, _)| tensors).chain(packed).collect();
+    let all: Vec<Tensors> = kept.map(|(tensors, _)| tensors).chain(packed).collect();
     const MOST_SHARDS: usize = 99_999;
     let count = all.len();
     if count > MOST_SHARDS {
@@ -123,30 +123,44 @@ fn partition_tensors(
     Ok(all
         .into_iter()
         .enumerate()
-        .map(|(i, unit)| {
+        .map(|(i, tensors)| {
             let number = i + 1;
-            (format!("model-{number:05}-of-{count:05}.safetensors"), unit)
+            let name = format!("model-{number:05}-of-{count:05}.safetensors");
+            (name, tensors)
         })
         .collect())
 }
 
-/// The tensors in order, each scale drawn to its weight.
-fn units(tensors: &IndexMap<String, Tensor>) -> Vec<Unit<'_>> {
-    let mut units: IndexMap<&str, Unit> = IndexMap::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let weight = scaled_name(name).filter(|weight| tensors.contains_key(*weight));
-        let unit = units.entry(weight.unwrap_or(name)).or_default();
-        unit.push((name, tensor));
+/// A tensor with the number of its unit: a tensor and its scale, the smallest thing that is put into
+/// a shard.
+type InUnit<'a> = (usize, &'a Name, &'a Tensor);
+
+/// The tensors in order, each scale drawn to its weight or the weight to its scale, whichever comes
+/// first.
+fn in_units(tensors: &IndexMap<Name, Tensor>) -> Vec<InUnit<'_>> {
+    let mut units: Vec<usize> = (0..tensors.len()).collect();
+    for (scale, name) in tensors.keys().enumerate() {
+        if let Some(weight) = scaled_name(name).and_then(|weight| tensors.get_index_of(weight)) {
+            let unit = scale.min(weight);
+            (units[scale], units[weight]) = (unit, unit);
+        }
     }
-    units.into_values().collect()
+    let mut ordered: Vec<InUnit> = units
+        .into_iter()
+        .zip(tensors)
+        .map(|(unit, (name, tensor))| (unit, name, tensor))
+        .collect();
+    ordered.sort_by_key(|(unit, ..)| *unit);
+    ordered
 }
 
 /// Fills shards one after the other; a unit that does not fit starts the next shard.
-fn pack(units: Vec<Unit<'_>>, shard_bytes: u64) -> Vec<Unit<'_>> {
-    let mut shards: Vec<Unit> = Vec::new();
+fn pack<'a>(tensors: &[InUnit<'a>], shard_bytes: u64) -> Vec<Tensors<'a>> {
+    let mut shards: Vec<Tensors> = Vec::new();
     let mut filled = 0u64;
-    for unit in units {
-        let len: u64 = unit.iter().map(|(_, tensor)| tensor.len).sum();
+    for unit in tensors.chunk_by(|(a, ..), (b, ..)| a == b) {
+        let len: u64 = unit.iter().map(|(.., tensor)| tensor.len).sum();
+        let unit = unit.iter().map(|&(_, name, tensor)| (name, tensor));
         match shards.last_mut() {
             Some(shard) if filled.saturating_add(len) <= shard_bytes => {
                 filled += len;
@@ -154,7 +168,7 @@ fn pack(units: Vec<Unit<'_>>, shard_bytes: u64) -> Vec<Unit<'_>> {
             }
             _ => {
                 filled = len;
-                shards.push(unit);
+                shards.push(unit.collect());
             }
         }
     }
@@ -162,7 +176,7 @@ fn pack(units: Vec<Unit<'_>>, shard_bytes: u64) -> Vec<Unit<'_>> {
 }
 
 /// The index: key order is shard order, and offset order within a shard.
-fn index(shards: &[PlannedShard]) -> String {
+fn index(shards: &[PlannedShard]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Metadata {
         total_size: u64,
@@ -170,25 +184,36 @@ fn index(shards: &[PlannedShard]) -> String {
     #[derive(Serialize)]
     struct Index<'a> {
         metadata: Metadata,
-        weight_map: IndexMap<&'a str, &'a str>,
+        weight_map: WeightMap<'a>,
     }
-    let tensors = || {
-        shards
-            .iter()
-            .flat_map(|shard| shard.tensors.iter().map(move |tensor| (shard, tensor)))
-    };
+    struct WeightMap<'a>(&'a [PlannedShard]);
+    impl Serialize for WeightMap<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().flat_map(|shard| {
+                let tensors = shard.tensors.iter();
+                tensors.map(move |tensor| (&tensor.name, &shard.name))
+            }))
+        }
+    }
+    let tensors = shards.iter().flat_map(|shard| &shard.tensors);
     let index = Index {
         metadata: Metadata {
-            total_size: tensors().map(|(_, tensor)| tensor.len).sum(),
+            total_size: tensors.map(|tensor| tensor.len).sum(),
         },
-        weight_map: tensors()
-            .map(|(shard, tensor)| (tensor.name.as_str(), shard.name.as_str()))
-            .collect(),
+        weight_map: WeightMap(shards),
     };
-    serde_json::to_string_pretty(&index).expect("strings and numbers have a JSON text") + "\n"
+    // A line has twelve characters beside its two names.
+    let lines = shards.iter().flat_map(|shard| {
+        let tensors = shard.tensors.iter();
+        tensors.map(|tensor| tensor.name.len() + shard.name.len() + 12)
+    });
+    let mut text = Vec::with_capacity(100 + lines.sum::<usize>());
+    serde_json::to_writer_pretty(&mut text, &index).expect("strings and numbers have a JSON text");
+    text.push(b'\n');
+    text
 }
 
-fn synthesized(name: &str, text: String, catalog: &Catalog, mtime: SystemTime) -> TopFile {
+fn synthesized(name: &str, text: Vec<u8>, catalog: &Catalog, mtime: SystemTime) -> TopFile {
     TopFile {
         name: name.into(),
         attributes: Attributes {
@@ -196,7 +221,7 @@ fn synthesized(name: &str, text: String, catalog: &Catalog, mtime: SystemTime) -
             mtime,
             ..catalog.attributes
         },
-        content: FileContent::bytes(text.into_bytes()),
+        content: FileContent::bytes(text),
     }
 }
 

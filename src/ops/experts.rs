@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::ops::experts_model::Model;
 use crate::ops::fp8::BLOCK;
 use crate::ops::{Operator, experts_fuse, experts_unfuse};
-use crate::tensor::{is_float8, scale_name, shape_text};
+use crate::tensor::{Name, is_float8, scale_name, shape_text};
 
 pub(super) const GATE: &str = "gate_proj";
 pub(super) const UP: &str = "up_proj";
@@ -74,7 +74,7 @@ pub(super) struct Change {
     /// The tensors that go.
     pub old: Vec<String>,
     /// The tensors that stand, in this order, where the first of the old ones stood.
-    pub new: Vec<(String, Tensor)>,
+    pub new: Vec<(Name, Tensor)>,
 }
 
 fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
@@ -91,16 +91,21 @@ fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
             ));
         }
     }
-    let old: HashSet<String> = changes.iter().flat_map(|c| c.old.iter().cloned()).collect();
-    let position = |name: &String| catalog.tensors.get_index_of(name);
-    let mut new: HashMap<usize, Vec<(String, Tensor)>> = changes
-        .into_iter()
-        .filter_map(|change| Some((change.old.iter().filter_map(position).min()?, change.new)))
-        .collect();
+    let mut old = HashSet::new();
+    let mut new: HashMap<usize, Vec<(Name, Tensor)>> = HashMap::new();
+    for change in changes {
+        let names = change.old.iter();
+        let positions = names.filter_map(|name| catalog.tensors.get_index_of(&**name));
+        let positions: Vec<usize> = positions.collect();
+        if let Some(&first) = positions.iter().min() {
+            new.insert(first, change.new);
+        }
+        old.extend(positions);
+    }
     let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
     for (i, (name, tensor)) in std::mem::take(&mut catalog.tensors).into_iter().enumerate() {
         tensors.extend(new.remove(&i).into_iter().flatten());
-        if !old.contains(&name) {
+        if !old.contains(&i) {
             tensors.insert(name, tensor);
         }
     }
@@ -132,10 +137,10 @@ pub(super) struct Weight<'a> {
 impl<'a> Weight<'a> {
     /// The weight called `name`, its scales checked to be those of block FP8.
     pub(super) fn find(catalog: &'a Catalog, name: String) -> Result<Option<Self>> {
-        let Some(tensor) = catalog.tensors.get(&name) else {
+        let Some(tensor) = catalog.tensors.get(&*name) else {
             return Ok(None);
         };
-        let scales = catalog.tensors.get(&scale_name(&name));
+        let scales = catalog.tensors.get(&*scale_name(&name));
         let weight = Weight {
             name,
             tensor,
@@ -149,11 +154,11 @@ impl<'a> Weight<'a> {
         let Some(scales) = self.scales else {
             return Ok(());
         };
-        let mut expected = self.tensor.shape.clone();
+        let mut expected = self.tensor.shape.to_vec();
         for dimension in expected.iter_mut().rev().take(2) {
             *dimension = dimension.div_ceil(BLOCK);
         }
-        if is_float8(self.tensor.dtype) && scales.shape == expected {
+        if is_float8(self.tensor.dtype) && *scales.shape == expected {
             return Ok(());
         }
         Err(Error::tensor(

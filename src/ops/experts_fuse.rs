@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::experts::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
 use crate::ops::experts_model::Model;
-use crate::tensor::{SCALE_SUFFIX, scale_name, shape_text};
+use crate::tensor::{Name, SCALE_SUFFIX, scale_name, shape_text};
 
 /// The tensors of single experts in one layer.
 #[derive(Default)]
@@ -143,7 +143,7 @@ fn dimensions(gate: &Weight, down: &Weight) -> Result<[u64; 2]> {
 }
 
 /// The tensor `name` of all `weights`, `each` of them for every expert, and its scales.
-fn joined(name: String, weights: &[Weight], each: u64) -> Vec<(String, Tensor)> {
+fn joined(name: String, weights: &[Weight], each: u64) -> Vec<(Name, Tensor)> {
     let join = |tensors: Vec<&Tensor>| {
         let count = tensors.len() as u64 / each;
         let [rows, columns] = [0, 1].map(|dimension| tensors[0].shape[dimension]);
@@ -153,13 +153,13 @@ fn joined(name: String, weights: &[Weight], each: u64) -> Vec<(String, Tensor)> 
     // Alike: if one has scales, all have.
     let scales: Vec<&Tensor> = weights.iter().filter_map(|weight| weight.scales).collect();
     let home = weight.home;
-    let mut new = vec![(name.clone(), weight)];
+    let mut new = vec![(name.as_str().into(), weight)];
     if !scales.is_empty() {
         let scales = Tensor {
             home,
             ..join(scales)
         };
-        new.push((scale_name(&name), scales));
+        new.push((scale_name(&name).into(), scales));
     }
     new
 }

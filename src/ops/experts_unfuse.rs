@@ -58,11 +58,11 @@ fn change(catalog: &Catalog, model: &Model, experts: &str) -> Result<Change> {
         for (projection, fused, rows) in &parts {
             let name = format!("{experts}.{expert}.{projection}.weight");
             let weight = rows_of(fused, fused.tensor, expert, rows)?;
-            new.push((name.clone(), weight));
+            new.push((name.as_str().into(), weight));
             if let Some(scales) = fused.scales {
                 let block_rows = rows.start / BLOCK..rows.end.div_ceil(BLOCK);
                 let scales = rows_of(fused, scales, expert, &block_rows)?;
-                new.push((scale_name(&name), scales));
+                new.push((scale_name(&name).into(), scales));
             }
         }
     }

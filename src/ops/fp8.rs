@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::kernels::fp8::{self, CpuPath, Element, ScaleFormat, quantize_block_ro
 use crate::ops::fp8_groups::Decision;
 use crate::ops::fp8_select::Selection;
 use crate::ops::{Operator, fp8_checks, fp8_config, fp8_groups};
-use crate::tensor::{Dtype, byte_len, is_float8, scale_name, shape_text};
+use crate::tensor::{Dtype, Name, Shape, byte_len, is_float8, scale_name, scaled_name, shape_text};
 
 /// Rows and columns of a block.
 pub(super) const BLOCK: u64 = fp8::BLOCK as u64;
@@ -46,10 +46,12 @@ impl Operator for Fp8 {
         fp8_checks::note_references(catalog, &self.selection);
         fp8_checks::warn_idle_patterns(catalog, &self.selection);
 
+        let scaled = scaled(&catalog.tensors);
         let mut decisions = catalog
             .tensors
             .iter()
-            .map(|(name, tensor)| self.decide(catalog, name, tensor))
+            .zip(&scaled)
+            .map(|((name, tensor), &scaled)| self.decide(name, tensor, scaled))
             .collect::<Result<Vec<_>>>()?;
         let mut report = std::mem::take(&mut catalog.report);
         if decisions.iter().all(|decision| *decision == Decision::Keep) {
@@ -59,39 +61,47 @@ impl Operator for Fp8 {
         }
         fp8_groups::close(catalog, &self.selection, &mut decisions, &mut report)?;
 
+        let unquantized = std::mem::take(&mut catalog.tensors);
+        let added = decisions.iter().filter(|d| **d == Decision::Quantize);
+        let mut tensors = IndexMap::with_capacity(unquantized.len() + added.count());
+        let mut quantized = IndexSet::new();
         let mut partial = Vec::new();
-        let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
-        for ((name, tensor), decision) in catalog.tensors.iter().zip(decisions) {
+        for (((name, tensor), scaled), decision) in
+            unquantized.into_iter().zip(scaled).zip(decisions)
+        {
+            if matches!(decision, Decision::Quantize | Decision::Quantized) {
+                quantized.insert(name.clone());
+            }
             if decision != Decision::Quantize {
-                tensors.insert(name.clone(), tensor.clone());
+                tensors.insert(name, tensor);
                 continue;
             }
-            let matrix = Matrix::of(catalog, name, tensor)?;
+            let matrix = Matrix::of(&name, &tensor, scaled)?;
             if !matrix.has_whole_blocks() {
                 partial.push(name.clone());
             }
-            let (codes, scales) = quantized(name, tensor, matrix, self.scale_format);
+            let (codes, scales) = codes_and_scales(&name, tensor, matrix, self.scale_format);
             tensors.insert(name.clone(), codes);
-            tensors.insert(scale_name(name), scales);
+            tensors.insert(scale_name(&name).into(), scales);
             report.quantized += 1;
         }
         catalog.report = report;
         catalog.tensors = tensors;
         fp8_checks::warn_partial_blocks(catalog, &partial);
         fp8_checks::warn_fused_experts(catalog);
-        fp8_config::declare(catalog, self.scale_format)
+        fp8_config::declare(catalog, &quantized, self.scale_format)
     }
 }
 
 impl Fp8 {
-    fn decide(&self, catalog: &Catalog, name: &str, tensor: &Tensor) -> Result<Decision> {
-        if is_quantized(catalog, name, tensor) {
+    fn decide(&self, name: &str, tensor: &Tensor, scaled: bool) -> Result<Decision> {
+        if scaled && is_float8(tensor.dtype) {
             return Ok(Decision::Quantized);
         }
         if !self.selection.selects(name) {
             return Ok(Decision::Keep);
         }
-        let whole = Matrix::of(catalog, name, tensor)?.has_whole_blocks();
+        let whole = Matrix::of(name, tensor, scaled)?.has_whole_blocks();
         match self.partial_blocks {
             PartialBlocks::Keep if !whole => Ok(Decision::KeepPartial),
             _ => Ok(Decision::Quantize),
@@ -99,9 +109,14 @@ impl Fp8 {
     }
 }
 
-/// Whether `name` is FP8 with its scale already.
-pub(super) fn is_quantized(catalog: &Catalog, name: &str, tensor: &Tensor) -> bool {
-    is_float8(tensor.dtype) && catalog.tensors.contains_key(&scale_name(name))
+/// For each of `tensors`, whether its scales are among them too.
+fn scaled(tensors: &IndexMap<Name, Tensor>) -> Vec<bool> {
+    let mut scaled = vec![false; tensors.len()];
+    let weights = tensors.keys().filter_map(|name| scaled_name(name));
+    for weight in weights.filter_map(|weight| tensors.get_index_of(weight)) {
+        scaled[weight] = true;
+    }
+    scaled
 }
 
 /// A tensor of two or three dimensions, seen as `groups` matrices of `rows` × `cols`.
@@ -113,7 +128,8 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn of(catalog: &Catalog, name: &str, tensor: &Tensor) -> Result<Self> {
+    /// `scaled` says whether there are scales of `tensor` already.
+    fn of(name: &str, tensor: &Tensor, scaled: bool) -> Result<Self> {
         let refuse = |problem: String| Err(Error::tensor(tensor.origin(), name, problem));
         if !matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
             let scale = match is_float8(tensor.dtype) {
@@ -125,7 +141,7 @@ impl Matrix {
                 tensor.dtype
             ));
         }
-        if catalog.tensors.contains_key(&scale_name(name)) {
+        if scaled {
             return refuse(format!(
                 "it is selected for FP8 and of dtype {}, but there is a {} already",
                 tensor.dtype,
@@ -160,14 +176,19 @@ impl Matrix {
 }
 
 /// The codes and scales of `tensor`, to be computed.
-fn quantized(name: &str, tensor: &Tensor, matrix: Matrix, format: ScaleFormat) -> (Tensor, Tensor) {
+fn codes_and_scales(
+    name: &Name,
+    tensor: Tensor,
+    matrix: Matrix,
+    format: ScaleFormat,
+) -> (Tensor, Tensor) {
+    let shape = tensor.shape.clone();
+    let leading = &shape[..shape.len() - 2];
+    let scale_shape = [leading, &[matrix.scale_rows(), matrix.scale_cols()]].concat();
+    let home = tensor.home;
     let kernel = Box::new(QuantizeKernel::new(matrix, tensor.dtype, format));
-    let node = Arc::new(Node::new(name, vec![tensor.clone()], kernel));
-    let mut scale_shape = tensor.shape.clone();
-    let last = scale_shape.len() - 1;
-    scale_shape[last] = matrix.scale_cols();
-    scale_shape[last - 1] = matrix.scale_rows();
-    let output = |output, dtype, shape: Vec<u64>| Tensor {
+    let node = Arc::new(Node::new(name.clone(), vec![tensor], kernel));
+    let output = |output, dtype, shape: Shape| Tensor {
         dtype,
         len: byte_len(dtype, &shape).expect("no larger than the tensor it is computed from"),
         shape,
@@ -175,11 +196,11 @@ fn quantized(name: &str, tensor: &Tensor, matrix: Matrix, format: ScaleFormat) -
             node: node.clone(),
             output,
         },
-        home: tensor.home,
+        home,
     };
     (
-        output(0, Dtype::F8_E4M3, tensor.shape.clone()),
-        output(1, Dtype::F32, scale_shape),
+        output(0, Dtype::F8_E4M3, shape),
+        output(1, Dtype::F32, scale_shape.into()),
     )
 }
 

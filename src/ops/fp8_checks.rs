@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, ReferenceReport};
 use crate::ops::fp8_select::Selection;
 use crate::ops::{fp8_rules, listing};
-use crate::tensor::scaled_name;
+use crate::tensor::{Name, scaled_name};
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
@@ -13,21 +13,21 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
         let lacking: Vec<&str> = reference
             .names
             .iter()
-            .map(String::as_str)
+            .map(|name| &**name)
             .filter(|name| scaled_name(name).is_none() && !catalog.tensors.contains_key(*name))
             .collect();
         let unknown: Vec<&str> = catalog
             .tensors
             .keys()
-            .map(String::as_str)
+            .map(|name| &**name)
             .filter(|name| scaled_name(name).is_none() && !reference.names.contains(*name))
             .collect();
         let (mut agreed, mut only_in_reference, mut only_by_rules) = (0, Vec::new(), Vec::new());
         for name in catalog.tensors.keys() {
             match (reference.quantized.contains(name), fp8_rules::matches(name)) {
                 (true, true) => agreed += 1,
-                (true, false) => only_in_reference.push(name.clone()),
-                (false, true) => only_by_rules.push(name.clone()),
+                (true, false) => only_in_reference.push(name.to_string()),
+                (false, true) => only_by_rules.push(name.to_string()),
                 (false, false) => {}
             }
         }
@@ -56,7 +56,7 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
 
 /// A pattern that matches nothing is probably misspelt.
 pub(super) fn warn_idle_patterns(catalog: &mut Catalog, selection: &Selection) {
-    let names: Vec<&str> = catalog.tensors.keys().map(String::as_str).collect();
+    let names: Vec<&str> = catalog.tensors.keys().map(|name| &**name).collect();
     let warnings: Vec<String> = selection
         .idle_patterns(&names)
         .map(|pattern| {
@@ -67,7 +67,7 @@ pub(super) fn warn_idle_patterns(catalog: &mut Catalog, selection: &Selection) {
 }
 
 /// Consumers differ in what they make of blocks that are cut off at an edge.
-pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[String]) {
+pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
     if partial.is_empty() {
         return;
     }
@@ -80,13 +80,15 @@ pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[String]) {
 
 /// A tensor without a module of its own has no name that ends in `.weight`.
 pub(super) fn warn_fused_experts(catalog: &mut Catalog) {
-    let is_fused =
-        |name: &str| catalog.tensors[name].shape.len() == 3 && !name.ends_with(".weight");
+    let is_fused = |name: &str| {
+        let tensor = catalog.tensors.get(name);
+        tensor.is_some_and(|tensor| tensor.shape.len() == 3)
+    };
     let fused: Vec<&str> = catalog
         .tensors
         .keys()
         .filter_map(|name| scaled_name(name))
-        .filter(|name| catalog.tensors.contains_key(*name) && is_fused(name))
+        .filter(|name| !name.ends_with(".weight") && is_fused(name))
         .collect();
     if !fused.is_empty() {
         let warning = format!(

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::catalog::{CONFIG_FILE, Catalog, Config, Data, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::fp8::ScaleFormat;
-use crate::ops::fp8::{BLOCK, is_quantized};
+use crate::ops::fp8::BLOCK;
 use crate::ops::skip_list;
-use crate::tensor::{Dtype, scaled_name};
+use crate::tensor::{Dtype, Name, scaled_name};
 
 const KEY: &str = "quantization_config";
 /// Where multimodal models keep the configuration of their language model.
@@ -55,14 +55,12 @@ pub(super) fn check_method(catalog: &mut Catalog) -> Result<()> {
     Ok(())
 }
 
-/// Declares the quantization of the finished catalog.
-pub(super) fn declare(catalog: &mut Catalog, scale_format: ScaleFormat) -> Result<()> {
-    let quantized: IndexSet<&str> = catalog
-        .tensors
-        .iter()
-        .filter(|(name, tensor)| is_quantized(catalog, name, tensor))
-        .map(|(name, _)| name.as_str())
-        .collect();
+/// Declares the quantization of the finished catalog, whose tensors `quantized` are FP8.
+pub(super) fn declare(
+    catalog: &mut Catalog,
+    quantized: &IndexSet<Name>,
+    scale_format: ScaleFormat,
+) -> Result<()> {
     if quantized.is_empty() {
         return Ok(());
     }
@@ -75,13 +73,11 @@ pub(super) fn declare(catalog: &mut Catalog, scale_format: ScaleFormat) -> Resul
     if scale_format == ScaleFormat::Ue8m0 && stored_scales_are_powers_of_two(catalog)? {
         declaration["scale_fmt"] = json!("ue8m0");
     }
-    let quantized: IndexSet<String> = quantized.into_iter().map(str::to_owned).collect();
     let declared = match catalog.config_mut()? {
         Some(config) => declared_skips(config),
         None => Vec::new(),
     };
-    let quantized = quantized.iter().map(String::as_str).collect();
-    let skipped = skip_list::build(catalog, &quantized, declared);
+    let skipped = skip_list::build(catalog, quantized, declared);
     catalog.report.warnings.extend(skipped.warnings);
 
     let config = catalog
@@ -123,19 +119,20 @@ fn declarations(config: &Config) -> Vec<Value> {
 /// source declares may not be true, and consumers round such scales silently.
 fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
     for (name, tensor) in &catalog.tensors {
-        let Some(weight) = scaled_name(name) else {
-            continue;
-        };
-        if !catalog.tensors.contains_key(weight) {
+        let stored = tensor.pieces().filter_map(|piece| match &piece.data {
+            Data::Stored { shard, offset } => Some((piece, shard, *offset)),
+            _ => None,
+        });
+        let mut stored = stored.peekable();
+        let is_scale = || scaled_name(name).is_some_and(|w| catalog.tensors.contains_key(w));
+        if stored.peek().is_none() || !is_scale() {
             continue;
         }
-        for piece in tensor.pieces() {
-            if let Data::Stored { shard, offset } = &piece.data {
-                let mut bytes = vec![0; piece.len as usize];
-                shard.file.read_exact_at(&mut bytes, *offset)?;
-                if !are_powers_of_two(piece, &bytes) {
-                    return Ok(false);
-                }
+        for (piece, shard, offset) in stored {
+            let mut bytes = vec![0; piece.len as usize];
+            shard.file.read_exact_at(&mut bytes, offset)?;
+            if !are_powers_of_two(piece, &bytes) {
+                return Ok(false);
             }
         }
     }

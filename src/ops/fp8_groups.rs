@@ -41,7 +41,7 @@ pub(super) fn close(
     decisions: &mut [Decision],
     report: &mut Report,
 ) -> Result<()> {
-    let mut groups: IndexMap<String, Vec<usize>> = IndexMap::new();
+    let mut groups: IndexMap<Group, Vec<usize>> = IndexMap::new();
     for (i, (name, tensor)) in catalog.tensors.iter().enumerate() {
         if let Some(group) = group_of(name, tensor) {
             groups.entry(group).or_default().push(i);
@@ -115,8 +115,12 @@ fn name(catalog: &Catalog, position: usize) -> &str {
     name
 }
 
-/// The group that a weight belongs to: a key that all its members share.
-fn group_of(name: &str, tensor: &Tensor) -> Option<String> {
+/// What all members of a group share and no others do: the beginning of their names, and which
+/// group of those that begin so.
+type Group<'a> = (&'a str, &'static str);
+
+/// The group that a weight belongs to.
+fn group_of<'a>(name: &'a str, tensor: &Tensor) -> Option<Group<'a>> {
     const GROUPS: [&[&str]; 5] = [
         &["q_proj", "k_proj", "v_proj"],
         &["gate_proj", "up_proj"],
@@ -130,9 +134,9 @@ fn group_of(name: &str, tensor: &Tensor) -> Option<String> {
     }
     if let Some((layer, rest)) = name.split_once(EXPERTS) {
         let is_weight = rest.ends_with(".weight") || matches!(rest, "gate_up_proj" | "down_proj");
-        return is_weight.then(|| format!("{layer}{EXPERTS}"));
+        return is_weight.then_some((layer, EXPERTS));
     }
     let (parent, module) = name.strip_suffix(".weight")?.rsplit_once('.')?;
     let group = GROUPS.iter().find(|group| group.contains(&module))?;
-    Some(format!("{parent}.{}", group[0]))
+    Some((parent, group[0]))
 }

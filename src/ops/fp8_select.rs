@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 use crate::error::{Error, Result};
 use crate::ops::fp8_rules;
 use crate::source;
-use crate::tensor::{SCALE_SUFFIX, scaled_name};
+use crate::tensor::{Name, SCALE_SUFFIX, scaled_name};
 
 /// A set of tensor names, given by any of the three ways.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ struct Pattern {
 #[derive(Debug)]
 pub struct Reference {
     pub directory: PathBuf,
-    pub names: IndexSet<String>,
-    pub quantized: IndexSet<String>,
+    pub names: IndexSet<Name>,
+    pub quantized: IndexSet<Name>,
 }
 
 impl Selection {
@@ -105,10 +105,10 @@ impl Pattern {
 impl Reference {
     fn read(directory: &Path) -> Result<Self> {
         let names = source::tensor_names(directory)?;
-        let quantized: IndexSet<String> = names
+        let quantized: IndexSet<Name> = names
             .iter()
             .filter_map(|name| scaled_name(name))
-            .map(str::to_owned)
+            .map(Name::from)
             .collect();
         if quantized.is_empty() {
             return Err(Error::checkpoint(

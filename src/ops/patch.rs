@@ -30,8 +30,8 @@ impl Operator for Patch {
                 if catalog.tensors.contains_key(name) {
                     continue;
                 }
-                let tensor = Tensor::stored(name, extra.shards[shard].clone(), None);
-                catalog.tensors.insert(name.clone(), tensor);
+                let (name, tensor) = Tensor::stored(name, extra.shards[shard].clone(), None);
+                catalog.tensors.insert(name, tensor);
                 added += 1;
             }
             catalog.report.sources.push(SourceReport {

@@ -15,7 +15,7 @@ pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<(
     let added: Vec<&str> = extra
         .tensors
         .keys()
-        .map(String::as_str)
+        .map(|name| &**name)
         .filter(|name| !catalog.tensors.contains_key(*name))
         .collect();
     let mut warnings = Vec::new();

@@ -20,7 +20,7 @@ use indexmap::IndexSet;
 
 use crate::catalog::Catalog;
 use crate::ops::listing;
-use crate::tensor::scaled_name;
+use crate::tensor::{Name, scaled_name};
 
 const WEIGHT_SUFFIX: &str = ".weight";
 const HEAD: &str = "lm_head";
@@ -35,20 +35,21 @@ pub(super) struct SkipList {
 /// source has; they stay unless they would hit a quantized module.
 pub(super) fn build(
     catalog: &Catalog,
-    quantized: &IndexSet<&str>,
+    quantized: &IndexSet<Name>,
     declared: Vec<String>,
 ) -> SkipList {
-    let ancestors = ancestors(quantized.iter().copied());
+    let mut sorted: Vec<&str> = quantized.iter().map(|name| &**name).collect();
+    sorted.sort_unstable();
     let mut entries = IndexSet::new();
     let mut has_head = false;
     for (name, tensor) in &catalog.tensors {
         has_head |= is_head(name);
-        if tensor.shape.len() < 2 || scaled_name(name).is_some() || quantized.contains(&**name) {
+        if tensor.shape.len() < 2 || scaled_name(name).is_some() || quantized.contains(name) {
             continue;
         }
         let is_weight = name.ends_with(WEIGHT_SUFFIX) || is_fused_expert(name);
         let module = module_of(name);
-        if is_weight && !ancestors.contains(module) {
+        if is_weight && !is_ancestor(module, &sorted) {
             entries.insert(module.to_owned());
         }
     }
@@ -155,9 +156,11 @@ fn module_of(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(module, _)| module)
 }
 
-/// Every dotted prefix of the names.
-fn ancestors<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+/// Whether one of `names`, which are sorted, lies inside `module`.
+fn is_ancestor(module: &str, names: &[&str]) -> bool {
+    let inside = format!("{module}.");
+    let first = names.partition_point(|name| *name < inside.as_str());
     names
-        .flat_map(|name| name.match_indices('.').map(|(dot, _)| &name[..dot]))
-        .collect()
+        .get(first)
+        .is_some_and(|name| name.starts_with(&inside))
 }

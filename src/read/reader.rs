@@ -238,7 +238,7 @@ impl Reader {
         node.kernel
             .compute(band, &slices, &mut output_slices)
             .map_err(|fault| Error::NonFinite {
-                tensor: node.name.clone(),
+                tensor: node.name.to_string(),
                 row: band.group * node.kernel.bands().rows_per_group + fault.row,
                 column: fault.column,
                 value: fault.value,

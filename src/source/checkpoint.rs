@@ -1,15 +1,16 @@
 //! A checkpoint directory in Hugging Face layout.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Error, Result};
+use crate::jobs;
 use crate::source::aux_files::{self, AuxEntry, AuxScan};
 use crate::source::header::{self, StoredTensor};
-use crate::source::{Attributes, INDEX_FILE, Index, SourceFile};
+use crate::source::{Attributes, INDEX_FILE, Index, SourceFile, WeightMap};
+use crate::tensor::Name;
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Checkpoint {
     pub shards: Vec<Arc<Shard>>,
     /// Every tensor and the position of its shard in `shards`, in the order of the index (offset
     /// order within each shard without one).
-    pub tensors: IndexMap<String, usize>,
+    pub tensors: IndexMap<Name, usize>,
     /// Everything that is not a weight, in name order.
     pub aux: Vec<AuxEntry>,
     /// What the directory holds but the checkpoint does not, each with its reason.
@@ -33,7 +34,7 @@ pub struct Shard {
     pub name: String,
     pub file: Arc<SourceFile>,
     /// What its header names, in offset order, whether or not the index names it too.
-    pub header: IndexMap<String, StoredTensor>,
+    pub header: IndexMap<Name, StoredTensor>,
 }
 
 impl Checkpoint {
@@ -69,16 +70,16 @@ impl Checkpoint {
             }
         }
 
-        let mut shards = Vec::with_capacity(shard_names.len());
-        for name in &shard_names {
+        let shard_names: Vec<&str> = shard_names.into_iter().collect();
+        let shards = jobs::map(&shard_names, jobs::processors(), |name| {
             let file = Arc::new(open_shard(&directory, name, index.as_ref())?);
-            shards.push(Arc::new(Shard {
+            Ok(Arc::new(Shard {
                 name: (*name).to_owned(),
                 header: header::read(&file)?,
                 file,
-            }));
-        }
-        let tensors = match &index {
+            }))
+        })?;
+        let tensors = match index {
             Some(index) => tensors_by_index(&directory, index, &shards, &mut left_out)?,
             None => tensors_by_headers(&shards)?,
         };
@@ -99,10 +100,10 @@ impl Checkpoint {
 }
 
 /// The names of a checkpoint's tensors, in order. With an index, its shards need not exist.
-pub fn tensor_names(directory: &Path) -> Result<IndexSet<String>> {
+pub fn tensor_names(directory: &Path) -> Result<IndexSet<Name>> {
     if directory.join(INDEX_FILE).exists() {
         let index = read_index(directory)?;
-        return Ok(index.weight_map.0.into_keys().collect());
+        return Ok(index.weight_map.tensors.into_keys().collect());
     }
     let checkpoint = Checkpoint::open(directory)?;
     Ok(checkpoint.tensors.into_keys().collect())
@@ -120,7 +121,7 @@ fn shard_names<'a>(
 ) -> Result<IndexSet<&'a str>> {
     const SINGLE: &str = "model.safetensors";
     if let Some(index) = index {
-        return Ok(index.weight_map.0.values().map(String::as_str).collect());
+        return Ok(index.weight_map.shards.iter().map(String::as_str).collect());
     }
     if safetensors.iter().any(|name| name == SINGLE) {
         return Ok(IndexSet::from([SINGLE]));
@@ -140,7 +141,8 @@ fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<Sou
     let path = directory.join(name);
     if let Some(index) = index
         && !path.exists()
-        && let Some((tensor, _)) = index.weight_map.0.iter().find(|(_, shard)| *shard == name)
+        && let WeightMap { tensors, shards } = &index.weight_map
+        && let Some((tensor, _)) = tensors.iter().find(|(_, shard)| shards[**shard] == name)
     {
         return Err(Error::tensor(
             &path,
@@ -151,37 +153,37 @@ fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<Sou
     SourceFile::new(path)
 }
 
+/// The tensors of `index`, once every one is in the one shard that it names.
 fn tensors_by_index(
     directory: &Path,
-    index: &Index,
+    index: Index,
     shards: &[Arc<Shard>],
     left_out: &mut Vec<String>,
-) -> Result<IndexMap<String, usize>> {
-    let mut found: HashMap<&str, usize> = HashMap::new();
+) -> Result<IndexMap<Name, usize>> {
+    let tensors = index.weight_map.tensors;
+    let mut found: Vec<Option<usize>> = vec![None; tensors.len()];
     for (position, shard) in shards.iter().enumerate() {
         for name in shard.header.keys() {
-            if !index.weight_map.0.contains_key(name) {
+            let Some(tensor) = tensors.get_index_of(name) else {
                 left_out.push(format!(
                     "tensor {name} in {}: the index does not name it",
                     shard.name
                 ));
-            } else if let Some(first) = found.insert(name, position) {
+                continue;
+            };
+            if let Some(first) = found[tensor].replace(position) {
                 return Err(in_two_shards(shard, name, &shards[first].name));
             }
         }
     }
-    let mut tensors = IndexMap::with_capacity(index.weight_map.0.len());
-    for (name, named) in &index.weight_map.0 {
-        let problem = match found.get(name.as_str()) {
-            Some(&position) if shards[position].name == *named => {
-                tensors.insert(name.clone(), position);
-                continue;
-            }
-            Some(&position) => format!("but it is in {}", shards[position].name),
+    for ((name, &named), found) in tensors.iter().zip(found) {
+        let problem = match found {
+            Some(position) if position == named => continue,
+            Some(position) => format!("but it is in {}", shards[position].name),
             None => "but the shard's header does not have it".to_owned(),
         };
         return Err(Error::tensor(
-            directory.join(named),
+            directory.join(&shards[named].name),
             name,
             format!("the index says it is in this shard, {problem}"),
         ));
@@ -189,7 +191,7 @@ fn tensors_by_index(
     Ok(tensors)
 }
 
-fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<String, usize>> {
+fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<Name, usize>> {
     let mut tensors = IndexMap::new();
     for (position, shard) in shards.iter().enumerate() {
         for name in shard.header.keys() {

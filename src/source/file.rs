@@ -3,8 +3,8 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ impl Identity {
 /// keeps giving the bytes that were planned. A file that was changed in place gives an error.
 #[derive(Debug)]
 pub struct SourceFile {
-    path: PathBuf,
+    path: Arc<Path>,
     attributes: Attributes,
     identity: Identity,
     handle: OnceLock<File>,
@@ -95,7 +95,7 @@ impl SourceFile {
     /// # Errors
     /// If it does not exist or is not a regular file: a FIFO or device is refused before it is
     /// opened, since opening it could block.
-    pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
+    pub fn new(path: impl Into<Arc<Path>>) -> Result<Self> {
         let path = path.into();
         let metadata = path
             .metadata()
@@ -113,6 +113,11 @@ impl SourceFile {
 
     /// The path as the checkpoint names it (a link's own path, not its target).
     pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same path, to be shared.
+    pub fn shared_path(&self) -> &Arc<Path> {
         &self.path
     }
 
@@ -188,7 +193,7 @@ impl SourceFile {
             return Ok(());
         }
         Err(Error::SourceChanged {
-            path: self.path.clone(),
+            path: self.path.to_path_buf(),
             what: self.identity.difference(&now),
         })
     }

@@ -6,18 +6,18 @@
 //! | 8..8+n | JSON: name → dtype, shape, data offsets; may be padded with spaces |
 //! | 8+n.. | tensor data, no holes, up to the end of the file |
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::source::SourceFile;
-use crate::tensor::byte_len;
+use crate::source::{SourceFile, Text};
+use crate::tensor::{Name, Shape, byte_len};
 
 /// The longest header that readers accept, in bytes.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -34,7 +34,7 @@ pub fn data_start(header_len: u64) -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
     pub dtype: Dtype,
-    pub shape: Vec<u64>,
+    pub shape: Shape,
     /// Offset of the first byte from the start of the file.
     pub offset: u64,
     /// Length in bytes.
@@ -46,7 +46,7 @@ pub struct StoredTensor {
 /// # Errors
 /// Whatever the format forbids: a header that is too long, is not JSON, or disagrees with itself
 /// or with the length of the file. The error names the tensor where there is one.
-pub fn read(file: &SourceFile) -> Result<IndexMap<String, StoredTensor>> {
+pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
     let path = file.path();
     if file.len() < LENGTH_BYTES {
         return Err(Error::checkpoint(
@@ -79,20 +79,20 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<String, StoredTensor>> {
     }
     let mut json = vec![0; header_len as usize];
     file.read_exact_at(&mut json, LENGTH_BYTES)?;
-    if let Some(name) = repeated_key(&json) {
-        return Err(Error::tensor(
-            path,
-            name,
-            "the safetensors header names it twice",
-        ));
-    }
-    let metadata: Metadata = serde_json::from_slice(&json)
-        .map_err(|e| diagnose(file, &json).unwrap_or_else(|| invalid(file, &e.to_string())))?;
-
+    let entries: Entries = serde_json::from_slice(&json).map_err(|e| {
+        let entry = faulty_entry(file, &json);
+        entry.unwrap_or_else(|| {
+            let problem = format!("the safetensors header is invalid: {e}");
+            Error::checkpoint(path, problem)
+        })
+    })?;
     let start = data_start(header_len);
-    let expected = start + metadata.data_len() as u64;
+    let tensors = in_offset_order(file, entries, start)?;
+    let (last, expected) = match tensors.last() {
+        Some((name, tensor)) => (&**name, tensor.offset + tensor.len),
+        None => ("", start),
+    };
     if expected != file.len() {
-        let last = metadata.offset_keys().pop().unwrap_or_default();
         return Err(Error::tensor(
             path,
             last,
@@ -102,107 +102,100 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<String, StoredTensor>> {
             ),
         ));
     }
-    Ok(metadata
-        .offset_keys()
-        .into_iter()
-        .filter_map(|name| {
-            let info = metadata.info(&name)?;
-            let (begin, end) = info.data_offsets;
-            let tensor = StoredTensor {
-                dtype: info.dtype,
-                shape: info.shape.iter().map(|&d| d as u64).collect(),
-                offset: start + begin as u64,
-                len: (end - begin) as u64,
-            };
-            Some((name, tensor))
-        })
-        .collect())
+    Ok(tensors)
 }
 
-fn invalid(file: &SourceFile, problem: &str) -> Error {
-    Error::checkpoint(
-        file.path(),
-        format!("the safetensors header is invalid: {problem}"),
-    )
-}
-
-/// The first key that a JSON object has twice. Parsers keep one of the two, and not all the same.
-fn repeated_key(json: &[u8]) -> Option<String> {
-    struct Keys(Option<String>);
-    impl<'de> Deserialize<'de> for Keys {
-        fn deserialize<D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> std::result::Result<Self, D::Error> {
-            deserializer.deserialize_map(KeysVisitor)
-        }
-    }
-    struct KeysVisitor;
-    impl<'de> Visitor<'de> for KeysVisitor {
-        type Value = Keys;
-
-        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Keys, A::Error> {
-            let mut seen = HashSet::new();
-            let mut repeated = None;
-            while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                if repeated.is_none() {
-                    repeated = seen.replace(key);
-                }
-            }
-            Ok(Keys(repeated))
-        }
-    }
-    // What is not an object is refused where it is parsed.
-    serde_json::from_slice::<Keys>(json).ok()?.0
-}
-
-/// The first tensor entry that explains why the header was refused.
-fn diagnose(file: &SourceFile, json: &[u8]) -> Option<Error> {
-    let entries: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
-    let mut parsed = Vec::new();
-    for (name, value) in entries {
-        if name == "__metadata__" {
-            continue;
-        }
-        let info: TensorInfo = match serde_json::from_value(value) {
-            Ok(info) => info,
-            Err(e) => return Some(Error::tensor(file.path(), name, e.to_string())),
-        };
-        let shape: Vec<u64> = info.shape.iter().map(|&d| d as u64).collect();
+/// The tensors of `entries` in the order of their offsets, checked to cover the bytes from `start`.
+fn in_offset_order(
+    file: &SourceFile,
+    entries: Entries,
+    start: u64,
+) -> Result<IndexMap<Name, StoredTensor>> {
+    let refuse = |name: &str, problem: String| Err(Error::tensor(file.path(), name, problem));
+    let mut tensors = IndexMap::with_capacity(entries.0.len());
+    for (name, info) in entries.0 {
+        let shape: Shape = info.shape.iter().map(|&d| d as u64).collect();
         let (begin, end) = info.data_offsets;
-        match byte_len(info.dtype, &shape) {
-            Some(len) if begin <= end && (end - begin) as u64 == len => {}
-            expected => {
-                let expected =
-                    expected.map_or("an impossible number of".to_owned(), |n| n.to_string());
-                return Some(Error::tensor(
-                    file.path(),
-                    name,
-                    format!(
-                        "shape {shape:?} of {} takes {expected} bytes, but the data offsets are {begin}..{end}",
-                        info.dtype
-                    ),
-                ));
+        let len = byte_len(info.dtype, &shape);
+        if begin > end || len != Some((end - begin) as u64) {
+            let expected = len.map_or("an impossible number of".to_owned(), |n| n.to_string());
+            let problem = format!(
+                "shape {shape:?} of {} takes {expected} bytes, but the data offsets are {begin}..{end}",
+                info.dtype
+            );
+            return refuse(&name, problem);
+        }
+        let tensor = StoredTensor {
+            dtype: info.dtype,
+            shape,
+            offset: begin as u64,
+            len: (end - begin) as u64,
+        };
+        // Parsers keep one of the two, and not all the same.
+        if tensors.contains_key(&name) {
+            return refuse(&name, "the safetensors header names it twice".to_owned());
+        }
+        tensors.insert(name, tensor);
+    }
+    tensors.sort_by_key(|_, tensor| (tensor.offset, tensor.len));
+    let mut previous = 0;
+    for (name, tensor) in &mut tensors {
+        let begin = tensor.offset;
+        if begin != previous {
+            let problem = format!(
+                "its data starts at offset {begin}, but the tensor before it ends at {previous}: tensors must neither overlap nor leave holes"
+            );
+            return refuse(name, problem);
+        }
+        previous += tensor.len;
+        tensor.offset += start;
+    }
+    Ok(tensors)
+}
+
+/// What a header says of tensors, as it stands there.
+struct Entries(Vec<(Name, TensorInfo)>);
+
+const METADATA: &str = "__metadata__";
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                let mut metadata: Option<Option<HashMap<String, String>>> = None;
+                while let Some(Text(key)) = map.next_key()? {
+                    if key != METADATA {
+                        entries.push((key.into(), map.next_value()?));
+                    } else if metadata.replace(map.next_value()?).is_some() {
+                        return Err(A::Error::duplicate_field(METADATA));
+                    }
+                }
+                Ok(Entries(entries))
             }
         }
-        parsed.push((begin, end, name));
+        deserializer.deserialize_map(EntriesVisitor)
     }
-    parsed.sort();
-    let mut previous = 0;
-    for (begin, end, name) in parsed {
-        if begin != previous {
-            return Some(Error::tensor(
-                file.path(),
-                name,
-                format!(
-                    "its data starts at offset {begin}, but the tensor before it ends at {previous}: tensors must neither overlap nor leave holes"
-                ),
-            ));
-        }
-        previous = end;
-    }
-    None
+}
+
+/// The first tensor entry that cannot be parsed.
+fn faulty_entry(file: &SourceFile, json: &[u8]) -> Option<Error> {
+    let entries: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
+    entries
+        .into_iter()
+        .filter(|(name, _)| name != METADATA)
+        .find_map(|(name, value)| {
+            let fault = serde_json::from_value::<TensorInfo>(value).err()?;
+            Some(Error::tensor(file.path(), name, fault.to_string()))
+        })
 }

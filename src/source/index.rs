@@ -3,11 +3,14 @@
 use std::fmt;
 use std::path::Path;
 
-use indexmap::IndexMap;
+use indexmap::map::Entry;
+use indexmap::{IndexMap, IndexSet};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
+use crate::source::Text;
+use crate::tensor::Name;
 
 /// The file name of an index.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -15,13 +18,17 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// A parsed index. The order of its keys is kept: it is the checkpoint's own order.
 #[derive(Debug, Deserialize)]
 pub struct Index {
-    /// Tensor name → shard file name.
     pub weight_map: WeightMap,
 }
 
-/// Tensor name → shard file name, in file order, each name once.
+/// Which tensor is in which shard.
 #[derive(Debug, Default)]
-pub struct WeightMap(pub IndexMap<String, String>);
+pub struct WeightMap {
+    /// Every tensor and the position of its shard in `shards`, in file order, each name once.
+    pub tensors: IndexMap<Name, usize>,
+    /// File names, in the order in which the tensors first give them.
+    pub shards: IndexSet<String>,
+}
 
 impl Index {
     /// Parses the text of the index at `path`.
@@ -32,14 +39,17 @@ impl Index {
     pub fn parse(text: &[u8], path: &Path) -> Result<Self> {
         let index: Index = serde_json::from_slice(text)
             .map_err(|e| Error::checkpoint(path, format!("not a valid index: {e}")))?;
-        for (tensor, shard) in &index.weight_map.0 {
-            if !is_plain_file_name(shard) {
-                return Err(Error::tensor(
-                    path,
-                    tensor,
-                    format!("its shard {shard:?} is not a plain file name inside the directory"),
-                ));
-            }
+        let WeightMap { tensors, shards } = &index.weight_map;
+        let outside = shards.iter().position(|shard| !is_plain_file_name(shard));
+        if let Some((tensor, &shard)) = tensors.iter().find(|(_, s)| Some(**s) == outside) {
+            return Err(Error::tensor(
+                path,
+                tensor,
+                format!(
+                    "its shard {:?} is not a plain file name inside the directory",
+                    shards[shard]
+                ),
+            ));
         }
         Ok(index)
     }
@@ -63,16 +73,23 @@ impl<'de> Deserialize<'de> for WeightMap {
                 self,
                 mut map: A,
             ) -> std::result::Result<WeightMap, A::Error> {
-                let mut entries = IndexMap::new();
-                while let Some((tensor, shard)) = map.next_entry::<String, String>()? {
-                    if entries.contains_key(&tensor) {
-                        return Err(A::Error::custom(format!(
-                            "tensor {tensor} is listed twice in weight_map"
-                        )));
-                    }
-                    entries.insert(tensor, shard);
+                let mut weights = WeightMap::default();
+                while let Some((Text(tensor), Text(shard))) = map.next_entry::<Text, Text>()? {
+                    let shard = match weights.shards.get_index_of(&*shard) {
+                        Some(position) => position,
+                        None => weights.shards.insert_full(shard.into_owned()).0,
+                    };
+                    match weights.tensors.entry(tensor.into()) {
+                        Entry::Vacant(entry) => entry.insert(shard),
+                        Entry::Occupied(entry) => {
+                            return Err(A::Error::custom(format!(
+                                "tensor {} is listed twice in weight_map",
+                                entry.key()
+                            )));
+                        }
+                    };
                 }
-                Ok(WeightMap(entries))
+                Ok(weights)
             }
         }
         deserializer.deserialize_map(Entries)

@@ -1,6 +1,10 @@
 //! Opening a checkpoint directory: index, shards' headers, and everything that is not a weight.
 //! Nothing here reads a tensor's bytes.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
 mod aux_files;
 mod checkpoint;
 mod file;
@@ -12,5 +16,9 @@ pub use aux_files::AuxEntry;
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
 pub use file::{Attributes, SourceFile};
 pub use header::{MAX_HEADER_BYTES, StoredTensor, data_start, read as read_header};
-pub use index::{INDEX_FILE, Index};
+pub use index::{INDEX_FILE, Index, WeightMap};
 pub use links::Enclosure;
+
+/// A string that is borrowed from the JSON text where that is possible.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -2,7 +2,15 @@
 
 pub mod float8;
 
+use std::sync::Arc;
+
 pub use safetensors::tensor::Dtype;
+
+/// A tensor's name, shared by all that speak of it.
+pub type Name = Arc<str>;
+
+/// A tensor's dimensions, likewise shared.
+pub type Shape = Arc<[u64]>;
 
 /// Bytes that a tensor of `dtype` and `shape` takes, or `None` if that is not a whole number of
 /// bytes or does not fit in 64 bits.
@@ -17,7 +25,7 @@ pub const SCALE_SUFFIX: &str = "_scale_inv";
 
 /// The name of the scales of the tensor called `name`.
 pub fn scale_name(name: &str) -> String {
-    format!("{name}{SCALE_SUFFIX}")
+    [name, SCALE_SUFFIX].concat()
 }
 
 /// The name of the tensor whose scales are called `name`, if it is the name of scales.

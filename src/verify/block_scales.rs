@@ -26,7 +26,7 @@ pub(super) fn pairs<'a>(shards: &'a [ShardFile], faults: &mut Faults) -> Vec<Pai
         shard
             .header
             .iter()
-            .map(move |(name, t)| (name.as_str(), (shard, t)))
+            .map(move |(name, t)| (&**name, (shard, t)))
     });
     let tensors: HashMap<&str, (&ShardFile, &StoredTensor)> = tensors.collect();
     let mut pairs = Vec::new();
@@ -45,7 +45,7 @@ pub(super) fn pairs<'a>(shards: &'a [ShardFile], faults: &mut Faults) -> Vec<Pai
                 }),
                 None => {
                     let fault = "scales of tensors that do not exist";
-                    faults.problems.add_item(fault, scale_name);
+                    faults.problems.add_item(fault, &**scale_name);
                 }
             }
         }
@@ -75,7 +75,7 @@ impl Pair<'_> {
             );
         }
         let expected = scale_shape(&weight.shape, block);
-        if expected.as_ref() != Some(&scales.shape) {
+        if expected.as_deref() != Some(&scales.shape) {
             let expected = expected.map_or("none".to_owned(), |shape| format!("{shape:?}"));
             faults.problems.add_item(
                 format!(

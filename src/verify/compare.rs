@@ -286,5 +286,5 @@ fn tensor_at(plan: &Plan, id: EntryId, offset: u64) -> Option<String> {
         .tensors
         .iter()
         .find(|tensor| holds(tensor.offset..tensor.offset + tensor.len))?;
-    Some(tensor.name.clone())
+    Some(tensor.name.to_string())
 }

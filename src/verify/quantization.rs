@@ -136,14 +136,16 @@ fn check_method(declaration: &Value, shards: &[ShardFile], pairs: &[Pair], fault
     let names: HashSet<&str> = shards
         .iter()
         .flat_map(|shard| shard.header.keys())
-        .map(String::as_str)
+        .map(|name| &**name)
         .collect();
     for (name, tensor) in shards.iter().flat_map(|shard| &shard.header) {
         // Per-tensor FP8 checkpoints call their scales `X_scale`.
         let has_scales = names.contains(scale_name(name).as_str())
             || names.contains(format!("{name}_scale").as_str());
         if tensor.dtype == Dtype::F8_E4M3 && tensor.shape.len() >= 2 && !has_scales {
-            faults.problems.add_item("FP8 weights without scales", name);
+            faults
+                .problems
+                .add_item("FP8 weights without scales", &**name);
         }
     }
 }
@@ -197,7 +199,7 @@ fn check_skip_list(declaration: &Value, shards: &[ShardFile], pairs: &[Pair], fa
     }
     for (name, tensor) in shards.iter().flat_map(|shard| &shard.header) {
         let is_weight = name.ends_with(".weight") && tensor.shape.len() >= 2;
-        if !is_weight || quantized.contains(name.as_str()) || scaled_name(name).is_some() {
+        if !is_weight || quantized.contains(&**name) || scaled_name(name).is_some() {
             continue;
         }
         let module = module_of(name);

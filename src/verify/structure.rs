@@ -8,7 +8,8 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, read_header};
+use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header};
+use crate::tensor::Name;
 use crate::verify::findings::Faults;
 use crate::verify::{block_scales, quantization};
 
@@ -91,7 +92,7 @@ pub(super) struct ShardFile {
     pub(super) name: String,
     pub(super) file: SourceFile,
     /// In offset order.
-    pub(super) header: IndexMap<String, StoredTensor>,
+    pub(super) header: IndexMap<Name, StoredTensor>,
 }
 
 struct IndexFile {
@@ -111,7 +112,7 @@ impl Default for Inspection {
 
 impl Inspection {
     /// Every tensor of every header.
-    fn tensors(&self) -> impl Iterator<Item = (&String, &StoredTensor)> {
+    fn tensors(&self) -> impl Iterator<Item = (&Name, &StoredTensor)> {
         self.shards.iter().flat_map(|shard| &shard.header)
     }
 
@@ -137,7 +138,7 @@ impl Inspection {
     /// The files that make up the checkpoint; the others are told.
     fn shard_names(&mut self, files: &[String], index: Option<&IndexFile>) -> IndexSet<String> {
         let names: IndexSet<String> = match index {
-            Some(index) => index.parsed.weight_map.0.values().cloned().collect(),
+            Some(index) => index.parsed.weight_map.shards.clone(),
             None if files.iter().any(|name| name == SINGLE_FILE) => [SINGLE_FILE.into()].into(),
             None => files.iter().cloned().collect(),
         };
@@ -169,12 +170,11 @@ impl Inspection {
     fn read_shard(&mut self, directory: &Path, name: &str, index: Option<&IndexFile>) {
         let path = directory.join(name);
         let result = if path.symlink_metadata().is_err() {
-            let weight_map = index.map(|index| index.parsed.weight_map.0.values());
-            let count = weight_map
-                .into_iter()
-                .flatten()
-                .filter(|s| *s == name)
-                .count();
+            let count = index.map_or(0, |index| {
+                let WeightMap { tensors, shards } = &index.parsed.weight_map;
+                let shard = shards.get_index_of(name);
+                tensors.values().filter(|s| Some(**s) == shard).count()
+            });
             let problem =
                 format!("the index places {count} tensors in this file, which is missing");
             Err(Error::checkpoint(&path, problem))
@@ -197,28 +197,34 @@ impl Inspection {
     }
 
     fn compare_with_index(&mut self, index: &Index) {
-        let listed = &index.weight_map.0;
+        let WeightMap {
+            tensors: listed,
+            shards: names,
+        } = &index.weight_map;
         let mut shard_of: IndexMap<&str, &str> = IndexMap::new();
         for shard in &self.shards {
             for tensor in shard.header.keys() {
                 if !listed.contains_key(tensor) {
                     let fault = format!("{}: tensors that the index does not name", shard.name);
-                    self.faults.problems.add_item(fault, tensor);
+                    self.faults.problems.add_item(fault, &**tensor);
                 }
                 if let Some(first) = shard_of.insert(tensor, &shard.name) {
                     let fault = format!("tensors that are in both {first} and {}", shard.name);
-                    self.faults.problems.add_item(fault, tensor);
+                    self.faults.problems.add_item(fault, &**tensor);
                 }
             }
         }
-        for (tensor, named) in listed {
-            let Some(shard) = self.shards.iter().find(|shard| shard.name == *named) else {
+        let headers = self.shards.iter().map(|shard| (&shard.name, &shard.header));
+        let headers: IndexMap<&String, &IndexMap<Name, StoredTensor>> = headers.collect();
+        for (tensor, &named) in listed {
+            let named = &names[named];
+            let Some(header) = headers.get(named) else {
                 continue; // A shard that could not be read is a problem already.
             };
-            if !shard.header.contains_key(tensor) {
-                let elsewhere = match shard_of.get(tensor.as_str()) {
+            if !header.contains_key(tensor) {
+                let elsewhere = match shard_of.get(&**tensor) {
                     Some(other) => format!("{tensor} (it is in {other})"),
-                    None => tensor.clone(),
+                    None => tensor.to_string(),
                 };
                 let fault = format!("{named}: tensors that the index places here but are not");
                 self.faults.problems.add_item(fault, elsewhere);

@@ -103,10 +103,10 @@ fn assert_planned_tensors(file: &[u8], planned: &ckptfs::layout::PlannedShard) {
     );
     let parsed: BTreeMap<&str, &TensorData> = parsed.iter().map(|t| (t.name.as_str(), t)).collect();
     for tensor in &planned.tensors {
-        let found = parsed[tensor.name.as_str()];
+        let found = parsed[&*tensor.name];
         let shape: Vec<u64> = found.shape.iter().map(|d| *d as u64).collect();
-        assert_eq!(tensor.dtype, format!("{:?}", found.dtype), "{found:?}");
-        assert_eq!(tensor.shape, shape, "{found:?}");
+        assert_eq!(tensor.dtype, found.dtype, "{found:?}");
+        assert_eq!(*tensor.shape, *shape, "{found:?}");
         let (start, end) = (
             tensor.offset as usize,
             (tensor.offset + tensor.len) as usize,

@@ -78,8 +78,8 @@ pub(crate) fn plan_patch(base: &Path, extras: &[&Path]) -> ckptfs::Result<Plan> 
 /// Names of the tensors that the plan shows as FP8.
 pub(crate) fn fp8_names(plan: &Plan) -> BTreeSet<&str> {
     let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
-    let fp8 = tensors.filter(|tensor| tensor.dtype == "F8_E4M3");
-    fp8.map(|tensor| tensor.name.as_str()).collect()
+    let fp8 = tensors.filter(|tensor| tensor.dtype == ckptfs::tensor::Dtype::F8_E4M3);
+    fp8.map(|tensor| &*tensor.name).collect()
 }
 
 /// The message of the error that `result` is.

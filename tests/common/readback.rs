@@ -74,7 +74,7 @@ pub(crate) fn read_tensor(plan: &Plan, reader: &Reader, name: &str) -> ckptfs::R
         .shards
         .iter()
         .flat_map(|shard| shard.tensors.iter().map(|tensor| (shard.entry, tensor)))
-        .find(|(_, tensor)| tensor.name == name)
+        .find(|(_, tensor)| *tensor.name == *name)
         .unwrap_or_else(|| panic!("the view has no {name}"));
     let mut bytes = vec![0xAA; tensor.len as usize];
     let count = reader.read_at(entry, tensor.offset, &mut bytes)?;

@@ -68,7 +68,7 @@ fn assert_forms(fused: &[TensorData], unfused: &[TensorData], hidden: usize) {
         let planned = plan.shards.iter().flat_map(|shard| &shard.tensors);
         for tensor in planned {
             assert!(!tensor.computed, "{} is a range of its source", tensor.name);
-            assert_eq!(tensor.from, base.join("model.safetensors"));
+            assert_eq!(*tensor.from, base.join("model.safetensors"));
         }
     }
 }
@@ -132,7 +132,7 @@ fn order(workspace: &Workspace, base: &Checkpoint, experts: Experts) -> Vec<Stri
     let shards = plan.shards.iter();
     shards
         .flat_map(|shard| {
-            let mut names: Vec<String> = shard.tensors.iter().map(|t| t.name.clone()).collect();
+            let mut names: Vec<String> = shard.tensors.iter().map(|t| t.name.to_string()).collect();
             // A weight and its scales are in one shard.
             names.sort();
             names

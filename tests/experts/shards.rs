@@ -50,7 +50,7 @@ fn names(plan: &Plan) -> Vec<(&str, Vec<&str>)> {
     let shards = plan.shards.iter();
     shards
         .map(|shard| {
-            let tensors = shard.tensors.iter().map(|t| t.name.as_str());
+            let tensors = shard.tensors.iter().map(|t| &*t.name);
             (shard.name.as_str(), tensors.collect())
         })
         .collect()

@@ -77,8 +77,8 @@ fn upside_down(matrix: &[u8]) -> Vec<u8> {
 fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
     let base = workspace.write("base", &Checkpoint::single([source.clone()]));
     let mut catalog = Catalog::from_base(source::Checkpoint::open(&base).unwrap());
-    let stored = catalog.tensors[&source.name].clone();
-    let node = Node::new(&source.name, vec![stored.clone()], Box::new(UpsideDown));
+    let stored = catalog.tensors[&*source.name].clone();
+    let node = Node::new(&*source.name, vec![stored.clone()], Box::new(UpsideDown));
     let computed = Tensor {
         data: Data::Computed {
             node: Arc::new(node),
@@ -86,7 +86,9 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
         },
         ..stored
     };
-    catalog.tensors.insert(source.name.clone(), computed);
+    catalog
+        .tensors
+        .insert(source.name.as_str().into(), computed);
     let fp8 = Fp8 {
         selection: Selection::new(false, &[], &[".*".to_owned()]).unwrap(),
         scale_format: ScaleFormat::Float32,

@@ -107,7 +107,7 @@ fn a_nan_gives_eio_for_its_rows_and_the_log_names_tensor_row_and_column() {
 
     let plan = fixture.plan(Kind::PatchedFp8);
     let planned = &plan.shards[0];
-    let codes = planned.tensors.iter().find(|t| t.name == tensor).unwrap();
+    let codes = planned.tensors.iter().find(|t| *t.name == *tensor).unwrap();
     let file = File::open(fixture.mountpoint.join(&planned.name)).unwrap();
     let concerned = codes.offset + (row * columns) as u64;
     assert_eq!(
