@@ -1,0 +1,106 @@
+"""What all groups of rows share: the inputs, the scratch space and the report."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from . import inputs, mounts, readers
+from .report import Report
+from .torch_client import Torch
+
+
+@dataclass
+class Bench:
+    binary: Path
+    work: Path  # kept between runs: inputs
+    scratch: Path  # gone after the run
+    layers: int
+    rounds: int
+    quick: bool
+    python: Path | str  # of an environment with torch, or why there is none
+    report: Report = field(default_factory=Report)
+
+    @property
+    def mountpoint(self) -> Path:
+        return self.scratch / "mount"
+
+    @cached_property
+    def base(self) -> Path:
+        make = lambda directory: inputs.make_base(directory, self.layers)
+        return inputs.cached(self.work / f"base-{self.layers}", make)
+
+    @cached_property
+    def extra(self) -> Path:
+        return inputs.cached(self.work / "extra", inputs.make_extra)
+
+    @cached_property
+    def unionfs_missing(self) -> str | None:
+        return mounts.find_unionfs()
+
+    def view(self, flags: list):
+        return mounts.view(self.binary, flags, self.mountpoint)
+
+    def materialize(self, flags: list, out: Path) -> None:
+        command = [self.binary, "materialize", *flags, "--out", out]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def materialized(self, name: str, flags: list) -> Path:
+        """The view as files on disk, made once a run."""
+        out = self.scratch / name
+        if not out.exists():
+            self.materialize(flags, out)
+        return out
+
+    def each_round(self, section: str) -> Iterator[int]:
+        for number in range(self.rounds):
+            progress(f"{section}: round {number + 1} of {self.rounds}")
+            yield number
+
+    @contextmanager
+    def torch(self) -> Iterator[Torch]:
+        """A process with torch; only for a `python` that is a path."""
+        with Torch(self.python) as torch:
+            yield torch
+
+    def why_no_torch(self) -> str | None:
+        return self.python if isinstance(self.python, str) else None
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def scratch_directory(work: Path) -> Iterator[Path]:
+    """A directory of this run alone; nothing is mounted in it any more when it is removed."""
+    work.mkdir(parents=True, exist_ok=True)
+    for left in work.glob("run-*"):  # by a run that was killed
+        remove_scratch(left)
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=work))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield directory
+    finally:
+        remove_scratch(directory)
+
+
+def remove_scratch(directory: Path) -> None:
+    mounts.detach_below(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def flags_of(base: Path, *more) -> list:
+    return ["--base", base, *more]
+
+
+def warm(*directories: Path) -> None:
+    """Sources that nobody has read for a while may have left the page cache."""
+    for directory in directories:
+        readers.warm(readers.shards(directory))
