@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ class Bench:
     rounds: int
     quick: bool
     python: Path | str  # of an environment with torch, or why there is none
+    at_end: ExitStack
     report: Report = field(default_factory=Report)
 
     @property
@@ -63,11 +64,12 @@ class Bench:
             progress(f"{section}: round {number + 1} of {self.rounds}")
             yield number
 
-    @contextmanager
-    def torch(self) -> Iterator[Torch]:
+    @cached_property
+    def torch(self) -> Torch:
         """A process with torch; only for a `python` that is a path."""
-        with Torch(self.python) as torch:
-            yield torch
+        torch = Torch(self.python)
+        self.at_end.callback(torch.close)
+        return torch
 
     def why_no_torch(self) -> str | None:
         return self.python if isinstance(self.python, str) else None
@@ -84,7 +86,8 @@ def scratch_directory(work: Path) -> Iterator[Path]:
     for left in work.glob("run-*"):  # by a run that was killed
         remove_scratch(left)
     directory = Path(tempfile.mkdtemp(prefix="run-", dir=work))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         yield directory
     finally:

@@ -13,7 +13,7 @@ from .report import Goal
 
 SECTION = "Reads, sources in the page cache, GB/s"
 SMALL_READ_AHEAD_KB = 128
-SHARD_SIZE = ("--repack", "--shard-size-gb", "0.2")
+SPLICED = {"read": Goal(">=", 0.45), "mmap": Goal(">=", 0.25)}
 NATIVE = "native, source"
 HOW = {"read": "read(2)", "mmap": "mmap"}
 
@@ -31,22 +31,35 @@ class View:
     of_mount: Callable[[Path], list[Path]] = shards
 
 
-def views(bench: Bench) -> list[View]:
+def stored_views(bench: Bench) -> list[View]:
     base, source = flags_of(bench.base), shards(bench.base)
     whole = {"read": Goal(">=", 0.95), "mmap": Goal(">=", 0.95)}
-    spliced = {"read": Goal(">=", 0.45), "mmap": Goal(">=", 0.25)}
-    repacked = View("spliced", [*base, *SHARD_SIZE], bench.base, source, NATIVE, spliced)
     patched = View(
         "spliced (patch)", [*base, "--extra", bench.extra], bench.extra, shards(bench.extra),
-        NATIVE, spliced, of_mount=lambda directory: shards(directory)[bench.layers :],
+        NATIVE, SPLICED, of_mount=lambda directory: shards(directory)[bench.layers :],
     )  # fmt: skip
-    result = [View("whole file", base, bench.base, source, NATIVE, whole, 0), repacked, patched]
-    fp8 = {"read": Goal(">=", 0.4), "mmap": Goal(">=", 0.4)}
+    repacked = repacked_view(bench)
+    return [
+        View("whole file", base, bench.base, source, NATIVE, whole, fresh=0),
+        repacked,
+        patched,
+        small_read_ahead(repacked),
+    ]
+
+
+def repacked_view(bench: Bench) -> View:
+    flags = flags_of(bench.base, "--repack", "--shard-size-gb", "0.2")
+    return View("spliced", flags, bench.base, shards(bench.base), NATIVE, SPLICED)
+
+
+def fp8_views(bench: Bench) -> list[View]:
+    goals = {"read": Goal(">=", 0.4), "mmap": Goal(">=", 0.4)}
+    views = []
     for scale in ("ue8m0", "float32"):
-        flags = [*base, "--fp8", "--scale-fmt", scale]
+        flags = flags_of(bench.base, "--fp8", "--scale-fmt", scale)
         copy = shards(bench.materialized(f"fp8-{scale}", flags))
-        result.append(View(f"FP8 {scale}", flags, bench.base, copy, "native, materialized", fp8))
-    return result + [small_read_ahead(repacked), small_read_ahead(result[3])]
+        views.append(View(f"FP8 {scale}", flags, bench.base, copy, "native, materialized", goals))
+    return [*views, small_read_ahead(views[0])]
 
 
 def small_read_ahead(view: View) -> View:
@@ -56,16 +69,27 @@ def small_read_ahead(view: View) -> View:
     return replace(view, name=name, goals=goals, read_ahead_kb=SMALL_READ_AHEAD_KB)
 
 
-def run(bench: Bench) -> None:
-    all_views = views(bench)
+def run_stored(bench: Bench) -> None:
+    run(bench, "reads", stored_views(bench))
+
+
+def run_fp8(bench: Bench) -> None:
+    run(bench, "FP8 reads", fp8_views(bench))
+
+
+def run_unionfs(bench: Bench) -> None:
+    for _ in bench.each_round("unionfs-fuse"):
+        for how in READERS:
+            measure_unionfs(bench, repacked_view(bench), how)
+
+
+def run(bench: Bench, title: str, views: list[View]) -> None:
     with small_pages_copy(bench) as small_copy:
-        for _ in bench.each_round("reads"):
+        for _ in bench.each_round(title):
             small = {how: reference_row(bench, how, small_copy) for how in READERS}
-            for view in all_views:
+            for view in views:
                 for how in view.goals:
                     measure(bench, view, how, small[how])
-            for how in READERS:
-                measure_unionfs(bench, all_views[1], how)
 
 
 @contextmanager

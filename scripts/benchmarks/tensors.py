@@ -16,22 +16,28 @@ TENSOR = "model.layers.0.mlp.gate_proj.weight"
 SCALES = ("ue8m0", "float32")
 
 
-def run(bench: Bench) -> None:
+def run_loading(bench: Bench) -> None:
     if why := bench.why_no_torch():
         bench.report.not_run(LOADING, "all tensors, FP8", why, "materialized", Goal("<=", 1.2))
         bench.report.not_run(LOADING, "halves of columns", why, "whole tensor", Goal("<=", 1.3))
+        return
+    for _ in bench.each_round("tensors"):
+        for scale in SCALES:
+            all_tensors(bench, bench.torch, scale)
+        halves(bench, bench.torch)
+
+
+def run_torch(bench: Bench) -> None:
+    if why := bench.why_no_torch():
         bench.report.not_run(QUANTIZING, "reading through the mount", why, "torch in memory")
         bench.report.not_run(QUANTIZING, "materialize", why, "torch script")
         return
-    with bench.torch() as torch:
-        for _ in bench.each_round("tensors"):
-            for scale in SCALES:
-                all_tensors(bench, torch, scale)
-            halves(bench, torch)
-        for _ in bench.each_round("torch"):
-            for scale in SCALES:
-                in_memory(bench, torch, scale)
-                as_script(bench, torch, scale)
+    check_bits(bench, bench.torch)
+    threads = bench.torch("choose_threads", file=shards(bench.base)[0])
+    for _ in bench.each_round("torch"):
+        for scale in SCALES:
+            in_memory(bench, bench.torch, scale, threads)
+            as_script(bench, bench.torch, scale)
 
 
 def fp8_flags(bench: Bench, scale: str) -> list:
@@ -82,13 +88,19 @@ def halves(bench: Bench, torch: Torch) -> None:
         )  # fmt: skip
 
 
-def in_memory(bench: Bench, torch: Torch, scale: str) -> None:
+def check_bits(bench: Bench, torch: Torch) -> None:
+    """A peer counts only if it does the same work."""
+    shard = shards(bench.base)[0]
+    for scale in SCALES:
+        copy = shards(bench.materialized(f"fp8-{scale}", fp8_flags(bench, scale)))[0]
+        if differing := torch("differing_tensors", file=shard, quantized=copy, scale_fmt=scale):
+            raise RuntimeError(f"{differing} tensors differ from what torch makes of them")
+
+
+def in_memory(bench: Bench, torch: Torch, scale: str, threads: int) -> None:
     """One shard: ours from the page cache through a mount, theirs from memory to memory."""
     flags = fp8_flags(bench, scale)
     shard = shards(bench.base)[0]
-    copy = shards(bench.materialized(f"fp8-{scale}", flags))[0]
-    if differing := torch("differing_tensors", file=shard, quantized=copy, scale_fmt=scale):
-        raise RuntimeError(f"{differing} tensors differ from what torch makes of them")
     source = size([shard])
     theirs = source / torch("quantize_in_memory", file=shard, scale_fmt=scale)
     warm(bench.base)
@@ -97,7 +109,7 @@ def in_memory(bench: Bench, torch: Torch, scale: str) -> None:
         ours = rate(read_file, file, 1) * source / size(file)
     bench.report.sample(
         QUANTIZING, f"FP8 {scale}, reading a mounted shard", "GB/s", ours / 1e9, theirs / 1e9,
-        "torch in memory", note="of the bf16 source; same bits",
+        "torch in memory", note=f"of the bf16 source; same bits; torch on {threads} thread(s)",
     )  # fmt: skip
 
 

@@ -9,13 +9,14 @@ class Torch:
     def __init__(self, python: Path):
         worker = Path(__file__).with_name("torch_worker.py")
         self.process = subprocess.Popen(
-            [python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, worker],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # an interrupt is ours to handle
         )
 
-    def __enter__(self) -> "Torch":
-        return self
-
-    def __exit__(self, *_) -> None:
+    def close(self) -> None:
         self.process.kill()
         self.process.wait()
         self.process.stdin.close()

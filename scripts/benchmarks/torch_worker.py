@@ -4,6 +4,7 @@ The peer is block FP8 as a careful script would have it: vectorized, in bands th
 caches, into memory that is there already.
 """
 
+import functools
 import json
 import shutil
 import sys
@@ -64,22 +65,33 @@ def weights_of(file: str) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, opened.get_tensor(name)
 
 
-def quantize_in_memory(file: str, scale_fmt: str, rounds: int = 3) -> float:
-    """Seconds, at best: of rounds, the first of which finds out how memory lies, and with one
-    thread or all. The faster number of threads is kept."""
-    weights = [weight.clone() for _, weight in weights_of(file)]
-    outputs = [outputs_for(weight) for weight in weights]
+@functools.cache
+def in_memory(file: str) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """The weights of a file and memory for their codes and scales."""
+    return [(weight.clone(), *outputs_for(weight)) for _, weight in weights_of(file)]
+
+
+def quantize_in_memory(file: str, scale_fmt: str, rounds: int = 2, tensors: int | None = None):
+    """Seconds for the first so many tensors, or all, at best."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for weight, codes, scales in in_memory(file)[:tensors]:
+            quantize(weight, codes, scales, scale_fmt)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def choose_threads(file: str) -> int:
+    """One thread or all, whichever is faster with a tensor, from now on."""
+    quantize_in_memory(file, "ue8m0", rounds=1, tensors=1)
     times = {}
-    for threads in {1, ALL_THREADS}:
+    for threads in (ALL_THREADS, 1):
         torch.set_num_threads(threads)
-        for number in range(rounds):
-            start = time.perf_counter()
-            for weight, (codes, scales) in zip(weights, outputs):
-                quantize(weight, codes, scales, scale_fmt)
-            times[threads, number] = time.perf_counter() - start
-    (threads, _), seconds = min(times.items(), key=lambda item: item[1])
-    torch.set_num_threads(threads)
-    return seconds
+        times[threads] = quantize_in_memory(file, "ue8m0", rounds=3, tensors=1)
+    fastest = min(times, key=times.get)
+    torch.set_num_threads(fastest)
+    return fastest
 
 
 def differing_tensors(file: str, quantized: str, scale_fmt: str) -> int:
@@ -155,7 +167,8 @@ def read_halves(file: str, name: str, sides: list[str]) -> float:
 
 
 FUNCTIONS = (
-    quantize_in_memory, differing_tensors, script, read_all, read_whole, read_halves,
+    quantize_in_memory, choose_threads, differing_tensors, script, read_all, read_whole,
+    read_halves,
 )  # fmt: skip
 
 
