@@ -59,9 +59,10 @@ class Bench:
             self.materialize(flags, out)
         return out
 
-    def each_round(self, section: str) -> Iterator[int]:
-        for number in range(self.rounds):
-            progress(f"{section}: round {number + 1} of {self.rounds}")
+    def each_round(self, section: str, most: int = 100) -> Iterator[int]:
+        rounds = min(self.rounds, most)
+        for number in range(rounds):
+            progress(f"{section}: round {number + 1} of {rounds}")
             yield number
 
     @cached_property
@@ -70,6 +71,15 @@ class Bench:
         torch = Torch(self.python)
         self.at_end.callback(torch.close)
         return torch
+
+    def peers(self) -> str:
+        """Those that were run, with their versions."""
+        versions = []
+        if "unionfs_missing" in vars(self) and not self.unionfs_missing:
+            versions.append(mounts.unionfs_version())
+        if "torch" in vars(self):
+            versions.append(f"torch {self.torch('version')}")
+        return ", ".join(versions) or "none"
 
     def why_no_torch(self) -> str | None:
         return self.python if isinstance(self.python, str) else None

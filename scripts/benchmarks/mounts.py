@@ -121,3 +121,9 @@ def find_unionfs() -> str | None:
         return f"apt-get could not install unionfs-fuse: {done.stderr.strip()[-200:]}"
     return None
 
+
+def unionfs_version() -> str:
+    done = subprocess.run(["unionfs", "--version"], capture_output=True, text=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    line = next((line for line in lines if line.startswith("unionfs-fuse")), "unionfs-fuse")
+    return line.replace(" version:", "")

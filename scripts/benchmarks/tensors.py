@@ -34,7 +34,7 @@ def run_torch(bench: Bench) -> None:
         return
     check_bits(bench, bench.torch)
     threads = bench.torch("choose_threads", file=shards(bench.base)[0])
-    for _ in bench.each_round("torch"):
+    for _ in bench.each_round("torch", most=3):
         for scale in SCALES:
             in_memory(bench, bench.torch, scale, threads)
             as_script(bench, bench.torch, scale)

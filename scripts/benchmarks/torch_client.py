@@ -1,6 +1,7 @@
 """A process with torch and safetensors that does what it is told (see `torch_worker`)."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,8 @@ class Torch:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # Threads that wait must not spin where other processes want the cores.
+            env=os.environ | {"OMP_WAIT_POLICY": "passive"},
             start_new_session=True,  # an interrupt is ours to handle
         )
 

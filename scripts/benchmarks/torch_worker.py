@@ -53,6 +53,10 @@ def quantize(
         codes[at : at + band].view(shape).copy_(blocks)
 
 
+def version() -> str:
+    return torch.__version__
+
+
 def outputs_for(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = weight.shape
     codes = torch.zeros(rows, columns, dtype=torch.uint8).view(torch.float8_e4m3fn)
@@ -167,7 +171,7 @@ def read_halves(file: str, name: str, sides: list[str]) -> float:
 
 
 FUNCTIONS = (
-    quantize_in_memory, choose_threads, differing_tensors, script, read_all, read_whole,
+    version, quantize_in_memory, choose_threads, differing_tensors, script, read_all, read_whole,
     read_halves,
 )  # fmt: skip
 
