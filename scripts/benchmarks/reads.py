@@ -78,7 +78,7 @@ def run_fp8(bench: Bench) -> None:
 
 
 def run_unionfs(bench: Bench) -> None:
-    for _ in bench.each_round("unionfs-fuse"):
+    for _ in bench.each_round("unionfs-fuse", most=2 if bench.quick else 5):
         for how in READERS:
             measure_unionfs(bench, repacked_view(bench), how)
 
