@@ -1,0 +1,42 @@
+"""FP8 views of sources that are on disk alone."""
+
+from .bench import Bench, flags_of
+from .readers import rate, read_file, read_file_direct, shards, size
+from .report import Goal
+from .system import bytes_in_page_cache, drop_from_page_cache
+
+SECTION = "Reads, sources on disk alone, GB/s of the bf16 source"
+
+
+def run(bench: Bench) -> None:
+    sources = shards(bench.base)
+    total = size(sources)
+    for number in bench.each_round("cold sources"):
+        # Whatever is under this machine may cache too: nobody is always the first to read.
+        disk = {}
+        peers = {"O_DIRECT": (read_file_direct, 0), "cold read(2)": (read_file, 1)}
+        order = list(peers) if number % 2 else list(reversed(peers))
+        for peer in order:
+            reader, fresh = peers[peer]
+            make_cold(sources)
+            disk[peer] = rate(reader, sources, fresh) / 1e9
+        for scale in ("ue8m0", "float32"):
+            make_cold(sources)
+            with bench.view(flags_of(bench.base, "--fp8", "--scale-fmt", scale)) as mounted:
+                files = shards(mounted.path)
+                # Two bytes of source and one of output for each byte that is read.
+                ours = rate(read_file, files, 3) * total / size(files) / 1e9
+            for peer, theirs in disk.items():
+                goal = Goal(">=", 0.9) if peer == "O_DIRECT" else None
+                note = "4 MiB at a time into huge pages" if peer == "O_DIRECT" else ""
+                name = f"FP8 {scale}, first read(2)"
+                bench.report.sample(
+                    SECTION, name, "GB/s", ours, theirs, peer, goal, note=note
+                )
+
+
+def make_cold(sources: list) -> None:
+    drop_from_page_cache(sources)
+    left = bytes_in_page_cache(sources)
+    if left > size(sources) // 100:
+        raise RuntimeError(f"{left} bytes of the sources stay in the page cache")

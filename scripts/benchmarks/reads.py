@@ -1,0 +1,165 @@
+"""Sequential reads of views whose sources are in the page cache."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import mounts
+from .bench import Bench, flags_of, progress, warm
+from .readers import READERS, rate, shards, warm_rate
+from .report import Goal
+
+SECTION = "Reads, sources in the page cache, GB/s"
+SMALL_READ_AHEAD_KB = 128
+SPLICED = {"read": Goal(">=", 0.45), "mmap": Goal(">=", 0.25)}
+NATIVE = "native, source"
+HOW = {"read": "read(2)", "mmap": "mmap"}
+
+
+@dataclass
+class View:
+    name: str
+    flags: list
+    source: Path
+    native: list[Path]  # what its reads are compared with
+    native_is: str
+    goals: dict[str, Goal]  # of first reads, by reader
+    fresh: float = 1  # bytes of page cache that a byte of the view takes
+    read_ahead_kb: int | None = None
+    of_mount: Callable[[Path], list[Path]] = shards
+
+
+def stored_views(bench: Bench) -> list[View]:
+    base, source = flags_of(bench.base), shards(bench.base)
+    whole = {"read": Goal(">=", 0.95), "mmap": Goal(">=", 0.95)}
+    patched = View(
+        "spliced (patch)", [*base, "--extra", bench.extra], bench.extra, shards(bench.extra),
+        NATIVE, SPLICED, of_mount=lambda directory: shards(directory)[bench.layers :],
+    )  # fmt: skip
+    repacked = repacked_view(bench)
+    return [
+        View("whole file", base, bench.base, source, NATIVE, whole, fresh=0),
+        repacked,
+        patched,
+        small_read_ahead(repacked),
+    ]
+
+
+def repacked_view(bench: Bench) -> View:
+    flags = flags_of(bench.base, "--repack", "--shard-size-gb", "0.2")
+    return View("spliced", flags, bench.base, shards(bench.base), NATIVE, SPLICED)
+
+
+def fp8_views(bench: Bench) -> list[View]:
+    goals = {"read": Goal(">=", 0.4), "mmap": Goal(">=", 0.4)}
+    views = []
+    for scale in ("ue8m0", "float32"):
+        flags = flags_of(bench.base, "--fp8", "--scale-fmt", scale)
+        copy = shards(bench.materialized(f"fp8-{scale}", flags))
+        views.append(View(f"FP8 {scale}", flags, bench.base, copy, "native, materialized", goals))
+    return [*views, small_read_ahead(views[0])]
+
+
+def small_read_ahead(view: View) -> View:
+    """A mount as it is where nobody may raise the read-ahead: read front to back."""
+    name = f"{view.name}, read-ahead {SMALL_READ_AHEAD_KB} kB"
+    goals = {"read": view.goals["read"]}
+    return replace(view, name=name, goals=goals, read_ahead_kb=SMALL_READ_AHEAD_KB)
+
+
+def run_stored(bench: Bench) -> None:
+    run(bench, "reads", stored_views(bench))
+
+
+def run_fp8(bench: Bench) -> None:
+    run(bench, "FP8 reads", fp8_views(bench))
+
+
+def run_unionfs(bench: Bench) -> None:
+    for _ in bench.each_round("unionfs-fuse", most=2 if bench.quick else 5):
+        for how in READERS:
+            measure_unionfs(bench, repacked_view(bench), how)
+
+
+def run(bench: Bench, title: str, views: list[View]) -> None:
+    with small_pages_copy(bench) as small_copy:
+        for _ in bench.each_round(title):
+            small = {how: reference_row(bench, how, small_copy) for how in READERS}
+            for view in views:
+                for how in view.goals:
+                    measure(bench, view, how, small[how])
+
+
+@contextmanager
+def small_pages_copy(bench: Bench) -> Iterator[Path | None]:
+    """A shard in tmpfs, which keeps it in pages of 4 KiB; None where there is no room for it."""
+    shard = shards(bench.base)[0]
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shutil.disk_usage(shared).free < 4 * shard.stat().st_size:
+        bench.report.not_run(SECTION, "tmpfs", "no room in /dev/shm")
+        yield None
+        return
+    copy = shared / f"ckptfs-{bench.scratch.name}"
+    try:
+        shutil.copyfile(shard, copy)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def reference_row(bench: Bench, how: str, copy: Path | None) -> float | None:
+    """How fast the same bytes are read in pages of 4 KiB, which is what a mount keeps."""
+    if copy is None:
+        return None
+    small = warm_rate(READERS[how], [copy])
+    native = warm_rate(READERS[how], shards(bench.base)[:1])
+    bench.report.sample(
+        SECTION, f"tmpfs, 4 KiB pages, {HOW[how]}", "GB/s", small / 1e9, native / 1e9, NATIVE,
+        note="not ours: for comparison",
+    )  # fmt: skip
+    return small / 1e9
+
+
+def measure(bench: Bench, view: View, how: str, small: float | None) -> None:
+    reader = READERS[how]
+    warm(view.source)
+    native = warm_rate(reader, view.native) / 1e9
+    with bench.view(view.flags) as mounted:
+        if view.read_ahead_kb and not mounts.set_read_ahead(mounted.path, view.read_ahead_kb):
+            progress("the read-ahead of mounts cannot be set here: it is what the kernel gives")
+        files = view.of_mount(mounted.path)
+        first = rate(reader, files, view.fresh) / 1e9
+        second = warm_rate(reader, files) / 1e9
+
+    def row(what: str, figure: float, goal: Goal | None) -> None:
+        name = f"{view.name}, {what} {HOW[how]}"
+        bench.report.sample(SECTION, name, "GB/s", figure, native, view.native_is, goal, small)
+
+    row("first", first, view.goals[how])
+    if not view.read_ahead_kb:
+        row("second", second, Goal(">=", 0.8))
+
+
+def measure_unionfs(bench: Bench, view: View, how: str) -> None:
+    """The same files, on disk, through another user-space filesystem, and ours beside them."""
+    reader = READERS[how]
+    directory = bench.materialized("repacked", view.flags)
+    name = f"{view.name}, first {HOW[how]}"
+    peers = {"unionfs-fuse": None, "unionfs-fuse, our read-ahead": mounts.OUR_READ_AHEAD_KB}
+    for peer, read_ahead_kb in peers.items():
+        goal = Goal(">=", 2)
+        if bench.unionfs_missing:
+            bench.report.not_run(SECTION, name, bench.unionfs_missing, peer, goal)
+            continue
+        warm(view.source)
+        with bench.view(view.flags) as mounted:
+            ours = rate(reader, shards(mounted.path), 1)
+        warm(directory)
+        with mounts.unionfs(directory, bench.mountpoint) as mounted:
+            if read_ahead_kb and not mounts.set_read_ahead(mounted, read_ahead_kb):
+                bench.report.not_run(SECTION, name, "read-ahead cannot be set", peer)
+                continue
+            theirs = rate(reader, shards(mounted), 1)
+        bench.report.sample(SECTION, name, "GB/s", ours / 1e9, theirs / 1e9, peer, goal)
