@@ -1,22 +1,21 @@
-//! AVX-512: 32 elements of 16 bits, or 16 of 32 bits, at a time; the last elements of a row by
-//! masked loads and stores.
+//! AVX-512: 32 elements of BF16, or 16 of other types as f32, at a time. The parts of rows that lie
+//! in one block are what the loops are over; the last part of a row, if shorter, is padded with
+//! zeros.
 //!
-//! A BF16 element and a power-of-two scale need no floating point: with the sign cleared, BF16 is
-//! an 8-bit exponent above a 7-bit mantissa, so dividing by 2ᵏ subtracts k from the exponent, and
-//! the E4M3 code is the rebiased number rounded to 3 mantissa bits.
+//! Codes come from the addends of [`Rounding`], which a permutation looks up by the top bits of
+//! the mantissa. Elements below the smallest normal code are rare; they are divided.
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::element::Kind;
-use super::{BLOCK, Element, exact_reciprocal};
+use super::rounding::Rounding;
+use super::{BLOCK, Element, padded};
 use crate::tensor::float8::E4M3_MAX;
 
-const LANES_16: usize = 32;
-const LANES_32: usize = 16;
-
-/// From this scale on, subnormal BF16 elements (below 2⁻¹²⁶) are nearer to 0 than to 2⁻⁹ scales,
-/// so that the integer path need not tell them apart.
-const MIN_SHIFT_SCALE: f32 = f32::from_bits((127 - 110) << 23);
+/// Bytes of a vector.
+const VECTOR: usize = 64;
 
 /// The largest magnitude of each block, as bits, joined with what `amax` holds.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -25,10 +24,11 @@ pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u
     let mut lanes = vec![_mm512_setzero_si512(); amax.len()];
     for row in source.chunks_exact(columns * T::BYTES) {
         for (part, lanes) in row.chunks(BLOCK * T::BYTES).zip(&mut lanes) {
-            *lanes = match T::KIND {
-                Kind::Bf16 | Kind::F16 => amax_16(part, *lanes),
-                Kind::F32 => amax_32(part, *lanes),
-            };
+            if part.len() == BLOCK * T::BYTES {
+                *lanes = amax_of_part::<T>(part, *lanes);
+            } else {
+                *lanes = amax_of_part::<T>(&padded::<T>(part), *lanes);
+            }
         }
     }
     for (amax, lanes) in amax.iter_mut().zip(lanes) {
@@ -47,186 +47,206 @@ pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u
 /// Writes the codes of finite elements.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn encode<T: Element>(source: &[u8], columns: usize, codes: &mut [u8], scales: &[f32]) {
+    let blocks: Vec<Block> = scales.iter().map(|&scale| Block::new::<T>(scale)).collect();
     let rows = source.chunks_exact(columns * T::BYTES);
     for (row, codes) in rows.zip(codes.chunks_exact_mut(columns)) {
         let parts = row.chunks(BLOCK * T::BYTES).zip(codes.chunks_mut(BLOCK));
-        for ((part, codes), &scale) in parts.zip(scales) {
-            match exact_reciprocal(scale) {
-                Some(_) if T::KIND == Kind::Bf16 && scale >= MIN_SHIFT_SCALE => {
-                    encode_bf16_by_shift(part, codes, scale);
-                }
-                Some(reciprocal) => encode_f32::<T, false>(part, codes, reciprocal),
-                None => encode_f32::<T, true>(part, codes, scale),
+        for ((part, codes), block) in parts.zip(&blocks) {
+            if codes.len() == BLOCK {
+                encode_part::<T>(part, codes, block);
+            } else {
+                let mut all = [0; BLOCK];
+                encode_part::<T>(&padded::<T>(part), &mut all, block);
+                codes.copy_from_slice(&all[..codes.len()]);
             }
         }
     }
 }
 
-/// Up to 32 elements of 16 bits. Whole vectors go without a mask, which some processors are slow
-/// with.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load_16(chunk: &[u8]) -> __m512i {
-    let at = chunk.as_ptr().cast();
-    if chunk.len() == 2 * LANES_16 {
-        // SAFETY: `chunk` has 64 bytes.
-        return unsafe { _mm512_loadu_epi16(at) };
-    }
-    // SAFETY: the mask covers the elements of `chunk`, fewer than 32.
-    unsafe { _mm512_maskz_loadu_epi16((1 << (chunk.len() / 2)) - 1, at) }
+/// What the elements of a block need.
+#[derive(Clone, Copy)]
+struct Block {
+    /// For 16-bit lanes each addend is there twice, so that 5 bits are an index.
+    addends: __m512i,
+    /// Magnitude bits of a lane.
+    smallest_normal: u32,
+    scale: f32,
 }
 
-/// Up to 16 elements of 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load_32(chunk: &[u8]) -> __m512i {
-    let at = chunk.as_ptr().cast();
-    if chunk.len() == 4 * LANES_32 {
-        // SAFETY: `chunk` has 64 bytes.
-        return unsafe { _mm512_loadu_epi32(at) };
-    }
-    // SAFETY: the mask covers the elements of `chunk`, fewer than 16.
-    unsafe { _mm512_maskz_loadu_epi32((1 << (chunk.len() / 4)) - 1, at) }
-}
-
-/// The low bytes of 16-bit lanes, into up to 32 codes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn store_16(codes: &mut [u8], lanes: __m512i) {
-    let bytes = _mm512_cvtepi16_epi8(lanes);
-    if codes.len() == LANES_16 {
-        // SAFETY: `codes` has 32 bytes.
-        unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
-    } else {
-        let mut all = [0; LANES_16];
-        // SAFETY: `all` has 32 bytes.
-        unsafe { _mm256_storeu_si256(all.as_mut_ptr().cast(), bytes) };
-        codes.copy_from_slice(&all[..codes.len()]);
-    }
-}
-
-/// The low bytes of 32-bit lanes, into up to 16 codes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn store_32(codes: &mut [u8], lanes: __m512i) {
-    let bytes = _mm512_cvtepi32_epi8(lanes);
-    if codes.len() == LANES_32 {
-        // SAFETY: `codes` has 16 bytes.
-        unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
-    } else {
-        let mut all = [0; LANES_32];
-        // SAFETY: `all` has 16 bytes.
-        unsafe { _mm_storeu_si128(all.as_mut_ptr().cast(), bytes) };
-        codes.copy_from_slice(&all[..codes.len()]);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn amax_16(part: &[u8], mut amax: __m512i) -> __m512i {
-    let magnitude = _mm512_set1_epi16(0x7fff);
-    for chunk in part.chunks(2 * LANES_16) {
-        amax = _mm512_max_epu16(amax, _mm512_and_si512(load_16(chunk), magnitude));
-    }
-    amax
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn amax_32(part: &[u8], mut amax: __m512i) -> __m512i {
-    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
-    for chunk in part.chunks(4 * LANES_32) {
-        amax = _mm512_max_epu32(amax, _mm512_and_si512(load_32(chunk), magnitude));
-    }
-    amax
-}
-
-/// Codes of BF16 elements by exponent arithmetic on 16-bit lanes. `scale` is a power of two, at
-/// least [`MIN_SHIFT_SCALE`], and no element is above 448 scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn encode_bf16_by_shift(part: &[u8], codes: &mut [u8], scale: f32) {
-    const MANTISSA_BITS: u32 = 7;
-    const DROPPED_BITS: u32 = MANTISSA_BITS - 3;
-    const BIAS_CHANGE: i32 = 127 - 7;
-    let scale_exponent = (scale.to_bits() >> 23) as i32 - 127;
-    let rebias = _mm512_set1_epi16(((scale_exponent + BIAS_CHANGE) << MANTISSA_BITS) as i16);
-    let magnitude = _mm512_set1_epi16(0x7fff);
-    let one = _mm512_set1_epi16(1);
-    let below_half = _mm512_set1_epi16((1 << (DROPPED_BITS - 1)) - 1);
-    let smallest_normal = _mm512_set1_epi16(1 << MANTISSA_BITS);
-    let sign = _mm512_set1_epi16(0x80);
-    for (chunk, codes) in part.chunks(2 * LANES_16).zip(codes.chunks_mut(LANES_16)) {
-        let bits = load_16(chunk);
-        // The E4M3 number with 7 mantissa bits; below `smallest_normal` if it is subnormal.
-        let wide = _mm512_sub_epi16(_mm512_and_si512(bits, magnitude), rebias);
-        let odd = _mm512_and_si512(_mm512_srli_epi16::<DROPPED_BITS>(wide), one);
-        let rounded = _mm512_add_epi16(_mm512_add_epi16(wide, below_half), odd);
-        let mut code = _mm512_srli_epi16::<DROPPED_BITS>(rounded);
-        let subnormal = _mm512_cmplt_epi16_mask(wide, smallest_normal);
-        if subnormal != 0 {
-            code = _mm512_mask_mov_epi16(code, subnormal, subnormal_codes(bits, wide));
-        }
-        let signs = _mm512_and_si512(_mm512_srli_epi16::<8>(bits), sign);
-        store_16(codes, _mm512_or_si512(code, signs));
-    }
-}
-
-/// The codes, without sign, of the lanes of `wide` that are below the smallest normal number: the
-/// mantissa with its leading one, shifted right by as much as the exponent is too small, rounded
-/// to nearest even.
-#[target_feature(enable = "avx512f,avx512bw")]
-fn subnormal_codes(bits: __m512i, wide: __m512i) -> __m512i {
-    let one = _mm512_set1_epi16(1);
-    let mantissa = _mm512_or_si512(
-        _mm512_and_si512(bits, _mm512_set1_epi16(0x7f)),
-        _mm512_set1_epi16(0x80),
-    );
-    // Exponent 1 needs a shift by 4 bits, exponent 0 by 5, and so on; from 13 on nothing is left,
-    // and a shift by 16 or more gives 0 by itself.
-    let exponent = _mm512_srai_epi16::<7>(wide);
-    let shift = _mm512_min_epi16(
-        _mm512_sub_epi16(_mm512_set1_epi16(5), exponent),
-        _mm512_set1_epi16(15),
-    );
-    let odd = _mm512_and_si512(_mm512_srlv_epi16(mantissa, shift), one);
-    let half = _mm512_sllv_epi16(one, _mm512_sub_epi16(shift, one));
-    let rounding = _mm512_add_epi16(_mm512_sub_epi16(half, one), odd);
-    _mm512_srlv_epi16(_mm512_add_epi16(mantissa, rounding), shift)
-}
-
-/// Codes by way of f32: of `x / factor` if `DIVIDE`, else of `x * factor`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn encode_f32<T: Element, const DIVIDE: bool>(part: &[u8], codes: &mut [u8], factor: f32) {
-    let factor = _mm512_set1_ps(factor);
-    let chunks = part.chunks(T::BYTES * LANES_32);
-    for (chunk, codes) in chunks.zip(codes.chunks_mut(LANES_32)) {
-        let x = load_f32::<T>(chunk);
-        let unscaled = match DIVIDE {
-            true => _mm512_div_ps(x, factor),
-            false => _mm512_mul_ps(x, factor),
+impl Block {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn new<T: Element>(scale: f32) -> Block {
+        let rounding = match T::KIND {
+            Kind::Bf16 => Rounding::new::<T, bf16>(scale),
+            Kind::F16 | Kind::F32 => Rounding::new::<T, f32>(scale),
         };
-        store_32(codes, e4m3(unscaled));
+        // SAFETY: `addends` has 64 bytes.
+        let addends = unsafe { _mm512_loadu_epi32(rounding.addends.as_ptr()) };
+        let low_halves = _mm512_and_si512(addends, _mm512_set1_epi32(0xffff));
+        Block {
+            addends: match T::KIND {
+                Kind::Bf16 => _mm512_or_si512(low_halves, _mm512_slli_epi32::<16>(addends)),
+                Kind::F16 | Kind::F32 => addends,
+            },
+            smallest_normal: rounding.smallest_normal,
+            scale,
+        }
     }
 }
 
-/// Up to 16 elements as f32.
+/// The vectors of a whole part.
+#[inline(always)]
+fn vectors<T: Element>(part: &[u8]) -> &[[u8; VECTOR]] {
+    part[..BLOCK * T::BYTES].as_chunks().0
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn load_f32<T: Element>(chunk: &[u8]) -> __m512 {
-    if T::KIND == Kind::F32 {
-        return _mm512_castsi512_ps(load_32(chunk));
+fn load(vector: &[u8; VECTOR]) -> __m512i {
+    // SAFETY: `vector` has 64 bytes.
+    unsafe { _mm512_loadu_si512(vector.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn store(vector: &mut [u8; VECTOR], value: __m512i) {
+    // SAFETY: `vector` has 64 bytes.
+    unsafe { _mm512_storeu_si512(vector.as_mut_ptr().cast(), value) }
+}
+
+/// 16 elements as f32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_f32<T: Element>(elements: &[u8]) -> __m512 {
+    let at = elements[..16 * T::BYTES].as_ptr();
+    // SAFETY: there are 16 elements.
+    unsafe {
+        match T::KIND {
+            Kind::Bf16 => {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            }
+            Kind::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
+            Kind::F32 => _mm512_loadu_ps(at.cast()),
+        }
     }
-    let half = if chunk.len() == 2 * LANES_32 {
-        // SAFETY: `chunk` has 32 bytes.
-        unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn amax_of_part<T: Element>(part: &[u8], mut amax: __m512i) -> __m512i {
+    for vector in vectors::<T>(part) {
+        let bits = load(vector);
+        amax = match T::KIND {
+            Kind::Bf16 | Kind::F16 => {
+                _mm512_max_epu16(amax, _mm512_and_si512(bits, _mm512_set1_epi16(i16::MAX)))
+            }
+            Kind::F32 => {
+                _mm512_max_epu32(amax, _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX)))
+            }
+        };
+    }
+    amax
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
+    let codes = &mut codes[..BLOCK];
+    let chunks = codes.as_chunks_mut().0.iter_mut();
+    let mut smallest = _mm512_set1_epi32(-1);
+    let any_below = if T::KIND == Kind::Bf16 {
+        for ([a, b], codes) in vectors::<T>(part).as_chunks().0.iter().zip(chunks) {
+            let a = codes_of_bf16(a, block, &mut smallest);
+            let b = codes_of_bf16(b, block, &mut smallest);
+            // Packing goes by quarters of the vectors.
+            let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+            let packed = _mm512_packus_epi16(a, b);
+            store(codes, _mm512_permutexvar_epi64(order, packed));
+        }
+        let bound = _mm512_set1_epi16(block.smallest_normal as i16);
+        _mm512_cmplt_epu16_mask(smallest, bound) != 0
     } else {
-        _mm512_castsi512_si256(load_16(chunk))
+        let part = part[..BLOCK * T::BYTES].chunks_exact(VECTOR * T::BYTES);
+        for (elements, codes) in part.zip(chunks) {
+            let (ab, cd) = elements.split_at(VECTOR / 2 * T::BYTES);
+            let ab = codes_of_32::<T>(ab, block, &mut smallest);
+            let cd = codes_of_32::<T>(cd, block, &mut smallest);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let packed = _mm512_packus_epi16(ab, cd);
+            store(codes, _mm512_permutexvar_epi32(order, packed));
+        }
+        let bound = _mm512_set1_epi32(block.smallest_normal as i32);
+        _mm512_cmplt_epu32_mask(smallest, bound) != 0
     };
-    match T::KIND {
-        Kind::F16 => _mm512_cvtph_ps(half),
-        _ => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))),
+    if any_below {
+        divide_part::<T>(part, codes, block);
+    }
+}
+
+/// The codes of 32 elements, in the low bytes of lanes, and the least magnitude.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn codes_of_bf16(vector: &[u8; VECTOR], block: &Block, smallest: &mut __m512i) -> __m512i {
+    let bits = load(vector);
+    let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi16(i16::MAX));
+    *smallest = _mm512_min_epu16(*smallest, magnitudes);
+    let top_5_bits = _mm512_srli_epi16::<{ 7 - 5 }>(bits);
+    let addends = _mm512_permutexvar_epi16(top_5_bits, block.addends);
+    let codes = _mm512_srli_epi16::<{ 7 - 3 }>(_mm512_add_epi16(magnitudes, addends));
+    let sign = _mm512_set1_epi16(0x80);
+    _mm512_ternarylogic_epi32::<SELECT>(sign, _mm512_srli_epi16::<8>(bits), codes)
+}
+
+/// The codes of 32 elements in the low bytes of 16-bit lanes, packed by quarters of vectors, and
+/// the least magnitude.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn codes_of_32<T: Element>(elements: &[u8], block: &Block, smallest: &mut __m512i) -> __m512i {
+    let (a, b) = elements.split_at(16 * T::BYTES);
+    _mm512_packus_epi32(
+        codes_of_f32(load_f32::<T>(a), block, smallest),
+        codes_of_f32(load_f32::<T>(b), block, smallest),
+    )
+}
+
+/// The codes of 16 numbers, in the low bytes of lanes, and the least magnitude.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn codes_of_f32(x: __m512, block: &Block, smallest: &mut __m512i) -> __m512i {
+    let bits = _mm512_castps_si512(x);
+    let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX));
+    *smallest = _mm512_min_epu32(*smallest, magnitudes);
+    let top_4_bits = _mm512_srli_epi32::<{ 23 - 4 }>(bits);
+    let addends = _mm512_permutexvar_epi32(top_4_bits, block.addends);
+    let codes = _mm512_srli_epi32::<{ 23 - 3 }>(_mm512_add_epi32(magnitudes, addends));
+    let sign = _mm512_set1_epi32(0x80);
+    _mm512_ternarylogic_epi32::<SELECT>(sign, _mm512_srli_epi32::<24>(bits), codes)
+}
+
+/// For each bit: of the second operand where the first has a one, else of the third.
+const SELECT: i32 = 0b1100_1010;
+
+/// Codes by division, where some of 16 elements are below the smallest normal one.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn divide_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
+    let bound = match T::KIND {
+        Kind::Bf16 => bf16::from_magnitude_bits(block.smallest_normal),
+        Kind::F16 | Kind::F32 => f32::from_bits(block.smallest_normal),
+    };
+    let bound = _mm512_set1_ps(bound);
+    let scale = _mm512_set1_ps(block.scale);
+    let elements = part.chunks_exact(16 * T::BYTES);
+    for (elements, codes) in elements.zip(codes.as_chunks_mut::<16>().0) {
+        let x = load_f32::<T>(elements);
+        if _mm512_cmplt_ps_mask(_mm512_abs_ps(x), bound) != 0 {
+            let bytes = _mm512_cvtepi32_epi8(e4m3(_mm512_div_ps(x, scale)));
+            // SAFETY: `codes` has 16 bytes.
+            unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), bytes) };
+        }
     }
 }
 

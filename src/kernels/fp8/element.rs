@@ -8,6 +8,10 @@ pub trait Element: Copy + 'static {
     const BYTES: usize;
     /// Which type it is, for loops that are written for one.
     const KIND: Kind;
+    /// Bits of the mantissa, without the leading one.
+    const MANTISSA_BITS: u32;
+    /// The exponent field of 1.
+    const EXPONENT_BIAS: i32;
 
     /// The value of one little-endian element.
     fn read(bytes: &[u8]) -> f32;
@@ -42,6 +46,8 @@ fn u32_of(bytes: &[u8]) -> u32 {
 impl Element for bf16 {
     const BYTES: usize = 2;
     const KIND: Kind = Kind::Bf16;
+    const MANTISSA_BITS: u32 = 7;
+    const EXPONENT_BIAS: i32 = 127;
 
     #[inline(always)]
     fn read(bytes: &[u8]) -> f32 {
@@ -66,6 +72,8 @@ impl Element for bf16 {
 impl Element for f16 {
     const BYTES: usize = 2;
     const KIND: Kind = Kind::F16;
+    const MANTISSA_BITS: u32 = 10;
+    const EXPONENT_BIAS: i32 = 15;
 
     fn read(bytes: &[u8]) -> f32 {
         f16::from_bits(u16_of(bytes)).to_f32()
@@ -93,6 +101,8 @@ impl Element for f16 {
 impl Element for f32 {
     const BYTES: usize = 4;
     const KIND: Kind = Kind::F32;
+    const MANTISSA_BITS: u32 = 23;
+    const EXPONENT_BIAS: i32 = 127;
 
     #[inline(always)]
     fn read(bytes: &[u8]) -> f32 {

@@ -11,8 +11,12 @@
 //! There are several implementations ([`CpuPath`]); all give the same bits.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod element;
+#[cfg(target_arch = "x86_64")]
+mod rounding;
 mod scalar;
 
 use std::sync::LazyLock;
@@ -37,9 +41,9 @@ pub enum ScaleFormat {
 pub enum CpuPath {
     /// Plain Rust, compiled for any processor.
     Scalar,
-    /// The same plain Rust, compiled for AVX2 and F16C.
+    /// AVX2 and F16C, with 16-bit lanes for elements of 16 bits.
     Avx2,
-    /// AVX-512 F and BW, with 16-bit lanes where the numbers allow it.
+    /// AVX-512 F and BW, with 16-bit lanes for elements of 16 bits.
     Avx512,
 }
 
@@ -115,7 +119,7 @@ pub fn quantize_block_row<T: Element>(
         CpuPath::Scalar => scalar::amax_bits::<T>(source, columns, &mut amax),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has AVX2 and F16C, as `available` found.
-        CpuPath::Avx2 => unsafe { scalar::amax_bits_avx2::<T>(source, columns, &mut amax) },
+        CpuPath::Avx2 => unsafe { avx2::amax_bits::<T>(source, columns, &mut amax) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has AVX-512 F and BW, as `available` found.
         CpuPath::Avx512 => unsafe { avx512::amax_bits::<T>(source, columns, &mut amax) },
@@ -136,7 +140,7 @@ pub fn quantize_block_row<T: Element>(
         CpuPath::Scalar => scalar::encode::<T>(source, columns, codes, scales),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        CpuPath::Avx2 => unsafe { scalar::encode_avx2::<T>(source, columns, codes, scales) },
+        CpuPath::Avx2 => unsafe { avx2::encode::<T>(source, columns, codes, scales) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         CpuPath::Avx512 => unsafe { avx512::encode::<T>(source, columns, codes, scales) },
@@ -144,6 +148,14 @@ pub fn quantize_block_row<T: Element>(
         CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
     }
     Ok(())
+}
+
+/// `part`, elements of a row, and zeros after it, as many as a block is wide.
+#[cfg(target_arch = "x86_64")]
+fn padded<T: Element>(part: &[u8]) -> Vec<u8> {
+    let mut all = vec![0; BLOCK * T::BYTES];
+    all[..part.len()].copy_from_slice(part);
+    all
 }
 
 /// The first value in row order that is not finite; there is one.

@@ -1,4 +1,5 @@
-//! The definition in plain Rust, written so that compilers can vectorize it.
+//! The definition in plain Rust, written so that compilers can vectorize it. Processors other than
+//! x86-64 have this only, with the vectors that every processor of their kind has (NEON).
 
 use super::{BLOCK, Element, exact_reciprocal};
 use crate::tensor::float8::e4m3_from_f32;
@@ -29,28 +30,10 @@ pub(super) fn encode<T: Element>(source: &[u8], columns: usize, codes: &mut [u8]
     }
 }
 
+/// Writes the codes of elements of one block, with `unscale` for the division by its scale.
 #[inline(always)]
-fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], unscale: impl Fn(f32) -> f32) {
+pub(super) fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], unscale: impl Fn(f32) -> f32) {
     for (bytes, code) in part.chunks_exact(T::BYTES).zip(codes) {
         *code = e4m3_from_f32(unscale(T::read_finite(bytes)));
     }
-}
-
-/// [`amax_bits`], compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn amax_bits_avx2<T: Element>(source: &[u8], columns: usize, amax: &mut [u32]) {
-    amax_bits::<T>(source, columns, amax);
-}
-
-/// [`encode`], compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn encode_avx2<T: Element>(
-    source: &[u8],
-    columns: usize,
-    codes: &mut [u8],
-    scales: &[f32],
-) {
-    encode::<T>(source, columns, codes, scales);
 }
