@@ -50,7 +50,7 @@ pub(super) struct ViewFs {
     bytes: u64,
     /// `None` if it is not wanted.
     passthrough: Option<Passthrough>,
-    /// `None` if the kernel does it, or nobody.
+    /// `None` if it is not wanted.
     ahead: Option<ReadAhead>,
     /// What the kernel need not ask for any more once it was told so.
     silent: Silent,
@@ -357,24 +357,6 @@ impl Filesystem for ViewFs {
         }
     }
 
-    fn getxattr(
-        &self,
-        _request: &Request,
-        _inode: INodeNo,
-        _name: &OsStr,
-        _size: u32,
-        reply: ReplyXattr,
-    ) {
-        reply.error(Errno::ENODATA);
-    }
-
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, size: u32, reply: ReplyXattr) {
-        match size {
-            0 => reply.size(0),
-            _ => reply.data(&[]),
-        }
-    }
-
     // A view cannot be changed.
     answer_all! { EROFS:
         setattr(
@@ -401,8 +383,10 @@ impl Filesystem for ViewFs {
         ) -> ReplyWrite;
     }
 
-    // ENOSYS leaves these to the kernel, for good.
+    // ENOSYS leaves these to the kernel, for good: extended attributes are not supported.
     answer_all! { ENOSYS:
+        getxattr(INodeNo, &OsStr, u32) -> ReplyXattr;
+        listxattr(INodeNo, u32) -> ReplyXattr;
         flush(INodeNo, FileHandle, LockOwner) -> ReplyEmpty;
         fsync(INodeNo, FileHandle, bool) -> ReplyEmpty;
         fsyncdir(INodeNo, FileHandle, bool) -> ReplyEmpty;

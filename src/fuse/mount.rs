@@ -37,7 +37,8 @@ pub struct MountOptions {
     /// and this process is root. It then notices changes of a source only when a file is opened.
     pub passthrough: bool,
     /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
-    /// (128 KiB). Root has the kernel do it. Others cannot, and tiles are computed ahead here.
+    /// (128 KiB). Only root can have the kernel read further; tiles are computed ahead in any case,
+    /// four times as far.
     pub read_ahead: u64,
 }
 
@@ -320,7 +321,8 @@ fn start(
         false => SessionACL::Owner,
     };
     let bdi = &detacher.entry.device;
-    let (kernel_setting, ahead) = read_ahead::arrange(bdi, options.read_ahead, &reader, threads)?;
+    let kernel_setting = read_ahead::by_kernel(bdi, options.read_ahead);
+    let ahead = read_ahead::of_tiles(&reader, options.read_ahead, threads)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
     let filesystem = ViewFs::new(reader, options.passthrough, ahead);

@@ -1,5 +1,5 @@
-//! Who reads ahead of a sequential reader of a mount: the kernel, as far as root lets it, or else
-//! this process.
+//! Reading ahead of a sequential reader of a mount: the kernel asks for more than the reader did, as
+//! far as root lets it, and tiles are computed before it asks for them.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,33 +15,41 @@ pub(super) struct KernelSetting {
     kib: u64,
 }
 
-/// Arranges to read `bytes` bytes ahead on the mount `device` (its `MAJOR:MINOR`), 0 for no more
-/// than the kernel does by itself: gives the setting with which the kernel is to do it, or else
-/// what does it here, on `threads` threads.
-pub(super) fn arrange(
-    device: &str,
-    bytes: u64,
-    reader: &Arc<Reader>,
-    threads: usize,
-) -> io::Result<(Option<KernelSetting>, Option<ReadAhead>)> {
-    if bytes == 0 || !FastPath::ReadAhead.is_enabled() {
-        return Ok((None, None));
+/// The setting with which the kernel is to read `bytes` bytes ahead on the mount `device` (its
+/// `MAJOR:MINOR`); `None` if it cannot be told to.
+pub(super) fn by_kernel(device: &str, bytes: u64) -> Option<KernelSetting> {
+    if !is_wanted(bytes) {
+        return None;
     }
+    // Only root may change it, and only where /sys is writable.
     let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    match File::options().write(true).open(&path) {
-        Ok(file) => {
-            let kib = bytes.div_ceil(1 << 10);
-            Ok((Some(KernelSetting { file, kib }), None))
-        }
-        // Only root may change it, and only where /sys is writable.
-        Err(error) => {
-            log::info!("{path}: cannot be raised, so tiles are computed ahead: {error}");
-            Ok((
-                None,
-                Some(ReadAhead::start(reader.clone(), bytes, threads)?),
-            ))
-        }
+    let opened = File::options().write(true).open(&path);
+    let file = opened
+        .inspect_err(|e| log::info!("{path}: cannot be raised, reads will be slower: {e}"))
+        .ok()?;
+    let kib = bytes.div_ceil(1 << 10);
+    Some(KernelSetting { file, kib })
+}
+
+/// What computes tiles ahead on `threads` threads, where the kernel reads `bytes` bytes ahead.
+pub(super) fn of_tiles(
+    reader: &Arc<Reader>,
+    bytes: u64,
+    threads: usize,
+) -> io::Result<Option<ReadAhead>> {
+    /// What a tile is computed from may have to come from a disk, which takes longer than a request
+    /// to this process.
+    const TIMES_FURTHER: u64 = 4;
+    if !is_wanted(bytes) {
+        return Ok(None);
     }
+    let window = bytes.saturating_mul(TIMES_FURTHER);
+    ReadAhead::start(reader.clone(), window, threads).map(Some)
+}
+
+/// Whether to do more than the kernel does by itself.
+fn is_wanted(bytes: u64) -> bool {
+    bytes > 0 && FastPath::ReadAhead.is_enabled()
 }
 
 impl KernelSetting {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use ckptfs::fast_paths::FastPath;
@@ -59,9 +60,14 @@ fn what_was_listed_once_is_listed_again_without_the_process() {
         let server = fixture.serve(kind);
         let files = look_at_all(&fixture.mountpoint);
         assert!(files.len() > 1000);
+        // ls also asks for security labels and access control lists.
+        let mountpoint = fixture.mountpoint.clone();
+        let ls = move || Command::new("ls").arg("-lR").arg(&mountpoint).output();
+        assert!(ls().unwrap().status.success());
         let mountpoint = fixture.mountpoint.clone();
         without(&server, "the second listing ends", move || {
             assert_eq!(look_at_all(&mountpoint), files);
+            assert!(ls().unwrap().status.success());
         });
     }
 }
