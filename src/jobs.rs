@@ -1,7 +1,7 @@
 //! Long jobs: spreading independent work over threads, and telling how far it is.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -46,21 +46,38 @@ pub(crate) fn for_each<T: Sync>(
     work: impl Fn(&T) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
+    let take = |(): &mut ()| items.get(next.fetch_add(1, Ordering::Relaxed));
+    drain(jobs.min(items.len()), take, work)
+}
+
+/// Calls `work` for everything that `take` gives, on `jobs` threads, each until it is given
+/// nothing. Every thread has a state of its own, in which `take` may note what it gave it.
+///
+/// After the first failure, or a panic, nothing more is taken.
+///
+/// # Errors
+/// The first failure.
+pub(crate) fn drain<T, S: Default>(
+    jobs: usize,
+    take: impl Fn(&mut S) -> Option<T> + Sync,
+    work: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    let stopped = AtomicBool::new(false);
     let failure = Mutex::new(None);
     let worker = || {
-        let _panic = StopOnPanic {
-            next: &next,
-            end: items.len(),
-        };
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let _panic = StopOnPanic(&stopped);
+        let mut state = S::default();
+        while !stopped.load(Ordering::Relaxed)
+            && let Some(item) = take(&mut state)
+        {
             if let Err(error) = work(item) {
-                next.store(items.len(), Ordering::Relaxed);
+                stopped.store(true, Ordering::Relaxed);
                 failure.lock().get_or_insert(error);
             }
         }
     };
     thread::scope(|scope| {
-        for _ in 1..jobs.min(items.len()) {
+        for _ in 1..jobs {
             scope.spawn(worker);
         }
         worker();
@@ -68,16 +85,13 @@ pub(crate) fn for_each<T: Sync>(
     failure.into_inner().map_or(Ok(()), Err)
 }
 
-/// Takes the remaining work away when its thread panics.
-struct StopOnPanic<'a> {
-    next: &'a AtomicUsize,
-    end: usize,
-}
+/// Has the other threads take no more when its own panics.
+struct StopOnPanic<'a>(&'a AtomicBool);
 
 impl Drop for StopOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.next.store(self.end, Ordering::Relaxed);
+            self.0.store(true, Ordering::Relaxed);
         }
     }
 }

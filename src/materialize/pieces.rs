@@ -1,6 +1,8 @@
-//! Cutting files into pieces of work, so that one large file keeps every thread busy too.
+//! Cutting files into pieces of work, and handing the pieces out to threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
 
 use crate::catalog::NodeId;
 use crate::materialize::write::NewFile;
@@ -18,8 +20,8 @@ pub(super) struct Piece<'a> {
 
 /// The pieces of `file`, in file order. The outputs of a node are in one piece wherever they lie
 /// in the file, so that what computing the first gives for the others is still at hand.
-pub(super) fn of<'a>(file: &'a NewFile<'a>) -> Vec<Piece<'a>> {
-    let mut pieces: Vec<Piece> = Vec::new();
+fn of<'a>(file: &'a NewFile<'a>) -> VecDeque<Piece<'a>> {
+    let mut pieces: VecDeque<Piece> = VecDeque::new();
     let mut piece_of_node: HashMap<NodeId, usize> = HashMap::new();
     let mut filled = u64::MAX;
     for segment in file.content.segments() {
@@ -31,7 +33,7 @@ pub(super) fn of<'a>(file: &'a NewFile<'a>) -> Vec<Piece<'a>> {
         }
         if filled >= PIECE_BYTES {
             filled = 0;
-            pieces.push(Piece {
+            pieces.push_back(Piece {
                 file,
                 segments: Vec::new(),
             });
@@ -44,4 +46,47 @@ pub(super) fn of<'a>(file: &'a NewFile<'a>) -> Vec<Piece<'a>> {
         }
     }
     pieces
+}
+
+/// Pieces that are still to be written. Threads get pieces of different files for as long as
+/// there are as many: the kernel lets only one at a time write to a file.
+#[derive(Debug, Default)]
+pub(super) struct Queue<'a> {
+    files: Mutex<Vec<Waiting<'a>>>,
+}
+
+/// What is left of a file.
+#[derive(Debug)]
+struct Waiting<'a> {
+    pieces: VecDeque<Piece<'a>>,
+    /// Threads that are at a piece of it.
+    threads: usize,
+}
+
+impl<'a> Queue<'a> {
+    pub(super) fn add(&mut self, file: &'a NewFile<'a>) {
+        self.files.get_mut().push(Waiting {
+            pieces: of(file),
+            threads: 0,
+        });
+    }
+
+    /// A piece for a thread whose last one was of the file `at`, which becomes the file of the
+    /// new one: a file that nobody else is at, preferably the same again.
+    pub(super) fn take(&self, at: &mut Option<usize>) -> Option<Piece<'a>> {
+        let mut files = self.files.lock();
+        if let Some(last) = *at {
+            files[last].threads -= 1;
+        }
+        let best = files
+            .iter()
+            .enumerate()
+            .filter(|(_, file)| !file.pieces.is_empty())
+            .min_by_key(|(number, file)| (file.threads, Some(*number) != *at))
+            .map(|(number, _)| number);
+        *at = best;
+        let file = &mut files[best?];
+        file.threads += 1;
+        file.pieces.pop_front()
+    }
 }

@@ -11,7 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
-use crate::materialize::pieces::{self, Piece};
+use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::{Options, Summary, copy};
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -87,7 +87,7 @@ impl<'a> Writer<'a> {
             ..Summary::default()
         };
         self.progress.start(summary.bytes);
-        let mut pieces = Vec::new();
+        let mut queue = Queue::default();
         for file in files {
             if let Some(source) = self.to_be_linked(file) {
                 if self.link(source, &file.path)? {
@@ -99,12 +99,16 @@ impl<'a> Writer<'a> {
                 summary.copied_instead += 1;
             }
             self.create(file)?;
-            pieces.extend(pieces::of(file));
+            queue.add(file);
         }
-        jobs::for_each(&pieces, self.options.jobs, |piece| {
-            self.write_piece(piece)
-                .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
-        })?;
+        jobs::drain(
+            self.options.jobs,
+            |at| queue.take(at),
+            |piece| {
+                self.write_piece(&piece)
+                    .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
+            },
+        )?;
         Ok(summary)
     }
 
