@@ -5,7 +5,7 @@ use rustix::fs::copy_file_range;
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
-use crate::materialize::write::Output;
+use crate::materialize::output::Output;
 use crate::source::SourceFile;
 
 /// Bytes that the kernel is asked to copy at once, so that progress is seen.
@@ -60,8 +60,8 @@ fn in_kernel(
             // The end of the source, which then changed: reading finds out.
             Ok(0) => return Ok(done),
             Ok(count) => {
+                output.wrote(start + done, count as u64);
                 done += count as u64;
-                output.advance(count as u64);
             }
         }
     }

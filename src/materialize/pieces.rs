@@ -1,10 +1,14 @@
 //! Cutting files into pieces of work, and handing the pieces out to threads.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::catalog::NodeId;
+use crate::error::Result;
+use crate::materialize::output::Target;
 use crate::materialize::write::NewFile;
 use crate::view::{Segment, SegmentData};
 
@@ -16,14 +20,33 @@ const PIECE_BYTES: u64 = 32 << 20;
 pub(super) struct Piece<'a> {
     pub(super) file: &'a NewFile<'a>,
     pub(super) segments: Vec<&'a Segment>,
+    /// Where the pieces of the file go to. Each lets go of it when it is written.
+    pub(super) target: Arc<Target>,
 }
 
-/// The pieces of `file`, in file order. The outputs of a node are in one piece wherever they lie
-/// in the file, so that what computing the first gives for the others is still at hand.
-fn of<'a>(file: &'a NewFile<'a>) -> VecDeque<Piece<'a>> {
-    let mut pieces: VecDeque<Piece> = VecDeque::new();
+impl Piece<'_> {
+    /// Lets go of the file; the last of its pieces forces it to the disk.
+    ///
+    /// # Errors
+    /// If something of the file did not get there.
+    pub(super) fn finish(self) -> Result<()> {
+        Arc::into_inner(self.target).map_or(Ok(()), |target| target.sync())
+    }
+}
+
+/// The pieces of `file`, in file order, at least one. The outputs of a node are in one piece
+/// wherever they lie in the file, so that what computing the first gives for the others is still
+/// at hand.
+fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
+    let target = Arc::new(target);
+    let empty = || Piece {
+        file,
+        segments: Vec::new(),
+        target: target.clone(),
+    };
+    let mut pieces = VecDeque::from([empty()]);
     let mut piece_of_node: HashMap<NodeId, usize> = HashMap::new();
-    let mut filled = u64::MAX;
+    let mut filled = 0;
     for segment in file.content.segments() {
         if let SegmentData::Computed { node, .. } = &segment.data
             && let Some(piece) = piece_of_node.get(&node.id())
@@ -33,10 +56,7 @@ fn of<'a>(file: &'a NewFile<'a>) -> VecDeque<Piece<'a>> {
         }
         if filled >= PIECE_BYTES {
             filled = 0;
-            pieces.push_back(Piece {
-                file,
-                segments: Vec::new(),
-            });
+            pieces.push_back(empty());
         }
         let last = pieces.len() - 1;
         pieces[last].segments.push(segment);
@@ -64,11 +84,19 @@ struct Waiting<'a> {
 }
 
 impl<'a> Queue<'a> {
-    pub(super) fn add(&mut self, file: &'a NewFile<'a>) {
+    /// Has the pieces of `file` written, below `directory`.
+    pub(super) fn add(&mut self, file: &'a NewFile<'a>, directory: &Path) {
+        let target = Target::new(directory.join(&file.path));
         self.files.get_mut().push(Waiting {
-            pieces: of(file),
+            pieces: of(file, target),
             threads: 0,
         });
+    }
+
+    /// Pieces to be written.
+    pub(super) fn len(&self) -> usize {
+        let files = self.files.lock();
+        files.iter().map(|file| file.pieces.len()).sum()
     }
 
     /// A piece for a thread whose last one was of the file `at`, which becomes the file of the

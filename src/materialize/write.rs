@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
+use crate::materialize::output::{Output, sync_directory};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::{Options, Summary, copy};
 use crate::read::Reader;
@@ -78,9 +79,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Makes the view's directories and writes `files`.
+    /// Makes the view's directories and writes `files`; all of it is on the disk then.
     pub(super) fn write(&self, files: &[NewFile]) -> Result<Summary> {
-        self.make_directories()?;
+        for id in self.directories() {
+            self.make_directory(id)?;
+        }
         let mut summary = Summary {
             files: files.len(),
             bytes: files.iter().map(|file| file.content.len()).sum(),
@@ -99,33 +102,34 @@ impl<'a> Writer<'a> {
                 summary.copied_instead += 1;
             }
             self.create(file)?;
-            queue.add(file);
+            queue.add(file, self.directory);
         }
-        jobs::drain(
-            self.options.jobs,
-            |at| queue.take(at),
-            |piece| {
-                self.write_piece(&piece)
-                    .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
-            },
-        )?;
+        let threads = self.options.jobs.min(queue.len());
+        let take = |at: &mut Option<usize>| queue.take(at);
+        jobs::drain(threads, take, |piece| {
+            self.write_piece(&piece)
+                .and_then(|()| piece.finish())
+                .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
+        })?;
+        for id in self.directories() {
+            sync_directory(&self.directory.join(self.reader.view().path(id)))?;
+        }
         Ok(summary)
     }
 
-    /// The view's directories, empty ones too; for the weights alone only the top one.
-    fn make_directories(&self) -> Result<()> {
+    /// The view's directories, empty ones too, parents first; for the weights alone only the top
+    /// one.
+    fn directories(&self) -> impl Iterator<Item = EntryId> {
         let view = self.reader.view();
-        self.make_directory(View::ROOT)?;
-        if self.options.weights_only {
-            return Ok(());
-        }
+        let len = match self.options.weights_only {
+            true => View::ROOT + 1,
+            false => view.len(),
+        };
         // Ids of parents are smaller than those of their children.
-        for id in 1..view.len() {
-            if let Some(Content::Directory(_)) = view.get(id).map(|entry| &entry.content) {
-                self.make_directory(id)?;
-            }
-        }
-        Ok(())
+        (View::ROOT..len).filter(|id| {
+            let entry = view.get(*id);
+            entry.is_some_and(|entry| matches!(entry.content, Content::Directory(_)))
+        })
     }
 
     fn make_directory(&self, id: EntryId) -> Result<()> {
@@ -183,14 +187,7 @@ impl<'a> Writer<'a> {
 
     fn write_piece(&self, piece: &Piece) -> Result<()> {
         self.progress.file(&piece.file.path);
-        let path = self.directory.join(&piece.file.path);
-        let file = OpenOptions::new().write(true).open(&path);
-        let output = Output {
-            file: file.map_err(|e| Error::io("open", &path, e))?,
-            path,
-            progress: self.progress,
-            failed: &self.failed,
-        };
+        let output = Output::new(&piece.target, self.progress, &self.failed)?;
         for segment in &piece.segments {
             match &segment.data {
                 SegmentData::Bytes(bytes) => output.write_all_at(bytes, segment.start)?,
@@ -212,50 +209,6 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        Ok(())
-    }
-}
-
-/// An open file that is written at offsets.
-pub(super) struct Output<'a> {
-    file: File,
-    path: PathBuf,
-    progress: &'a dyn Progress,
-    /// Set once another thread has failed.
-    failed: &'a AtomicBool,
-}
-
-impl Output<'_> {
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn advance(&self, bytes: u64) {
-        self.progress.advance(bytes);
-    }
-
-    /// # Errors
-    /// If the job was cancelled or has failed elsewhere, so that going on is in vain.
-    pub(super) fn check_going_on(&self) -> Result<()> {
-        if self.progress.cancelled() || self.failed.load(Ordering::Relaxed) {
-            return Err(Error::Request(
-                "interrupted; the destination is as it was".to_owned(),
-            ));
-        }
-        Ok(())
-    }
-
-    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.check_going_on()?;
-        self.file.write_all_at(bytes, offset).map_err(|e| {
-            let action = format!("write {} bytes at offset {offset}", bytes.len());
-            Error::io(action, &self.path, e)
-        })?;
-        self.advance(bytes.len() as u64);
         Ok(())
     }
 }
