@@ -161,7 +161,8 @@ impl<'a> Writer<'a> {
         Ok(linkat(CWD, opened, CWD, new, AtFlags::SYMLINK_FOLLOW).is_ok())
     }
 
-    /// Makes the empty file, with space for what is computed into it.
+    /// Makes the empty file, with space for what will not be shared with a source: a full disk is
+    /// found out early, and the file lies in few places of the disk.
     fn create(&self, file: &NewFile) -> Result<()> {
         let path = self.directory.join(&file.path);
         let create_error = |e| Error::io("create", &path, e);
@@ -173,8 +174,10 @@ impl<'a> Writer<'a> {
             .map_err(create_error)?;
         keep_group_out(&created, &file.attributes).map_err(create_error)?;
         let computed = |data: &SegmentData| matches!(data, SegmentData::Computed { .. });
-        if file.content.segments().iter().any(|s| computed(&s.data)) {
-            let len = file.content.len();
+        let len = file.content.len();
+        if file.content.segments().iter().any(|s| computed(&s.data))
+            || len > 0 && copy::wants_space(&created)
+        {
             match retry_on_intr(|| fallocate(&created, FallocateFlags::empty(), 0, len)) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(e) => {
