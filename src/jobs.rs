@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -50,38 +50,62 @@ pub(crate) fn for_each<T: Sync>(
     work: impl Fn(&T) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let first: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let take = |(): &mut ()| {
+        let position = next.fetch_add(1, Ordering::Relaxed);
+        Some((position, items.get(position)?))
+    };
+    let result = drain(jobs.min(items.len()), take, |(position, item)| {
+        work(item).inspect_err(|error| {
+            // Items before this one have been begun, and may fail yet.
+            let mut first = first.lock();
+            if first.as_ref().is_none_or(|(other, _)| position < *other) {
+                *first = Some((position, error.clone()));
+            }
+        })
+    });
+    match first.into_inner() {
+        Some((_, error)) => Err(error),
+        None => result,
+    }
+}
+
+/// Calls `work` for everything that `take` gives, on `jobs` threads, each until it is given
+/// nothing; they have ended when this returns. Every thread has a state of its own, in which `take`
+/// may note what it gave it.
+///
+/// After a failure, or a panic, nothing more is taken.
+///
+/// # Errors
+/// One of the failures.
+pub(crate) fn drain<T, S: Default>(
+    jobs: usize,
+    take: impl Fn(&mut S) -> Option<T> + Sync,
+    work: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    let stopped = AtomicBool::new(false);
+    let failure = Mutex::new(None);
     let worker = || {
-        let _panic = StopOnPanic {
-            next: &next,
-            end: items.len(),
-        };
-        loop {
-            let position = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(position) else {
-                break;
-            };
+        let _panic = StopOnPanic(&stopped);
+        let mut state = S::default();
+        while !stopped.load(Ordering::Relaxed)
+            && let Some(item) = take(&mut state)
+        {
             if let Err(error) = work(item) {
-                next.store(items.len(), Ordering::Relaxed);
-                // Items before this one have been begun, and may fail yet.
-                let mut failure = failure.lock();
-                if failure.as_ref().is_none_or(|(first, _)| position < *first) {
-                    *failure = Some((position, error));
-                }
+                stopped.store(true, Ordering::Relaxed);
+                failure.lock().get_or_insert(error);
             }
         }
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs.min(items.len()))
-            .map(|_| scope.spawn(worker))
-            .collect();
+        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
         worker();
         // By itself a scope waits for the work, but not until the threads are gone.
         for other in others {
             other.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
     });
-    failure.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+    failure.into_inner().map_or(Ok(()), Err)
 }
 
 /// The results of `work` for every item, in the order of the items; otherwise as [`for_each`].
@@ -106,16 +130,13 @@ pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Takes the remaining work away when its thread panics.
-struct StopOnPanic<'a> {
-    next: &'a AtomicUsize,
-    end: usize,
-}
+/// Has the other threads take no more when its own panics.
+struct StopOnPanic<'a>(&'a AtomicBool);
 
 impl Drop for StopOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.next.store(self.end, Ordering::Relaxed);
+            self.0.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -87,6 +87,43 @@ fn linked_shards_are_counted() {
     assert_names(&text(&output.stdout), &["1 shards linked"]);
 }
 
+/// Bytes that the job reads, by the kernel's account, copies inside the kernel included.
+fn bytes_read(job: &Command) -> u64 {
+    let mut command = Command::new("sh");
+    // A process accounts for its children too once they have ended.
+    command.args(["-c", "\"$@\" >&2 && cat /proc/$$/io", "sh"]);
+    command.arg(job.get_program()).args(job.get_args());
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let account = text(&output.stdout);
+    let mut counts = account.lines();
+    let count = counts.find_map(|line| line.strip_prefix("rchar: "));
+    count.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_hard_linked_patch_reads_no_tensor_of_the_base() {
+    const BASE: u64 = 64 << 20;
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, BASE as usize / 2);
+    let extra = workspace.write(
+        "extra",
+        &Checkpoint::single([bf16("mtp.norm.weight", &[256])]),
+    );
+    let patch = ["--extra", extra.to_str().unwrap()];
+    let copied = workspace.path().join("copied");
+    let read = bytes_read(&materialize(&base, &copied, &patch));
+    assert!(read > BASE, "copying reads the base, and {read} is less");
+    let linked = workspace.path().join("linked");
+    let read = bytes_read(&materialize(
+        &base,
+        &linked,
+        &[&patch[..], &["--hardlink"]].concat(),
+    ));
+    assert!(read < BASE / 16, "{read} bytes");
+    assert!(files(&linked) == files(&copied), "the bytes differ");
+}
+
 #[test]
 fn a_refusal_goes_to_standard_error_with_exit_code_1() {
     let workspace = Workspace::new();

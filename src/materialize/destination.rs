@@ -51,6 +51,13 @@ impl Destination {
         &self.path
     }
 
+    /// The directory that the destination is in, or is to be.
+    pub(super) fn parent(&self) -> &Path {
+        self.path
+            .parent()
+            .expect("resolve refuses the top directory")
+    }
+
     pub(super) fn exists(&self) -> bool {
         self.exists
     }
@@ -110,10 +117,7 @@ impl Destination {
 
     /// A temporary directory beside the destination. Deleted with all it holds when dropped.
     pub(super) fn stage_beside(&self) -> Result<TempDir> {
-        let parent = self
-            .path
-            .parent()
-            .expect("resolve refuses the top directory");
+        let parent = self.parent();
         fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
         stage_in(parent)
     }

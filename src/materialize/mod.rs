@@ -1,10 +1,11 @@
 //! Writing a view to disk: the bytes that a mount shows, as ordinary files.
 //!
-//! Everything is first written to a temporary directory on the filesystem of the destination and
-//! then renamed, so that the destination is either as it was or complete.
+//! Everything is first written to a temporary directory on the filesystem of the destination,
+//! forced to the disk and then renamed, so that the destination is either as it was or complete.
 
 mod copy;
 mod destination;
+mod output;
 mod pieces;
 mod weights_only;
 mod write;
@@ -15,6 +16,7 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::destination::Destination;
+use crate::materialize::output::sync_directory;
 use crate::materialize::write::{NewFile, Writer};
 use crate::recipe::Plan;
 
@@ -94,8 +96,17 @@ fn write_directory(
         .write(&files)
         .map_err(|e| out_of_space(e, destination, &files))?;
     destination.replace_with(&staged, &staging.path().join("previous"), options.overwrite)?;
+    settle(destination.parent(), &mut summary);
     discard(staging, &mut summary);
     Ok(summary)
+}
+
+/// Forces to the disk that the new files in `directory` have their names, before what they
+/// replace is deleted. They have them by now, so a failure is only told.
+fn settle(directory: &Path, summary: &mut Summary) {
+    if let Err(e) = sync_directory(directory) {
+        summary.warnings.push(e.to_string());
+    }
 }
 
 /// Deletes what is left in a temporary directory: the replaced files. The new ones are in place

@@ -1,8 +1,14 @@
-//! Cutting files into pieces of work, so that one large file keeps every thread busy too.
+//! Cutting files into pieces of work, and handing the pieces out to threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::catalog::NodeId;
+use crate::error::Result;
+use crate::materialize::output::Target;
 use crate::materialize::write::NewFile;
 use crate::view::{Segment, SegmentData};
 
@@ -14,14 +20,33 @@ const PIECE_BYTES: u64 = 32 << 20;
 pub(super) struct Piece<'a> {
     pub(super) file: &'a NewFile<'a>,
     pub(super) segments: Vec<&'a Segment>,
+    /// Where the pieces of the file go to. Each lets go of it when it is written.
+    pub(super) target: Arc<Target>,
 }
 
-/// The pieces of `file`, in file order. The outputs of a node are in one piece wherever they lie
-/// in the file, so that what computing the first gives for the others is still at hand.
-pub(super) fn of<'a>(file: &'a NewFile<'a>) -> Vec<Piece<'a>> {
-    let mut pieces: Vec<Piece> = Vec::new();
+impl Piece<'_> {
+    /// Lets go of the file; the last of its pieces forces it to the disk.
+    ///
+    /// # Errors
+    /// If something of the file did not get there.
+    pub(super) fn finish(self) -> Result<()> {
+        Arc::into_inner(self.target).map_or(Ok(()), |target| target.sync())
+    }
+}
+
+/// The pieces of `file`, in file order, at least one. The outputs of a node are in one piece
+/// wherever they lie in the file, so that what computing the first gives for the others is still
+/// at hand.
+fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
+    let target = Arc::new(target);
+    let empty = || Piece {
+        file,
+        segments: Vec::new(),
+        target: target.clone(),
+    };
+    let mut pieces = VecDeque::from([empty()]);
     let mut piece_of_node: HashMap<NodeId, usize> = HashMap::new();
-    let mut filled = u64::MAX;
+    let mut filled = 0;
     for segment in file.content.segments() {
         if let SegmentData::Computed { node, .. } = &segment.data
             && let Some(piece) = piece_of_node.get(&node.id())
@@ -31,10 +56,7 @@ pub(super) fn of<'a>(file: &'a NewFile<'a>) -> Vec<Piece<'a>> {
         }
         if filled >= PIECE_BYTES {
             filled = 0;
-            pieces.push(Piece {
-                file,
-                segments: Vec::new(),
-            });
+            pieces.push_back(empty());
         }
         let last = pieces.len() - 1;
         pieces[last].segments.push(segment);
@@ -44,4 +66,55 @@ pub(super) fn of<'a>(file: &'a NewFile<'a>) -> Vec<Piece<'a>> {
         }
     }
     pieces
+}
+
+/// Pieces that are still to be written. Threads get pieces of different files for as long as
+/// there are as many: the kernel lets only one at a time write to a file.
+#[derive(Debug, Default)]
+pub(super) struct Queue<'a> {
+    files: Mutex<Vec<Waiting<'a>>>,
+}
+
+/// What is left of a file.
+#[derive(Debug)]
+struct Waiting<'a> {
+    pieces: VecDeque<Piece<'a>>,
+    /// Threads that are at a piece of it.
+    threads: usize,
+}
+
+impl<'a> Queue<'a> {
+    /// Has the pieces of `file` written, below `directory`.
+    pub(super) fn add(&mut self, file: &'a NewFile<'a>, directory: &Path) {
+        let target = Target::new(directory.join(&file.path));
+        self.files.get_mut().push(Waiting {
+            pieces: of(file, target),
+            threads: 0,
+        });
+    }
+
+    /// Pieces to be written.
+    pub(super) fn len(&self) -> usize {
+        let files = self.files.lock();
+        files.iter().map(|file| file.pieces.len()).sum()
+    }
+
+    /// A piece for a thread whose last one was of the file `at`, which becomes the file of the
+    /// new one: a file that nobody else is at, preferably the same again.
+    pub(super) fn take(&self, at: &mut Option<usize>) -> Option<Piece<'a>> {
+        let mut files = self.files.lock();
+        if let Some(last) = *at {
+            files[last].threads -= 1;
+        }
+        let best = files
+            .iter()
+            .enumerate()
+            .filter(|(_, file)| !file.pieces.is_empty())
+            .min_by_key(|(number, file)| (file.threads, Some(*number) != *at))
+            .map(|(number, _)| number);
+        *at = best;
+        let file = &mut files[best?];
+        file.threads += 1;
+        file.pieces.pop_front()
+    }
 }

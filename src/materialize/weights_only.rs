@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::destination::{Destination, stage_in, swap_in};
 use crate::materialize::write::{NewFile, Writer};
-use crate::materialize::{Options, Summary, discard, out_of_space};
+use crate::materialize::{Options, Summary, discard, out_of_space, settle};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::source::INDEX_FILE;
@@ -41,6 +41,7 @@ pub(super) fn place(
     let aside = staging.path().join("previous");
     fs::create_dir(&aside).map_err(|e| Error::io("create", &aside, e))?;
     put_in_place(&files, &staged, &aside, destination)?;
+    settle(destination.path(), &mut summary);
     discard(staging, &mut summary);
     Ok(summary)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,8 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
-use crate::materialize::pieces::{self, Piece};
+use crate::materialize::output::{Output, sync_directory};
+use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::{Options, Summary, copy};
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -78,16 +79,18 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Makes the view's directories and writes `files`.
+    /// Makes the view's directories and writes `files`; all of it is on the disk then.
     pub(super) fn write(&self, files: &[NewFile]) -> Result<Summary> {
-        self.make_directories()?;
+        for id in self.directories() {
+            self.make_directory(id)?;
+        }
         let mut summary = Summary {
             files: files.len(),
             bytes: files.iter().map(|file| file.content.len()).sum(),
             ..Summary::default()
         };
         self.progress.start(summary.bytes);
-        let mut pieces = Vec::new();
+        let mut queue = Queue::default();
         for file in files {
             if let Some(source) = self.to_be_linked(file) {
                 if self.link(source, &file.path)? {
@@ -99,29 +102,34 @@ impl<'a> Writer<'a> {
                 summary.copied_instead += 1;
             }
             self.create(file)?;
-            pieces.extend(pieces::of(file));
+            queue.add(file, self.directory);
         }
-        jobs::for_each(&pieces, self.options.jobs, |piece| {
-            self.write_piece(piece)
+        let threads = self.options.jobs.min(queue.len());
+        let take = |at: &mut Option<usize>| queue.take(at);
+        jobs::drain(threads, take, |piece| {
+            self.write_piece(&piece)
+                .and_then(|()| piece.finish())
                 .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
         })?;
+        for id in self.directories() {
+            sync_directory(&self.directory.join(self.reader.view().path(id)))?;
+        }
         Ok(summary)
     }
 
-    /// The view's directories, empty ones too; for the weights alone only the top one.
-    fn make_directories(&self) -> Result<()> {
+    /// The view's directories, empty ones too, parents first; for the weights alone only the top
+    /// one.
+    fn directories(&self) -> impl Iterator<Item = EntryId> {
         let view = self.reader.view();
-        self.make_directory(View::ROOT)?;
-        if self.options.weights_only {
-            return Ok(());
-        }
+        let len = match self.options.weights_only {
+            true => View::ROOT + 1,
+            false => view.len(),
+        };
         // Ids of parents are smaller than those of their children.
-        for id in 1..view.len() {
-            if let Some(Content::Directory(_)) = view.get(id).map(|entry| &entry.content) {
-                self.make_directory(id)?;
-            }
-        }
-        Ok(())
+        (View::ROOT..len).filter(|id| {
+            let entry = view.get(*id);
+            entry.is_some_and(|entry| matches!(entry.content, Content::Directory(_)))
+        })
     }
 
     fn make_directory(&self, id: EntryId) -> Result<()> {
@@ -153,7 +161,8 @@ impl<'a> Writer<'a> {
         Ok(linkat(CWD, opened, CWD, new, AtFlags::SYMLINK_FOLLOW).is_ok())
     }
 
-    /// Makes the empty file, with space for what is computed into it.
+    /// Makes the empty file, with space for what will not be shared with a source: a full disk is
+    /// found out early, and the file lies in few places of the disk.
     fn create(&self, file: &NewFile) -> Result<()> {
         let path = self.directory.join(&file.path);
         let create_error = |e| Error::io("create", &path, e);
@@ -165,8 +174,10 @@ impl<'a> Writer<'a> {
             .map_err(create_error)?;
         keep_group_out(&created, &file.attributes).map_err(create_error)?;
         let computed = |data: &SegmentData| matches!(data, SegmentData::Computed { .. });
-        if file.content.segments().iter().any(|s| computed(&s.data)) {
-            let len = file.content.len();
+        let len = file.content.len();
+        if file.content.segments().iter().any(|s| computed(&s.data))
+            || len > 0 && copy::wants_space(&created)
+        {
             match retry_on_intr(|| fallocate(&created, FallocateFlags::empty(), 0, len)) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(e) => {
@@ -179,14 +190,7 @@ impl<'a> Writer<'a> {
 
     fn write_piece(&self, piece: &Piece) -> Result<()> {
         self.progress.file(&piece.file.path);
-        let path = self.directory.join(&piece.file.path);
-        let file = OpenOptions::new().write(true).open(&path);
-        let output = Output {
-            file: file.map_err(|e| Error::io("open", &path, e))?,
-            path,
-            progress: self.progress,
-            failed: &self.failed,
-        };
+        let output = Output::new(&piece.target, self.progress, &self.failed)?;
         for segment in &piece.segments {
             match &segment.data {
                 SegmentData::Bytes(bytes) => output.write_all_at(bytes, segment.start)?,
@@ -208,50 +212,6 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        Ok(())
-    }
-}
-
-/// An open file that is written at offsets.
-pub(super) struct Output<'a> {
-    file: File,
-    path: PathBuf,
-    progress: &'a dyn Progress,
-    /// Set once another thread has failed.
-    failed: &'a AtomicBool,
-}
-
-impl Output<'_> {
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn advance(&self, bytes: u64) {
-        self.progress.advance(bytes);
-    }
-
-    /// # Errors
-    /// If the job was cancelled or has failed elsewhere, so that going on is in vain.
-    pub(super) fn check_going_on(&self) -> Result<()> {
-        if self.progress.cancelled() || self.failed.load(Ordering::Relaxed) {
-            return Err(Error::Request(
-                "interrupted; the destination is as it was".to_owned(),
-            ));
-        }
-        Ok(())
-    }
-
-    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.check_going_on()?;
-        self.file.write_all_at(bytes, offset).map_err(|e| {
-            let action = format!("write {} bytes at offset {offset}", bytes.len());
-            Error::io(action, &self.path, e)
-        })?;
-        self.advance(bytes.len() as u64);
         Ok(())
     }
 }

@@ -1,0 +1,161 @@
+//! One new file: writing into it by several threads, and forcing it to the disk.
+
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::jobs::Progress;
+
+/// A new file, which exists. It is opened for its first piece and closed after its last one.
+#[derive(Debug)]
+pub(super) struct Target {
+    path: PathBuf,
+    file: OnceLock<File>,
+}
+
+impl Target {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Target {
+            path,
+            file: OnceLock::new(),
+        }
+    }
+
+    fn file(&self) -> Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = OpenOptions::new().write(true).open(&self.path);
+        let file = file.map_err(|e| Error::io("open", &self.path, e))?;
+        Ok(self.file.get_or_init(|| file))
+    }
+
+    /// Forces what was written to the disk.
+    ///
+    /// # Errors
+    /// If any of it did not get there.
+    pub(super) fn sync(&self) -> Result<()> {
+        let synced = self.file()?.sync_all();
+        synced.map_err(|e| Error::io("force to the disk", &self.path, e))
+    }
+}
+
+/// Forces the names in the directory `path` to the disk.
+///
+/// # Errors
+/// If that could not be done, other than by a filesystem that has no such call.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    match synced {
+        Err(e) if !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Err(Error::io("force the names to the disk", path, e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one piece of a file.
+pub(super) struct Output<'a> {
+    file: &'a File,
+    path: &'a Path,
+    progress: &'a dyn Progress,
+    /// Set once another thread has failed.
+    failed: &'a AtomicBool,
+    /// Start and end of what was written last and is not yet on its way to the disk.
+    pending: Cell<(u64, u64)>,
+}
+
+impl<'a> Output<'a> {
+    /// Bytes after which the disk is given something to do. If all was left to the end, the disk
+    /// would idle while bytes are made, and the program while they are written.
+    const WRITEBACK_BYTES: u64 = 16 << 20;
+
+    pub(super) fn new(
+        target: &'a Target,
+        progress: &'a dyn Progress,
+        failed: &'a AtomicBool,
+    ) -> Result<Self> {
+        Ok(Output {
+            file: target.file()?,
+            path: &target.path,
+            progress,
+            failed,
+            pending: Cell::default(),
+        })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.path
+    }
+
+    /// # Errors
+    /// If the job was cancelled or has failed elsewhere, so that going on is in vain.
+    pub(super) fn check_going_on(&self) -> Result<()> {
+        if self.progress.cancelled() || self.failed.load(Ordering::Relaxed) {
+            return Err(Error::Request(
+                "interrupted; the destination is as it was".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.check_going_on()?;
+        self.file.write_all_at(bytes, offset).map_err(|e| {
+            let action = format!("write {} bytes at offset {offset}", bytes.len());
+            Error::io(action, self.path, e)
+        })?;
+        self.wrote(offset, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Notes that `len` bytes at `offset` are written.
+    pub(super) fn wrote(&self, offset: u64, len: u64) {
+        self.progress.advance(len);
+        let (start, end) = self.pending.get();
+        match offset == end {
+            true => self.pending.set((start, end + len)),
+            false => {
+                self.start_writeback();
+                self.pending.set((offset, offset + len));
+            }
+        }
+        let (start, end) = self.pending.get();
+        if end - start >= Self::WRITEBACK_BYTES {
+            self.start_writeback();
+        }
+    }
+
+    /// Has the kernel begin to write to the disk, without waiting for it.
+    fn start_writeback(&self) {
+        let (start, end) = self.pending.replace((0, 0));
+        if end > start {
+            // A hint: a filesystem that does not take it writes later.
+            // SAFETY: the call takes a descriptor that is open for as long as `self`, and numbers.
+            unsafe {
+                libc::sync_file_range(
+                    self.file.as_raw_fd(),
+                    start as i64,
+                    (end - start) as i64,
+                    libc::SYNC_FILE_RANGE_WRITE,
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        self.start_writeback();
+    }
+}
