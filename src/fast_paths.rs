@@ -25,15 +25,18 @@ pub enum FastPath {
     SilentOpen,
     /// Reading ahead of sequential readers further than the operating system does by itself.
     ReadAhead,
+    /// Unchanged ranges copied or shared by the kernel when a view is written to disk.
+    KernelCopy,
 }
 
 impl FastPath {
-    const ALL: [FastPath; 5] = [
+    const ALL: [FastPath; 6] = [
         FastPath::Avx512,
         FastPath::Avx2,
         FastPath::Passthrough,
         FastPath::SilentOpen,
         FastPath::ReadAhead,
+        FastPath::KernelCopy,
     ];
 
     fn name(self) -> &'static str {
@@ -43,6 +46,7 @@ impl FastPath {
             FastPath::Passthrough => "passthrough",
             FastPath::SilentOpen => "silent-open",
             FastPath::ReadAhead => "readahead",
+            FastPath::KernelCopy => "kernel-copy",
         }
     }
 

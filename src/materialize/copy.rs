@@ -7,6 +7,7 @@ use rustix::fs::{copy_file_range, fstatfs};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
+use crate::fast_paths::FastPath;
 use crate::materialize::output::Output;
 use crate::source::SourceFile;
 
@@ -35,6 +36,9 @@ impl Way {
         const TMPFS: u32 = 0x0102_1994;
         const XFS: u32 = 0x5846_5342;
         const BTRFS: u32 = 0x9123_683E;
+        if !FastPath::KernelCopy.is_enabled() {
+            return Way::Memory;
+        }
         match fstatfs(file).map(|statistics| statistics.f_type as u32) {
             Ok(EXT4 | TMPFS) => Way::Memory,
             Ok(XFS | BTRFS) => Way::Blocks,
@@ -165,7 +169,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 << 20).map(|i: u32| (i % 65521 % 256) as u8).collect();
         let from = directory.path().join("source");
         fs::write(&from, &bytes).unwrap();
-        let source = SourceFile::new(&from).unwrap();
+        let source = SourceFile::new(from.as_path()).unwrap();
         let to = directory.path().join("copy");
         for way in [Way::Memory, Way::Blocks, Way::Kernel] {
             for (offset, start, len) in [
