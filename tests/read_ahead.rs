@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ckptfs::read::{ReadAhead, Reader};
+use ckptfs::read::{ReadAhead, Reader, When};
 use ckptfs::recipe::Plan;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -51,7 +51,7 @@ fn tiles_ahead_of_a_sequential_reader_are_computed_before_they_are_read() {
     let plan = plan(&workspace);
     let entry = plan.shards[0].entry;
     let reader = Arc::new(Reader::new(plan.view.clone(), 1 << 20));
-    let ahead = ReadAhead::start(reader.clone(), 4 * CODES, 2).unwrap();
+    let ahead = ReadAhead::start(reader.clone(), 4 * CODES, 2, When::Always).unwrap();
     let start = data_start(&plan);
     ahead.note(entry, start..start + 100);
     ahead.note(entry, start + 100..start + 200);
@@ -67,7 +67,7 @@ fn reads_here_and_there_compute_nothing_ahead() {
     let plan = plan(&workspace);
     let entry = plan.shards[0].entry;
     let reader = Arc::new(Reader::new(plan.view.clone(), 1 << 20));
-    let ahead = ReadAhead::start(reader.clone(), 4 * CODES, 2).unwrap();
+    let ahead = ReadAhead::start(reader.clone(), 4 * CODES, 2, When::Always).unwrap();
     // Each is far from where any other one ended.
     for place in [500, 100, 900, 300, 700] {
         ahead.note(entry, place << 20..(place << 20) + 4096);
@@ -83,7 +83,7 @@ fn a_cache_too_small_to_hold_what_is_ahead_gets_none_of_it() {
     let plan = plan(&workspace);
     let entry = plan.shards[0].entry;
     let reader = Arc::new(Reader::new(plan.view.clone(), 0));
-    let ahead = ReadAhead::start(reader.clone(), 1 << 30, 1).unwrap();
+    let ahead = ReadAhead::start(reader.clone(), 1 << 30, 1, When::Always).unwrap();
     let start = data_start(&plan);
     ahead.note(entry, start..start + 100);
     ahead.note(entry, start + 100..start + 200);
@@ -103,7 +103,7 @@ fn what_cannot_be_computed_ahead_is_an_error_only_for_who_reads_it() {
     let source = workspace.path().join("base/model.safetensors");
     let bytes = fs::read(&source).unwrap();
     fs::write(&source, bytes).unwrap();
-    let ahead = ReadAhead::start(reader.clone(), 4 * CODES, 2).unwrap();
+    let ahead = ReadAhead::start(reader.clone(), 4 * CODES, 2, When::Always).unwrap();
     ahead.note(entry, start..start + 100);
     ahead.note(entry, start + 100..start + 200);
     drop(ahead);
@@ -125,7 +125,7 @@ fn reading_ahead_changes_no_byte() {
     let mut runner = TestRunner::new(Config::with_cases(60));
     let run = |(cache, window, threads, step): (usize, u64, usize, u64)| {
         let reader = Arc::new(Reader::new(plan.view.clone(), cache));
-        let ahead = ReadAhead::start(reader.clone(), window, threads).unwrap();
+        let ahead = ReadAhead::start(reader.clone(), window, threads, When::Always).unwrap();
         let mut at = 0;
         while at < expected.len() as u64 {
             ahead.note(entry, at..at + step);

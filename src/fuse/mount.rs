@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, read_ahead, unmount};
-use crate::read::Reader;
+use crate::read::{Reader, When};
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -37,8 +37,8 @@ pub struct MountOptions {
     /// and this process is root. It then notices changes of a source only when a file is opened.
     pub passthrough: bool,
     /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
-    /// (128 KiB). Only root can have the kernel read further; tiles are computed ahead in any case,
-    /// four times as far.
+    /// (128 KiB). Only root can have the kernel read further. Where it does not, or sources are
+    /// slow, tiles are computed ahead here, four times as far.
     pub read_ahead: u64,
 }
 
@@ -322,7 +322,12 @@ fn start(
     };
     let bdi = &detacher.entry.device;
     let kernel_setting = read_ahead::by_kernel(bdi, options.read_ahead);
-    let ahead = read_ahead::of_tiles(&reader, options.read_ahead, threads)?;
+    let when = match kernel_setting {
+        // Its many requests at once keep all processors busy, unless these wait for a disk.
+        Some(_) => When::SourcesAreSlow,
+        None => When::Always,
+    };
+    let ahead = read_ahead::of_tiles(&reader, options.read_ahead, threads, when)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
     let filesystem = ViewFs::new(reader, options.passthrough, ahead);

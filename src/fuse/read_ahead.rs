@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::fast_paths::FastPath;
-use crate::read::{ReadAhead, Reader};
+use crate::read::{ReadAhead, Reader, When};
 
 /// The kernel's setting of how far it reads ahead on a mount.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(super) fn of_tiles(
     reader: &Arc<Reader>,
     bytes: u64,
     threads: usize,
+    when: When,
 ) -> io::Result<Option<ReadAhead>> {
     /// What a tile is computed from may have to come from a disk, which takes longer than a request
     /// to this process.
@@ -44,7 +45,7 @@ pub(super) fn of_tiles(
         return Ok(None);
     }
     let window = bytes.saturating_mul(TIMES_FURTHER);
-    ReadAhead::start(reader.clone(), window, threads).map(Some)
+    ReadAhead::start(reader.clone(), window, threads, when).map(Some)
 }
 
 /// Whether to do more than the kernel does by itself.

@@ -20,10 +20,21 @@ pub struct ReadAhead {
     reader: Arc<Reader>,
     /// Bytes of a file to be ahead of its reader.
     window: u64,
+    when: When,
     streams: Mutex<Streams>,
     /// `None` only while this is dropped.
     queue: Option<Sender<TileRef>>,
     workers: Vec<JoinHandle<()>>,
+}
+
+/// When to compute ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Of every sequential reader.
+    Always,
+    /// Only while sources are read from something slower than memory. Else whoever asks for a
+    /// tile computes it, and has it in the caches of its processor.
+    SourcesAreSlow,
 }
 
 impl ReadAhead {
@@ -35,7 +46,7 @@ impl ReadAhead {
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(reader: Arc<Reader>, window: u64, threads: usize) -> io::Result<Self> {
+    pub fn start(reader: Arc<Reader>, window: u64, threads: usize, when: When) -> io::Result<Self> {
         /// Tiles that wait. What does not fit is computed when it is asked for.
         const QUEUE: usize = 256;
         let (queue, tiles) = crossbeam_channel::bounded(QUEUE);
@@ -43,6 +54,7 @@ impl ReadAhead {
             // More would push out what is ahead of others before they come to it.
             window: window.min(reader.cache_bytes() as u64 / Self::CACHE_SHARE),
             reader,
+            when,
             streams: Mutex::default(),
             queue: Some(queue),
             workers: Vec::new(),
@@ -58,7 +70,9 @@ impl ReadAhead {
 
     /// Tells that `range` of file `id` is about to be read.
     pub fn note(&self, id: EntryId, range: Range<u64>) {
-        let Some(ahead) = self.streams.lock().advance(id, range, self.window) else {
+        let wanted = self.when == When::Always || self.reader.waits_for_sources();
+        let window = if wanted { self.window } else { 0 };
+        let Some(ahead) = self.streams.lock().advance(id, range, window) else {
             return;
         };
         let Some(queue) = &self.queue else {

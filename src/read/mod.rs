@@ -2,10 +2,11 @@
 
 mod ahead;
 mod buffers;
+mod pace;
 mod reader;
 mod tiles;
 
-pub use ahead::ReadAhead;
+pub use ahead::{ReadAhead, When};
 pub use buffers::Buffer;
 pub use reader::Reader;
 pub use tiles::{Tile, TileCache, TileKey, TileOutput};

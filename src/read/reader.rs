@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
 use crate::read::buffers::{Buffer, Buffers};
+use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
 
@@ -15,6 +17,8 @@ pub struct Reader {
     view: Arc<View>,
     tiles: TileCache,
     buffers: Arc<Buffers>,
+    /// Of the inputs of tiles.
+    pace: Pace,
 }
 
 /// A tile, named by an output of a node that is wanted of it.
@@ -32,6 +36,7 @@ impl Reader {
             view,
             tiles: TileCache::new(cache_bytes),
             buffers: Arc::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -142,6 +147,11 @@ impl Reader {
         tiles
     }
 
+    /// Whether what tiles are computed from comes from something slower than memory.
+    pub(super) fn waits_for_sources(&self) -> bool {
+        self.pace.is_slow()
+    }
+
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
     /// it fails again for whoever asks for its bytes, who is told.
     pub(super) fn prepare(&self, tile: &TileRef) {
@@ -223,7 +233,9 @@ impl Reader {
         for (i, tensor) in node.inputs.iter().enumerate() {
             let range = node.kernel.input_bytes(i, band);
             let mut bytes = self.buffers.take((range.end - range.start) as usize);
+            let start = Instant::now();
             self.read_tensor(tensor, range.start, &mut bytes)?;
+            self.pace.note(bytes.len(), start.elapsed());
             inputs.push(bytes);
         }
         let mut outputs: Vec<Buffer> = (0..node.kernel.outputs())
