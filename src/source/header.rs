@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::Path;
 
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -79,30 +80,39 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<String, StoredTensor>> {
     }
     let mut json = vec![0; header_len as usize];
     file.read_exact_at(&mut json, LENGTH_BYTES)?;
-    if let Some(name) = repeated_key(&json) {
+    parse(&json, file.len(), path)
+}
+
+/// Parses and validates `json`, the header of a file at `path` that has `file_len` bytes; tensors
+/// come in the order of their offsets.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<String, StoredTensor>> {
+    if let Some(name) = repeated_key(json) {
         return Err(Error::tensor(
             path,
             name,
             "the safetensors header names it twice",
         ));
     }
-    let metadata: Metadata = serde_json::from_slice(&json)
-        .map_err(|e| diagnose(file, &json).unwrap_or_else(|| invalid(file, &e.to_string())))?;
+    let metadata: Metadata = serde_json::from_slice(json)
+        .map_err(|e| diagnose(path, json).unwrap_or_else(|| invalid(path, &e.to_string())))?;
 
-    let start = data_start(header_len);
-    let expected = start + metadata.data_len() as u64;
-    if expected != file.len() {
+    let start = data_start(json.len() as u64);
+    // Lengths that add up to more than 64 bits are as wrong as any other.
+    let expected = start.saturating_add(metadata.data_len() as u64);
+    if expected != file_len {
         let last = metadata.offset_keys().pop().unwrap_or_default();
         return Err(Error::tensor(
             path,
             last,
             format!(
-                "this last tensor ends at byte {expected} by the header, but the file has {} bytes; is the download complete?",
-                file.len()
+                "this last tensor ends at byte {expected} by the header, but the file has {file_len} bytes; is the download complete?"
             ),
         ));
     }
-    Ok(metadata
+    let mut tensors: Vec<(String, StoredTensor)> = metadata
         .offset_keys()
         .into_iter()
         .filter_map(|name| {
@@ -116,12 +126,15 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<String, StoredTensor>> {
             };
             Some((name, tensor))
         })
-        .collect())
+        .collect();
+    // Tensors without bytes share their offset with others; the parser gives them in any order.
+    tensors.sort_by(|(a, x), (b, y)| (x.offset, x.len, a).cmp(&(y.offset, y.len, b)));
+    Ok(tensors.into_iter().collect())
 }
 
-fn invalid(file: &SourceFile, problem: &str) -> Error {
+fn invalid(path: &Path, problem: &str) -> Error {
     Error::checkpoint(
-        file.path(),
+        path,
         format!("the safetensors header is invalid: {problem}"),
     )
 }
@@ -160,7 +173,7 @@ fn repeated_key(json: &[u8]) -> Option<String> {
 }
 
 /// The first tensor entry that explains why the header was refused.
-fn diagnose(file: &SourceFile, json: &[u8]) -> Option<Error> {
+fn diagnose(path: &Path, json: &[u8]) -> Option<Error> {
     let entries: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
     let mut parsed = Vec::new();
     for (name, value) in entries {
@@ -169,7 +182,7 @@ fn diagnose(file: &SourceFile, json: &[u8]) -> Option<Error> {
         }
         let info: TensorInfo = match serde_json::from_value(value) {
             Ok(info) => info,
-            Err(e) => return Some(Error::tensor(file.path(), name, e.to_string())),
+            Err(e) => return Some(Error::tensor(path, name, e.to_string())),
         };
         let shape: Vec<u64> = info.shape.iter().map(|&d| d as u64).collect();
         let (begin, end) = info.data_offsets;
@@ -179,7 +192,7 @@ fn diagnose(file: &SourceFile, json: &[u8]) -> Option<Error> {
                 let expected =
                     expected.map_or("an impossible number of".to_owned(), |n| n.to_string());
                 return Some(Error::tensor(
-                    file.path(),
+                    path,
                     name,
                     format!(
                         "shape {shape:?} of {} takes {expected} bytes, but the data offsets are {begin}..{end}",
@@ -195,7 +208,7 @@ fn diagnose(file: &SourceFile, json: &[u8]) -> Option<Error> {
     for (begin, end, name) in parsed {
         if begin != previous {
             return Some(Error::tensor(
-                file.path(),
+                path,
                 name,
                 format!(
                     "its data starts at offset {begin}, but the tensor before it ends at {previous}: tensors must neither overlap nor leave holes"
