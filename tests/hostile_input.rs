@@ -134,6 +134,19 @@ fn a_million_tensors_in_one_header_are_read() {
     let plan = ViewRequest::new(directory).plan().unwrap();
     assert_eq!(plan.shards[0].tensors.len(), COUNT);
     assert_eq!(plan.shards[0].tensors[COUNT - 1].name, "layer.999999");
+
+    // What the other tests of this process take is little beside it.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(
+        peak * 1024 < 40 * text.len(),
+        "{peak} kB for {} bytes",
+        text.len()
+    );
 }
 
 #[test]
