@@ -25,6 +25,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// The longest config.json that is read: parsed, it takes some 70 times its length.
+    pub const MAX_BYTES: u64 = 16 << 20;
+
     /// Reads the config.json among `aux`, if there is one.
     ///
     /// # Errors
@@ -39,8 +42,24 @@ impl Config {
     }
 
     fn read(file: Arc<SourceFile>) -> Result<Self> {
-        let object = serde_json::from_slice(&file.read_all()?)
+        let text = file.read_all(Self::MAX_BYTES)?;
+        Config::parse(&text, file)
+    }
+
+    /// Parses `text`, the content of `file`.
+    ///
+    /// # Errors
+    /// If it is not a JSON object, or a value inside of which settings are looked up cannot be
+    /// read (a number beyond all bounds, nesting without end): what it sets would go unseen.
+    pub fn parse(text: &[u8], file: Arc<SourceFile>) -> Result<Self> {
+        let object: Object = serde_json::from_slice(text)
             .map_err(|e| Error::checkpoint(file.path(), format!("not a JSON object: {e}")))?;
+        for key in ["quantization_config", "text_config"] {
+            if let Some(text) = object.get(key) {
+                serde_json::from_str::<Value>(text.get())
+                    .map_err(|e| Error::checkpoint(file.path(), format!("{key}: {e}")))?;
+            }
+        }
         Ok(Config {
             file,
             object,

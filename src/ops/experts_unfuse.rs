@@ -11,6 +11,10 @@ use crate::ops::experts_model::Model;
 use crate::ops::fp8::BLOCK;
 use crate::tensor::{SCALE_SUFFIX, byte_len, scale_name, shape_text};
 
+/// The most experts of all layers together. A few bytes can claim any number, and every one takes
+/// names and tensors of its own.
+const MOST_EXPERTS: u64 = 1 << 18;
+
 /// One change for every layer with fused experts.
 pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
     let mut layers: IndexSet<&str> = IndexSet::new();
@@ -35,18 +39,27 @@ pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
             _ => {}
         }
     }
+    let mut experts = 0;
     layers
         .into_iter()
-        .map(|experts| change(catalog, model, experts))
+        .map(|layer| change(catalog, model, layer, &mut experts))
         .collect()
 }
 
-fn change(catalog: &Catalog, model: &Model, experts: &str) -> Result<Change> {
+/// The change of one layer, whose experts are added to `total`.
+fn change(catalog: &Catalog, model: &Model, experts: &str, total: &mut u64) -> Result<Change> {
     let gate_up = fused(catalog, experts, GATE_UP)?;
     let down = fused(catalog, experts, DOWN)?;
     let [count, intermediate, hidden] = dimensions(&gate_up, &down)?;
     model.check_hidden_size(&gate_up, hidden)?;
     gate_up.check_blocks_part(intermediate)?;
+    *total = total.saturating_add(count);
+    if *total > MOST_EXPERTS {
+        return Err(gate_up.error(format!(
+            "its shape is {}: with those before, the view would have {total} experts apart; at most {MOST_EXPERTS} are allowed",
+            shape_text(&gate_up.tensor.shape)
+        )));
+    }
 
     let parts = [
         (GATE, &gate_up, 0..intermediate),

@@ -22,6 +22,9 @@ use crate::tensor::{Dtype, Name, Shape, byte_len, is_float8, scale_name, scaled_
 /// Rows and columns of a block.
 pub(super) const BLOCK: u64 = fp8::BLOCK as u64;
 
+/// The most columns of a tensor that is quantized. A block row of so many takes 512 MiB as F32.
+const MOST_COLUMNS: u64 = 1 << 20;
+
 /// What to do with tensors whose last two dimensions are not multiples of 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PartialBlocks {
@@ -148,6 +151,14 @@ impl Matrix {
                 scale_name(name)
             ));
         }
+        if let Some(&columns) = tensor.shape.last()
+            && columns > MOST_COLUMNS
+            && tensor.len > 0
+        {
+            return refuse(format!(
+                "it is selected for FP8, but has {columns} columns; at most {MOST_COLUMNS} can be quantized, since a block row is computed at once"
+            ));
+        }
         match tensor.shape[..] {
             [rows, cols] => Ok(Matrix {
                 groups: 1,
@@ -159,6 +170,19 @@ impl Matrix {
                 "it is selected for FP8, but its shape is {}; only tensors of 2 or 3 dimensions can be quantized",
                 shape_text(&tensor.shape)
             )),
+        }
+    }
+
+    /// Itself, or a matrix without rows and columns if it has no elements: the other dimensions of
+    /// such a tensor may be any numbers, and there is nothing to compute.
+    fn with_elements(self) -> Self {
+        match self.groups.min(self.rows).min(self.cols) {
+            0 => Matrix {
+                groups: 0,
+                rows: 0,
+                cols: 0,
+            },
+            _ => self,
         }
     }
 
@@ -221,6 +245,7 @@ impl QuantizeKernel {
     const SCALE_BYTES: u64 = 4;
 
     fn new(matrix: Matrix, dtype: Dtype, format: ScaleFormat) -> Self {
+        let matrix = matrix.with_elements();
         let element_bytes = dtype.bitsize() as u64 / 8;
         let block_row_bytes = (BLOCK * matrix.cols * element_bytes).max(1);
         let block_rows = (Self::TILE_SOURCE_BYTES / block_row_bytes).max(1);

@@ -118,6 +118,8 @@ fn declarations(config: &Config) -> Vec<Value> {
 /// Whether every scale that is passed through is a power of two. Their values are read: what a
 /// source declares may not be true, and consumers round such scales silently.
 fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
+    const BUFFER_BYTES: u64 = 1 << 20;
+    let mut buffer = vec![0; BUFFER_BYTES as usize];
     for (name, tensor) in &catalog.tensors {
         let stored = tensor.pieces().filter_map(|piece| match &piece.data {
             Data::Stored { shard, offset } => Some((piece, shard, *offset)),
@@ -129,10 +131,14 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
             continue;
         }
         for (piece, shard, offset) in stored {
-            let mut bytes = vec![0; piece.len as usize];
-            shard.file.read_exact_at(&mut bytes, offset)?;
-            if !are_powers_of_two(piece, &bytes) {
-                return Ok(false);
+            let mut at = 0;
+            while at < piece.len {
+                let part = &mut buffer[..(piece.len - at).min(BUFFER_BYTES) as usize];
+                shard.file.read_exact_at(part, offset + at)?;
+                if !are_powers_of_two(piece, part) {
+                    return Ok(false);
+                }
+                at += part.len() as u64;
             }
         }
     }

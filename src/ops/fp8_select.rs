@@ -87,6 +87,15 @@ impl Selection {
 impl Pattern {
     fn new(text: &str) -> Result<Self> {
         const SIZE_LIMIT: usize = 1 << 20;
+        // A class such as \w takes 6 kB before the size of anything is known.
+        const MOST_BYTES: usize = 16 << 10;
+        if text.len() > MOST_BYTES {
+            let start: String = text.chars().take(64).collect();
+            return Err(Error::Request(format!(
+                "the FP8 pattern {start}… has {} bytes; at most {MOST_BYTES} are allowed",
+                text.len()
+            )));
+        }
         let compile = |text: &str| {
             RegexBuilder::new(text)
                 .size_limit(SIZE_LIMIT)

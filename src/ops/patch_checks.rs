@@ -92,8 +92,8 @@ fn foreign_layers(catalog: &Catalog, config: Option<&Config>, added: &[&str]) ->
         if let Some((prefix, layer)) = layer_of(name)
             && let Some(last) = base_layers.get(prefix)
         {
-            let layers = declared.map_or(last + 1, |declared| declared.max(last + 1));
-            if layer >= layers + predictors {
+            let layers = declared.unwrap_or(0).max(last.saturating_add(1));
+            if layer >= layers.saturating_add(predictors) {
                 outside.insert((prefix, layer, layers));
             }
         }

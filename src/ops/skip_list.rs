@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use indexmap::IndexSet;
 
 use crate::catalog::Catalog;
@@ -57,7 +57,9 @@ pub(super) fn build(
         entries.insert(HEAD.to_owned());
     }
     let modules: IndexSet<&str> = quantized.iter().map(|name| module_of(name)).collect();
-    let hit: HashSet<usize> = hits(&declared, &modules).map(|hit| hit.entry).collect();
+    let hit: HashSet<usize> = hits(&search(&declared), &modules)
+        .map(|hit| hit.entry)
+        .collect();
     entries.extend(
         declared
             .into_iter()
@@ -71,14 +73,18 @@ pub(super) fn build(
     }
 }
 
-/// Quantized modules that some consumer would leave alone.
+/// Quantized modules that some consumer would leave alone, each by the first entry that hits it:
+/// all that do may be as many as all names together have parts.
 fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<String> {
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let mut by_consumer: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for hit in hits(&entries, quantized) {
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
+    for hit in hits(&search(&entries), quantized) {
         for consumer in hit.consumers() {
-            let text = format!("{} by the entry {}", hit.module, entries[hit.entry]);
-            by_consumer.entry(consumer).or_default().push(text);
+            if seen.insert((consumer, hit.module)) {
+                let text = format!("{} by the entry {}", hit.module, entries[hit.entry]);
+                by_consumer.entry(consumer).or_default().push(text);
+            }
         }
     }
     by_consumer
@@ -119,25 +125,30 @@ impl Hit<'_> {
     }
 }
 
-/// Every occurrence of an entry in a quantized module's path.
-fn hits<'a, S: AsRef<str>>(
-    entries: &[S],
-    quantized: &'a IndexSet<&str>,
-) -> impl Iterator<Item = Hit<'a>> + use<'a, S> {
+/// A search for all of `entries` at once.
+fn search<S: AsRef<str>>(entries: &[S]) -> AhoCorasick {
     let patterns = entries.iter().map(|entry| entry.as_ref().as_bytes());
-    // Building fails only beyond billions of patterns; then nothing could be loaded either.
-    let search = AhoCorasick::new(patterns).expect("a list of names can be searched for");
-    quantized.iter().flat_map(move |module| {
+    // Building fails only beyond billions of patterns; then nothing could be loaded either. (An
+    // automaton of another kind may take a kilobyte for every byte of a name.)
+    AhoCorasick::builder()
+        .kind(Some(AhoCorasickKind::ContiguousNFA))
+        .build(patterns)
+        .expect("a list of names can be searched for")
+}
+
+/// Every occurrence of an entry in a quantized module's path.
+fn hits<'a>(
+    search: &'a AhoCorasick,
+    quantized: &'a IndexSet<&str>,
+) -> impl Iterator<Item = Hit<'a>> {
+    quantized.iter().flat_map(|module| {
         let found = search.find_overlapping_iter(*module);
-        let hits: Vec<Hit> = found
-            .map(|found| Hit {
-                entry: found.pattern().as_usize(),
-                module,
-                start: found.start(),
-                end: found.end(),
-            })
-            .collect();
-        hits
+        found.map(|found| Hit {
+            entry: found.pattern().as_usize(),
+            module,
+            start: found.start(),
+            end: found.end(),
+        })
     })
 }
 

@@ -32,6 +32,12 @@ impl AuxEntry {
     }
 }
 
+/// The most files and directories beside the weights.
+const MOST_ENTRIES: usize = 1 << 18;
+
+/// The most links to directories that are followed: they can multiply a few files into any number.
+const MOST_LINKS: usize = 256;
+
 /// What a scan of the top level found beside the weights.
 #[derive(Debug, Default)]
 pub(super) struct AuxScan {
@@ -46,6 +52,7 @@ pub(super) struct AuxScan {
 /// Lists `directory`, sorting weights from everything else.
 pub(super) fn scan(directory: &Path) -> Result<AuxScan> {
     let mut scan = AuxScan::default();
+    let mut seen = Seen::default();
     for name in sorted_names(directory)? {
         let text = name.to_string_lossy();
         if text == INDEX_FILE {
@@ -64,6 +71,7 @@ pub(super) fn scan(directory: &Path) -> Result<AuxScan> {
             let mut walk = Walk {
                 ancestors: vec![canonical(directory)?],
                 left_out: &mut scan.left_out,
+                seen: &mut seen,
             };
             if let Some(entry) = walk.entry(&path, name.clone(), &text)? {
                 scan.entries.push(entry);
@@ -114,10 +122,31 @@ fn canonical(path: &Path) -> Result<PathBuf> {
 struct Walk<'a> {
     ancestors: Vec<PathBuf>,
     left_out: &'a mut Vec<String>,
+    seen: &'a mut Seen,
+}
+
+/// What there was so far.
+#[derive(Debug, Default)]
+struct Seen {
+    entries: usize,
+    links: usize,
+}
+
+fn too_many(path: &Path, most: usize, what: &str) -> Error {
+    Error::checkpoint(
+        path,
+        format!(
+            "this is one more than the {most} {what} that a checkpoint may have beside its weights (those inside of linked directories count each time)"
+        ),
+    )
 }
 
 impl Walk<'_> {
     fn entry(&mut self, path: &Path, name: OsString, shown: &str) -> Result<Option<AuxEntry>> {
+        self.seen.entries += 1;
+        if self.seen.entries > MOST_ENTRIES {
+            return Err(too_many(path, MOST_ENTRIES, "files and directories"));
+        }
         // A dangling or looping link has no content to show.
         let Ok(metadata) = path.metadata() else {
             self.left_out
@@ -138,6 +167,10 @@ impl Walk<'_> {
             self.left_out
                 .push(format!("{shown}: a link to a directory that holds it"));
             return Ok(None);
+        }
+        self.seen.links += usize::from(path.is_symlink());
+        if self.seen.links > MOST_LINKS {
+            return Err(too_many(path, MOST_LINKS, "links to directories"));
         }
         self.ancestors.push(resolved);
         let mut entries = Vec::new();

@@ -111,7 +111,7 @@ pub fn tensor_names(directory: &Path) -> Result<IndexSet<Name>> {
 
 fn read_index(directory: &Path) -> Result<Index> {
     let file = SourceFile::new(directory.join(INDEX_FILE))?;
-    Index::parse(&file.read_all()?, file.path())
+    Index::parse(&file.read_all(Index::MAX_BYTES)?, file.path())
 }
 
 fn shard_names<'a>(

@@ -159,8 +159,17 @@ impl SourceFile {
         }
     }
 
-    /// The whole content. For small files (index, config) only.
-    pub fn read_all(&self) -> Result<Vec<u8>> {
+    /// The whole content.
+    ///
+    /// # Errors
+    /// Also if the file has more than `most` bytes: it is not the text that it should be.
+    pub fn read_all(&self, most: u64) -> Result<Vec<u8>> {
+        if self.len() > most {
+            return Err(Error::checkpoint(
+                &self.path,
+                format!("it has {} bytes; at most {most} are read", self.len()),
+            ));
+        }
         let mut content = vec![0; self.len() as usize];
         self.read_exact_at(&mut content, 0)?;
         Ok(content)

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, TensorInfo};
@@ -79,26 +80,35 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
     }
     let mut json = vec![0; header_len as usize];
     file.read_exact_at(&mut json, LENGTH_BYTES)?;
-    let entries: Entries = serde_json::from_slice(&json).map_err(|e| {
-        let entry = faulty_entry(file, &json);
+    parse(&json, file.len(), path)
+}
+
+/// Parses and validates `json`, the header of a file at `path` that has `file_len` bytes; tensors
+/// come in the order of their offsets.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, StoredTensor>> {
+    let entries: Entries = serde_json::from_slice(json).map_err(|e| {
+        let entry = faulty_entry(path, json);
         entry.unwrap_or_else(|| {
             let problem = format!("the safetensors header is invalid: {e}");
             Error::checkpoint(path, problem)
         })
     })?;
-    let start = data_start(header_len);
-    let tensors = in_offset_order(file, entries, start)?;
+    let start = data_start(json.len() as u64);
+    let tensors = in_offset_order(path, entries, start)?;
+    // Lengths that add up to more than 64 bits are as wrong as any other.
     let (last, expected) = match tensors.last() {
-        Some((name, tensor)) => (&**name, tensor.offset + tensor.len),
+        Some((name, tensor)) => (&**name, tensor.offset.saturating_add(tensor.len)),
         None => ("", start),
     };
-    if expected != file.len() {
+    if expected != file_len {
         return Err(Error::tensor(
             path,
             last,
             format!(
-                "this last tensor ends at byte {expected} by the header, but the file has {} bytes; is the download complete?",
-                file.len()
+                "this last tensor ends at byte {expected} by the header, but the file has {file_len} bytes; is the download complete?"
             ),
         ));
     }
@@ -107,11 +117,11 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
 
 /// The tensors of `entries` in the order of their offsets, checked to cover the bytes from `start`.
 fn in_offset_order(
-    file: &SourceFile,
+    path: &Path,
     entries: Entries,
     start: u64,
 ) -> Result<IndexMap<Name, StoredTensor>> {
-    let refuse = |name: &str, problem: String| Err(Error::tensor(file.path(), name, problem));
+    let refuse = |name: &str, problem: String| Err(Error::tensor(path, name, problem));
     let mut tensors = IndexMap::with_capacity(entries.0.len());
     for (name, info) in entries.0 {
         let shape: Shape = info.shape.iter().map(|&d| d as u64).collect();
@@ -148,7 +158,7 @@ fn in_offset_order(
             return refuse(name, problem);
         }
         previous += tensor.len;
-        tensor.offset += start;
+        tensor.offset = tensor.offset.saturating_add(start);
     }
     Ok(tensors)
 }
@@ -189,13 +199,13 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 /// The first tensor entry that cannot be parsed.
-fn faulty_entry(file: &SourceFile, json: &[u8]) -> Option<Error> {
+fn faulty_entry(path: &Path, json: &[u8]) -> Option<Error> {
     let entries: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
     entries
         .into_iter()
         .filter(|(name, _)| name != METADATA)
         .find_map(|(name, value)| {
             let fault = serde_json::from_value::<TensorInfo>(value).err()?;
-            Some(Error::tensor(file.path(), name, fault.to_string()))
+            Some(Error::tensor(path, name, fault.to_string()))
         })
 }

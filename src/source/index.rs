@@ -31,6 +31,9 @@ pub struct WeightMap {
 }
 
 impl Index {
+    /// The longest index that is read: enough for millions of tensors.
+    pub const MAX_BYTES: u64 = 512 << 20;
+
     /// Parses the text of the index at `path`.
     ///
     /// # Errors

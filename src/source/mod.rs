@@ -15,7 +15,9 @@ mod links;
 pub use aux_files::AuxEntry;
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
 pub use file::{Attributes, SourceFile};
-pub use header::{MAX_HEADER_BYTES, StoredTensor, data_start, read as read_header};
+pub use header::{
+    MAX_HEADER_BYTES, StoredTensor, data_start, parse as parse_header, read as read_header,
+};
 pub use index::{INDEX_FILE, Index, WeightMap};
 pub use links::Enclosure;
 

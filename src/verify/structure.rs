@@ -123,7 +123,7 @@ impl Inspection {
     fn read_index(&mut self, directory: &Path) -> Option<IndexFile> {
         let read = || {
             let file = SourceFile::new(directory.join(INDEX_FILE))?;
-            let text = file.read_all()?;
+            let text = file.read_all(Index::MAX_BYTES)?;
             let parsed = Index::parse(&text, file.path())?;
             let whole: Value = serde_json::from_slice(&text)
                 .map_err(|e| Error::checkpoint(file.path(), e.to_string()))?;

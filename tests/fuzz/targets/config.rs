@@ -1,0 +1,76 @@
+//! Any text as config.json, under every operator that reads or edits it.
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use ckptfs::catalog::{Catalog, Config};
+use ckptfs::ops::{Experts, Fp8, Operator, PartialBlocks, ScaleFormat, Selection};
+use ckptfs::source::Shard;
+use ckptfs_fuzz::any_file;
+use ckptfs_fuzz::checkpoint::{in_memory, shard};
+use ckptfs_fuzz::memory::bounded;
+use indexmap::IndexMap;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+const HEADER: &str = r#"{
+"lm_head.weight":{"dtype":"BF16","shape":[4,4],"data_offsets":[0,32]},
+"model.layers.0.mlp.down_proj.weight":{"dtype":"BF16","shape":[4,4],"data_offsets":[32,64]},
+"model.layers.0.mlp.gate.weight":{"dtype":"BF16","shape":[2,4],"data_offsets":[64,80]},
+"model.layers.1.mlp.experts.0.gate_proj.weight":{"dtype":"BF16","shape":[2,4],"data_offsets":[80,96]},
+"model.layers.1.mlp.experts.0.up_proj.weight":{"dtype":"BF16","shape":[2,4],"data_offsets":[96,112]},
+"model.layers.1.mlp.experts.0.down_proj.weight":{"dtype":"BF16","shape":[4,2],"data_offsets":[112,128]},
+"model.layers.2.mlp.experts.gate_up_proj":{"dtype":"BF16","shape":[1,4,4],"data_offsets":[128,160]},
+"model.layers.2.mlp.experts.down_proj":{"dtype":"BF16","shape":[1,4,2],"data_offsets":[160,176]}}"#;
+
+fn operators() -> [Box<dyn Operator + Send + Sync>; 4] {
+    let fp8 = |scale_format| Fp8 {
+        selection: Selection::new(true, &[], &[]).expect("the rule set is valid"),
+        scale_format,
+        partial_blocks: PartialBlocks::Quantize,
+    };
+    [
+        Box::new(Experts::Unfuse),
+        Box::new(Experts::Fuse),
+        Box::new(fp8(ScaleFormat::Float32)),
+        Box::new(fp8(ScaleFormat::Ue8m0)),
+    ]
+}
+
+fuzz_target!(|text: &[u8]| {
+    static OPERATORS: LazyLock<[Box<dyn Operator + Send + Sync>; 4]> = LazyLock::new(operators);
+    LazyLock::force(&OPERATORS);
+    static SHARD: LazyLock<Arc<Shard>> = LazyLock::new(|| shard(HEADER));
+    let catalog = || Catalog::from_base(in_memory(&SHARD));
+    drop(catalog());
+    let parsed = bounded(text.len(), 16 << 10, 200, || {
+        Config::parse(text, any_file())
+    });
+    let Ok(config) = parsed else { return };
+    assert!(config.edited_text().is_none(), "nothing is edited yet");
+    let before: IndexMap<String, Box<RawValue>> =
+        serde_json::from_slice(text).expect("what is accepted is a JSON object");
+    for operator in OPERATORS.iter() {
+        let mut catalog = catalog();
+        catalog.config = Some(config.clone());
+        // A value of few bytes takes many, and one text is parsed for several questions.
+        let applied = bounded(text.len(), 4 << 20, 500, || operator.apply(&mut catalog));
+        let (Ok(()), Some(edited)) = (applied, catalog.config) else {
+            continue;
+        };
+        let Some(edited) = edited.edited_text() else {
+            continue;
+        };
+        let after: IndexMap<String, Box<RawValue>> =
+            serde_json::from_str(&edited).expect("an edited config is a JSON object");
+        let declared: Value = serde_json::from_str(after["quantization_config"].get())
+            .expect("what is declared is JSON");
+        assert_eq!(declared["quant_method"], "fp8");
+        for (key, value) in &before {
+            if key != "quantization_config" && key != "text_config" {
+                assert_eq!(value.get(), after[key].get(), "{key} keeps its text");
+            }
+        }
+    }
+});

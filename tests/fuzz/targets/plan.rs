@@ -1,0 +1,174 @@
+//! A whole view of a small checkpoint: if it can be planned, every byte of every file can be read
+//! or is a clean error, every length is exact, every shard is what the safetensors crate expects,
+//! and a second plan is the same view.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ckptfs::Error;
+use ckptfs::read::Reader;
+use ckptfs::recipe::{Experts, Fp8Request, PartialBlocks, Plan, Repack, ScaleFormat, ViewRequest};
+use ckptfs_fuzz::DIRECTORY;
+use ckptfs_fuzz::checkpoint::Source;
+use ckptfs_fuzz::memory::bounded;
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+#[derive(Debug, Arbitrary)]
+struct Input {
+    base: Source,
+    options: Options,
+    other: Option<Source>,
+}
+
+#[derive(Debug, Arbitrary)]
+struct Options {
+    other_is_reference: bool,
+    experts: Option<bool>,
+    fp8: Option<Fp8>,
+    repack: u8,
+    shard_bytes: u16,
+}
+
+#[derive(Debug, Arbitrary)]
+struct Fp8 {
+    rules: bool,
+    pattern: Option<u8>,
+    any_scale: bool,
+    keep_partial: bool,
+}
+
+const PATTERNS: [&str; 4] = [".*", ".*proj.*", ".*\\.weight", "model[.]layers[.]0.*"];
+
+impl Options {
+    fn request(&self, base: PathBuf, other: Option<PathBuf>) -> ViewRequest {
+        let mut request = ViewRequest::new(base);
+        request.experts = self.experts.map(|fuse| match fuse {
+            true => Experts::Fuse,
+            false => Experts::Unfuse,
+        });
+        request.fp8 = self.fp8.as_ref().map(|fp8| Fp8Request {
+            rules: fp8.rules,
+            patterns: fp8
+                .pattern
+                .map(|i| PATTERNS[usize::from(i) % 4].to_owned())
+                .into_iter()
+                .collect(),
+            references: Vec::new(),
+            scale_format: match fp8.any_scale {
+                true => ScaleFormat::Float32,
+                false => ScaleFormat::Ue8m0,
+            },
+            partial_blocks: match fp8.keep_partial {
+                true => PartialBlocks::Keep,
+                false => PartialBlocks::Quantize,
+            },
+        });
+        match &mut request.fp8 {
+            Some(fp8) if self.other_is_reference => fp8.references.extend(other),
+            _ => request.extras.extend(other),
+        }
+        request.repack =
+            [Repack::Auto, Repack::Always, Repack::Never][usize::from(self.repack) % 3];
+        request.shard_bytes = match self.shard_bytes {
+            u16::MAX => u64::MAX,
+            bytes => bytes.into(),
+        };
+        request
+    }
+}
+
+/// All files; a file that holds values which cannot be quantized is left out.
+fn read_all(plan: &Plan) -> BTreeMap<PathBuf, Vec<u8>> {
+    let reader = Reader::new(Arc::clone(&plan.view), 1 << 20);
+    let mut files = BTreeMap::new();
+    for (id, path, content) in plan.view.files() {
+        let mut bytes = vec![0; content.len() as usize + 1];
+        let end = bytes.len() / 3;
+        let read = reader
+            .read_at(id, end as u64, &mut bytes[end..])
+            .and_then(|rest| Ok(rest + reader.read_at(id, 0, &mut bytes[..end])?));
+        match read {
+            Ok(len) => {
+                assert_eq!(
+                    len as u64,
+                    content.len(),
+                    "{} has the length it says",
+                    path.display()
+                );
+                bytes.truncate(len);
+                files.insert(path, bytes);
+            }
+            Err(Error::NonFinite { .. }) => {}
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+    files
+}
+
+fn check(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    let index = Path::new("model.safetensors.index.json");
+    let index: Value = serde_json::from_slice(&files[index]).expect("the index is JSON");
+    let map = index["weight_map"].as_object().expect("it has a map");
+    let named: usize = plan.shards.iter().map(|shard| shard.tensors.len()).sum();
+    assert_eq!(map.len(), named, "the index names every tensor once");
+    for shard in &plan.shards {
+        let Some(bytes) = files.get(Path::new(&shard.name)) else {
+            continue;
+        };
+        assert_eq!(bytes.len() as u64, shard.len);
+        let parsed = SafeTensors::deserialize(bytes).expect("a shard can be parsed");
+        // A whole source file may hold tensors that its index does not name.
+        assert!(shard.whole_file.is_some() || parsed.len() == shard.tensors.len());
+        for tensor in &shard.tensors {
+            assert_eq!(map[&tensor.name], shard.name.as_str());
+            let theirs = parsed.tensor(&tensor.name).expect("it is in its shard");
+            assert!(
+                theirs
+                    .shape()
+                    .iter()
+                    .map(|&d| d as u64)
+                    .eq(tensor.shape.iter().copied())
+            );
+            let from = tensor.offset as usize;
+            assert_eq!(theirs.data(), &bytes[from..from + tensor.len as usize]);
+        }
+    }
+}
+
+fuzz_target!(|input: Input| {
+    let (base, other) = (
+        DIRECTORY.path().join("base"),
+        DIRECTORY.path().join("other"),
+    );
+    let mut written = input.base.write(&base).expect("the base can be written");
+    if let Some(source) = &input.other {
+        written += source.write(&other).expect("the other can be written");
+    }
+    let request = input
+        .options
+        .request(base.clone(), input.other.is_some().then(|| other.clone()));
+    bounded(written, 24 << 20, 200, || {
+        if let Ok(plan) = request.plan() {
+            let files = read_all(&plan);
+            check(&plan, &files);
+            let again = request
+                .plan()
+                .expect("what was planned can be planned again");
+            assert_eq!(plan.report.warnings, again.report.warnings);
+            assert!(
+                files == read_all(&again),
+                "the same request gives the same view"
+            );
+        }
+    });
+    fs::remove_dir_all(base).expect("the base can be removed");
+    if input.other.is_some() {
+        fs::remove_dir_all(other).expect("the other can be removed");
+    }
+});
