@@ -131,7 +131,8 @@ fn a_mountpoint_that_overlaps_with_a_source_is_refused() {
 fn a_signal_unmounts_and_the_process_ends_with_0() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let fixture = Fixture::new();
-        let mut server = fixture.serve(Kind::PatchedFp8);
+        // The tests may themselves run under nohup.
+        let mut server = fixture.serve_under(Kind::PatchedFp8, &["env", "--default-signal"]);
         server.signal(signal);
         assert_eq!(server.status().code(), Some(0), "{signal:?}");
         assert!(!fixture.is_mounted(), "{signal:?}");
