@@ -11,7 +11,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 pub use config::{CONFIG_FILE, Config};
-pub use kernel::{Band, Kernel, NonFinite, RowBands};
+pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
 pub use report::{ReferenceReport, Report, Role, SourceReport};
 pub use tensor::{Data, Node, NodeId, Part, Tensor};
 
