@@ -4,8 +4,21 @@
 
 mod formula;
 mod linear;
+mod model_stock;
+mod nearswap;
+mod nuslerp;
 mod pointwise;
+mod random_mask;
+mod ranks;
+mod slerp;
+mod task_arithmetic;
 
-pub use formula::{At, Extent, Formula, Lanes};
+pub use formula::{At, Extent, Formula, Lanes, RUN};
 pub use linear::Linear;
+pub use model_stock::{ModelStock, ModelStockByRow};
+pub use nearswap::NearSwap;
+pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
 pub use pointwise::PointwiseKernel;
+pub use random_mask::RandomMask;
+pub use slerp::Slerp;
+pub use task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
