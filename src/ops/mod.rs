@@ -1,6 +1,7 @@
 //! Operators: each rewrites a catalog from headers alone (the plan half) and brings the kernels
 //! that compute what it adds (the kernel half).
 
+mod declared;
 mod experts;
 mod experts_fuse;
 mod experts_model;
@@ -13,6 +14,7 @@ mod fp8_rules;
 mod fp8_select;
 mod patch;
 mod patch_checks;
+mod pattern;
 mod skip_list;
 
 pub use experts::Experts;
