@@ -1,3 +1,7 @@
 //! Bare numeric loops over slices. They know nothing of tensors, files or operators.
 
+pub mod cast;
+mod cpu;
 pub mod fp8;
+
+pub use cpu::CpuPath;
