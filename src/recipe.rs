@@ -1,6 +1,8 @@
 //! From a request to a view: the one place that knows every operator, their order, and the layout.
 //!
-//! The order is fixed: patch, then the form of experts, then FP8, then the layout in shards.
+//! The order is fixed: the base, patched, renamed, reduced, in one dtype, with experts in one form,
+//! quantized to FP8, laid out in shards. So patterns match new names, FP8 quantizes what was
+//! dequantized, and expert forms see whatever names and dtypes come out of the steps before.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -9,11 +11,11 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Report};
 use crate::error::{Error, Result};
 use crate::layout::{self, Partition, PlannedShard};
-use crate::ops::{Fp8, Operator, Patch};
+use crate::ops::{Cast, Filter, Fp8, Operator, Patch, Rename};
 use crate::source::Checkpoint;
 use crate::view::View;
 
-pub use crate::ops::{Experts, PartialBlocks, ScaleFormat, Selection};
+pub use crate::ops::{Experts, FloatType, PartialBlocks, ScaleFormat, Selection};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -22,6 +24,15 @@ pub struct ViewRequest {
     pub base: PathBuf,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
     pub extras: Vec<PathBuf>,
+    /// Rename tensors by these rules, `REGEX=REPLACEMENT`, in order.
+    pub renames: Vec<String>,
+    /// Keep only tensors whose whole name one of these regular expressions matches; without any,
+    /// keep all.
+    pub only: Vec<String>,
+    /// Leave out tensors whose whole name one of these regular expressions matches.
+    pub drop: Vec<String>,
+    /// Give every floating tensor in this dtype.
+    pub dtype: Option<FloatType>,
     /// Give all experts the same form.
     pub experts: Option<Experts>,
     /// Quantize to block FP8.
@@ -73,6 +84,10 @@ impl ViewRequest {
         ViewRequest {
             base: base.into(),
             extras: Vec::new(),
+            renames: Vec::new(),
+            only: Vec::new(),
+            drop: Vec::new(),
+            dtype: None,
             experts: None,
             fp8: None,
             repack: Repack::Auto,
@@ -106,6 +121,15 @@ impl ViewRequest {
             let extras = self.extras.iter().map(Checkpoint::open);
             operators.push(Box::new(Patch::new(extras.collect::<Result<_>>()?)));
         }
+        if !self.renames.is_empty() {
+            operators.push(Box::new(Rename::new(&self.renames)?));
+        }
+        if !(self.only.is_empty() && self.drop.is_empty()) {
+            operators.push(Box::new(Filter::new(&self.only, &self.drop)?));
+        }
+        if let Some(to) = self.dtype {
+            operators.push(Box::new(Cast { to }));
+        }
         if let Some(experts) = self.experts {
             operators.push(Box::new(experts));
         }
@@ -122,7 +146,13 @@ impl ViewRequest {
 
     fn partition(&self, catalog: &Catalog) -> Partition {
         let patched = !self.extras.is_empty();
-        let plain_patch = patched && self.fp8.is_none() && self.experts.is_none();
+        let plain_patch = patched
+            && self.renames.is_empty()
+            && self.only.is_empty()
+            && self.drop.is_empty()
+            && self.dtype.is_none()
+            && self.experts.is_none()
+            && self.fp8.is_none();
         let homes: HashSet<usize> = catalog.tensors.values().filter_map(|t| t.home).collect();
         let standard = catalog
             .homes
@@ -132,7 +162,7 @@ impl ViewRequest {
             Repack::Always => Partition::Repack,
             Repack::Auto if !standard && !plain_patch => Partition::Repack,
             _ if patched => Partition::Renumber,
-            // Standard names count the shards, and fusing experts may leave one without tensors.
+            // Standard names count the shards, and operators may leave one without tensors.
             Repack::Auto if homes.len() < catalog.homes.len() => Partition::Renumber,
             _ => Partition::Keep,
         }

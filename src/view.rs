@@ -61,8 +61,41 @@ pub enum SegmentData {
     Bytes(Arc<Vec<u8>>),
     /// Bytes of a source file from `offset`.
     Source { file: Arc<SourceFile>, offset: u64 },
-    /// A whole output of a node.
-    Computed { node: Arc<Node>, output: usize },
+    /// Bytes of an output of a node from `offset`.
+    Computed {
+        node: Arc<Node>,
+        output: usize,
+        offset: u64,
+    },
+}
+
+impl Segment {
+    /// Whether `data` begins where this segment ends, in the same source file or output.
+    fn is_followed_by(&self, data: &SegmentData) -> bool {
+        use SegmentData::{Computed, Source};
+        match (&self.data, data) {
+            (
+                Source { file, offset },
+                Source {
+                    file: next,
+                    offset: at,
+                },
+            ) => Arc::ptr_eq(file, next) && offset + self.len == *at,
+            (
+                Computed {
+                    node,
+                    output,
+                    offset,
+                },
+                Computed {
+                    node: next,
+                    output: of,
+                    offset: at,
+                },
+            ) => Arc::ptr_eq(node, next) && output == of && offset + self.len == *at,
+            _ => false,
+        }
+    }
 }
 
 impl FileContent {
@@ -90,26 +123,17 @@ impl FileContent {
         FileContent::new([(bytes.len() as u64, SegmentData::Bytes(bytes))])
     }
 
-    /// Appends a segment; neighbours in one source file become one segment.
+    /// Appends a segment; neighbours in one source file or output become one segment.
     fn push(&mut self, len: u64, data: SegmentData) {
         if len == 0 {
             return;
         }
         let start = self.len;
         self.len += len;
-        if let (Some(last), SegmentData::Source { file, offset }) =
-            (self.segments.last_mut(), &data)
-            && let SegmentData::Source {
-                file: last_file,
-                offset: last_offset,
-            } = &last.data
-            && Arc::ptr_eq(file, last_file)
-            && last_offset + last.len == *offset
-        {
-            last.len += len;
-            return;
+        match self.segments.last_mut() {
+            Some(last) if last.is_followed_by(&data) => last.len += len,
+            _ => self.segments.push(Segment { start, len, data }),
         }
-        self.segments.push(Segment { start, len, data });
     }
 
     /// Length in bytes.

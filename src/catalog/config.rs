@@ -82,6 +82,11 @@ impl Config {
         serde_json::from_str(self.object.get(key)?.get()).ok()
     }
 
+    /// The top-level keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.object.keys().map(String::as_str)
+    }
+
     /// The value of `key` inside the object `outer`.
     pub fn get_in(&self, outer: &str, key: &str) -> Option<Value> {
         self.get(outer)?.get(key).cloned()
@@ -94,19 +99,37 @@ impl Config {
 
     /// Sets a top-level key, in its place if it exists, else at the end.
     pub fn set(&mut self, key: &str, value: &Value) {
-        self.object.insert(key.to_owned(), raw(value));
+        self.object.insert(key.to_owned(), raw(value, 1));
         self.edited = true;
+    }
+
+    /// Removes a top-level key.
+    pub fn remove(&mut self, key: &str) {
+        self.edited |= self.object.shift_remove(key).is_some();
     }
 
     /// Removes `key` from the object `outer`, keeping the rest of that object.
     pub fn remove_in(&mut self, outer: &str, key: &str) -> Result<()> {
+        self.edit_in(outer, |inner| inner.shift_remove(key).is_some())
+    }
+
+    /// Sets `key` in the object `outer`, if there is one, in its place if it exists.
+    pub fn set_in(&mut self, outer: &str, key: &str, value: &Value) -> Result<()> {
+        self.edit_in(outer, |inner| {
+            inner.insert(key.to_owned(), raw(value, 2));
+            true
+        })
+    }
+
+    /// Has `edit` change the object `outer` and say whether it did.
+    fn edit_in(&mut self, outer: &str, edit: impl FnOnce(&mut Object) -> bool) -> Result<()> {
         let Some(text) = self.object.get(outer) else {
             return Ok(());
         };
         let mut inner: Object = serde_json::from_str(text.get()).map_err(|e| {
             Error::checkpoint(self.path(), format!("{outer} is not a JSON object: {e}"))
         })?;
-        if inner.shift_remove(key).is_some() {
+        if edit(&mut inner) {
             self.object
                 .insert(outer.to_owned(), raw_text(render(&inner, 1)));
             self.edited = true;
@@ -133,9 +156,10 @@ fn render(object: &Object, depth: usize) -> String {
     format!("{{\n{}\n{indent}}}", entries.join(",\n"))
 }
 
-/// A value as it is written one level deep. JSON strings hold no line breaks.
-fn raw(value: &Value) -> Box<RawValue> {
-    raw_text(format!("{value:#}").replace('\n', "\n  "))
+/// A value as it is written `depth` levels deep. JSON strings hold no line breaks.
+fn raw(value: &Value, depth: usize) -> Box<RawValue> {
+    let line = format!("\n{}", "  ".repeat(depth));
+    raw_text(format!("{value:#}").replace('\n', &line))
 }
 
 fn raw_text(text: String) -> Box<RawValue> {

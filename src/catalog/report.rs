@@ -10,6 +10,14 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// How each reference compares with the built-in rule set.
     pub references: Vec<ReferenceReport>,
+    /// Tensors that have another name than in their source.
+    pub renamed: usize,
+    /// Tensors that the view leaves out although a source has them, scales included.
+    pub dropped: usize,
+    /// Tensors given in another dtype, without those dequantized.
+    pub cast: usize,
+    /// Quantized tensors given as numbers.
+    pub dequantized: usize,
     /// Tensors quantized by this view.
     pub quantized: usize,
     /// What is probably not what was meant.

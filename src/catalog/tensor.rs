@@ -26,19 +26,25 @@ pub struct Tensor {
 pub enum Data {
     /// `Tensor::len` bytes of the shard's file from `offset`.
     Stored { shard: Arc<Shard>, offset: u64 },
-    /// All bytes of output number `output` of `node`.
-    Computed { node: Arc<Node>, output: usize },
+    /// `Tensor::len` bytes of output number `output` of `node` from `offset`.
+    Computed {
+        node: Arc<Node>,
+        output: usize,
+        offset: u64,
+    },
     /// The bytes of other tensors, one after the other.
     Joined(Arc<[Part]>),
 }
 
-/// A tensor inside a joined one.
+/// A run of bytes of a joined tensor.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// Where its bytes start in the joined tensor.
+    /// Where it starts in the joined tensor.
     pub start: u64,
-    /// Stored or computed, never joined, and never without bytes.
-    pub tensor: Tensor,
+    /// Its length in bytes, never 0.
+    pub len: u64,
+    /// Stored or computed, never joined.
+    pub data: Data,
 }
 
 impl Tensor {
@@ -72,70 +78,62 @@ impl Tensor {
         let shape = shape.into();
         let mut parts: Vec<Part> = Vec::new();
         let mut len = 0;
-        for piece in tensors.iter().flat_map(|tensor| tensor.pieces()) {
-            if piece.len > 0 {
+        for (piece_len, data) in tensors.iter().flat_map(|tensor| tensor.pieces()) {
+            if piece_len > 0 {
                 parts.push(Part {
                     start: len,
-                    tensor: piece.clone(),
+                    len: piece_len,
+                    data: data.clone(),
                 });
-                len += piece.len;
+                len += piece_len;
             }
         }
         assert_eq!(byte_len(dtype, &shape), Some(len), "bytes of {shape:?}");
-        let data = match parts.len() {
-            0 => tensors[0].data.clone(),
-            1 => parts.remove(0).tensor.data,
-            _ => Data::Joined(parts.into()),
-        };
         Tensor {
             dtype,
             shape,
             len,
-            data,
+            data: Data::joined(parts, &tensors[0].data),
             home,
         }
     }
 
-    /// The tensor of `shape` whose bytes are those of this one from `start`; `None` if they are
-    /// not one range of a source file.
+    /// The tensor of `shape` whose bytes are those of this one from `start`.
     ///
     /// # Panics
     /// If `shape` does not take whole bytes of this tensor.
-    pub fn slice(&self, start: u64, shape: impl Into<Shape>) -> Option<Self> {
+    pub fn slice(&self, start: u64, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
-        let Data::Stored { shard, offset } = &self.data else {
-            return None;
-        };
-        let len = byte_len(self.dtype, &shape).filter(|len| start + len <= self.len);
-        Some(Tensor {
+        let inside = |len: &u64| start.checked_add(*len).is_some_and(|end| end <= self.len);
+        let len = byte_len(self.dtype, &shape).filter(inside);
+        let len = len.expect("a slice lies inside its tensor");
+        Tensor {
             dtype: self.dtype,
-            len: len.expect("a slice lies inside its tensor"),
+            len,
             shape,
-            data: Data::Stored {
-                shard: shard.clone(),
-                offset: offset + start,
-            },
+            data: self.data.slice(start, len),
             home: self.home,
-        })
+        }
     }
 
-    /// The stored and computed tensors whose bytes, one after the other, are those of this one.
-    pub fn pieces(&self) -> impl Iterator<Item = &Tensor> {
+    /// The stored and computed runs of bytes that, one after the other, are those of this tensor,
+    /// each with its length.
+    pub fn pieces(&self) -> impl Iterator<Item = (u64, &Data)> {
         let parts: &[Part] = match &self.data {
             Data::Joined(parts) => parts,
             Data::Stored { .. } | Data::Computed { .. } => &[],
         };
-        let itself = parts.is_empty().then_some(self);
+        let itself = parts.is_empty().then_some((self.len, &self.data));
         itself
             .into_iter()
-            .chain(parts.iter().map(|part| &part.tensor))
+            .chain(parts.iter().map(|part| (part.len, &part.data)))
     }
 
     /// Calls `visit` with every source file that the bytes lie in or are computed from, once or
     /// more often.
     pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
-        for piece in self.pieces() {
-            match &piece.data {
+        for (_, data) in self.pieces() {
+            match data {
                 Data::Stored { shard, .. } => visit(&shard.file),
                 Data::Computed { node, .. } => node.for_each_source(visit),
                 Data::Joined(_) => unreachable!("a piece is not joined"),
@@ -145,17 +143,65 @@ impl Tensor {
 
     /// The source file that the bytes, or the first of them, lie in or are computed from.
     pub fn origin(&self) -> &Arc<Path> {
-        match &self.data {
-            Data::Stored { shard, .. } => shard.file.shared_path(),
-            Data::Computed { node, .. } => node.inputs[0].origin(),
-            Data::Joined(parts) => parts[0].tensor.origin(),
-        }
+        self.data.origin()
     }
 
     /// Whether all bytes are those of source files.
     pub fn is_stored(&self) -> bool {
         self.pieces()
-            .all(|piece| matches!(piece.data, Data::Stored { .. }))
+            .all(|(_, data)| matches!(data, Data::Stored { .. }))
+    }
+}
+
+impl Data {
+    /// The bytes of `parts`, which follow each other; without parts, no bytes of `other`.
+    fn joined(mut parts: Vec<Part>, other: &Data) -> Self {
+        match parts.len() {
+            0 => other.slice(0, 0),
+            1 => parts.remove(0).data,
+            _ => Data::Joined(parts.into()),
+        }
+    }
+
+    /// `len` bytes from `start`.
+    fn slice(&self, start: u64, len: u64) -> Self {
+        match self {
+            Data::Stored { shard, offset } => Data::Stored {
+                shard: shard.clone(),
+                offset: offset + start,
+            },
+            Data::Computed {
+                node,
+                output,
+                offset,
+            } => Data::Computed {
+                node: node.clone(),
+                output: *output,
+                offset: offset + start,
+            },
+            Data::Joined(parts) => {
+                let end = start + len;
+                let first = parts.partition_point(|part| part.start + part.len <= start);
+                let overlapping = parts[first..].iter().take_while(|part| part.start < end);
+                let cut = overlapping.map(|part| {
+                    let (from, to) = (part.start.max(start), end.min(part.start + part.len));
+                    Part {
+                        start: from - start,
+                        len: to - from,
+                        data: part.data.slice(from - part.start, to - from),
+                    }
+                });
+                Data::joined(cut.collect(), &parts[0].data)
+            }
+        }
+    }
+
+    fn origin(&self) -> &Arc<Path> {
+        match self {
+            Data::Stored { shard, .. } => shard.file.shared_path(),
+            Data::Computed { node, .. } => node.inputs[0].origin(),
+            Data::Joined(parts) => parts[0].data.origin(),
+        }
     }
 }
 
@@ -198,9 +244,9 @@ impl Node {
         let passes = self.kernel.survey().map_or(0, |survey| survey.passes());
         let pieces = self.inputs.iter().flat_map(Tensor::pieces);
         let (mut bytes, mut deeper) = (0u64, 0u64);
-        for piece in pieces {
-            bytes += piece.len;
-            if let Data::Computed { node, .. } = &piece.data {
+        for (len, data) in pieces {
+            bytes += len;
+            if let Data::Computed { node, .. } = data {
                 deeper += node.surveyed_bytes();
             }
         }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use ckptfs::ops::{Filter, Rename};
 use ckptfs::recipe::{
-    Experts, Fp8Request, PartialBlocks, Repack, ScaleFormat, Selection, ViewRequest,
+    Experts, FloatType, Fp8Request, PartialBlocks, Repack, ScaleFormat, Selection, ViewRequest,
 };
 
 /// Which view: the flags that every command on a view has.
@@ -20,6 +21,23 @@ pub(crate) struct ViewArgs {
     /// that has a tensor gives it)
     #[arg(long, value_name = "DIR")]
     pub(crate) extra: Vec<PathBuf>,
+
+    /// Rename tensors: every match of REGEX in a name becomes REPLACEMENT ($1 or ${name} for
+    /// groups; repeatable, applied in order)
+    #[arg(long, value_name = "REGEX=REPLACEMENT", value_parser = parse_rename)]
+    pub(crate) rename: Vec<String>,
+
+    /// Keep only the tensors whose whole name matches this regular expression (repeatable)
+    #[arg(long, value_name = "REGEX", value_parser = parse_name_pattern)]
+    pub(crate) only: Vec<String>,
+
+    /// Leave out the tensors whose whole name matches this regular expression (repeatable)
+    #[arg(long, value_name = "REGEX", value_parser = parse_name_pattern)]
+    pub(crate) drop: Vec<String>,
+
+    /// Give every floating tensor in this dtype; block FP8 is dequantized
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<Dtype>,
 
     /// Show fused experts (experts.gate_up_proj, experts.down_proj) as weights of single experts
     #[arg(long, conflicts_with = "fuse_experts")]
@@ -62,6 +80,14 @@ pub(crate) struct ViewArgs {
     pub(crate) shard_size_gb: u64,
 }
 
+/// `--dtype`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Dtype {
+    Bf16,
+    F16,
+    F32,
+}
+
 /// `--scale-fmt`
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub(crate) enum ScaleFmt {
@@ -85,6 +111,14 @@ impl ViewArgs {
         ViewRequest {
             base: absolute(&self.base),
             extras: self.extra.iter().map(|path| absolute(path)).collect(),
+            renames: self.rename.clone(),
+            only: self.only.clone(),
+            drop: self.drop.clone(),
+            dtype: self.dtype.map(|dtype| match dtype {
+                Dtype::Bf16 => FloatType::Bf16,
+                Dtype::F16 => FloatType::F16,
+                Dtype::F32 => FloatType::F32,
+            }),
             experts: match (self.unfuse_experts, self.fuse_experts) {
                 (true, _) => Some(Experts::Unfuse),
                 (_, true) => Some(Experts::Fuse),
@@ -149,10 +183,19 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 fn parse_pattern(text: &str) -> Result<String, String> {
-    match Selection::check_pattern(text) {
-        Ok(()) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+    accepted(text, Selection::check_pattern(text))
+}
+
+fn parse_name_pattern(text: &str) -> Result<String, String> {
+    accepted(text, Filter::new(&[text.to_owned()], &[]))
+}
+
+fn parse_rename(text: &str) -> Result<String, String> {
+    accepted(text, Rename::new(&[text.to_owned()]))
+}
+
+fn accepted<T>(text: &str, check: ckptfs::Result<T>) -> Result<String, String> {
+    check.map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 fn parse_gib(text: &str) -> Result<u64, String> {

@@ -68,6 +68,10 @@ pub(crate) fn print_json(
 ) -> anyhow::Result<()> {
     let json = PlanJson {
         tensors: tensor_count(plan),
+        renamed: plan.report.renamed,
+        dropped: plan.report.dropped,
+        cast: plan.report.cast,
+        dequantized: plan.report.dequantized,
         quantized: plan.report.quantized,
         kept: kept(plan),
         bytes: plan.view.files().map(|(_, _, file)| file.len()).sum(),
@@ -99,6 +103,10 @@ pub(crate) fn print_json(
 struct PlanJson<'a> {
     /// Tensors in the view, scales included.
     tensors: usize,
+    renamed: usize,
+    dropped: usize,
+    cast: usize,
+    dequantized: usize,
     quantized: usize,
     kept: usize,
     /// Bytes of all files.
@@ -156,6 +164,21 @@ pub(crate) fn summary(plan: &Plan) -> String {
                 source.tensors, source.added, source.overlapping
             ),
         };
+    }
+    let report = &plan.report;
+    let changes = [
+        (report.renamed, "renamed"),
+        (report.dropped, "dropped"),
+        (report.cast, "cast"),
+        (report.dequantized, "dequantized"),
+    ];
+    let changes: Vec<String> = changes
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if !changes.is_empty() {
+        text += &format!("change {}\n", changes.join(", "));
     }
     let whole = plan
         .shards

@@ -69,16 +69,18 @@ pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
     quantized
 }
 
-/// The node and output that the bytes of `tensor` are, if they are computed.
+/// The node and output that the bytes of `tensor` begin, if they are computed.
 fn computed<'a>(
     content: &'a FileContent,
     tensor: &PlannedTensor,
 ) -> Option<(&'a Arc<Node>, usize)> {
     let segment = content.segments_from(tensor.offset).first()?;
     match &segment.data {
-        SegmentData::Computed { node, output } if tensor.computed && tensor.len > 0 => {
-            Some((node, *output))
-        }
+        SegmentData::Computed {
+            node,
+            output,
+            offset: 0,
+        } if segment.start == tensor.offset && tensor.len > 0 => Some((node, *output)),
         _ => None,
     }
 }
@@ -91,6 +93,7 @@ fn output(node: &Arc<Node>, output: usize, dtype: Dtype, planned: &PlannedTensor
         data: Data::Computed {
             node: node.clone(),
             output,
+            offset: 0,
         },
         home: None,
     }

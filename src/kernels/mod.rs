@@ -1,5 +1,6 @@
 //! Bare numeric loops over slices. They know nothing of tensors, files or operators.
 
+pub mod cast;
 mod cpu;
 pub mod fp8;
 pub mod lanes;

@@ -94,7 +94,7 @@ fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
         listed.push(planned(name, tensor, offset));
         offset += tensor.len;
         let pieces = tensor.pieces();
-        parts.extend(pieces.map(|piece| (piece.len, segment_data(piece))));
+        parts.extend(pieces.map(|(len, data)| (len, segment_data(data))));
     }
     Ok(ShardFile {
         content: FileContent::new(parts),
@@ -102,15 +102,20 @@ fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
     })
 }
 
-fn segment_data(piece: &Tensor) -> SegmentData {
-    match &piece.data {
+fn segment_data(piece: &Data) -> SegmentData {
+    match piece {
         Data::Stored { shard, offset } => SegmentData::Source {
             file: shard.file.clone(),
             offset: *offset,
         },
-        Data::Computed { node, output } => SegmentData::Computed {
+        Data::Computed {
+            node,
+            output,
+            offset,
+        } => SegmentData::Computed {
             node: node.clone(),
             output: *output,
+            offset: *offset,
         },
         Data::Joined(_) => unreachable!("a piece is not joined"),
     }

@@ -34,8 +34,8 @@ impl Piece<'_> {
     }
 }
 
-/// The pieces of `file`, in file order, at least one. The outputs of a node are in one piece
-/// wherever they lie in the file, so that what computing the first gives for the others is still
+/// The pieces of `file`, in file order, at least one. Several outputs of a node are in one
+/// piece wherever they lie in the file, so that what computing the first gives for the others is still
 /// at hand.
 fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
     let target = Arc::new(target);
@@ -48,7 +48,11 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
     let mut piece_of_node: HashMap<NodeId, usize> = HashMap::new();
     let mut filled = 0;
     for segment in file.content.segments() {
-        if let SegmentData::Computed { node, .. } = &segment.data
+        let node = match &segment.data {
+            SegmentData::Computed { node, .. } if node.kernel.outputs() > 1 => Some(node),
+            _ => None,
+        };
+        if let Some(node) = node
             && let Some(piece) = piece_of_node.get(&node.id())
         {
             pieces[*piece].segments.push(segment);
@@ -61,7 +65,7 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
         let last = pieces.len() - 1;
         pieces[last].segments.push(segment);
         filled += segment.len;
-        if let SegmentData::Computed { node, .. } = &segment.data {
+        if let Some(node) = node {
             piece_of_node.insert(node.id(), last);
         }
     }

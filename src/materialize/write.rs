@@ -200,9 +200,11 @@ impl<'a> Writer<'a> {
                 SegmentData::Computed {
                     node,
                     output: number,
+                    offset,
                 } => {
                     let mut at = segment.start;
-                    self.reader.stream_computed(node, *number, |bytes| {
+                    let range = *offset..offset + segment.len;
+                    self.reader.stream_computed(node, *number, range, |bytes| {
                         output.write_all_at(bytes, at)?;
                         at += bytes.len() as u64;
                         Ok::<(), Error>(())

@@ -124,12 +124,12 @@ fn rows_of(fused: &Weight, tensor: &Tensor, expert: u64, rows: &Range<u64>) -> R
     let shape = vec![rows.end - rows.start, columns];
     let start =
         byte_len(tensor.dtype, &before).filter(|_| byte_len(tensor.dtype, &shape).is_some());
-    let slice = start.and_then(|start| tensor.slice(start, shape));
-    slice.ok_or_else(|| {
-        fused.error(format!(
-            "the rows of one expert are not a range of bytes of a source file ({}, {}); leave --unfuse-experts out",
+    match start {
+        Some(start) => Ok(tensor.slice(start, shape)),
+        None => Err(fused.error(format!(
+            "the rows of one expert do not take whole bytes ({}, {}); leave --unfuse-experts out",
             tensor.dtype,
             shape_text(&tensor.shape)
-        ))
-    })
+        ))),
+    }
 }

@@ -220,6 +220,7 @@ fn codes_and_scales(
         data: Data::Computed {
             node: node.clone(),
             output,
+            offset: 0,
         },
         home,
     };

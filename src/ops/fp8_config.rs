@@ -5,19 +5,13 @@ use half::{bf16, f16};
 use indexmap::IndexSet;
 use serde_json::{Value, json};
 
-use crate::catalog::{CONFIG_FILE, Catalog, Config, Data, Tensor};
+use crate::catalog::{CONFIG_FILE, Catalog, Data};
 use crate::error::{Error, Result};
 use crate::kernels::fp8::ScaleFormat;
+use crate::ops::declared::{self, KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, skips};
 use crate::ops::fp8::BLOCK;
 use crate::ops::skip_list;
 use crate::tensor::{Dtype, Name, scaled_name};
-
-const KEY: &str = "quantization_config";
-/// Where multimodal models keep the configuration of their language model.
-const TEXT_CONFIG: &str = "text_config";
-const SKIP_KEY: &str = "modules_to_not_convert";
-/// A quantization declared by another tool; it would contradict ours.
-const MODELOPT_FILE: &str = "hf_quant_config.json";
 
 /// Checks that the base can be described as block FP8.
 ///
@@ -41,13 +35,13 @@ pub(super) fn check_method(catalog: &mut Catalog) -> Result<()> {
             )),
             _ => Ok(()),
         };
-        if declared.get("quant_method").is_none() {
+        if declared.get(METHOD_KEY).is_none() {
             return Err(Error::checkpoint(
                 config.path(),
                 format!("{KEY} has no quant_method; only \"fp8\" can be extended"),
             ));
         }
-        expect("quant_method", json!("fp8"))?;
+        expect(METHOD_KEY, json!("fp8"))?;
         expect("weight_block_size", json!([BLOCK, BLOCK]))?;
         expect("activation_scheme", json!("dynamic"))?;
         expect("fmt", json!("e4m3"))?;
@@ -74,7 +68,7 @@ pub(super) fn declare(
         declaration["scale_fmt"] = json!("ue8m0");
     }
     let declared = match catalog.config_mut()? {
-        Some(config) => declared_skips(config),
+        Some(config) => declarations(config).iter().flat_map(skips).collect(),
         None => Vec::new(),
     };
     let skipped = skip_list::build(catalog, quantized, declared);
@@ -87,32 +81,8 @@ pub(super) fn declare(
     config.set(KEY, &declaration);
     config.remove_in(TEXT_CONFIG, KEY)?;
 
-    let shown = catalog.aux.len();
-    catalog.aux.retain(|entry| entry.name() != MODELOPT_FILE);
-    if catalog.aux.len() < shown {
-        catalog.report.notes.push(format!(
-            "{MODELOPT_FILE} of the base is not shown: {KEY} in {CONFIG_FILE} takes its place"
-        ));
-    }
+    declared::hide_modelopt(catalog, &format!("{KEY} in {CONFIG_FILE} takes its place"));
     Ok(())
-}
-
-fn declared_skips(config: &Config) -> Vec<String> {
-    let lists = declarations(config).into_iter();
-    lists
-        .filter_map(|declared| declared.get(SKIP_KEY)?.as_array().cloned())
-        .flatten()
-        .filter_map(|module| module.as_str().map(str::to_owned))
-        .filter(|module| !module.is_empty())
-        .collect()
-}
-
-fn declarations(config: &Config) -> Vec<Value> {
-    [config.get(KEY), config.get_in(TEXT_CONFIG, KEY)]
-        .into_iter()
-        .flatten()
-        .filter(|value| !value.is_null())
-        .collect()
 }
 
 /// Whether every scale that is passed through is a power of two. Their values are read: what a
@@ -121,8 +91,8 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
     const BUFFER_BYTES: u64 = 1 << 20;
     let mut buffer = vec![0; BUFFER_BYTES as usize];
     for (name, tensor) in &catalog.tensors {
-        let stored = tensor.pieces().filter_map(|piece| match &piece.data {
-            Data::Stored { shard, offset } => Some((piece, shard, *offset)),
+        let stored = tensor.pieces().filter_map(|(len, data)| match data {
+            Data::Stored { shard, offset } => Some((len, shard, *offset)),
             _ => None,
         });
         let mut stored = stored.peekable();
@@ -130,12 +100,12 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
         if stored.peek().is_none() || !is_scale() {
             continue;
         }
-        for (piece, shard, offset) in stored {
+        for (len, shard, offset) in stored {
             let mut at = 0;
-            while at < piece.len {
-                let part = &mut buffer[..(piece.len - at).min(BUFFER_BYTES) as usize];
+            while at < len {
+                let part = &mut buffer[..(len - at).min(BUFFER_BYTES) as usize];
                 shard.file.read_exact_at(part, offset + at)?;
-                if !are_powers_of_two(piece, part) {
+                if !are_powers_of_two(tensor.dtype, part) {
                     return Ok(false);
                 }
                 at += part.len() as u64;
@@ -145,14 +115,14 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
     Ok(true)
 }
 
-fn are_powers_of_two(scales: &Tensor, bytes: &[u8]) -> bool {
+fn are_powers_of_two(dtype: Dtype, bytes: &[u8]) -> bool {
     let power = |x: f32| x.is_normal() && x > 0.0 && x.to_bits().trailing_zeros() >= 23;
     let pairs = || {
         bytes
             .chunks_exact(2)
             .map(|b| u16::from_le_bytes([b[0], b[1]]))
     };
-    match scales.dtype {
+    match dtype {
         Dtype::F8_E8M0 => true,
         Dtype::BF16 => pairs().all(|bits| power(bf16::from_bits(bits).to_f32())),
         Dtype::F16 => pairs().all(|bits| power(f16::from_bits(bits).to_f32())),

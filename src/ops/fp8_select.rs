@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
-use regex::{Regex, RegexBuilder};
 
 use crate::error::{Error, Result};
 use crate::ops::fp8_rules;
+use crate::ops::pattern::Pattern;
 use crate::source;
 use crate::tensor::{Name, SCALE_SUFFIX, scaled_name};
+
+/// What the patterns of a selection are called in messages.
+const WHAT: &str = "FP8 pattern";
 
 /// A set of tensor names, given by any of the three ways.
 #[derive(Debug)]
@@ -16,13 +19,6 @@ pub struct Selection {
     rules: bool,
     references: Vec<Reference>,
     patterns: Vec<Pattern>,
-}
-
-/// A regular expression that must match a whole name.
-#[derive(Debug)]
-struct Pattern {
-    text: String,
-    whole_name: Regex,
 }
 
 /// The names that a reference checkpoint has quantized.
@@ -48,21 +44,21 @@ impl Selection {
                 .collect::<Result<_>>()?,
             patterns: patterns
                 .iter()
-                .map(|pattern| Pattern::new(pattern))
+                .map(|pattern| Pattern::new(WHAT, pattern))
                 .collect::<Result<_>>()?,
         })
     }
 
     /// Checks that `pattern` is a regular expression that [`Selection::new`] accepts.
     pub fn check_pattern(pattern: &str) -> Result<()> {
-        Pattern::new(pattern).map(drop)
+        Pattern::new(WHAT, pattern).map(drop)
     }
 
     /// Whether the tensor called `name` is selected.
     pub fn selects(&self, name: &str) -> bool {
         (self.rules && fp8_rules::matches(name))
             || self.in_reference(name)
-            || self.patterns.iter().any(|p| p.whole_name.is_match(name))
+            || self.patterns.iter().any(|p| p.matches(name))
     }
 
     /// Whether a reference has the tensor called `name` quantized.
@@ -79,35 +75,8 @@ impl Selection {
     pub fn idle_patterns<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
         self.patterns
             .iter()
-            .filter(|p| !names.iter().any(|name| p.whole_name.is_match(name)))
-            .map(|p| p.text.as_str())
-    }
-}
-
-impl Pattern {
-    fn new(text: &str) -> Result<Self> {
-        const SIZE_LIMIT: usize = 1 << 20;
-        // A class such as \w takes 6 kB before the size of anything is known.
-        const MOST_BYTES: usize = 16 << 10;
-        if text.len() > MOST_BYTES {
-            let start: String = text.chars().take(64).collect();
-            return Err(Error::Request(format!(
-                "the FP8 pattern {start}… has {} bytes; at most {MOST_BYTES} are allowed",
-                text.len()
-            )));
-        }
-        let compile = |text: &str| {
-            RegexBuilder::new(text)
-                .size_limit(SIZE_LIMIT)
-                .build()
-                .map_err(|e| Error::Request(format!("the FP8 pattern {text} cannot be used: {e}")))
-        };
-        // On its own first: unbalanced parentheses must not escape the anchors.
-        compile(text)?;
-        Ok(Pattern {
-            text: text.to_owned(),
-            whole_name: compile(&format!("^(?:{text})$"))?,
-        })
+            .filter(|p| !names.iter().any(|name| p.matches(name)))
+            .map(Pattern::text)
     }
 }
 

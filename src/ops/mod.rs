@@ -1,10 +1,15 @@
 //! Operators: each rewrites a catalog from headers alone (the plan half) and brings the kernels
 //! that compute what it adds (the kernel half).
 
+mod cast;
+mod cast_config;
+mod declared;
+mod dequantize;
 mod experts;
 mod experts_fuse;
 mod experts_model;
 mod experts_unfuse;
+mod filter;
 mod fp8;
 mod fp8_checks;
 mod fp8_config;
@@ -14,12 +19,19 @@ mod fp8_select;
 pub mod merge;
 mod patch;
 mod patch_checks;
+mod pattern;
+mod rename;
+mod rename_skips;
 mod skip_list;
 
+pub use cast::{Cast, FloatType, cast, is_castable};
+pub use dequantize::dequantized;
 pub use experts::Experts;
+pub use filter::Filter;
 pub use fp8::{Fp8, PartialBlocks};
 pub use fp8_select::Selection;
 pub use patch::Patch;
+pub use rename::Rename;
 
 use crate::catalog::Catalog;
 use crate::error::Result;

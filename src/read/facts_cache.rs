@@ -119,16 +119,21 @@ fn add_tensor(hash: &mut Sha256, tensor: &Tensor) -> Option<()> {
         hash,
         format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes(),
     );
-    for piece in tensor.pieces() {
-        add(hash, &piece.len.to_le_bytes());
-        match &piece.data {
+    for (len, data) in tensor.pieces() {
+        add(hash, &len.to_le_bytes());
+        match data {
             Data::Stored { shard, offset } => {
                 add(hash, shard.file.path().as_os_str().as_encoded_bytes());
                 add(hash, shard.file.identity().as_bytes());
                 add(hash, &offset.to_le_bytes());
             }
-            Data::Computed { node, output } => {
+            Data::Computed {
+                node,
+                output,
+                offset,
+            } => {
                 add(hash, &output.to_le_bytes());
+                add(hash, &offset.to_le_bytes());
                 add_node(hash, node)?;
             }
             Data::Joined(_) => unreachable!("a piece is not joined"),

@@ -110,13 +110,18 @@ impl Reader {
                 SegmentData::Bytes(bytes) => {
                     return Ok(borrow(&bytes[within as usize..(within + len) as usize]));
                 }
-                SegmentData::Computed { node, output } => {
-                    let band = node.kernel.band_at(*output, within);
+                SegmentData::Computed {
+                    node,
+                    output,
+                    offset,
+                } => {
+                    let at = offset + within;
+                    let band = node.kernel.band_at(*output, at);
                     let range = node.kernel.output_bytes(*output, &band);
-                    if within + len <= range.end {
+                    if at + len <= range.end {
                         let key = TileKey::new(node, &band);
                         let bytes = self.tile_output(node, *output, band)?;
-                        let from = (within - range.start) as usize;
+                        let from = (at - range.start) as usize;
                         let result = borrow(&bytes[from..from + len as usize]);
                         self.tiles.served(key, &bytes, len as usize);
                         return Ok(result);
@@ -130,7 +135,8 @@ impl Reader {
         Ok(borrow(scratch))
     }
 
-    /// The tiles that hold computed bytes of `range` of file `id`, those that begin in it.
+    /// The tiles that hold computed bytes of `range` of file `id`: those that begin in it, and the
+    /// first one of every segment that does.
     pub(super) fn tiles_in(&self, id: EntryId, range: Range<u64>) -> Vec<TileRef> {
         let mut tiles = Vec::new();
         let Some(content) = self.view.file(id) else {
@@ -140,15 +146,21 @@ impl Reader {
             if segment.start >= range.end {
                 break;
             }
-            let SegmentData::Computed { node, output } = &segment.data else {
+            let SegmentData::Computed {
+                node,
+                output,
+                offset,
+            } = &segment.data
+            else {
                 continue;
             };
-            let mut at = range.start.saturating_sub(segment.start);
-            let end = segment.len.min(range.end - segment.start);
+            let mut at = offset + range.start.saturating_sub(segment.start);
+            let end = offset + segment.len.min(range.end - segment.start);
+            let begins_here = segment.start >= range.start;
             while at < end {
                 let band = node.kernel.band_at(*output, at);
                 let bytes = node.kernel.output_bytes(*output, &band);
-                if bytes.start >= at {
+                if bytes.start >= at || (begins_here && at == *offset) {
                     tiles.push(TileRef {
                         node: node.clone(),
                         output: *output,
@@ -181,8 +193,8 @@ impl Reader {
     /// Finds the facts of `node` and of the nodes that it computes from. What fails, fails again
     /// for whoever asks for bytes.
     pub(super) fn prepare_facts(&self, node: &Node) {
-        for piece in node.inputs.iter().flat_map(Tensor::pieces) {
-            if let Data::Computed { node, .. } = &piece.data {
+        for (_, data) in node.inputs.iter().flat_map(Tensor::pieces) {
+            if let Data::Computed { node, .. } = data {
                 self.prepare_facts(node);
             }
         }
@@ -203,20 +215,25 @@ impl Reader {
         }
     }
 
-    /// Calls `visit` with the bytes of output `output` of `node`, in order, tile by tile.
+    /// Calls `visit` with the bytes `range` of output `output` of `node`, in order, tile by tile.
     pub fn stream_computed<E: From<Error>>(
         &self,
         node: &Node,
         output: usize,
+        range: Range<u64>,
         mut visit: impl FnMut(&[u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let bands = node.kernel.bands();
-        for index in 0..bands.count() {
-            let band = bands.band(index);
+        let mut at = range.start;
+        while at < range.end {
+            let band = node.kernel.band_at(output, at);
+            let of_band = node.kernel.output_bytes(output, &band);
             let key = TileKey::new(node, &band);
             let bytes = self.tile_output(node, output, band)?;
-            visit(&bytes)?;
-            self.tiles.served(key, &bytes, bytes.len());
+            let end = range.end.min(of_band.end);
+            let part = &bytes[(at - of_band.start) as usize..(end - of_band.start) as usize];
+            visit(part)?;
+            self.tiles.served(key, &bytes, part.len());
+            at = end;
         }
         Ok(())
     }
@@ -234,9 +251,11 @@ impl Reader {
                 Ok(())
             }
             SegmentData::Source { file, offset } => file.read_exact_at(buffer, offset + within),
-            SegmentData::Computed { node, output } => {
-                self.read_computed(node, *output, within, buffer)
-            }
+            SegmentData::Computed {
+                node,
+                output,
+                offset,
+            } => self.read_computed(node, *output, offset + within, buffer),
         }
     }
 
@@ -324,27 +343,32 @@ impl Reader {
     /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
     /// need not be in the view itself: the inputs of computed tensors are read this way.
     pub fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        match &tensor.data {
-            Data::Stored {
-                shard,
-                offset: start,
-            } => shard.file.read_exact_at(buffer, start + offset),
-            Data::Computed { node, output } => self.read_computed(node, *output, offset, buffer),
-            Data::Joined(parts) => self.read_parts(parts, offset, buffer),
+        self.read_data(&tensor.data, offset, buffer)
+    }
+
+    fn read_data(&self, data: &Data, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match data {
+            Data::Stored { shard, offset } => shard.file.read_exact_at(buffer, offset + at),
+            Data::Computed {
+                node,
+                output,
+                offset,
+            } => self.read_computed(node, *output, offset + at, buffer),
+            Data::Joined(parts) => self.read_parts(parts, at, buffer),
         }
     }
 
     fn read_parts(&self, parts: &[Part], offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let first = parts.partition_point(|part| part.start + part.tensor.len <= offset);
+        let first = parts.partition_point(|part| part.start + part.len <= offset);
         let mut rest = buffer;
         let mut within = offset - parts.get(first).map_or(offset, |part| part.start);
         for part in &parts[first..] {
             if rest.is_empty() {
                 break;
             }
-            let count = (part.tensor.len - within).min(rest.len() as u64);
+            let count = (part.len - within).min(rest.len() as u64);
             let (buffer, after) = rest.split_at_mut(count as usize);
-            self.read_tensor(&part.tensor, within, buffer)?;
+            self.read_data(&part.data, within, buffer)?;
             rest = after;
             within = 0;
         }

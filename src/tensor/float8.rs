@@ -42,3 +42,13 @@ pub fn e4m3_to_f32(code: u8) -> f32 {
         _ => sign * (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
     }
 }
+
+/// The value of an E8M0 code: 2 to the power of `code - 127`; NaN for 255.
+pub fn e8m0_to_f32(code: u8) -> f32 {
+    const SUBNORMAL: u32 = 1 << 22; // 2⁻¹²⁷
+    match code {
+        0 => f32::from_bits(SUBNORMAL),
+        255 => f32::NAN,
+        _ => f32::from_bits(u32::from(code) << 23),
+    }
+}

@@ -84,6 +84,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
         data: Data::Computed {
             node: Arc::new(node),
             output: 0,
+            offset: 0,
         },
         ..stored
     };

@@ -185,7 +185,12 @@ fn a_panic_while_answering_a_read_gives_eio_and_the_mount_lives_on() {
     let fixture = Fixture::new();
     let attributes = Attributes::read(&fixture.base).unwrap();
     let node = Arc::new(Node::new("tensor", Vec::new(), Box::new(Panics)));
-    let bug = FileContent::new([(LEN, SegmentData::Computed { node, output: 0 })]);
+    let computed = SegmentData::Computed {
+        node,
+        output: 0,
+        offset: 0,
+    };
+    let bug = FileContent::new([(LEN, computed)]);
     let file = |name: &str, content| TopFile {
         name: name.into(),
         attributes,

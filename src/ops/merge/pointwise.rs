@@ -86,6 +86,7 @@ impl<F: Formula> PointwiseKernel<F> {
             data: Data::Computed {
                 node: Arc::new(Node::new(name.clone(), inputs, Box::new(kernel))),
                 output: 0,
+                offset: 0,
             },
             home,
         }

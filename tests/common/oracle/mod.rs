@@ -1,5 +1,6 @@
 //! What a view must hold, built whole and in memory from the checkpoints it is made of.
 
+pub(crate) mod casting;
 pub(crate) mod config;
 pub(crate) mod numbers;
 pub(crate) mod selection;

@@ -1,0 +1,293 @@
+//! One dtype for every floating tensor: numbers are rounded to it, and block FP8 weights are
+//! multiplied by their scales ([`dequantized`]).
+//!
+//! | tensor | becomes |
+//! |---|---|
+//! | BF16, F16, F32, F64 | the target; as it is if it has that dtype |
+//! | `X` in F8_E4M3 or F8_E5M2 with block scales `X_scale_inv` | `X` in the target, without scales |
+//! | integers, booleans | as they are |
+//!
+//! The numbers are defined in [`crate::kernels::cast`].
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use indexmap::IndexMap;
+
+use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use crate::error::{Error, Result};
+use crate::kernels::CpuPath;
+use crate::kernels::cast::{F64ToF32, F64ToOdd, Source, convert};
+use crate::ops::{Operator, cast_config, dequantized};
+use crate::tensor::{Dtype, Name, byte_len, is_float8, scale_name, scaled_name, shape_text};
+
+/// A dtype that weights can be given in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloatType {
+    Bf16,
+    F16,
+    F32,
+}
+
+impl FloatType {
+    /// As safetensors has it.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            FloatType::Bf16 => Dtype::BF16,
+            FloatType::F16 => Dtype::F16,
+            FloatType::F32 => Dtype::F32,
+        }
+    }
+
+    /// As torch, and so config.json, calls it.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            FloatType::Bf16 => "bfloat16",
+            FloatType::F16 => "float16",
+            FloatType::F32 => "float32",
+        }
+    }
+
+    /// Bytes of one element.
+    pub(super) fn bytes(self) -> u64 {
+        self.dtype().bitsize() as u64 / 8
+    }
+}
+
+/// Gives every floating tensor of a catalog in one dtype.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cast {
+    pub to: FloatType,
+}
+
+impl Operator for Cast {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        let block = cast_config::block(catalog)?;
+        let old = std::mem::take(&mut catalog.tensors);
+        let mut tensors = IndexMap::with_capacity(old.len());
+        let (mut cast_count, mut dequantized_count) = (0, 0);
+        for (name, tensor) in &old {
+            if scaled_name(name).is_some() {
+                check_scales(&old, name, tensor)?;
+                continue;
+            }
+            let new = if is_castable(tensor.dtype) {
+                let new = cast(name, tensor, self.to)?;
+                cast_count += usize::from(tensor.dtype != new.dtype);
+                new
+            } else if is_scaled_float(tensor.dtype) {
+                let scales = scales(&old, name, tensor)?;
+                dequantized_count += 1;
+                dequantized(name, tensor, scales, block, self.to)?
+            } else {
+                tensor.clone()
+            };
+            tensors.insert(name.clone(), new);
+        }
+        catalog.tensors = tensors;
+        catalog.report.cast += cast_count;
+        catalog.report.dequantized += dequantized_count;
+        if cast_count + dequantized_count == 0 {
+            catalog.report.warnings.push(format!(
+                "--dtype finds nothing to do: every floating tensor of this view is {} already",
+                self.to.dtype()
+            ));
+        }
+        cast_config::declare(catalog, self.to)
+    }
+}
+
+/// Checks that the scales called `name` are those of a weight that can be dequantized.
+fn check_scales(tensors: &IndexMap<Name, Tensor>, name: &str, scales: &Tensor) -> Result<()> {
+    let weight_name = scaled_name(name).unwrap_or(name);
+    let problem = match tensors.get(weight_name) {
+        Some(weight) if matches!(weight.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2) => return Ok(()),
+        Some(weight) => format!(
+            "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized",
+            weight.dtype
+        ),
+        None => format!(
+            "these are scales, but there is no {weight_name} in this view; add it with --extra, or leave them out with --drop"
+        ),
+    };
+    Err(Error::tensor(scales.origin(), name, problem))
+}
+
+/// Whether elements of `dtype` mean something only together with scales.
+fn is_scaled_float(dtype: Dtype) -> bool {
+    is_float8(dtype)
+        || matches!(
+            dtype,
+            Dtype::F8_E8M0 | Dtype::F6_E2M3 | Dtype::F6_E3M2 | Dtype::F4
+        )
+}
+
+/// The block scales of the quantized `tensor`.
+fn scales<'a>(
+    tensors: &'a IndexMap<Name, Tensor>,
+    name: &str,
+    tensor: &Tensor,
+) -> Result<&'a Tensor> {
+    let expected = scale_name(name);
+    if let Some(scales) = tensors.get(&*expected)
+        && matches!(tensor.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
+    {
+        return Ok(scales);
+    }
+    let others = [
+        format!("{name}_scale"),
+        format!("{name}_scales"),
+        format!("{}.scale", name.strip_suffix(".weight").unwrap_or(name)),
+    ];
+    let other = others.iter().find(|other| tensors.contains_key(&***other));
+    let found = match other {
+        Some(other) => {
+            format!("; {other} is there, but scales per tensor or per channel are not block scales")
+        }
+        None => String::new(),
+    };
+    Err(Error::tensor(
+        tensor.origin(),
+        name,
+        format!(
+            "it is {}, and to give its values takes block scales called {expected} of F8_E4M3 or F8_E5M2 codes{found}; leave --dtype out, or this tensor (--drop)",
+            tensor.dtype
+        ),
+    ))
+}
+
+/// Whether [`cast`] takes a tensor of `dtype`.
+pub fn is_castable(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32 | Dtype::F64)
+}
+
+/// `tensor` in dtype `to`: itself if that is its dtype, else computed, and called `name` in
+/// messages.
+///
+/// # Errors
+/// If its dtype is not BF16, F16, F32 or F64.
+pub fn cast(name: &str, tensor: &Tensor, to: FloatType) -> Result<Tensor> {
+    if tensor.dtype == to.dtype() {
+        return Ok(tensor.clone());
+    }
+    let Some(convert) = conversion(tensor.dtype, to) else {
+        return Err(Error::tensor(
+            tensor.origin(),
+            name,
+            format!(
+                "it is {}; only BF16, F16, F32 and F64 can be given as {}",
+                tensor.dtype,
+                to.dtype()
+            ),
+        ));
+    };
+    let source_bytes = tensor.dtype.bitsize() as u64 / 8;
+    let kernel = CastKernel {
+        convert,
+        source_bytes,
+        target_bytes: to.bytes(),
+        elements: tensor.len / source_bytes,
+        path: CpuPath::best(),
+    };
+    computed(name, tensor, to, vec![tensor.clone()], Box::new(kernel))
+}
+
+/// The tensor that `kernel` computes from `inputs`: `original` in dtype `to`.
+pub(super) fn computed(
+    name: &str,
+    original: &Tensor,
+    to: FloatType,
+    inputs: Vec<Tensor>,
+    kernel: Box<dyn Kernel>,
+) -> Result<Tensor> {
+    let Some(len) = byte_len(to.dtype(), &original.shape) else {
+        return Err(Error::tensor(
+            original.origin(),
+            name,
+            format!(
+                "its shape is {}: as {} it would have 2^61 bytes or more",
+                shape_text(&original.shape),
+                to.dtype()
+            ),
+        ));
+    };
+    Ok(Tensor {
+        dtype: to.dtype(),
+        shape: original.shape.clone(),
+        len,
+        data: Data::Computed {
+            node: Arc::new(Node::new(name, inputs, kernel)),
+            output: 0,
+            offset: 0,
+        },
+        home: original.home,
+    })
+}
+
+/// A conversion of elements, from and to little-endian bytes.
+type Convert = fn(&[u8], &mut [u8], CpuPath);
+
+fn conversion(from: Dtype, to: FloatType) -> Option<Convert> {
+    match from {
+        Dtype::BF16 => Some(conversion_from::<bf16>(to)),
+        Dtype::F16 => Some(conversion_from::<f16>(to)),
+        Dtype::F32 => Some(conversion_from::<f32>(to)),
+        Dtype::F64 if to == FloatType::F32 => Some(convert::<F64ToF32, f32>),
+        Dtype::F64 => Some(conversion_from::<F64ToOdd>(to)),
+        _ => None,
+    }
+}
+
+fn conversion_from<S: Source>(to: FloatType) -> Convert {
+    match to {
+        FloatType::Bf16 => convert::<S, bf16>,
+        FloatType::F16 => convert::<S, f16>,
+        FloatType::F32 => convert::<S, f32>,
+    }
+}
+
+/// The kernel half: input 0 is the tensor, seen as one long column; output 0 the same in another
+/// dtype.
+#[derive(Debug)]
+struct CastKernel {
+    convert: Convert,
+    source_bytes: u64,
+    target_bytes: u64,
+    elements: u64,
+    path: CpuPath,
+}
+
+impl Kernel for CastKernel {
+    fn bands(&self) -> RowBands {
+        const TILE_ELEMENTS: u64 = 1 << 19;
+        RowBands {
+            groups: 1,
+            rows_per_group: self.elements,
+            band_rows: TILE_ELEMENTS,
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    fn input_bytes(&self, _input: usize, band: &Band) -> Range<u64> {
+        band.rows.start * self.source_bytes..band.rows.end * self.source_bytes
+    }
+
+    fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
+        band.rows.start * self.target_bytes..band.rows.end * self.target_bytes
+    }
+
+    fn compute(
+        &self,
+        _facts: &[f64],
+        _band: &Band,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> std::result::Result<(), NonFinite> {
+        (self.convert)(inputs[0], outputs[0], self.path);
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! Renaming: search and replace in tensor names, by regular expressions in order.
+//!
+//! Every match of an expression anywhere in a name is replaced; `^` and `$` anchor it. The
+//! replacement may refer to groups (`$1`, `${1}`, `${name}`; `$$` is a dollar sign).
+
+use indexmap::IndexMap;
+use indexmap::map::Entry;
+use regex::Regex;
+use regex_automata::util::interpolate;
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::{Error, Result};
+use crate::ops::{Operator, pattern, rename_skips};
+use crate::tensor::{Name, scale_name, scaled_name};
+
+/// The longest name that is renamed, and the longest that comes of it, in bytes.
+const MOST_NAME_BYTES: usize = 1024;
+/// What readers of safetensors take for something else than a tensor.
+const RESERVED: &str = "__metadata__";
+
+/// Renames the tensors of a catalog.
+#[derive(Debug)]
+pub struct Rename {
+    rules: Vec<Rule>,
+}
+
+/// One search and replacement.
+#[derive(Debug)]
+struct Rule {
+    text: String,
+    search: Regex,
+    replacement: String,
+}
+
+impl Rename {
+    /// Reads rules such as `^model\.=language_model.`, which apply in this order.
+    ///
+    /// # Errors
+    /// If one has no `=` or more than one, its expression is none, is empty or too large, or its
+    /// replacement refers to a group that the expression does not have.
+    pub fn new(rules: &[String]) -> Result<Self> {
+        let rules = rules.iter().map(|text| Rule::new(text));
+        Ok(Rename {
+            rules: rules.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The new names of `tensors`, in their order, and the rules that match none.
+    fn new_names<'a>(
+        &'a self,
+        tensors: &IndexMap<Name, Tensor>,
+    ) -> Result<(Vec<Name>, Vec<&'a str>)> {
+        let mut names: Vec<Name> = tensors.keys().cloned().collect();
+        let mut idle = Vec::new();
+        for rule in &self.rules {
+            let mut matches = false;
+            for (name, (original, tensor)) in names.iter_mut().zip(tensors) {
+                if !rule.search.is_match(name) {
+                    continue;
+                }
+                matches = true;
+                *name = rule.rewritten(name).map_err(|problem| {
+                    let problem = format!("--rename {} {problem}", rule.text);
+                    Error::tensor(tensor.origin(), original, problem)
+                })?;
+            }
+            if !matches {
+                idle.push(rule.text.as_str());
+            }
+        }
+        Ok((names, idle))
+    }
+}
+
+impl Operator for Rename {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        let (names, idle) = self.new_names(&catalog.tensors)?;
+        let idle = idle
+            .iter()
+            .map(|rule| format!("--rename {rule} matches no tensor name"));
+        catalog.report.warnings.extend(idle);
+        let changed = names.iter().zip(catalog.tensors.keys());
+        let renamed = changed.filter(|(new, old)| new != old).count();
+        if renamed == 0 {
+            return Ok(());
+        }
+        check_scales(&catalog.tensors, &names)?;
+        rename_skips::follow(catalog, &names)?;
+
+        let old = std::mem::take(&mut catalog.tensors);
+        let mut tensors: IndexMap<Name, Tensor> = IndexMap::with_capacity(old.len());
+        for ((original, tensor), new) in old.iter().zip(names) {
+            match tensors.entry(new) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(tensor.clone());
+                }
+                Entry::Occupied(occupied) => {
+                    // Until two coincide, positions are those of the old names.
+                    let (other, _) = old.get_index(occupied.index()).expect("it was inserted");
+                    return Err(Error::tensor(
+                        tensor.origin(),
+                        original,
+                        format!(
+                            "--rename would call it {}, as it would {other}; two tensors cannot have one name: leave one out with --drop, which comes after --rename, or rename it otherwise",
+                            occupied.key()
+                        ),
+                    ));
+                }
+            }
+        }
+        catalog.tensors = tensors;
+        catalog.report.renamed += renamed;
+        Ok(())
+    }
+}
+
+/// Checks that every weight of `tensors` and its scales still belong together under the new
+/// `names`.
+fn check_scales(tensors: &IndexMap<Name, Tensor>, names: &[Name]) -> Result<()> {
+    for (scales, (name, tensor)) in tensors.iter().enumerate() {
+        let Some(weight) = scaled_name(name).and_then(|weight| tensors.get_index_of(weight)) else {
+            continue;
+        };
+        let expected = scale_name(&names[weight]);
+        if *names[scales] != *expected {
+            return Err(Error::tensor(
+                tensor.origin(),
+                name,
+                format!(
+                    "--rename would call it {}, but its weight {}, whose scales are then called {expected}; have one rule rename both (for example, end the expression with (_scale_inv)?$ and the replacement with ${{1}})",
+                    names[scales], names[weight]
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Rule {
+    fn new(text: &str) -> Result<Self> {
+        const WHAT: &str = "expression of --rename";
+        let invalid = |problem: String| Error::Request(format!("--rename {text}: {problem}"));
+        let (search, replacement) = match text.split_once('=') {
+            Some((_, replacement)) if replacement.contains('=') => Err(invalid(
+                "it has more than one =; write those in the expression as \\x3D".to_owned(),
+            )),
+            Some(("", _)) => Err(invalid("there is nothing before the =".to_owned())),
+            Some(parts) => Ok(parts),
+            None => Err(invalid(
+                "expected REGEX=REPLACEMENT, for example ^model\\.=language_model.".to_owned(),
+            )),
+        }?;
+        pattern::check_length("replacement of --rename", replacement)?;
+        let rule = Rule {
+            text: text.to_owned(),
+            search: pattern::compile(WHAT, search)?,
+            replacement: replacement.to_owned(),
+        };
+        match rule.unknown_group() {
+            Some(group) => Err(invalid(format!(
+                "the replacement refers to group {group}, which the expression does not have (a name ends at the first character that is no letter, digit or _; ${{1}}x is group 1 and an x)"
+            ))),
+            None => Ok(rule),
+        }
+    }
+
+    /// A group that the replacement refers to and the expression does not have.
+    fn unknown_group(&self) -> Option<String> {
+        let groups = self.search.captures_len();
+        let (mut numbers, mut names) = (Vec::new(), Vec::new());
+        interpolate::string(
+            &self.replacement,
+            |group, _| numbers.push(group),
+            |name| {
+                names.push(name.to_owned());
+                None
+            },
+            &mut String::new(),
+        );
+        let number = numbers.into_iter().find(|group| *group >= groups);
+        let name = names.into_iter().find(|name| self.group(name).is_none());
+        number.map(|group| group.to_string()).or(name)
+    }
+
+    fn group(&self, name: &str) -> Option<usize> {
+        self.search.capture_names().position(|n| n == Some(name))
+    }
+
+    /// `name` with all matches replaced, or what is wrong with it.
+    fn rewritten(&self, name: &str) -> std::result::Result<Name, String> {
+        if name.len() > MOST_NAME_BYTES {
+            return Err(format!(
+                "matches, but the name has {} bytes; at most {MOST_NAME_BYTES} can be searched",
+                name.len()
+            ));
+        }
+        let mut new = String::new();
+        let mut end = 0;
+        for captures in self.search.captures_iter(name) {
+            let found = captures.get(0).expect("group 0 is the match");
+            new.push_str(&name[end..found.start()]);
+            let append = |group, new: &mut String| {
+                // What is too long already is refused below.
+                if let Some(text) = captures.get(group)
+                    && new.len() <= MOST_NAME_BYTES
+                {
+                    new.push_str(text.as_str());
+                }
+            };
+            interpolate::string(&self.replacement, append, |name| self.group(name), &mut new);
+            end = found.end();
+            if new.len() > MOST_NAME_BYTES {
+                break;
+            }
+        }
+        new.push_str(&name[end..]);
+        match new.len() {
+            0 => Err("would leave nothing of this name".to_owned()),
+            1..=MOST_NAME_BYTES if new == RESERVED => Err(format!(
+                "would call it {RESERVED}, which no tensor can be called"
+            )),
+            1..=MOST_NAME_BYTES => Ok(new.into()),
+            len => Err(format!(
+                "would give it a name of {len} bytes or more; at most {MOST_NAME_BYTES} are allowed"
+            )),
+        }
+    }
+}
