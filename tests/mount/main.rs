@@ -4,8 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changes;
 mod errors;
+mod faulty_directory;
 mod fixture;
+mod io_errors;
 mod life_cycle;
 mod links;
 mod metadata;
