@@ -227,7 +227,7 @@ fn a_source_whose_name_is_lost_gives_what_was_planned_and_the_log_says_so_once()
 #[test]
 fn changes_that_concern_no_byte_of_a_source_go_unmentioned() {
     let changes: [Change; 3] = [
-        |path| fs::set_permissions(path, Permissions::from_mode(0)).unwrap(),
+        |path| fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap(),
         |path| fs::hard_link(path, path.with_extension("link")).unwrap(),
         |path| std::os::unix::fs::chown(path, Some(1), Some(1)).unwrap(),
     ];
