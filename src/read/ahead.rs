@@ -1,6 +1,7 @@
 //! Computing ahead of those who read a file in order, on threads of its own.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::{io, mem};
@@ -98,7 +99,8 @@ impl Drop for ReadAhead {
 
 fn work(reader: &Reader, tiles: &Receiver<TileRef>) {
     for tile in tiles {
-        reader.prepare(&tile);
+        // A panic is for whoever asks for the tile, who meets it again.
+        let _ = catch_unwind(AssertUnwindSafe(|| reader.prepare(&tile)));
     }
 }
 

@@ -12,6 +12,7 @@ mod io_errors;
 mod life_cycle;
 mod links;
 mod metadata;
+mod panics;
 mod read_only;
 mod reads;
 mod requests;
