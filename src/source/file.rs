@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Owner, mode and time of a file or directory, as a view shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +196,7 @@ impl SourceFile {
                 format!("it has {} bytes; at most {most} are read", self.len()),
             ));
         }
-        let mut content = vec![0; self.len() as usize];
+        let mut content = memory::zeros(self.len())?;
         self.read_exact_at(&mut content, 0)?;
         Ok(content)
     }

@@ -6,12 +6,14 @@ mod common;
 
 mod changes;
 mod errors;
+mod exhaustion;
 mod faulty_directory;
 mod fixture;
 mod io_errors;
 mod life_cycle;
 mod links;
 mod metadata;
+mod mountpoints;
 mod panics;
 mod read_only;
 mod reads;
