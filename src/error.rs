@@ -47,6 +47,11 @@ pub enum Error {
         column: u64,
         value: f32,
     },
+    /// The system gives this process no memory for a large buffer.
+    #[error(
+        "there is no memory for a buffer of {bytes} bytes; give this process more, or fewer threads or a smaller cache"
+    )]
+    OutOfMemory { bytes: usize },
 }
 
 /// Shorthand for results with [`Error`].

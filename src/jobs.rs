@@ -98,7 +98,10 @@ pub(crate) fn drain<T, S: Default>(
         }
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(worker)).collect();
+        // Where no more threads can be had, those that are there do all of the work.
+        let others =
+            (1..jobs).map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok());
+        let others: Vec<_> = others.collect();
         worker();
         // By itself a scope waits for the work, but not until the threads are gone.
         for other in others {

@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod kernels;
 pub mod layout;
 pub mod materialize;
+mod memory;
 pub mod ops;
 pub mod read;
 pub mod recipe;

@@ -4,11 +4,15 @@
 mod common;
 
 use std::fs;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
 use ckptfs::read::{ReadAhead, Reader, When};
 use ckptfs::recipe::Plan;
+use ckptfs::source::Attributes;
+use ckptfs::view::{FileContent, SegmentData, TopFile, View};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -112,6 +116,79 @@ fn what_cannot_be_computed_ahead_is_an_error_only_for_who_reads_it() {
     assert!(first == again);
     let error = reader.read_at(entry, start + 2 * CODES, &mut again);
     assert!(matches!(error, Err(ckptfs::Error::SourceChanged { .. })));
+}
+
+const BAND: u64 = 1000;
+
+/// Four bands of zeros, unless there is a bug in it.
+#[derive(Debug)]
+struct Zeros {
+    bug: bool,
+}
+
+impl Kernel for Zeros {
+    fn bands(&self) -> RowBands {
+        RowBands {
+            groups: 1,
+            rows_per_group: 4,
+            band_rows: 1,
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    fn input_bytes(&self, _input: usize, _band: &Band) -> Range<u64> {
+        0..0
+    }
+
+    fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
+        band.index * BAND..(band.index + 1) * BAND
+    }
+
+    fn compute(
+        &self,
+        _facts: &[f64],
+        _band: &Band,
+        _inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), NonFinite> {
+        assert!(!self.bug, "a bug in a kernel, on purpose");
+        outputs[0].fill(0);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_ahead_of_one_reader_does_not_end_reading_ahead_of_others() {
+    let workspace = Workspace::new();
+    let attributes = Attributes::read(workspace.path()).unwrap();
+    let file = |name: &str, bug| {
+        let node = Arc::new(Node::new(name, Vec::new(), Box::new(Zeros { bug })));
+        TopFile {
+            name: name.into(),
+            attributes,
+            content: FileContent::new([(
+                4 * BAND,
+                SegmentData::Computed {
+                    node,
+                    output: 0,
+                    offset: 0,
+                },
+            )]),
+        }
+    };
+    let files = vec![file("bug", true), file("good", false)];
+    let view = Arc::new(View::new(attributes, files, &[]));
+    let reader = Arc::new(Reader::new(view.clone(), 1 << 20));
+    let ahead = ReadAhead::start(reader.clone(), 4 * BAND, 1, When::Always).unwrap();
+    for name in ["bug", "good"] {
+        let entry = view.lookup(View::ROOT, name.as_ref()).unwrap();
+        ahead.note(entry, 0..10);
+        ahead.note(entry, 10..20);
+    }
+    eventually_cached(&reader, 3 * BAND as usize);
 }
 
 #[test]

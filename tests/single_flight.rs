@@ -1,5 +1,6 @@
 //! The tile cache on its own: single-flight, bounded, and forgetful of failures.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
@@ -147,4 +148,36 @@ fn a_tile_that_was_read_to_its_end_makes_room() {
         }
     }
     assert!(cache.bytes() < 2 * LARGE, "{}", cache.bytes());
+}
+
+#[test]
+fn a_computation_that_panics_is_done_anew_by_those_who_wait_for_it() {
+    const READERS: usize = 8;
+    let cache = TileCache::new(1 << 20);
+    let begun = AtomicUsize::new(0);
+    let barrier = Barrier::new(READERS);
+    let panicked = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                barrier.wait();
+                let compute = || {
+                    assert!(
+                        begun.fetch_add(1, Ordering::SeqCst) > 0,
+                        "a bug, on purpose"
+                    );
+                    Ok(tile(3))
+                };
+                match catch_unwind(AssertUnwindSafe(|| cache.output(key(3), 0, compute))) {
+                    Ok(bytes) => assert_eq!(&*bytes.unwrap(), &[3; LARGE]),
+                    Err(_) => drop(panicked.fetch_add(1, Ordering::SeqCst)),
+                }
+            });
+        }
+    });
+    assert_eq!(panicked.into_inner(), 1);
+    // Nothing is in the way of keeping the tile.
+    cache.output(key(3), 0, || Ok(tile(3))).unwrap();
+    let refuse = || Err(Error::Request("not kept".to_owned()));
+    assert_eq!(&*cache.output(key(3), 0, refuse).unwrap(), &[3; LARGE]);
 }

@@ -2,6 +2,7 @@
 
 use std::backtrace::Backtrace;
 use std::io::Write;
+use std::panic::PanicHookInfo;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -18,10 +19,12 @@ pub(crate) fn start(output: impl Write + Send + 'static) {
     };
     if log::set_logger(Box::leak(Box::new(logger))).is_ok() {
         log::set_max_level(LevelFilter::Info);
-        std::panic::set_hook(Box::new(|panic| {
-            log::error!("{panic}\n{}", Backtrace::force_capture());
-        }));
+        std::panic::set_hook(Box::new(|panic| log::error!("{}", with_backtrace(panic))));
     }
+}
+
+fn with_backtrace(panic: &PanicHookInfo) -> String {
+    format!("{panic}\n{}", Backtrace::force_capture())
 }
 
 impl<W: Write + Send> Log for Logger<W> {
@@ -76,6 +79,9 @@ fn date(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::panic;
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -90,6 +96,23 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(timestamp(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_what_led_to_it() {
+        const BUG: &str = "a bug, on purpose";
+        let logged = Arc::new(Mutex::new(String::new()));
+        let (log, others) = (logged.clone(), panic::take_hook());
+        // Stays, since other tests may be running: their panics go on to where they went.
+        panic::set_hook(Box::new(move |panic| match panic.payload_as_str() {
+            Some(BUG) => *log.lock() = with_backtrace(panic),
+            _ => others(panic),
+        }));
+        assert!(panic::catch_unwind(|| panic!("{BUG}")).is_err());
+        let logged = logged.lock();
+        for part in [BUG, "logging.rs", "a_panic_is_logged_with_what_led_to_it"] {
+            assert!(logged.contains(part), "{logged}");
         }
     }
 }

@@ -27,6 +27,11 @@ pub(crate) struct MountArgs {
     /// Empty directory to mount the view on
     mountpoint: PathBuf,
 
+    /// Mount also on a directory that is not empty; what is in it is hidden until the view is
+    /// unmounted
+    #[arg(long)]
+    nonempty: bool,
+
     /// Stay in the foreground; the log goes to standard error
     #[arg(long)]
     foreground: bool,
@@ -139,6 +144,7 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         threads: args.threads.map(NonZeroUsize::get),
         source_name: base.unwrap_or_default(),
         sources,
+        nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
     };

@@ -130,6 +130,8 @@ fn errno(error: &Error) -> Errno {
         | Error::Tensor { .. }
         | Error::SourceChanged { .. }
         | Error::NonFinite { .. } => Errno::EIO,
+        // Told ENOMEM for a page that is read through a mapping, the kernel would ask for ever.
+        Error::OutOfMemory { .. } => Errno::EIO,
     }
 }
 

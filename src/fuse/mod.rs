@@ -8,8 +8,10 @@ mod fusermount;
 mod holders;
 mod mount;
 mod mount_table;
+mod mountpoint;
 mod passthrough;
 mod read_ahead;
+mod rehearsal;
 mod unmount;
 
 pub use mount::{Detacher, MountOptions, Mounted, mount};

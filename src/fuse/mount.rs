@@ -1,7 +1,7 @@
 //! Mounting a view and serving it until it is unmounted.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,7 +16,7 @@ use rustix::mount::MountFlags;
 use crate::error::{Error, Result};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
-use crate::fuse::{fusermount, read_ahead, unmount};
+use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::read::{Reader, When};
 
 const DEVICE: &str = "/dev/fuse";
@@ -33,6 +33,9 @@ pub struct MountOptions {
     pub source_name: OsString,
     /// Directories that the view reads from. The mountpoint must not overlap with one.
     pub sources: Vec<PathBuf>,
+    /// Mount also on a directory that is not empty, and hide what is in it. Never on one that holds
+    /// a source or another mount.
+    pub nonempty: bool,
     /// Let the kernel read files that are whole source files straight from those, where it can
     /// and this process is root. It then notices changes of a source only when a file is opened.
     pub passthrough: bool,
@@ -55,6 +58,7 @@ impl Default for MountOptions {
             threads: None,
             source_name: OsString::new(),
             sources: Vec::new(),
+            nonempty: false,
             passthrough: true,
             read_ahead: Self::DEFAULT_READ_AHEAD,
         }
@@ -81,13 +85,20 @@ pub struct Detacher {
 ///
 /// # Errors
 /// If `mountpoint` is missing, not an empty directory, already a mount of ours, or overlaps with a
-/// source; if FUSE is missing or this user may not use it. A mount of ours whose process is dead
-/// is no error: it is cleared.
+/// source; if FUSE is missing or this user may not use it; if there are no threads or no memory to
+/// serve it with. A mount of ours whose process is dead is no error: it is cleared.
 pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
     let path = mount_table::resolve(mountpoint)?;
-    refuse_overlap(&path, &options.sources)?;
-    clear_dead_mounts(&path)?;
-    require_empty_directory(&path)?;
+    mountpoint::check(&path, reader.view(), options)?;
+    let threads = threads(options);
+    // Beside those that answer, some compute ahead, and two wait for signals and for the end.
+    rehearsal::threads(threads, threads + 2).map_err(|e| {
+        Error::io(
+            format!("start the {threads} threads to serve (fewer: --threads)"),
+            &path,
+            e,
+        )
+    })?;
     let device = attach(&path, options)?;
     let Some(entry) = mount_table::at(&path)?.filter(MountEntry::is_ours) else {
         return Err(Error::Request(format!(
@@ -99,7 +110,7 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
         unique_id: mount_table::unique_id(&path),
         entry: entry.clone(),
     };
-    match start(reader, device, detacher.clone(), options) {
+    match start(reader, device, detacher.clone(), options, threads) {
         Ok(session) => Ok(Mounted {
             detacher,
             session: Some(session),
@@ -179,64 +190,6 @@ impl Detacher {
     }
 }
 
-fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
-    for source in sources {
-        let Ok(source) = source.canonicalize() else {
-            continue;
-        };
-        let problem = if mountpoint == source {
-            "is a source of this view"
-        } else if mountpoint.starts_with(&source) {
-            "is inside a source of this view"
-        } else if source.starts_with(mountpoint) {
-            "would hide a source of this view"
-        } else {
-            continue;
-        };
-        return Err(Error::Request(format!(
-            "{}: this mountpoint {problem} ({}); mount elsewhere",
-            mountpoint.display(),
-            source.display()
-        )));
-    }
-    Ok(())
-}
-
-/// Clears what a killed process left behind.
-fn clear_dead_mounts(path: &Path) -> Result<()> {
-    while let Some(entry) = mount_table::at(path)?.filter(MountEntry::is_ours) {
-        if !entry.is_dead() {
-            return Err(Error::Request(format!(
-                "{}: a view of {} is already mounted there; unmount it first: ckptfs unmount {}",
-                path.display(),
-                entry.source.display(),
-                path.display()
-            )));
-        }
-        log::warn!("{}: clearing a mount whose process is gone", path.display());
-        unmount::detach(&entry)?;
-    }
-    Ok(())
-}
-
-fn require_empty_directory(path: &Path) -> Result<()> {
-    let metadata = path
-        .metadata()
-        .map_err(|e| Error::io("read the attributes", path, e))?;
-    let problem = if !metadata.is_dir() {
-        "this is not a directory; mount on an empty directory"
-    } else if fs::read_dir(path)
-        .map_err(|e| Error::io("list", path, e))?
-        .next()
-        .is_some()
-    {
-        "this directory is not empty; mount on an empty one, since a mount hides what is in it"
-    } else {
-        return Ok(());
-    };
-    Err(Error::Request(format!("{}: {problem}", path.display())))
-}
-
 /// Puts a filesystem at `path`; gives the FUSE device over which the kernel will ask for it.
 fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
     let device = File::options().read(true).write(true).open(DEVICE);
@@ -304,15 +257,20 @@ fn helper_options(name: &OsStr, options: &MountOptions) -> OsString {
     OsString::from_vec(text)
 }
 
+/// The number of threads that answer requests.
+fn threads(options: &MountOptions) -> usize {
+    let cores = || thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    options.threads.unwrap_or_else(cores)
+}
+
 /// Starts the threads that serve the mount.
 fn start(
     reader: Arc<Reader>,
     device: OwnedFd,
     detacher: Detacher,
     options: &MountOptions,
+    threads: usize,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
-    let cores = || thread::available_parallelism().map_or(2, |count| count.get().max(2));
-    let threads = options.threads.unwrap_or_else(cores);
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = can_clone(&device);

@@ -2,6 +2,7 @@
 //! facts of the next tensor.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -121,7 +122,8 @@ impl Drop for ReadAhead {
 
 fn work(reader: &Reader, tiles: &Receiver<TileRef>) {
     for tile in tiles {
-        reader.prepare(&tile);
+        // A panic is for whoever asks for the tile, who meets it again.
+        let _ = catch_unwind(AssertUnwindSafe(|| reader.prepare(&tile)));
     }
 }
 

@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::error::Result;
+use crate::memory;
+
 /// Buffers that nobody uses now, by capacity.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
@@ -25,7 +28,10 @@ impl Buffers {
     const MOST_IDLE_BYTES: usize = 32 << 20;
 
     /// A buffer of `len` bytes of no particular value.
-    pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub(super) fn take(self: &Arc<Self>, len: usize) -> Result<Buffer> {
         let capacity = len.next_power_of_two();
         let reused = {
             let mut idle = self.idle.lock();
@@ -33,12 +39,15 @@ impl Buffers {
             idle.bytes -= reused.as_ref().map_or(0, Vec::capacity);
             reused
         };
-        let mut bytes = reused.unwrap_or_else(|| Vec::with_capacity(capacity));
+        let mut bytes = match reused {
+            Some(bytes) => bytes,
+            None => memory::with_capacity(capacity)?,
+        };
         bytes.resize(len, 0);
-        Buffer {
+        Ok(Buffer {
             bytes,
             home: Some(self.clone()),
-        }
+        })
     }
 
     fn give(&self, bytes: Vec<u8>) {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::read::buffers::{Buffer, Buffers};
 use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
@@ -130,7 +131,7 @@ impl Reader {
                 SegmentData::Source { .. } => {}
             }
         }
-        scratch.resize(len as usize, 0);
+        memory::resize(scratch, len as usize)?;
         self.read_at(id, offset, scratch)?;
         Ok(borrow(scratch))
     }
@@ -294,7 +295,7 @@ impl Reader {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, tensor) in node.inputs.iter().enumerate() {
             let range = node.kernel.input_bytes(i, band);
-            let mut bytes = self.buffers.take((range.end - range.start) as usize);
+            let mut bytes = self.buffers.take((range.end - range.start) as usize)?;
             let start = Instant::now();
             self.read_tensor(tensor, range.start, &mut bytes)?;
             self.pace.note(bytes.len(), start.elapsed());
@@ -320,12 +321,13 @@ impl Reader {
     fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
         let facts = self.facts(node)?;
         let inputs = self.inputs(node, band)?;
-        let mut outputs: Vec<Buffer> = (0..node.kernel.outputs())
+        let outputs: Result<Vec<Buffer>> = (0..node.kernel.outputs())
             .map(|k| {
                 let range = node.kernel.output_bytes(k, band);
                 self.buffers.take((range.end - range.start) as usize)
             })
             .collect();
+        let mut outputs = outputs?;
         let slices: Vec<&[u8]> = inputs.iter().map(|bytes| &**bytes).collect();
         let mut output_slices: Vec<&mut [u8]> =
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();

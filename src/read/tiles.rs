@@ -4,6 +4,7 @@
 //! scales of a quantized tensor) are kept apart once known, so that reading a tensor's codes
 //! makes its scales free even after the codes have left the cache.
 
+use std::mem;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -96,6 +97,16 @@ impl TileKey {
 
 type Outcome = Result<Arc<Tile>, Error>;
 type Slot = Arc<OnceLock<Outcome>>;
+
+/// Forgets the tile that is being computed, unless it is forgotten itself.
+struct UnlistOnPanic<'a>(&'a TileCache, TileKey, &'a Slot);
+
+impl Drop for UnlistOnPanic<'_> {
+    fn drop(&mut self) {
+        let UnlistOnPanic(cache, key, slot) = self;
+        cache.unlist(*key, slot);
+    }
+}
 
 /// A bounded cache of [`Tile`]s. Two readers of one tile compute it once; nothing is computed
 /// while the cache is locked.
@@ -191,6 +202,7 @@ impl TileCache {
 
     /// Output `output` of tile `key`, computed by `compute` unless it is known. A failure is
     /// given to everyone who waits for it and then forgotten, so that a later reader tries anew.
+    /// If `compute` panics, whoever waits computes it himself.
     pub fn output(
         &self,
         key: TileKey,
@@ -208,7 +220,10 @@ impl TileCache {
         let mut computed_here = false;
         let outcome = slot.get_or_init(|| {
             computed_here = true;
-            compute()
+            let unlist = UnlistOnPanic(self, key, &slot);
+            let outcome = compute();
+            mem::forget(unlist);
+            outcome
         });
         if computed_here {
             self.settle(key, &slot, outcome);
@@ -217,6 +232,15 @@ impl TileCache {
             .as_ref()
             .map(|tile| TileOutput::Of(tile.clone(), output))
             .map_err(Error::clone)
+    }
+
+    /// Forgets a tile that will not be finished.
+    fn unlist(&self, key: TileKey, slot: &Slot) {
+        let mut state = self.state.lock();
+        let listed = state.tiles.peek(&key);
+        if listed.is_some_and(|listed| Arc::ptr_eq(&listed.slot, slot)) {
+            state.tiles.pop(&key);
+        }
     }
 
     /// Takes a finished slot into account.
@@ -276,5 +300,24 @@ impl TileCache {
                 state.spent_bytes -= if spent { bytes } else { 0 };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_computation_that_panics_leaves_nothing_behind() {
+        let cache = TileCache::new(1 << 20);
+        let key = TileKey { node: 1, band: 7 };
+        let computed = || cache.output(key, 0, || panic!("a bug, on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(computed)).is_err());
+        assert!(!cache.knows(key, 0));
+        let tile = || Arc::new(Tile::new(vec![vec![7; 9].into()]));
+        assert_eq!(*cache.output(key, 0, || Ok(tile())).unwrap(), [7; 9]);
+        assert!(cache.knows(key, 0));
     }
 }

@@ -4,10 +4,14 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Owner, mode and time of a file or directory, as a view shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,12 @@ fn mtime(metadata: &Metadata) -> SystemTime {
         Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanos,
         Err(_) => UNIX_EPOCH - Duration::from_secs(metadata.mtime().unsigned_abs()) + nanos,
     }
+}
+
+/// When anything about a file changed, in nanoseconds: also its names, links, owner and mode.
+fn change_time(metadata: &Metadata) -> i64 {
+    let nanos = metadata.ctime().wrapping_mul(1_000_000_000);
+    nanos.wrapping_add(metadata.ctime_nsec())
 }
 
 /// What makes a file the one that was planned. The change time is left out on purpose: making a
@@ -87,6 +97,10 @@ pub struct SourceFile {
     attributes: Attributes,
     identity: Identity,
     handle: OnceLock<File>,
+    /// Of the open file, when its path was last known to lead to it.
+    change_time: AtomicI64,
+    /// Whether the log has it that the path no longer does.
+    lost: AtomicBool,
 }
 
 impl SourceFile {
@@ -106,6 +120,8 @@ impl SourceFile {
         Ok(SourceFile {
             attributes: Attributes::of(&metadata),
             identity: Identity::of(&metadata),
+            change_time: change_time(&metadata).into(),
+            lost: AtomicBool::new(false),
             path,
             handle: OnceLock::new(),
         })
@@ -142,9 +158,19 @@ impl SourceFile {
         if let Some(file) = self.handle.get() {
             return Ok(file);
         }
-        let file = File::open(&self.path).map_err(|e| Error::io("open", &self.path, e))?;
-        self.check(&file)?;
+        let file = self.open()?;
         Ok(self.handle.get_or_init(|| file))
+    }
+
+    fn open(&self) -> Result<File> {
+        let failed = |e: rustix::io::Errno| Error::io("open", &self.path, e.into());
+        // By now there may be a FIFO at the path, and opening it would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::open(&*self.path, flags, Mode::empty()).map_err(failed)?);
+        self.check(&file)?;
+        // Reads may wait: some filesystems fetch what they have archived.
+        rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(failed)?;
+        Ok(file)
     }
 
     /// Fills `buffer` from `offset`.
@@ -175,7 +201,7 @@ impl SourceFile {
                 format!("it has {} bytes; at most {most} are read", self.len()),
             ));
         }
-        let mut content = vec![0; self.len() as usize];
+        let mut content = memory::zeros(self.len())?;
         self.read_exact_at(&mut content, 0)?;
         Ok(content)
     }
@@ -198,17 +224,36 @@ impl SourceFile {
         let metadata = file
             .metadata()
             .map_err(|e| Error::io("read the attributes", &self.path, e))?;
-        self.compare(&metadata)
+        self.compare(&metadata)?;
+        let change_time = change_time(&metadata);
+        if self.change_time.load(Ordering::Relaxed) != change_time {
+            self.change_time.store(change_time, Ordering::Relaxed);
+            self.look_for_another();
+        }
+        Ok(())
+    }
+
+    /// Tells the log, the first time, if the path no longer leads to the open file: what is read
+    /// stays right, but whoever put another file there may expect that one.
+    fn look_for_another(&self) {
+        if let Err(error) = self.check_path()
+            && !self.lost.swap(true, Ordering::Relaxed)
+        {
+            log::warn!("{error} (the planned file is still open, and its bytes are given)");
+        }
     }
 
     fn compare(&self, metadata: &Metadata) -> Result<()> {
         let now = Identity::of(metadata);
-        if now == self.identity {
-            return Ok(());
-        }
+        let what = match metadata.is_file() {
+            true if now == self.identity => return Ok(()),
+            true => self.identity.difference(&now),
+            // It may have the number that the planned one had.
+            false => "it is no longer a regular file".to_owned(),
+        };
         Err(Error::SourceChanged {
             path: self.path.to_path_buf(),
-            what: self.identity.difference(&now),
+            what,
         })
     }
 

@@ -17,6 +17,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::source::{SourceFile, Text};
 use crate::tensor::{Name, Shape, byte_len};
 
@@ -78,7 +79,7 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
             ),
         ));
     }
-    let mut json = vec![0; header_len as usize];
+    let mut json = memory::zeros(header_len)?;
     file.read_exact_at(&mut json, LENGTH_BYTES)?;
     parse(&json, file.len(), path)
 }

@@ -2,16 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
 use ckptfs::fast_paths::FastPath;
-use ckptfs::fuse::{MountOptions, mount};
 use ckptfs::read::Reader;
-use ckptfs::source::Attributes;
-use ckptfs::view::{FileContent, SegmentData, TopFile, View};
 use safetensors::SafeTensors;
 
 use crate::fixture::{Fixture, Kind, eventually};
@@ -140,81 +134,4 @@ fn a_nan_gives_eio_for_its_rows_and_the_log_names_tensor_row_and_column() {
         let place = format!("NaN at row {row}, column {column}");
         [tensor, &place].iter().all(|part| text.contains(part))
     });
-}
-
-/// One row of one output, in whose computation there is a bug.
-#[derive(Debug)]
-struct Panics;
-
-const LEN: u64 = 10_000;
-
-impl Kernel for Panics {
-    fn bands(&self) -> RowBands {
-        RowBands {
-            groups: 1,
-            rows_per_group: 1,
-            band_rows: 1,
-        }
-    }
-
-    fn outputs(&self) -> usize {
-        1
-    }
-
-    fn input_bytes(&self, _input: usize, _band: &Band) -> Range<u64> {
-        0..0
-    }
-
-    fn output_bytes(&self, _output: usize, _band: &Band) -> Range<u64> {
-        0..LEN
-    }
-
-    fn compute(
-        &self,
-        _facts: &[f64],
-        _band: &Band,
-        _inputs: &[&[u8]],
-        _outputs: &mut [&mut [u8]],
-    ) -> Result<(), NonFinite> {
-        panic!("a bug in a kernel, on purpose");
-    }
-}
-
-#[test]
-fn a_panic_while_answering_a_read_gives_eio_and_the_mount_lives_on() {
-    let fixture = Fixture::new();
-    let attributes = Attributes::read(&fixture.base).unwrap();
-    let node = Arc::new(Node::new("tensor", Vec::new(), Box::new(Panics)));
-    let computed = SegmentData::Computed {
-        node,
-        output: 0,
-        offset: 0,
-    };
-    let bug = FileContent::new([(LEN, computed)]);
-    let file = |name: &str, content| TopFile {
-        name: name.into(),
-        attributes,
-        content,
-    };
-    let good = FileContent::bytes(b"good".to_vec());
-    let files = vec![file("bug", bug), file("good", good)];
-    let view = Arc::new(View::new(attributes, files, &[]));
-    let options = MountOptions {
-        threads: Some(1),
-        ..MountOptions::default()
-    };
-    let reader = Arc::new(Reader::new(view, 1 << 20));
-    let mounted = mount(reader, &fixture.mountpoint, &options).unwrap();
-
-    let bug = File::open(fixture.mountpoint.join("bug")).unwrap();
-    for _ in 0..3 {
-        assert_eq!(errno(bug.read_at(&mut [0; 10], 5)), Some(libc::EIO));
-        let good = fs::read(fixture.mountpoint.join("good")).unwrap();
-        assert_eq!(good, b"good");
-        // Not from the page cache: the one thread must have survived.
-        assert!(fixture.mountpoint.join("neither").metadata().is_err());
-        rustix::fs::statvfs(&fixture.mountpoint).unwrap();
-    }
-    drop(bug);
-    mounted.unmount().unwrap();
 }

@@ -136,6 +136,15 @@ impl Fixture {
         is_mounted(&self.mountpoint)
     }
 
+    /// The process that serves the mount in the background.
+    pub(crate) fn serving_process(&self) -> Pid {
+        let mountpoint = self.mountpoint.to_str().unwrap();
+        let mut pgrep = Command::new("pgrep");
+        let output = pgrep.args(["-f", mountpoint]).output().unwrap();
+        let id = String::from_utf8(output.stdout).unwrap();
+        Pid::from_raw(id.trim().parse().unwrap()).unwrap()
+    }
+
     /// Runs `ckptfs unmount`.
     pub(crate) fn unmount(&self, more: &[&str]) -> Output {
         let mut command = ckptfs("unmount");

@@ -243,6 +243,48 @@ fn a_user_without_privileges_mounts_and_unmounts_through_the_helper() {
 }
 
 #[test]
+fn a_user_whose_permission_is_taken_away_goes_on_serving_what_was_opened() {
+    /// As above. What is served comes to a copy; README.md was never opened.
+    const SCRIPT: &str = r#"
+        set -eu
+        mountpoint=$1 device=$2 copy=$3 ckptfs=$4 base=$5; shift 5
+        mount -t tmpfs none "$device"
+        mknod "$device/fuse" c 10 229
+        chmod 666 "$device/fuse"
+        mount --bind "$device/fuse" /dev/fuse
+        chown 65534 "$mountpoint"
+        trap 'umount --lazy "$mountpoint"' EXIT
+        user() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+        user "$ckptfs" mount "$@" "$mountpoint"
+        for name in model-00001-of-00002.safetensors README.md; do
+            user head -c 1 "$base/$name" >"$device/read"
+            chmod 000 "$base/$name"
+            if user head -c 1 "$base/$name"; then echo "still allowed" >&2; exit 1; fi
+        done
+        user cat "$mountpoint/model-00001-of-00003.safetensors" >"$copy"
+        if user cat "$mountpoint/README.md"; then echo "it was opened" >&2; exit 1; fi
+    "#;
+    for kind in [Kind::Patched, Kind::PatchedFp8] {
+        let fixture = Fixture::new();
+        let expected = fixture.expected(kind);
+        let everybody = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(fixture.path(""), everybody).unwrap();
+        let [device, copy, program] = ["device", "copy", "ckptfs"].map(|name| fixture.path(name));
+        fs::create_dir(&device).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_ckptfs"), &program).unwrap();
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", SCRIPT, "sh"])
+            .args([&fixture.mountpoint, &device, &copy, &program, &fixture.base])
+            .args(fixture.flags(kind))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let served = &expected[Path::new("model-00001-of-00003.safetensors")];
+        assert!(fs::read(copy).unwrap() == *served);
+    }
+}
+
+#[test]
 fn root_serves_with_no_more_than_it_needs() {
     const DAC_READ_SEARCH: u32 = 2;
     const SYS_ADMIN: u32 = 21;

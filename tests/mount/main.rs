@@ -4,11 +4,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changes;
 mod errors;
+mod exhaustion;
+mod faulty_directory;
 mod fixture;
+mod io_errors;
 mod life_cycle;
 mod links;
 mod metadata;
+mod mountpoints;
+mod panics;
 mod read_only;
 mod reads;
 mod requests;

@@ -1,0 +1,110 @@
+//! Which directories a view may be mounted on.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::fuse::mount::MountOptions;
+use crate::fuse::mount_table::{self, MountEntry};
+use crate::fuse::unmount;
+use crate::view::View;
+
+/// Checks that `view` may be mounted on `path`, which is absolute and free of links. Clears what a
+/// killed process of ours left there.
+pub(super) fn check(path: &Path, view: &View, options: &MountOptions) -> Result<()> {
+    refuse_overlap(path, &options.sources)?;
+    clear_dead_mounts(path)?;
+    if is_empty_directory(path)? {
+        return Ok(());
+    }
+    if options.nonempty {
+        return refuse_hiding(path, view);
+    }
+    Err(Error::Request(format!(
+        "{}: this directory is not empty, and a mount hides what is in it; mount on an empty one, \
+         or with --nonempty",
+        path.display()
+    )))
+}
+
+fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
+    for source in sources {
+        let Ok(source) = source.canonicalize() else {
+            continue;
+        };
+        let problem = if mountpoint == source {
+            "is a source of this view"
+        } else if mountpoint.starts_with(&source) {
+            "is inside a source of this view"
+        } else if source.starts_with(mountpoint) {
+            "would hide a source of this view"
+        } else {
+            continue;
+        };
+        return Err(Error::Request(format!(
+            "{}: this mountpoint {problem} ({}); mount elsewhere",
+            mountpoint.display(),
+            source.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Clears what a killed process left behind.
+fn clear_dead_mounts(path: &Path) -> Result<()> {
+    while let Some(entry) = mount_table::at(path)?.filter(MountEntry::is_ours) {
+        if !entry.is_dead() {
+            return Err(Error::Request(format!(
+                "{}: a view of {} is already mounted there; unmount it first: ckptfs unmount {}",
+                path.display(),
+                entry.source.display(),
+                path.display()
+            )));
+        }
+        log::warn!("{}: clearing a mount whose process is gone", path.display());
+        unmount::detach(&entry)?;
+    }
+    Ok(())
+}
+
+fn is_empty_directory(path: &Path) -> Result<bool> {
+    let metadata = path
+        .metadata()
+        .map_err(|e| Error::io("read the attributes", path, e))?;
+    if !metadata.is_dir() {
+        return Err(Error::Request(format!(
+            "{}: this is not a directory; mount on an empty directory",
+            path.display()
+        )));
+    }
+    let mut entries = fs::read_dir(path).map_err(|e| Error::io("list", path, e))?;
+    Ok(entries.next().is_none())
+}
+
+/// Refuses to hide, below `path`, another mount or what a link leads to that `view` reads.
+fn refuse_hiding(path: &Path, view: &View) -> Result<()> {
+    let refuse = |what: &str, hidden: &Path| {
+        Err(Error::Request(format!(
+            "{}: mounting there would hide {what} at {}; mount elsewhere",
+            path.display(),
+            hidden.display()
+        )))
+    };
+    for mount in mount_table::entries()? {
+        if mount.mountpoint.starts_with(path) {
+            return refuse("another mount", &mount.mountpoint);
+        }
+    }
+    let mut files = HashSet::new();
+    view.for_each_source(&mut |file| {
+        files.insert(file.shared_path().clone());
+    });
+    for file in files {
+        match file.canonicalize() {
+            Ok(file) if file.starts_with(path) => return refuse("a source of this view", &file),
+            _ => {}
+        }
+    }
+    Ok(())
+}
