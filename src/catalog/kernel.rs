@@ -62,6 +62,10 @@ pub struct NonFinite {
 ///
 /// For every output, the bands in order must produce consecutive byte ranges that cover it.
 pub trait Kernel: Debug + Send + Sync {
+    /// What it computes, in words that are the same in every process and on every machine: two
+    /// kernels with the same identity give the same bytes for the same inputs.
+    fn identity(&self) -> String;
+
     /// The bands it computes.
     fn bands(&self) -> RowBands;
 
