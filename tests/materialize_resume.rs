@@ -7,6 +7,7 @@ mod directory;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +16,9 @@ use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, Summary, left_by_earlier_run, materialize};
 use ckptfs::recipe::{Plan, ViewRequest};
 use rustix::fs::{FlockOperation, flock};
+use safetensors::Dtype;
 
-use common::checkpoint::{Checkpoint, bf16};
+use common::checkpoint::{Checkpoint, TensorData, bf16};
 use common::readback::read_all;
 use common::{Workspace, assert_names, message, plan_by_rules};
 use directory::{files, flip_byte, names};
@@ -268,6 +270,69 @@ fn a_source_that_is_cut_off_midway_is_named_and_the_rest_goes_on_once_it_is_back
     fs::write(&path, bytes).unwrap();
     file.set_modified(modified).unwrap();
     assert_eq!(job.finish(), (vec![], 2));
+}
+
+/// A mount of `base` as it is, taken away when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    const BINARY: &str = env!("CARGO_BIN_EXE_ckptfs");
+
+    fn new(base: &Path, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        let mounted = Mounted(at);
+        let mut command = Command::new(Self::BINARY);
+        command.args([
+            "mount",
+            "--no-passthrough",
+            "--readahead",
+            "128KiB",
+            "--base",
+        ]);
+        let output = command.arg(base).arg(&mounted.0).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        mounted
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = Command::new(Self::BINARY)
+            .arg("unmount")
+            .arg(&self.0)
+            .output();
+        assert!(unmounted.is_ok_and(|output| output.status.success()));
+    }
+}
+
+#[test]
+fn a_source_whose_disk_fails_is_named_and_the_rest_goes_on_once_it_is_repaired() {
+    let mut job = Job::new();
+    let last = TensorData::new("last.weight", Dtype::BF16, &[4096, 4096], vec![1; 32 << 20]);
+    let mut base = base();
+    base.shards[3].tensors = vec![last];
+    let base = job.workspace.write("large", &base);
+    // A mount gives EIO for what its own source no longer has.
+    let mounted = Mounted::new(&base, job.workspace.path().join("mounted"));
+    job.base = mounted.0.clone();
+    let plan = ViewRequest::new(&job.base).plan().unwrap();
+    let path = base.join(shard(4));
+    let (bytes, modified) = (
+        fs::read(&path).unwrap(),
+        path.metadata().unwrap().modified().unwrap(),
+    );
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
+
+    let error = message(job.run(&plan, &GiveUp::never()));
+    assert_names(&error, &["mounted/", &shard(4), "Input/output error"]);
+    assert!(!job.out.exists());
+
+    fs::write(&path, bytes).unwrap();
+    file.set_modified(modified).unwrap();
+    let summary = job.run(&plan, &GiveUp::never()).unwrap();
+    assert!(summary.kept >= 3, "{} kept", summary.kept);
+    assert!(files(&job.out) == read_all(&plan), "the bytes differ");
 }
 
 #[test]

@@ -144,19 +144,17 @@ impl<'a> Writer<'a> {
     fn keep(&self, files: &[NewFile], summary: &mut Summary) -> Result<Vec<bool>> {
         let records = jobs::map(files, self.options.jobs, |file| {
             let path = self.directory.join(&file.path);
-            kept(
-                self.partial,
-                file,
-                &path,
-                self.options.sha256,
-                self.progress,
-            )
+            let sha256 = self.options.sha256;
+            let record = kept(self.partial, file, &path, sha256, self.progress)?;
+            if record.is_some() {
+                self.progress.advance(file.content.len());
+            }
+            Ok(record)
         })?;
         let kept: Vec<bool> = records.iter().map(Option::is_some).collect();
         for (file, _) in files.iter().zip(&kept).filter(|(_, kept)| **kept) {
             summary.kept += 1;
             summary.kept_bytes += file.content.len();
-            self.progress.advance(file.content.len());
         }
         let entries: Vec<EntryId> = files.iter().map(|file| file.entry).collect();
         let records = records.into_iter().flatten().collect();
