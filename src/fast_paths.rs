@@ -27,16 +27,19 @@ pub enum FastPath {
     ReadAhead,
     /// Unchanged ranges copied or shared by the kernel when a view is written to disk.
     KernelCopy,
+    /// A directory or file that takes another's place by an exchange of their names.
+    Exchange,
 }
 
 impl FastPath {
-    const ALL: [FastPath; 6] = [
+    const ALL: [FastPath; 7] = [
         FastPath::Avx512,
         FastPath::Avx2,
         FastPath::Passthrough,
         FastPath::SilentOpen,
         FastPath::ReadAhead,
         FastPath::KernelCopy,
+        FastPath::Exchange,
     ];
 
     fn name(self) -> &'static str {
@@ -47,6 +50,7 @@ impl FastPath {
             FastPath::SilentOpen => "silent-open",
             FastPath::ReadAhead => "readahead",
             FastPath::KernelCopy => "kernel-copy",
+            FastPath::Exchange => "exchange",
         }
     }
 

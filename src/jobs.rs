@@ -23,6 +23,11 @@ pub trait Progress: Sync {
         let _ = path;
     }
 
+    /// Something that whoever asked for the job wants to know before it is done.
+    fn note(&self, text: &str) {
+        let _ = text;
+    }
+
     /// `bytes` more are done.
     fn advance(&self, bytes: u64);
 

@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod jobs;
 pub mod kernels;
 pub mod layout;
+pub mod manifest;
 pub mod materialize;
 mod memory;
 pub mod ops;

@@ -147,7 +147,7 @@ fn a_missing_destination_is_wrong_usage() {
 }
 
 #[test]
-fn an_interrupted_job_leaves_nothing() {
+fn an_interrupted_job_without_a_complete_file_leaves_nothing() {
     let workspace = Workspace::new();
     let base = write_sparse_base(&workspace, 1 << 30);
     let out = workspace.path().join("out");
@@ -158,7 +158,7 @@ fn an_interrupted_job_leaves_nothing() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It has begun once its temporary directory is there.
+        // It has begun once its partial directory is there.
         while names(workspace.path()) == ["base"] {
             thread::yield_now();
         }
@@ -209,6 +209,70 @@ fn a_full_disk_is_an_error_that_names_the_destination_and_the_bytes_needed() {
         assert!((needed..needed + MIB).contains(&bytes), "{error}");
         assert_eq!(text(&output.stdout), "", "nothing is left on the disk");
     }
+}
+
+#[test]
+fn once_there_is_space_a_run_goes_on_with_what_was_complete() {
+    let workspace = Workspace::new();
+    let base = Checkpoint::new()
+        .shard(
+            "model-00001-of-00002.safetensors",
+            [bf16(
+                "model.layers.0.self_attn.o_proj.weight",
+                &[1024, 1024],
+            )],
+        )
+        .shard(
+            "model-00002-of-00002.safetensors",
+            [bf16(
+                "model.layers.1.self_attn.o_proj.weight",
+                &[2048, 2048],
+            )],
+        );
+    let base = workspace.write("base", &base);
+    // Somebody else has filled most of the disk.
+    let script = r#"
+        dd if=/dev/zero of="$1/other" bs=1M count=13 2>/dev/null
+        "$2" materialize --base "$3" --out "$1/out" --part 2/2 >&2
+        "$2" materialize --base "$3" --out "$1/out" --part 1/2 >&2 && exit 3
+        test -e "$1/out" && exit 4
+        ls -A "$1/.out.ckptfs-partial/view"
+        rm "$1/other"
+        "$2" materialize --base "$3" --out "$1/out" --part 1/2 >&2 &&
+            "$2" materialize --base "$3" --out "$1/out" --finish >&2 && diff -r "$1/out" "$3"
+    "#;
+    let output = with_disk(&workspace, "16m", script, &[base.to_str().unwrap()]);
+    let error = text(&output.stderr);
+    assert_names(
+        &error,
+        &["disk/out", "no space left", "keeps what is complete"],
+    );
+    let printed = text(&output.stdout);
+    assert!(
+        printed.starts_with("model-00001-of-00002.safetensors\n"),
+        "{printed}"
+    );
+    assert!(!printed.contains("differ"), "{printed}");
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_an_error_that_names_it() {
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, 8 << 20);
+    let out = workspace.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let mut command = Command::new("sh");
+    // In blocks of 512 or 1024 bytes.
+    let script = "trap '' XFSZ; ulimit -f 4096; exec \"$@\"";
+    command.args(["-c", script, "sh", BINARY, "materialize", "--fp8", "--base"]);
+    command.arg(&base).arg("--out").arg(&out);
+    let output = run(command);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert_names(&error, &["view/model.safetensors", "File too large"]);
+    assert_eq!(names(&out), [""; 0]);
+    assert!(run(materialize(&base, &out, &["--fp8"])).status.success());
+    assert_eq!(names(workspace.path()), ["base", "out"]);
 }
 
 #[test]

@@ -127,6 +127,10 @@ struct Zeros {
 }
 
 impl Kernel for Zeros {
+    fn identity(&self) -> String {
+        "Zeros".to_owned()
+    }
+
     fn bands(&self) -> RowBands {
         RowBands {
             groups: 1,

@@ -26,6 +26,10 @@ struct Inverted {
 }
 
 impl Kernel for Inverted {
+    fn identity(&self) -> String {
+        "Inverted".to_owned()
+    }
+
     fn bands(&self) -> RowBands {
         RowBands {
             groups: 1,

@@ -62,6 +62,10 @@ pub struct NonFinite {
 ///
 /// For every output, the bands in order must produce consecutive byte ranges that cover it.
 pub trait Kernel: Debug + Send + Sync {
+    /// What it computes, in words that are the same in every process and on every machine: two
+    /// kernels with the same identity give the same bytes for the same inputs.
+    fn identity(&self) -> String;
+
     /// The bands it computes.
     fn bands(&self) -> RowBands;
 
@@ -73,13 +77,6 @@ pub trait Kernel: Debug + Send + Sync {
 
     /// The bytes of output `output` that `band` produces.
     fn output_bytes(&self, output: usize, band: &Band) -> Range<u64>;
-
-    /// Names what it computes from its inputs, with everything that the result depends on: what
-    /// has the same key and the same inputs has the same output. `None` if it cannot tell; then
-    /// nothing that depends on it is kept on disk.
-    fn key(&self) -> Option<String> {
-        None
-    }
 
     /// What it must know of its whole inputs before it can compute a band; `None` if nothing.
     fn survey(&self) -> Option<&dyn Survey> {

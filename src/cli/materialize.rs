@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use ckptfs::materialize::{Options, Summary, materialize};
+use ckptfs::materialize::{Options, Part, Share, Summary, left_by_earlier_run, materialize};
 use ckptfs::recipe::Plan;
 
 use crate::cli::plan::to_stdout;
@@ -31,6 +31,20 @@ pub(crate) struct MaterializeArgs {
     #[arg(long)]
     weights_only: bool,
 
+    /// Write SHA256SUMS, the checksums of all files, for `sha256sum -c` and `ckptfs verify`
+    #[arg(long, conflicts_with = "weights_only")]
+    sha256: bool,
+
+    /// Write only this share of the shards (I from 1 to N); other machines write the others, and
+    /// --finish puts them together
+    #[arg(long, value_name = "I/N", value_parser = parse_part, conflicts_with = "weights_only")]
+    part: Option<Part>,
+
+    /// Put the parts together, once all are complete: write what is no shard, and have the view
+    /// take its place
+    #[arg(long, conflicts_with_all = ["part", "weights_only"])]
+    finish: bool,
+
     /// Threads that write [default: as many as there are CPUs]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -43,13 +57,19 @@ pub(crate) fn run(plan: &Plan, sources: &[PathBuf], args: &MaterializeArgs) -> a
         hardlink: args.hardlink,
         overwrite: args.overwrite,
         weights_only: args.weights_only,
+        sha256: args.sha256,
+        share: match (args.part, args.finish) {
+            (Some(part), _) => Share::Part(part),
+            (None, true) => Share::Finish,
+            (None, false) => Share::Whole,
+        },
         jobs: args.jobs.map_or(defaults.jobs, NonZeroUsize::get),
     };
     let bar = Bar::new();
     bar.cancel_on_signal()?;
     let result = materialize(plan, sources, &args.out, &options, &bar);
     bar.finish();
-    let summary = result?;
+    let summary = result.map_err(|error| failed(error, args))?;
     let mut text = String::new();
     for warning in &summary.warnings {
         text += &format!("warning: {warning}\n");
@@ -58,15 +78,45 @@ pub(crate) fn run(plan: &Plan, sources: &[PathBuf], args: &MaterializeArgs) -> a
     to_stdout(&text)
 }
 
+/// Says what can be done after `error`.
+fn failed(error: ckptfs::Error, args: &MaterializeArgs) -> anyhow::Error {
+    match left_by_earlier_run(&args.out, args.weights_only) {
+        Some(partial) => anyhow::anyhow!(
+            "{error}\nnote: {} keeps what is complete, for the same request to go on with",
+            partial.display()
+        ),
+        None => error.into(),
+    }
+}
+
+fn parse_part(text: &str) -> Result<Part, String> {
+    let numbers = text.split_once('/');
+    let numbers = numbers.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let Some((number, of)) = numbers else {
+        return Err(format!("{text:?} is not a part; write for example 1/8"));
+    };
+    Part::new(number, of).map_err(|error| error.to_string())
+}
+
 fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
-    let written = summary.bytes - summary.linked_bytes;
+    let written = summary.bytes - summary.linked_bytes - summary.kept_bytes;
+    let part = args.part.map_or(String::new(), |part| {
+        format!("part {} of {} of ", part.number(), part.of())
+    });
     let mut text = format!(
-        "wrote  {}: {} files, {} written ({})",
+        "wrote  {part}{}: {} files, {} written ({})",
         args.out.display(),
         summary.files,
         BinaryBytes(written),
         bar.rate(written),
     );
+    if summary.kept > 0 {
+        text += &format!(
+            ", {} were complete ({})",
+            summary.kept,
+            BinaryBytes(summary.kept_bytes)
+        );
+    }
     if args.hardlink {
         text += &format!(
             ", {} shards linked ({})",
@@ -80,5 +130,9 @@ fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
             summary.copied_instead
         );
     }
-    text + "\n"
+    text += "\n";
+    if args.part.is_some() {
+        text += "the view takes its place once all parts are complete and --finish is run\n";
+    }
+    text
 }

@@ -31,7 +31,8 @@ impl Bar {
         }
     }
 
-    /// Has the first signal to end the process cancel the job, so that it cleans up; the second
+    /// Has the first signal to end the process cancel the job, so that it stops at once
+    /// and can be gone on with; the second
     /// ends the process.
     pub(crate) fn cancel_on_signal(&self) -> std::io::Result<()> {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -67,6 +68,10 @@ impl Progress for Bar {
 
     fn file(&self, path: &Path) {
         self.bar.set_message(path.display().to_string());
+    }
+
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("note: {text}"));
     }
 
     fn advance(&self, bytes: u64) {

@@ -21,8 +21,9 @@ use crate::cli::progress::Bar;
     mut_arg("base", |base| base.required(false).required_unless_present("directory"))
 )]
 pub(crate) struct VerifyArgs {
-    /// Directory or mount whose structure to check: index, headers, lengths, scales, config.json
-    #[arg(value_name = "DIR", conflicts_with_all = ["ViewArgs", "out", "jobs"])]
+    /// Directory or mount whose structure to check: index, headers, lengths, scales, config.json;
+    /// and every byte, if there is a SHA256SUMS in it
+    #[arg(value_name = "DIR", conflicts_with_all = ["ViewArgs", "out"])]
     directory: Option<PathBuf>,
 
     #[command(flatten)]
@@ -37,32 +38,29 @@ pub(crate) struct VerifyArgs {
     )]
     out: Option<PathBuf>,
 
-    /// Threads that compare [default: as many as there are CPUs]
+    /// Threads that read and compare [default: as many as there are CPUs]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 }
 
 /// Prints what is wrong; the exit code says whether anything is.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let jobs = args.jobs.map_or(Options::default().jobs, NonZeroUsize::get);
     match args {
         VerifyArgs {
             directory: Some(directory),
             ..
-        } => structure(directory),
+        } => structure(directory, jobs),
         VerifyArgs {
             view: Some(view),
             out: Some(out),
-            jobs,
             ..
-        } => {
-            let jobs = jobs.map_or(Options::default().jobs, NonZeroUsize::get);
-            against_view(view, out, jobs)
-        }
+        } => against_view(view, out, jobs),
         _ => anyhow::bail!("say what to check: a directory, or a view and --out"),
     }
 }
 
-fn structure(directory: &Path) -> anyhow::Result<ExitCode> {
+fn structure(directory: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
     let report = verify::structure(directory)?;
     let mut text = format!(
         "{}: {} tensors of {} in {} shards\n",
@@ -71,10 +69,25 @@ fn structure(directory: &Path) -> anyhow::Result<ExitCode> {
         BinaryBytes(report.bytes),
         report.shards
     );
-    for warning in &report.warnings {
+    let bar = Bar::new();
+    let summed = verify::manifest(directory, jobs, &bar);
+    bar.finish();
+    let (mut warnings, mut problems) = (report.warnings, report.problems);
+    if let Some(summed) = summed? {
+        text += &format!(
+            "{}: compared with the checksums of {} files, {} ({})\n",
+            directory.display(),
+            summed.files,
+            BinaryBytes(summed.bytes),
+            bar.rate(summed.bytes)
+        );
+        warnings.extend(summed.warnings);
+        problems.extend(summed.problems);
+    }
+    for warning in &warnings {
         text += &format!("warning: {warning}\n");
     }
-    conclude(text, &report.problems)
+    conclude(text, &problems)
 }
 
 fn against_view(view: &ViewArgs, out: &Path, jobs: usize) -> anyhow::Result<ExitCode> {

@@ -119,7 +119,7 @@ fn in_kernel(
             // The end of the source, which then changed: reading finds out.
             Ok(0) => return Ok(done),
             Ok(count) => {
-                output.wrote(start + done, count as u64);
+                output.copied(start + done, count as u64)?;
                 done += count as u64;
             }
         }
@@ -181,7 +181,7 @@ mod tests {
                 (7, 9, 0),
             ] {
                 fs::write(&to, b"").unwrap();
-                let target = Target::new(to.clone());
+                let target = Target::new(to.clone(), 1, false);
                 let (told, failed) = (Told::default(), AtomicBool::new(false));
                 let output = Output::new(&target, &told, &failed).unwrap();
                 by(

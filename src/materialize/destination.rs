@@ -1,15 +1,17 @@
 //! Where a view is written to: what must not be touched, and how the new takes the old's place.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use tempfile::TempDir;
 
 use crate::error::{Error, Result};
+use crate::fast_paths::FastPath;
+use crate::materialize::partial::SUFFIX;
 use crate::recipe::Plan;
 
 /// The directory that is to hold the view. It is no source, holds none and lies in none.
@@ -19,7 +21,6 @@ pub(super) struct Destination {
     shown: PathBuf,
     /// Absolute, without links.
     path: PathBuf,
-    exists: bool,
 }
 
 impl Destination {
@@ -31,9 +32,8 @@ impl Destination {
         let destination = Destination {
             shown: out.to_owned(),
             path: resolve_missing(out)?,
-            exists: out.exists(),
         };
-        if destination.exists && !out.is_dir() {
+        if destination.exists() && !out.is_dir() {
             return Err(destination.refuse("this is not a directory"));
         }
         if destination.path.parent().is_none() {
@@ -59,7 +59,7 @@ impl Destination {
     }
 
     pub(super) fn exists(&self) -> bool {
-        self.exists
+        self.path.exists()
     }
 
     pub(super) fn refuse(&self, problem: impl Into<String>) -> Error {
@@ -83,7 +83,7 @@ impl Destination {
                 source.display()
             )));
         }
-        if !self.exists {
+        if !self.exists() {
             return Ok(());
         }
         // Sources may be directories of links, as in the Hugging Face hub cache.
@@ -103,7 +103,7 @@ impl Destination {
     /// # Errors
     /// If there is something that is not to be overwritten.
     pub(super) fn check_replaceable(&self, overwrite: bool) -> Result<()> {
-        if !self.exists || overwrite {
+        if !self.exists() || overwrite {
             return Ok(());
         }
         let list_error = |e| Error::io("list", &self.shown, e);
@@ -115,16 +115,33 @@ impl Destination {
         }
     }
 
-    /// A temporary directory beside the destination. Deleted with all it holds when dropped.
-    pub(super) fn stage_beside(&self) -> Result<TempDir> {
+    /// The partial directory of what is to take this directory's place.
+    pub(super) fn partial_beside(&self) -> PathBuf {
+        partial_beside(&self.path).expect("resolve refuses the top directory")
+    }
+
+    /// The partial directory of what is to be put into this directory.
+    pub(super) fn partial_inside(&self) -> PathBuf {
+        self.path.join(SUFFIX)
+    }
+
+    pub(super) fn make_parent(&self) -> Result<()> {
         let parent = self.parent();
-        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-        stage_in(parent)
+        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))
+    }
+
+    /// Moves back what a run that was stopped between two renames has left at `previous`.
+    pub(super) fn restore(&self, previous: &Path) -> Result<()> {
+        match previous.exists() && !self.exists() {
+            true => fs::rename(previous, &self.path)
+                .map_err(|e| Error::io("move the previous content back to", &self.path, e)),
+            false => Ok(()),
+        }
     }
 
     /// Moves `staged` to the destination. What was there is at `staged` or `aside` afterwards.
     pub(super) fn replace_with(&self, staged: &Path, aside: &Path, overwrite: bool) -> Result<()> {
-        match self.exists && overwrite {
+        match self.exists() && overwrite {
             true => swap_in(staged, &self.path, aside).map(drop),
             // Fails if somebody has put something there meanwhile.
             false => fs::rename(staged, &self.path),
@@ -133,19 +150,30 @@ impl Destination {
     }
 }
 
-/// A temporary directory in `parent`, for the eyes of its owner only.
-pub(super) fn stage_in(parent: &Path) -> Result<TempDir> {
-    tempfile::Builder::new()
-        .prefix(".ckptfs-partial-")
-        .tempdir_in(parent)
-        .map_err(|e| Error::io("create a temporary directory", parent, e))
+/// The partial directory of what is written to, or into, the directory `out`.
+pub(super) fn partial_of(out: &Path, inside: bool) -> Option<PathBuf> {
+    match inside {
+        true => Some(out.join(SUFFIX)),
+        false => partial_beside(&resolve_missing(out).ok()?),
+    }
+}
+
+fn partial_beside(path: &Path) -> Option<PathBuf> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name()?);
+    name.push(SUFFIX);
+    Some(path.with_file_name(name))
 }
 
 /// Gives `target` the content of `new`, at once where the filesystem can exchange names. Returns
 /// where the old content of `target` is then: `new` or `aside`. After a failure everything is as
 /// before.
 pub(super) fn swap_in(new: &Path, target: &Path, aside: &Path) -> io::Result<PathBuf> {
-    match renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE) {
+    let exchanged = match FastPath::Exchange.is_enabled() {
+        true => renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE),
+        false => Err(Errno::NOSYS),
+    };
+    match exchanged {
         Ok(()) => Ok(new.to_owned()),
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             rename_over(new, target, aside)?;

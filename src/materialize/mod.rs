@@ -1,12 +1,18 @@
 //! Writing a view to disk: the bytes that a mount shows, as ordinary files.
 //!
-//! Everything is first written to a temporary directory on the filesystem of the destination,
+//! Everything is first written to a partial directory on the filesystem of the destination,
 //! forced to the disk and then renamed, so that the destination is either as it was or complete.
+//! A run that was stopped leaves its partial directory, and the next one goes on with it.
 
 mod copy;
 mod destination;
+mod directory;
 mod output;
+mod partial;
+mod parts;
 mod pieces;
+mod request;
+mod sums;
 mod weights_only;
 mod write;
 
@@ -17,8 +23,11 @@ use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::destination::Destination;
 use crate::materialize::output::sync_directory;
-use crate::materialize::write::{NewFile, Writer};
+use crate::materialize::partial::Partial;
+use crate::materialize::write::NewFile;
 use crate::recipe::Plan;
+
+pub use crate::materialize::parts::Part;
 
 /// How to write a view.
 #[derive(Debug, Clone)]
@@ -30,6 +39,10 @@ pub struct Options {
     pub overwrite: bool,
     /// Put only shards and index into an existing directory.
     pub weights_only: bool,
+    /// Write the checksums of all files beside them. Not of weights alone.
+    pub sha256: bool,
+    /// How much of the view to write. Weights alone are written as a whole.
+    pub share: Share,
     /// Threads that write.
     pub jobs: usize,
 }
@@ -41,9 +54,23 @@ impl Default for Options {
             hardlink: false,
             overwrite: false,
             weights_only: false,
+            sha256: false,
+            share: Share::Whole,
             jobs: thread::available_parallelism().map_or(1, usize::from),
         }
     }
+}
+
+/// How much of a view one run writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Share {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Some of the shards. They wait in the partial directory for the others.
+    Part(Part),
+    /// All that is no shard, once all parts are complete; the view then takes its place.
+    Finish,
 }
 
 /// What was written.
@@ -55,6 +82,9 @@ pub struct Summary {
     /// Those of the files that are links to a source, and their bytes.
     pub linked: usize,
     pub linked_bytes: u64,
+    /// Those of the files that earlier runs, or parts, have written, and their bytes.
+    pub kept: usize,
+    pub kept_bytes: u64,
     /// Files that were to be linked but had to be copied.
     pub copied_instead: usize,
     /// What is probably not what was meant.
@@ -67,7 +97,9 @@ pub struct Summary {
 /// # Errors
 /// If `out` is, holds or lies in a source, holds something that was not to be overwritten, or
 /// cannot be written; if a source changed or cannot be read; if a tensor cannot be quantized.
-/// `out` is then as it was before. Parents of `out` that were made stay.
+/// `out` is then as it was before. Parents of `out` that were made stay, and so does the partial
+/// directory if a file in it is complete: the same request goes on with it, once sources and
+/// destination allow it.
 pub fn materialize(
     plan: &Plan,
     sources: &[PathBuf],
@@ -78,27 +110,18 @@ pub fn materialize(
     let destination = Destination::resolve(out, plan, sources)?;
     match options.weights_only {
         true => weights_only::place(plan, &destination, options, progress),
-        false => write_directory(plan, &destination, options, progress),
+        false => directory::write(plan, &destination, options, progress),
     }
 }
 
-fn write_directory(
-    plan: &Plan,
-    destination: &Destination,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<Summary> {
-    destination.check_replaceable(options.overwrite)?;
-    let staging = destination.stage_beside()?;
-    let staged = staging.path().join("view");
-    let files = NewFile::all(plan);
-    let mut summary = Writer::new(plan, &staged, options, progress)
-        .write(&files)
-        .map_err(|e| out_of_space(e, destination, &files))?;
-    destination.replace_with(&staged, &staging.path().join("previous"), options.overwrite)?;
-    settle(destination.parent(), &mut summary);
-    discard(staging, &mut summary);
-    Ok(summary)
+/// The partial directory that a run on `out` has left, if there is one.
+pub fn left_by_earlier_run(out: &Path, weights_only: bool) -> Option<PathBuf> {
+    let path = destination::partial_of(out, weights_only)?;
+    path.exists().then_some(path)
+}
+
+fn interrupted() -> Error {
+    Error::Request("interrupted; the destination is as it was".to_owned())
 }
 
 /// Forces to the disk that the new files in `directory` have their names, before what they
@@ -109,11 +132,11 @@ fn settle(directory: &Path, summary: &mut Summary) {
     }
 }
 
-/// Deletes what is left in a temporary directory: the replaced files. The new ones are in place
-/// by now, so a failure is only told.
-fn discard(staging: tempfile::TempDir, summary: &mut Summary) {
-    let path = staging.path().to_owned();
-    if let Err(e) = staging.close() {
+/// Deletes the partial directory with the replaced files in it. The new ones are in place by now,
+/// so a failure is only told.
+fn discard(partial: Partial, summary: &mut Summary) {
+    let path = partial.path().to_owned();
+    if let Err(e) = partial.remove() {
         summary.warnings.push(format!(
             "{}: the previous content could not be deleted: {e}; delete it by hand",
             path.display()
@@ -122,13 +145,21 @@ fn discard(staging: tempfile::TempDir, summary: &mut Summary) {
 }
 
 /// Says what a full disk means for the whole job.
-fn out_of_space(error: Error, destination: &Destination, files: &[NewFile]) -> Error {
+fn out_of_space(
+    error: Error,
+    destination: &Destination,
+    partial: &Partial,
+    files: &[NewFile],
+) -> Error {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     match &error {
         Error::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded) => {
-            let needed: u64 = files.iter().map(|file| file.content.len()).sum();
+            let missing = files
+                .iter()
+                .filter(|file| partial.record(file.entry).is_none());
+            let needed: u64 = missing.map(|file| file.content.len()).sum();
             Error::Request(format!(
-                "{}: no space left ({cause}): the files take {needed} bytes; nothing was left behind",
+                "{}: no space left ({cause}): the files that are not complete take {needed} bytes",
                 destination.shown().display()
             ))
         }

@@ -1,6 +1,6 @@
 //! One new file: writing into it by several threads, and forcing it to the disk.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -9,21 +9,31 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
+use crate::materialize::interrupted;
+use crate::materialize::sums::{SegmentSums, Summing, Sums};
 
 /// A new file, which exists. It is opened for its first piece and closed after its last one.
 #[derive(Debug)]
 pub(super) struct Target {
     path: PathBuf,
     file: OnceLock<File>,
+    sums: Mutex<SegmentSums>,
+    sha256: bool,
 }
 
 impl Target {
-    pub(super) fn new(path: PathBuf) -> Self {
+    /// The file at `path`, which gets so many segments. With `sha256` they are all written by one
+    /// [`Output`], in their order.
+    pub(super) fn new(path: PathBuf, segments: usize, sha256: bool) -> Self {
         Target {
             path,
             file: OnceLock::new(),
+            sums: Mutex::new(SegmentSums::new(segments)),
+            sha256,
         }
     }
 
@@ -31,18 +41,20 @@ impl Target {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let file = OpenOptions::new().write(true).open(&self.path);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).read(self.sha256).open(&self.path);
         let file = file.map_err(|e| Error::io("open", &self.path, e))?;
         Ok(self.file.get_or_init(|| file))
     }
 
-    /// Forces what was written to the disk.
+    /// Forces what was written to the disk; returns its checksums.
     ///
     /// # Errors
     /// If any of it did not get there.
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(super) fn sync(&self) -> Result<Sums> {
         let synced = self.file()?.sync_all();
-        synced.map_err(|e| Error::io("force to the disk", &self.path, e))
+        synced.map_err(|e| Error::io("force to the disk", &self.path, e))?;
+        Ok(self.sums.lock().whole())
     }
 }
 
@@ -69,6 +81,8 @@ pub(super) struct Output<'a> {
     failed: &'a AtomicBool,
     /// Start and end of what was written last and is not yet on its way to the disk.
     pending: Cell<(u64, u64)>,
+    summing: RefCell<Summing>,
+    sums: &'a Mutex<SegmentSums>,
 }
 
 impl<'a> Output<'a> {
@@ -87,6 +101,8 @@ impl<'a> Output<'a> {
             progress,
             failed,
             pending: Cell::default(),
+            summing: RefCell::new(Summing::new(target.sha256)),
+            sums: &target.sums,
         })
     }
 
@@ -102,9 +118,7 @@ impl<'a> Output<'a> {
     /// If the job was cancelled or has failed elsewhere, so that going on is in vain.
     pub(super) fn check_going_on(&self) -> Result<()> {
         if self.progress.cancelled() || self.failed.load(Ordering::Relaxed) {
-            return Err(Error::Request(
-                "interrupted; the destination is as it was".to_owned(),
-            ));
+            return Err(interrupted());
         }
         Ok(())
     }
@@ -115,12 +129,44 @@ impl<'a> Output<'a> {
             let action = format!("write {} bytes at offset {offset}", bytes.len());
             Error::io(action, self.path, e)
         })?;
+        self.summing.borrow_mut().see(bytes);
         self.wrote(offset, bytes.len() as u64);
         Ok(())
     }
 
+    /// Notes that the kernel has copied `len` bytes to `offset`.
+    pub(super) fn copied(&self, offset: u64, len: u64) -> Result<()> {
+        let mut summing = self.summing.borrow_mut();
+        if summing.wants_all() {
+            let mut buffer = vec![0; len.min(1 << 20) as usize];
+            for at in (offset..offset + len).step_by(buffer.len().max(1)) {
+                let bytes = &mut buffer[..(offset + len - at).min(1 << 20) as usize];
+                self.file.read_exact_at(bytes, at).map_err(|e| {
+                    let action = format!("read {} bytes at offset {at}", bytes.len());
+                    Error::io(action, self.path, e)
+                })?;
+                summing.see(bytes);
+            }
+        } else if len > 0 {
+            summing.miss();
+        }
+        self.wrote(offset, len);
+        Ok(())
+    }
+
+    /// Segment number `position` of the file is written.
+    pub(super) fn end_segment(&self, position: usize) {
+        let mut sums = self.sums.lock();
+        self.summing.borrow_mut().end_segment(position, &mut sums);
+    }
+
+    /// All segments that this is for are written.
+    pub(super) fn end(self) {
+        self.summing.borrow_mut().end(&mut self.sums.lock());
+    }
+
     /// Notes that `len` bytes at `offset` are written.
-    pub(super) fn wrote(&self, offset: u64, len: u64) {
+    fn wrote(&self, offset: u64, len: u64) {
         self.progress.advance(len);
         let (start, end) = self.pending.get();
         match offset == end {

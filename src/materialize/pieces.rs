@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::catalog::NodeId;
 use crate::error::Result;
 use crate::materialize::output::Target;
+use crate::materialize::sums::Sums;
 use crate::materialize::write::NewFile;
 use crate::view::{Segment, SegmentData};
 
@@ -19,25 +20,27 @@ const PIECE_BYTES: u64 = 32 << 20;
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
     pub(super) file: &'a NewFile<'a>,
-    pub(super) segments: Vec<&'a Segment>,
+    /// Each with its number in the file.
+    pub(super) segments: Vec<(usize, &'a Segment)>,
     /// Where the pieces of the file go to. Each lets go of it when it is written.
     pub(super) target: Arc<Target>,
 }
 
 impl Piece<'_> {
-    /// Lets go of the file; the last of its pieces forces it to the disk.
+    /// Lets go of the file; the last of its pieces forces it to the disk, and returns its checksums.
     ///
     /// # Errors
     /// If something of the file did not get there.
-    pub(super) fn finish(self) -> Result<()> {
-        Arc::into_inner(self.target).map_or(Ok(()), |target| target.sync())
+    pub(super) fn finish(self) -> Result<Option<Sums>> {
+        let target = Arc::into_inner(self.target);
+        target.map(|target| target.sync()).transpose()
     }
 }
 
-/// The pieces of `file`, in file order, at least one. Several outputs of a node are in one
-/// piece wherever they lie in the file, so that what computing the first gives for the others is still
-/// at hand.
-fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
+/// The pieces of `file`, in file order, at least one. Several outputs of a node are in one piece
+/// wherever they lie in the file, so that what computing the first gives for the others is still
+/// at hand. `whole` has one piece of everything, in file order.
+fn of<'a>(file: &'a NewFile<'a>, target: Target, whole: bool) -> VecDeque<Piece<'a>> {
     let target = Arc::new(target);
     let empty = || Piece {
         file,
@@ -47,7 +50,11 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
     let mut pieces = VecDeque::from([empty()]);
     let mut piece_of_node: HashMap<NodeId, usize> = HashMap::new();
     let mut filled = 0;
-    for segment in file.content.segments() {
+    for (number, segment) in file.content.segments().iter().enumerate() {
+        if whole {
+            pieces[0].segments.push((number, segment));
+            continue;
+        }
         let node = match &segment.data {
             SegmentData::Computed { node, .. } if node.kernel.outputs() > 1 => Some(node),
             _ => None,
@@ -55,7 +62,7 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
         if let Some(node) = node
             && let Some(piece) = piece_of_node.get(&node.id())
         {
-            pieces[*piece].segments.push(segment);
+            pieces[*piece].segments.push((number, segment));
             continue;
         }
         if filled >= PIECE_BYTES {
@@ -63,7 +70,7 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target) -> VecDeque<Piece<'a>> {
             pieces.push_back(empty());
         }
         let last = pieces.len() - 1;
-        pieces[last].segments.push(segment);
+        pieces[last].segments.push((number, segment));
         filled += segment.len;
         if let Some(node) = node {
             piece_of_node.insert(node.id(), last);
@@ -88,11 +95,13 @@ struct Waiting<'a> {
 }
 
 impl<'a> Queue<'a> {
-    /// Has the pieces of `file` written, below `directory`.
-    pub(super) fn add(&mut self, file: &'a NewFile<'a>, directory: &Path) {
-        let target = Target::new(directory.join(&file.path));
+    /// Has the pieces of `file` written, below `directory`; with `sha256` in one, since that takes
+    /// the bytes in their order.
+    pub(super) fn add(&mut self, file: &'a NewFile<'a>, directory: &Path, sha256: bool) {
+        let segments = file.content.segments().len();
+        let target = Target::new(directory.join(&file.path), segments, sha256);
         self.files.get_mut().push(Waiting {
-            pieces: of(file, target),
+            pieces: of(file, target, sha256),
             threads: 0,
         });
     }

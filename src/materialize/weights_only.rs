@@ -11,9 +11,11 @@ use serde_json::{Map, Value};
 use crate::catalog::CONFIG_FILE;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
-use crate::materialize::destination::{Destination, stage_in, swap_in};
-use crate::materialize::write::{NewFile, Writer};
-use crate::materialize::{Options, Summary, discard, out_of_space, settle};
+use crate::materialize::destination::{Destination, swap_in};
+use crate::materialize::partial::{Partial, is_placing};
+use crate::materialize::request::Request;
+use crate::materialize::write::{NewFile, Writer, kept};
+use crate::materialize::{Options, Share, Summary, discard, out_of_space, settle};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::source::INDEX_FILE;
@@ -30,20 +32,60 @@ pub(super) fn place(
             "weights alone are placed into an existing model directory, and this does not exist",
         ));
     }
-    let files = weights(plan);
-    check_names(&files, destination, options.overwrite)?;
-    let staging = stage_in(destination.path())?;
-    let staged = staging.path().join("view");
-    let mut summary = Writer::new(plan, &staged, options, progress)
+    let path = destination.partial_inside();
+    // Once files are being placed, some that are there may be from here.
+    let was_placing = is_placing(&path);
+    let mut files = weights(plan);
+    if !was_placing {
+        check_names(&files, &[], destination, options.overwrite)?;
+    }
+    let request = Request::new(plan, true, None);
+    let restore = |previous: &_| restore(previous, destination);
+    let partial = Partial::open(path, Share::Whole, request, restore, progress)?;
+    let mut placed = Vec::new();
+    if was_placing {
+        for file in &files {
+            let path = destination.path().join(&file.path);
+            if kept(&partial, file, &path, false, progress)?.is_some() {
+                placed.push(file.path.clone());
+            }
+        }
+        check_names(&files, &placed, destination, options.overwrite)?;
+        files.retain(|file| !placed.contains(&file.path));
+    }
+    let mut summary = Writer::new(plan, &partial, options, progress)
         .write(&files)
-        .map_err(|e| out_of_space(e, destination, &files))?;
+        .map_err(|e| out_of_space(e, destination, &partial, &files))?;
+    summary.files += placed.len();
+    summary.kept += placed.len();
     summary.warnings.extend(config_warning(plan, destination)?);
-    let aside = staging.path().join("previous");
-    fs::create_dir(&aside).map_err(|e| Error::io("create", &aside, e))?;
-    put_in_place(&files, &staged, &aside, destination)?;
+    let aside = partial.previous();
+    fs::create_dir_all(&aside).map_err(|e| Error::io("create", &aside, e))?;
+    partial.begin_placing()?;
+    put_in_place(&files, &partial.view(), &aside, destination).inspect_err(|_| {
+        if placed.is_empty() {
+            partial.end_placing();
+        }
+    })?;
     settle(destination.path(), &mut summary);
-    discard(staging, &mut summary);
+    discard(partial, &mut summary);
     Ok(summary)
+}
+
+/// Moves back what a run that was stopped between two renames has left in `previous`.
+fn restore(previous: &Path, destination: &Destination) -> Result<()> {
+    let Ok(entries) = fs::read_dir(previous) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("list", previous, e))?;
+        let target = destination.path().join(entry.file_name());
+        if target.symlink_metadata().is_err() {
+            let moved = fs::rename(entry.path(), &target);
+            moved.map_err(|e| Error::io("move the previous content back to", &target, e))?;
+        }
+    }
+    Ok(())
 }
 
 /// The shards and then the index, which makes them a checkpoint.
@@ -57,10 +99,16 @@ fn weights(plan: &Plan) -> Vec<NewFile<'_>> {
 }
 
 /// # Errors
-/// If a name is taken that must not be, or loaders would mix other weights up with these.
-fn check_names(files: &[NewFile], destination: &Destination, overwrite: bool) -> Result<()> {
+/// If a name is taken that must not be, other than by those that are `placed`, or loaders would
+/// mix other weights up with these.
+fn check_names(
+    files: &[NewFile],
+    placed: &[PathBuf],
+    destination: &Destination,
+    overwrite: bool,
+) -> Result<()> {
     let mut taken = Vec::new();
-    for file in files {
+    for file in files.iter().filter(|file| !placed.contains(&file.path)) {
         match destination.path().join(&file.path).symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => {
                 let name = file.path.display();

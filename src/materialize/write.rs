@@ -1,7 +1,8 @@
-//! Writing the files of a view into an empty directory.
+//! Writing the files of a view into a partial directory.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,9 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::materialize::output::{Output, sync_directory};
+use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
+use crate::materialize::sums::{self, Sums};
 use crate::materialize::{Options, Summary, copy};
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -22,6 +25,7 @@ use crate::view::{Content, EntryId, FileContent, SegmentData, View};
 /// A file that is to be written.
 #[derive(Debug)]
 pub(super) struct NewFile<'a> {
+    pub(super) entry: EntryId,
     /// Relative to the top of the view.
     pub(super) path: PathBuf,
     pub(super) content: &'a FileContent,
@@ -36,6 +40,7 @@ impl<'a> NewFile<'a> {
         let files = plan.view.files();
         files
             .map(|(id, path, content)| NewFile {
+                entry: id,
                 path,
                 content,
                 attributes: plan.view.get(id).expect("an id of the view").attributes,
@@ -49,11 +54,12 @@ impl<'a> NewFile<'a> {
     }
 }
 
-/// Writes files of one view.
+/// Writes files of one view into a partial directory.
 pub(super) struct Writer<'a> {
     reader: Reader,
+    partial: &'a Partial,
     /// Where the view's top directory is made.
-    directory: &'a Path,
+    directory: PathBuf,
     options: &'a Options,
     progress: &'a dyn Progress,
     failed: AtomicBool,
@@ -63,23 +69,31 @@ impl<'a> Writer<'a> {
     /// Every tile is read once and in order, so the cache only has to hold those being worked on,
     /// and the scales of a tensor until its codes are written.
     const CACHE_BYTES: usize = 16 << 20;
+    /// With checksums, scales at the end of a file are written long after their codes.
+    const CACHE_BYTES_IN_ORDER: usize = 64 << 20;
 
     pub(super) fn new(
         plan: &Plan,
-        directory: &'a Path,
+        partial: &'a Partial,
         options: &'a Options,
         progress: &'a dyn Progress,
     ) -> Self {
+        let cache = match options.sha256 {
+            true => Self::CACHE_BYTES_IN_ORDER,
+            false => Self::CACHE_BYTES,
+        };
         Writer {
-            reader: Reader::new(plan.view.clone(), Self::CACHE_BYTES),
-            directory,
+            reader: Reader::new(plan.view.clone(), cache),
+            partial,
+            directory: partial.view(),
             options,
             progress,
             failed: AtomicBool::new(false),
         }
     }
 
-    /// Makes the view's directories and writes `files`; all of it is on the disk then.
+    /// Makes the view's directories and writes `files`, except those that an earlier run has
+    /// completed; all of it is on the disk then.
     pub(super) fn write(&self, files: &[NewFile]) -> Result<Summary> {
         for id in self.directories() {
             self.make_directory(id)?;
@@ -90,31 +104,62 @@ impl<'a> Writer<'a> {
             ..Summary::default()
         };
         self.progress.start(summary.bytes);
+        let kept = self.keep(files, &mut summary)?;
         let mut queue = Queue::default();
-        for file in files {
+        let mut linked = Vec::new();
+        for (file, _) in files.iter().zip(kept).filter(|(_, kept)| !kept) {
+            let path = self.directory.join(&file.path);
+            remove_file(&path)?;
             if let Some(source) = self.to_be_linked(file) {
-                if self.link(source, &file.path)? {
+                if self.link(source, &path)? {
                     summary.linked += 1;
                     summary.linked_bytes += file.content.len();
-                    self.progress.advance(file.content.len());
+                    linked.push((file, source));
                     continue;
                 }
                 summary.copied_instead += 1;
             }
+            self.partial.begin_file(file.entry, &path);
             self.create(file)?;
-            queue.add(file, self.directory);
+            queue.add(file, &self.directory, self.options.sha256);
         }
+        jobs::for_each(&linked, self.options.jobs, |(file, source)| {
+            self.record_link(file, source)
+        })?;
         let threads = self.options.jobs.min(queue.len());
         let take = |at: &mut Option<usize>| queue.take(at);
         jobs::drain(threads, take, |piece| {
-            self.write_piece(&piece)
-                .and_then(|()| piece.finish())
+            self.write_piece(piece)
                 .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
         })?;
         for id in self.directories() {
             sync_directory(&self.directory.join(self.reader.view().path(id)))?;
         }
+        self.partial.sync()?;
         Ok(summary)
+    }
+
+    /// Which of `files` an earlier run has completed and are still as they were: all that is
+    /// recorded is read again.
+    fn keep(&self, files: &[NewFile], summary: &mut Summary) -> Result<Vec<bool>> {
+        let records = jobs::map(files, self.options.jobs, |file| {
+            let path = self.directory.join(&file.path);
+            let sha256 = self.options.sha256;
+            let record = kept(self.partial, file, &path, sha256, self.progress)?;
+            if record.is_some() {
+                self.progress.advance(file.content.len());
+            }
+            Ok(record)
+        })?;
+        let kept: Vec<bool> = records.iter().map(Option::is_some).collect();
+        for (file, _) in files.iter().zip(&kept).filter(|(_, kept)| **kept) {
+            summary.kept += 1;
+            summary.kept_bytes += file.content.len();
+        }
+        let entries: Vec<EntryId> = files.iter().map(|file| file.entry).collect();
+        let records = records.into_iter().flatten().collect();
+        self.partial.keep(&entries, records)?;
+        Ok(kept)
     }
 
     /// The view's directories, empty ones too, parents first; for the weights alone only the top
@@ -136,12 +181,17 @@ impl<'a> Writer<'a> {
         let view = self.reader.view();
         let attributes = view.get(id).expect("an id of the view").attributes;
         let path = self.directory.join(view.path(id));
-        DirBuilder::new()
+        match DirBuilder::new()
             .mode(attributes.mode | 0o700)
             .create(&path)
-            .and_then(|()| File::open(&path))
-            .and_then(|directory| keep_group_out(&directory, &attributes))
-            .map_err(|e| Error::io("create", &path, e))
+        {
+            // By an earlier run, or another part.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            created => created,
+        }
+        .and_then(|()| File::open(&path))
+        .and_then(|directory| keep_group_out(&directory, &attributes))
+        .map_err(|e| Error::io("create", &path, e))
     }
 
     fn to_be_linked<'f>(&self, file: &NewFile<'f>) -> Option<&'f SourceFile> {
@@ -152,13 +202,34 @@ impl<'a> Writer<'a> {
 
     /// Links the planned file, whatever its name leads to by now; returns whether that could be
     /// done.
-    fn link(&self, source: &SourceFile, path: &Path) -> Result<bool> {
+    fn link(&self, source: &SourceFile, new: &Path) -> Result<bool> {
         use std::os::fd::AsRawFd;
         let descriptor = source.handle()?.as_raw_fd();
         source.check_unchanged()?;
         let opened = format!("/proc/self/fd/{descriptor}");
-        let new = self.directory.join(path);
         Ok(linkat(CWD, opened, CWD, new, AtFlags::SYMLINK_FOLLOW).is_ok())
+    }
+
+    /// Records a file that is a link to `source`, of which nothing is read but for its checksum.
+    fn record_link(&self, file: &NewFile, source: &SourceFile) -> Result<()> {
+        let mut sums = Sums {
+            check: None,
+            sha256: None,
+        };
+        if self.options.sha256 {
+            let progress = self.progress;
+            let read = sums::of_file(
+                source.handle()?,
+                source.path(),
+                file.content,
+                true,
+                progress,
+            )?;
+            source.check_unchanged()?;
+            sums.sha256 = read.and_then(|sums| sums.sha256);
+        }
+        self.progress.advance(file.content.len());
+        self.partial.add(Record::new(file.entry, &file.path, sums))
     }
 
     /// Makes the empty file, with space for what will not be shared with a source: a full disk is
@@ -188,10 +259,21 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn write_piece(&self, piece: &Piece) -> Result<()> {
+    /// Writes a piece, and records its file if it was the last of it.
+    fn write_piece(&self, piece: Piece) -> Result<()> {
+        self.write_segments(&piece)?;
+        let file = piece.file;
+        if let Some(sums) = piece.finish()? {
+            self.partial
+                .add(Record::new(file.entry, &file.path, sums))?;
+        }
+        Ok(())
+    }
+
+    fn write_segments(&self, piece: &Piece) -> Result<()> {
         self.progress.file(&piece.file.path);
         let output = Output::new(&piece.target, self.progress, &self.failed)?;
-        for segment in &piece.segments {
+        for (position, segment) in &piece.segments {
             match &segment.data {
                 SegmentData::Bytes(bytes) => output.write_all_at(bytes, segment.start)?,
                 SegmentData::Source { file, offset } => {
@@ -213,8 +295,43 @@ impl<'a> Writer<'a> {
                     assert_eq!(at, end, "{} ends where the layout says", node.name);
                 }
             }
+            output.end_segment(*position);
         }
+        output.end();
         Ok(())
+    }
+}
+
+/// The record of `file` if the file at `path` is the one that was recorded; with `sha256` it has
+/// that.
+pub(super) fn kept(
+    partial: &Partial,
+    file: &NewFile,
+    path: &Path,
+    sha256: bool,
+    progress: &dyn Progress,
+) -> Result<Option<Record>> {
+    let Some(record) = partial.record(file.entry).filter(Record::can_be_checked) else {
+        return Ok(None);
+    };
+    let opened = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|e| Error::io("open", path, e))?,
+    };
+    progress.file(&file.path);
+    let sums = sums::of_file(&opened, path, file.content, sha256, progress)?;
+    let sums = sums.filter(|sums| record.is_of(sums));
+    Ok(sums.map(|sums| match sha256 {
+        true => Record::new(file.entry, &file.path, sums),
+        false => record,
+    }))
+}
+
+/// Deletes the file at `path`, if there is one.
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("delete", path, e)),
+        _ => Ok(()),
     }
 }
 

@@ -184,6 +184,8 @@ pub fn cast(name: &str, tensor: &Tensor, to: FloatType) -> Result<Tensor> {
     };
     let source_bytes = tensor.dtype.bitsize() as u64 / 8;
     let kernel = CastKernel {
+        from: tensor.dtype,
+        to,
         convert,
         source_bytes,
         target_bytes: to.bytes(),
@@ -251,6 +253,8 @@ fn conversion_from<S: Source>(to: FloatType) -> Convert {
 /// dtype.
 #[derive(Debug)]
 struct CastKernel {
+    from: Dtype,
+    to: FloatType,
     convert: Convert,
     source_bytes: u64,
     target_bytes: u64,
@@ -259,6 +263,13 @@ struct CastKernel {
 }
 
 impl Kernel for CastKernel {
+    fn identity(&self) -> String {
+        format!(
+            "{:?} as {:?}, {} elements",
+            self.from, self.to, self.elements
+        )
+    }
+
     fn bands(&self) -> RowBands {
         const TILE_ELEMENTS: u64 = 1 << 19;
         RowBands {

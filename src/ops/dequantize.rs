@@ -62,6 +62,9 @@ pub fn dequantized(
         ));
     }
     let kernel = DequantizeKernel {
+        codes: weight.dtype,
+        scales: scales.dtype,
+        to,
         bands: grid.bands(to.bytes()),
         grid,
         row,
@@ -178,6 +181,9 @@ fn scale_reader(dtype: Dtype) -> Option<ReadScales> {
 /// The kernel half: input 0 are the codes, input 1 the scales; output 0 their products.
 #[derive(Debug)]
 struct DequantizeKernel {
+    codes: Dtype,
+    scales: Dtype,
+    to: FloatType,
     grid: Grid,
     bands: RowBands,
     row: Row,
@@ -196,6 +202,17 @@ impl DequantizeKernel {
 }
 
 impl Kernel for DequantizeKernel {
+    fn identity(&self) -> String {
+        let DequantizeKernel {
+            codes,
+            scales,
+            to,
+            grid,
+            ..
+        } = self;
+        format!("{codes:?} times {scales:?} as {to:?}, {grid:?}")
+    }
+
     fn bands(&self) -> RowBands {
         self.bands
     }

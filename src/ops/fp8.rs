@@ -310,6 +310,17 @@ impl QuantizeKernel {
 }
 
 impl Kernel for QuantizeKernel {
+    fn identity(&self) -> String {
+        // The path of the CPU is left out: it changes no byte.
+        let QuantizeKernel {
+            matrix,
+            dtype,
+            format,
+            ..
+        } = self;
+        format!("block FP8 of {dtype:?}, {matrix:?}, scales {format:?}")
+    }
+
     fn bands(&self) -> RowBands {
         self.bands
     }

@@ -4,7 +4,6 @@
 //! parameters, and of each input where its bytes lie and the identity of the file they lie in. So a
 //! source that changed is never looked up again; what lies unused can be deleted at any time.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use tempfile::NamedTempFile;
 
 use crate::catalog::{Data, Node, Tensor};
 use crate::error::{Error, Result};
+use crate::manifest::to_hex;
 
 /// A directory of facts.
 #[derive(Debug)]
@@ -44,9 +44,7 @@ impl FactsCache {
         node: &Node,
         find: impl FnOnce() -> Result<Vec<f64>>,
     ) -> Result<Vec<f64>> {
-        let Some(path) = key(node).map(|key| self.directory.join(key)) else {
-            return find();
-        };
+        let path = self.directory.join(file_name(node));
         match read(&path) {
             Ok(facts) => return Ok(facts),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -93,28 +91,23 @@ fn read(path: &Path) -> io::Result<Vec<f64>> {
     }
 }
 
-/// The name of the file of the facts of `node`; `None` if there is a kernel among what they depend
-/// on that cannot say what it computes.
-fn key(node: &Node) -> Option<String> {
+/// The name of the file of the facts of `node`.
+fn file_name(node: &Node) -> String {
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
-    add_node(&mut hash, node)?;
-    let mut name = String::new();
-    for byte in hash.finalize() {
-        write!(name, "{byte:02x}").expect("a string takes everything");
-    }
-    Some(name + ".facts")
+    add_node(&mut hash, node);
+    to_hex(&hash.finalize()) + ".facts"
 }
 
-fn add_node(hash: &mut Sha256, node: &Node) -> Option<()> {
-    add(hash, node.kernel.key()?.as_bytes());
+fn add_node(hash: &mut Sha256, node: &Node) {
+    add(hash, node.kernel.identity().as_bytes());
     add(hash, &node.inputs.len().to_le_bytes());
-    node.inputs
-        .iter()
-        .try_for_each(|input| add_tensor(hash, input))
+    for input in &node.inputs {
+        add_tensor(hash, input);
+    }
 }
 
-fn add_tensor(hash: &mut Sha256, tensor: &Tensor) -> Option<()> {
+fn add_tensor(hash: &mut Sha256, tensor: &Tensor) {
     add(
         hash,
         format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes(),
@@ -134,12 +127,11 @@ fn add_tensor(hash: &mut Sha256, tensor: &Tensor) -> Option<()> {
             } => {
                 add(hash, &output.to_le_bytes());
                 add(hash, &offset.to_le_bytes());
-                add_node(hash, node)?;
+                add_node(hash, node);
             }
             Data::Joined(_) => unreachable!("a piece is not joined"),
         }
     }
-    Some(())
 }
 
 /// Adds `bytes` so that no other sequence of them gives the same input to the hash.

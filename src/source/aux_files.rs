@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::manifest::MANIFEST_FILE;
 use crate::source::{Attributes, INDEX_FILE, SourceFile};
 
 /// A file or directory that a view shows as it is.
@@ -96,8 +97,10 @@ fn left_out_reason(name: &str) -> Option<&'static str> {
         Some("weights in another format")
     } else if name.ends_with(".safetensors.index.json") {
         Some("an index of other weights")
-    } else if matches!(name, ".git" | ".cache") {
+    } else if matches!(name, ".git" | ".cache") || name.ends_with(".ckptfs-partial") {
         Some("not part of the model")
+    } else if name == MANIFEST_FILE {
+        Some("checksums of this directory's files, not of the view's")
     } else {
         None
     }

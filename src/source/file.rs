@@ -153,6 +153,11 @@ impl SourceFile {
         self.attributes
     }
 
+    /// Device and inode when the view was planned.
+    pub fn device_and_inode(&self) -> (u64, u64) {
+        (self.identity.device, self.identity.inode)
+    }
+
     /// The open file, checked to be the one that was planned.
     pub fn handle(&self) -> Result<&File> {
         if let Some(file) = self.handle.get() {

@@ -32,6 +32,10 @@ impl UpsideDown {
 }
 
 impl Kernel for UpsideDown {
+    fn identity(&self) -> String {
+        "upside down".to_owned()
+    }
+
     fn bands(&self) -> RowBands {
         RowBands {
             groups: 1,

@@ -22,6 +22,10 @@ struct Panics;
 const LEN: u64 = 10_000;
 
 impl Kernel for Panics {
+    fn identity(&self) -> String {
+        "Panics".to_owned()
+    }
+
     fn bands(&self) -> RowBands {
         RowBands {
             groups: 1,

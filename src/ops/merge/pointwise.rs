@@ -138,6 +138,19 @@ impl<F: Formula> PointwiseKernel<F> {
 }
 
 impl<F: Formula> Kernel for PointwiseKernel<F> {
+    fn identity(&self) -> String {
+        let PointwiseKernel {
+            formula,
+            inputs,
+            working,
+            output,
+            bands,
+            columns,
+            path: _,
+        } = self;
+        format!("{formula:?} of {inputs:?} in {working:?} as {output:?}, {bands:?} of {columns}")
+    }
+
     fn bands(&self) -> RowBands {
         self.bands
     }
@@ -152,21 +165,6 @@ impl<F: Formula> Kernel for PointwiseKernel<F> {
 
     fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
         self.bytes(self.output, band)
-    }
-
-    fn key(&self) -> Option<String> {
-        let PointwiseKernel {
-            formula,
-            inputs,
-            working,
-            output,
-            bands,
-            columns,
-            path: _,
-        } = self;
-        Some(format!(
-            "{formula:?} of {inputs:?} in {working:?} as {output:?}, {bands:?} of {columns}"
-        ))
     }
 
     fn survey(&self) -> Option<&dyn Survey> {

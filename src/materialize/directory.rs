@@ -1,0 +1,220 @@
+//! Writing a view as a directory: in one run, or in parts that are then put together.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::jobs::{self, Progress};
+use crate::manifest::{self, MANIFEST_FILE};
+use crate::materialize::destination::Destination;
+use crate::materialize::output::sync_directory;
+use crate::materialize::partial::{Partial, is_placing, parts_at};
+use crate::materialize::parts::deal;
+use crate::materialize::request::Request;
+use crate::materialize::write::{NewFile, Writer, kept};
+use crate::materialize::{Options, Share, Summary, discard, out_of_space, settle};
+use crate::recipe::Plan;
+
+pub(super) fn write(
+    plan: &Plan,
+    destination: &Destination,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let path = destination.partial_beside();
+    // Once files are being placed, what is at the destination may be from here.
+    let was_placing = is_placing(&path);
+    if !was_placing {
+        destination.check_replaceable(options.overwrite)?;
+    }
+    destination.make_parent()?;
+    let parts = match options.share {
+        Share::Whole => None,
+        Share::Part(part) => Some(part.of()),
+        Share::Finish => Some(parts_at(&path)?),
+    };
+    let request = Request::new(plan, false, parts);
+    let restore = |previous: &_| destination.restore(previous);
+    let partial = Partial::open(path, options.share, request, restore, progress)?;
+    let files = NewFile::all(plan);
+    if was_placing && is_placed(&partial, destination, &files, options, progress)? {
+        return Ok(finish(partial, destination, all_kept(&files)));
+    }
+    // What was there may be back.
+    destination.check_replaceable(options.overwrite)?;
+    let (shards, others): (Vec<NewFile>, Vec<NewFile>) =
+        files.into_iter().partition(NewFile::is_shard);
+    let write = |files: &[NewFile]| {
+        let written = Writer::new(plan, &partial, options, progress).write(files);
+        written.map_err(|e| out_of_space(e, destination, &partial, files))
+    };
+    let summary = match options.share {
+        Share::Whole => {
+            let files: Vec<NewFile> = shards.into_iter().chain(others).collect();
+            let summary = write(&files)?;
+            write_manifest(&partial, &files, options)?;
+            summary
+        }
+        Share::Part(part) => {
+            let part_of = part_of_shards(&shards, part.of());
+            let of_part = |(_, number): &(NewFile, usize)| *number == part.number();
+            let own = shards.into_iter().zip(part_of).filter(of_part);
+            let own: Vec<NewFile> = own.map(|(shard, _)| shard).collect();
+            return write(&own);
+        }
+        Share::Finish => {
+            let parts = parts.expect("parts are finished");
+            check_parts(&partial, parts, &shards, options)?;
+            let written = write(&others)?;
+            let mut summary = all_kept(&shards);
+            summary.files += written.files;
+            summary.bytes += written.bytes;
+            summary.kept += written.kept;
+            summary.kept_bytes += written.kept_bytes;
+            let files: Vec<NewFile> = shards.into_iter().chain(others).collect();
+            write_manifest(&partial, &files, options)?;
+            summary
+        }
+    };
+    partial.begin_placing()?;
+    destination
+        .replace_with(&partial.view(), &partial.previous(), options.overwrite)
+        .inspect_err(|_| partial.end_placing())?;
+    Ok(finish(partial, destination, summary))
+}
+
+/// Deletes what is left once the files are in place.
+fn finish(partial: Partial, destination: &Destination, mut summary: Summary) -> Summary {
+    settle(destination.parent(), &mut summary);
+    discard(partial, &mut summary);
+    summary
+}
+
+/// The summary of `files` that are all from earlier runs.
+fn all_kept(files: &[NewFile]) -> Summary {
+    let bytes = files.iter().map(|file| file.content.len()).sum();
+    Summary {
+        files: files.len(),
+        bytes,
+        kept: files.len(),
+        kept_bytes: bytes,
+        ..Summary::default()
+    }
+}
+
+/// Whether an earlier run was stopped when all was in place already.
+fn is_placed(
+    partial: &Partial,
+    destination: &Destination,
+    files: &[NewFile],
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let has_manifest = destination.path().join(MANIFEST_FILE).exists();
+    if !partial.is_placed_at(destination.path()) || options.sha256 && !has_manifest {
+        return Ok(false);
+    }
+    progress.start(files.iter().map(|file| file.content.len()).sum());
+    let placed = jobs::map(files, options.jobs, |file| {
+        let path = destination.path().join(&file.path);
+        let placed = match partial.record(file.entry) {
+            None => false,
+            Some(record) if record.can_be_checked() => {
+                kept(partial, file, &path, false, progress)?.is_some()
+            }
+            Some(_) => has_length(&path, file.content.len()),
+        };
+        progress.advance(file.content.len());
+        Ok(placed)
+    })?;
+    Ok(placed.into_iter().all(|placed| placed))
+}
+
+fn has_length(path: &Path, len: u64) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.len() == len)
+}
+
+fn part_of_shards(shards: &[NewFile], parts: usize) -> Vec<usize> {
+    let lengths: Vec<u64> = shards.iter().map(|shard| shard.content.len()).collect();
+    deal(&lengths, parts)
+}
+
+/// # Errors
+/// If a part is not complete; all such parts are named.
+fn check_parts(
+    partial: &Partial,
+    parts: usize,
+    shards: &[NewFile],
+    options: &Options,
+) -> Result<()> {
+    let mut complete = vec![0; parts + 1];
+    let mut all = vec![0; parts + 1];
+    let mut unsummed = Vec::new();
+    for (shard, part) in shards.iter().zip(part_of_shards(shards, parts)) {
+        all[part] += 1;
+        let record = partial.record(shard.entry);
+        let path = partial.view().join(&shard.path);
+        if let Some(record) = record.filter(|_| has_length(&path, shard.content.len())) {
+            complete[part] += 1;
+            if record.sha256().is_none() && !unsummed.contains(&part) {
+                unsummed.push(part);
+            }
+        }
+    }
+    let refuse = |problem: String| {
+        let path = partial.path().display();
+        Err(Error::Request(format!("{path}: {problem}")))
+    };
+    let lacking = (1..=parts).filter(|part| complete[*part] < all[*part]);
+    let lacking: Vec<String> = lacking
+        .map(|part| match partial.has_part(part) {
+            true => format!("{part} ({} of {} shards)", complete[part], all[part]),
+            false => format!("{part} (not begun)"),
+        })
+        .collect();
+    if !lacking.is_empty() {
+        return refuse(format!(
+            "of {parts} parts, these are not complete: {}; write them with --part, and finish then",
+            lacking.join(", ")
+        ));
+    }
+    if options.sha256 && !unsummed.is_empty() {
+        let numbers: Vec<String> = unsummed.iter().map(usize::to_string).collect();
+        return refuse(format!(
+            "these parts were written without --sha256: {}; run them again with it, which only reads",
+            numbers.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// Writes the checksums of `files` beside them, if they are asked for.
+fn write_manifest(partial: &Partial, files: &[NewFile], options: &Options) -> Result<()> {
+    if !options.sha256 {
+        return Ok(());
+    }
+    let sums: BTreeMap<PathBuf, _> = files
+        .iter()
+        .map(|file| {
+            let record = partial
+                .record(file.entry)
+                .and_then(|record| record.sha256());
+            (file.path.clone(), record.expect("every file was summed"))
+        })
+        .collect();
+    let path = partial.view().join(MANIFEST_FILE);
+    let write = || {
+        // Of an earlier run.
+        if path.symlink_metadata().is_ok() {
+            fs::remove_file(&path)?;
+        }
+        let mut file = File::create_new(&path)?;
+        file.write_all(&manifest::text(&sums))?;
+        file.sync_all()
+    };
+    write().map_err(|e| Error::io("write", &path, e))?;
+    sync_directory(&partial.view())
+}

@@ -1,0 +1,515 @@
+//! The partial directory: what is written before it takes its place, left where a run stopped, and
+//! gone on with by the next run.
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `lock` | locked by whoever writes here: parts share it, all others have it alone |
+//! | `part-I.lock` | locked by whoever writes part I |
+//! | `request.json` | what this is of; the last to be made when it begins |
+//! | `files.jsonl`, `part-I.jsonl` | complete files, each a line, added once the file is on the disk |
+//! | `view/` | the files |
+//! | `placing.json` | all is complete, and `view/` is being moved to the destination |
+//! | `previous/` | what the destination held, where names cannot be exchanged |
+//!
+//! It goes from *begun* to *complete* file by file, then to *placing*, and is then deleted. A stop
+//! at any point leaves one of these states, and all of them are gone on with.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+use crate::jobs::Progress;
+use crate::manifest::{Sha256Sum, from_hex, to_hex};
+use crate::materialize::Share;
+use crate::materialize::output::sync_directory;
+use crate::materialize::request::Request;
+use crate::materialize::sums::Sums;
+use crate::view::EntryId;
+
+const REQUEST: &str = "request.json";
+const PLACING: &str = "placing.json";
+
+/// How the names of partial directories end.
+pub(super) const SUFFIX: &str = ".ckptfs-partial";
+
+/// A complete file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Its position in the view.
+    entry: EntryId,
+    /// For people.
+    name: String,
+    /// Checksums in hexadecimal.
+    check: Option<String>,
+    sha256: Option<String>,
+}
+
+impl Record {
+    pub(super) fn new(entry: EntryId, path: &Path, sums: Sums) -> Self {
+        Record {
+            entry,
+            name: path.to_string_lossy().into_owned(),
+            check: sums.check.map(check_text),
+            sha256: sums.sha256.map(|sum| to_hex(&sum)),
+        }
+    }
+
+    pub(super) fn sha256(&self) -> Option<Sha256Sum> {
+        from_hex(self.sha256.as_deref()?.as_bytes())
+    }
+
+    /// Whether it can be seen from a file's bytes that it is the one recorded.
+    pub(super) fn can_be_checked(&self) -> bool {
+        self.check.is_some()
+    }
+
+    pub(super) fn is_of(&self, sums: &Sums) -> bool {
+        let same_sha256 = match (self.sha256(), sums.sha256) {
+            (Some(recorded), Some(found)) => recorded == found,
+            _ => true,
+        };
+        self.can_be_checked() && self.check == sums.check.map(check_text) && same_sha256
+    }
+}
+
+fn check_text(check: u128) -> String {
+    format!("{check:032x}")
+}
+
+/// Which directory is being moved to the destination.
+#[derive(Debug, Serialize, Deserialize)]
+struct Placing {
+    inode: u64,
+}
+
+/// A partial directory that this process writes in.
+#[derive(Debug)]
+pub(super) struct Partial {
+    path: PathBuf,
+    /// Whether it is known to be of this request.
+    is_open: bool,
+    share: Share,
+    request: Request,
+    /// Held until this is dropped.
+    _locks: Vec<File>,
+    records: Mutex<BTreeMap<EntryId, Record>>,
+    /// Where records of this run go.
+    log: Mutex<Option<File>>,
+    /// Files that are being written.
+    begun: Mutex<BTreeMap<EntryId, PathBuf>>,
+}
+
+impl Partial {
+    /// Goes on with the partial directory at `path`, or begins it anew if there is none, or one of
+    /// something else. `restore` is called first, with the place where an earlier run may have left
+    /// what was at the destination.
+    ///
+    /// # Errors
+    /// If somebody else writes there, or it holds what must not be given up: parts that do not
+    /// belong to this request.
+    pub(super) fn open(
+        path: PathBuf,
+        share: Share,
+        request: Request,
+        restore: impl FnOnce(&Path) -> Result<()>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let locks = lock(&path, share, progress)?;
+        if !matches!(share, Share::Part(_)) {
+            restore(&path.join("previous"))?;
+        } else if path.join(PLACING).exists() {
+            return Err(refuse(
+                &path,
+                "its parts are being put together; go on with --finish",
+            ));
+        }
+        let mut partial = Partial {
+            is_open: false,
+            share,
+            request,
+            _locks: locks,
+            records: Mutex::default(),
+            log: Mutex::default(),
+            begun: Mutex::default(),
+            path,
+        };
+        partial.begin(progress)?;
+        *partial.records.lock() = partial.read_logs()?;
+        partial.is_open = true;
+        Ok(partial)
+    }
+
+    /// Has the directory be of this request.
+    fn begin(&self, progress: &dyn Progress) -> Result<()> {
+        loop {
+            let Some(found) = read_request(&self.path)? else {
+                match self.share {
+                    Share::Part(_) => {}
+                    _ => self.clear()?,
+                }
+                match self.write_request() {
+                    // Another part was faster.
+                    Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::AlreadyExists => {
+                        continue;
+                    }
+                    result => return result,
+                }
+            };
+            let Some(difference) = self.request.difference(&found) else {
+                return Ok(());
+            };
+            if found.parts.is_some() || self.share != Share::Whole {
+                return Err(refuse(
+                    &self.path,
+                    format!(
+                        "what is written here is not what was asked for: {difference}; ask for the same, or delete this directory to begin anew"
+                    ),
+                ));
+            }
+            progress.note(&format!(
+                "{}: an earlier run stopped here, but {difference}; beginning anew",
+                self.path.display()
+            ));
+            self.clear()?;
+        }
+    }
+
+    /// Deletes all but the lock. What says of which request the rest is goes last.
+    fn clear(&self) -> Result<()> {
+        for log in self.logs()? {
+            remove(&log)?;
+        }
+        for name in ["view", "previous", PLACING, REQUEST] {
+            remove(&self.path.join(name))?;
+            sync_directory(&self.path)?;
+        }
+        Ok(())
+    }
+
+    fn write_request(&self) -> Result<()> {
+        let text = serde_json::to_vec_pretty(&self.request).expect("it is JSON");
+        write_new(&self.path, REQUEST, &text)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the files are.
+    pub(super) fn view(&self) -> PathBuf {
+        self.path.join("view")
+    }
+
+    /// Where replaced files are kept until they are deleted.
+    pub(super) fn previous(&self) -> PathBuf {
+        self.path.join("previous")
+    }
+
+    /// The record of a file that was complete, or is by now.
+    pub(super) fn record(&self, entry: EntryId) -> Option<Record> {
+        self.records.lock().get(&entry).cloned()
+    }
+
+    /// Whether part `number` was ever begun.
+    pub(super) fn has_part(&self, number: usize) -> bool {
+        self.path.join(format!("part-{number}.jsonl")).exists()
+    }
+
+    fn logs(&self) -> Result<Vec<PathBuf>> {
+        let list_error = |e| Error::io("list", &self.path, e);
+        let mut logs = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(list_error)? {
+            let path = entry.map_err(list_error)?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "jsonl")
+            {
+                logs.push(path);
+            }
+        }
+        Ok(logs)
+    }
+
+    fn read_logs(&self) -> Result<BTreeMap<EntryId, Record>> {
+        let mut records = BTreeMap::new();
+        for log in self.logs()? {
+            let text = fs::read(&log).map_err(|e| Error::io("read", &log, e))?;
+            // A line that was cut off, or was not yet on the disk, is of no complete file.
+            let lines = text.split_inclusive(|byte| *byte == b'\n');
+            let lines = lines.filter_map(|line| line.strip_suffix(b"\n"));
+            for record in lines.map_while(|line| serde_json::from_slice::<Record>(line).ok()) {
+                records.insert(record.entry, record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Begins the records of this run with `kept`, those of earlier ones that still hold. All others
+    /// of `entries` are forgotten.
+    pub(super) fn keep(&self, entries: &[EntryId], kept: Vec<Record>) -> Result<()> {
+        let name = match self.share {
+            Share::Part(part) => format!("part-{}.jsonl", part.number()),
+            Share::Whole | Share::Finish => "files.jsonl".to_owned(),
+        };
+        let mut records = self.records.lock();
+        for entry in entries {
+            records.remove(entry);
+        }
+        let mut text = Vec::new();
+        if self.share == Share::Whole {
+            // Of files that are in place already. Parts keep their records themselves.
+            text.extend(records.values().flat_map(line));
+        }
+        for record in kept {
+            text.extend(line(&record));
+            records.insert(record.entry, record);
+        }
+        let path = self.path.join(&name);
+        replace(&self.path, &name, &text)?;
+        let log = OpenOptions::new().append(true).open(&path);
+        *self.log.lock() = Some(log.map_err(|e| Error::io("open", &path, e))?);
+        Ok(())
+    }
+
+    /// Notes that the file at `path` begins to be written.
+    pub(super) fn begin_file(&self, entry: EntryId, path: &Path) {
+        self.begun.lock().insert(entry, path.to_owned());
+    }
+
+    /// Records a file that is on the disk.
+    pub(super) fn add(&self, record: Record) -> Result<()> {
+        let mut log = self.log.lock();
+        let log = log.as_mut().expect("records have begun");
+        let written = log.write_all(&line(&record));
+        written.map_err(|e| Error::io("record a complete file in", &self.path, e))?;
+        self.begun.lock().remove(&record.entry);
+        self.records.lock().insert(record.entry, record);
+        Ok(())
+    }
+
+    /// Forces the records to the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        if let Some(log) = &*self.log.lock() {
+            let synced = log.sync_all();
+            synced.map_err(|e| Error::io("force to the disk", &self.path, e))?;
+        }
+        sync_directory(&self.path)
+    }
+
+    /// Notes that all is complete and begins to take its place.
+    pub(super) fn begin_placing(&self) -> Result<()> {
+        let view = self.view();
+        let metadata = view.metadata();
+        let inode = metadata
+            .map_err(|e| Error::io("read the attributes", &view, e))?
+            .ino();
+        let text = serde_json::to_vec(&Placing { inode }).expect("it is JSON");
+        replace(&self.path, PLACING, &text)
+    }
+
+    /// Notes that nothing was moved after all.
+    pub(super) fn end_placing(&self) {
+        // The error that led here is the one to report; the note alone does no harm.
+        let _ = fs::remove_file(self.path.join(PLACING));
+    }
+
+    /// Whether an earlier run has moved the files to `destination`.
+    pub(super) fn is_placed_at(&self, destination: &Path) -> bool {
+        let placing = fs::read(self.path.join(PLACING)).ok();
+        let placing = placing.and_then(|text| serde_json::from_slice::<Placing>(&text).ok());
+        let found = destination.metadata().ok();
+        matches!((placing, found), (Some(placing), Some(found)) if placing.inode == found.ino())
+    }
+
+    /// Deletes the directory with all it holds: the files are in place.
+    pub(super) fn remove(self) -> io::Result<()> {
+        // A stop in between must leave records without files, never the reverse.
+        for name in ["view", "previous"] {
+            match fs::remove_dir_all(self.path.join(name)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+impl Drop for Partial {
+    /// After a failure: what is not complete is of no use, and takes space.
+    fn drop(&mut self) {
+        for path in self.begun.lock().values() {
+            let _ = fs::remove_file(path);
+        }
+        let is_empty = self.records.lock().is_empty() && !self.path.join(PLACING).exists();
+        if self.is_open && is_empty && self.share == Share::Whole {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// The number of parts that the partial directory at `path` was begun in.
+///
+/// # Errors
+/// If it was not begun in parts.
+pub(super) fn parts_at(path: &Path) -> Result<usize> {
+    match read_request(path)? {
+        Some(Request {
+            parts: Some(parts), ..
+        }) => Ok(parts),
+        Some(_) => Err(refuse(
+            path,
+            "this was begun without --part; go on without --finish",
+        )),
+        None => Err(refuse(
+            path,
+            "no part of this view was written here; write all with --part first",
+        )),
+    }
+}
+
+/// Whether an earlier run was about to move its files from the partial directory at `path`.
+pub(super) fn is_placing(path: &Path) -> bool {
+    path.join(PLACING).exists()
+}
+
+fn refuse(path: &Path, problem: impl Into<String>) -> Error {
+    Error::Request(format!("{}: {}", path.display(), problem.into()))
+}
+
+fn line(record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).expect("it is JSON");
+    line.push(b'\n');
+    line
+}
+
+fn read_request(path: &Path) -> Result<Option<Request>> {
+    let path = path.join(REQUEST);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+            refuse(
+                &path,
+                format!("this cannot be understood: {e}; delete its directory to begin anew"),
+            )
+        }),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", path, e)),
+    }
+}
+
+/// Makes the directory at `path` if need be, and locks it.
+fn lock(path: &Path, share: Share, progress: &dyn Progress) -> Result<Vec<File>> {
+    use FlockOperation::{NonBlockingLockExclusive as Alone, NonBlockingLockShared as Shared};
+    let wanted = match share {
+        Share::Whole | Share::Finish => vec![("lock".to_owned(), Alone)],
+        Share::Part(part) => vec![
+            ("lock".to_owned(), Shared),
+            (format!("part-{}.lock", part.number()), Alone),
+        ],
+    };
+    'again: loop {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(Error::io("create a directory", path, e));
+            }
+            _ => {}
+        }
+        let mut locks = Vec::new();
+        for (name, operation) in &wanted {
+            match lock_file(&path.join(name), *operation, progress) {
+                Ok(Some(lock)) => locks.push(lock),
+                // Whoever had it has deleted the directory meanwhile.
+                Ok(None) => continue 'again,
+                Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
+                    continue 'again;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(locks);
+    }
+}
+
+/// The locked file at `path`, or `None` if another file, or none, has that name by now.
+fn lock_file(
+    path: &Path,
+    operation: FlockOperation,
+    progress: &dyn Progress,
+) -> Result<Option<File>> {
+    let opened = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let file = opened.map_err(|e| Error::io("open", path, e))?;
+    match flock(&file, operation) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(refuse(
+                path,
+                "locked: another process is writing here; wait until it is done",
+            ));
+        }
+        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => progress.note(&format!(
+            "{}: this filesystem has no locks: see to it that nobody else writes the same",
+            path.display()
+        )),
+        Err(e) => return Err(Error::io("lock", path, e.into())),
+    }
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let locked = file
+        .metadata()
+        .map_err(|e| Error::io("read the attributes", path, e))?;
+    let named = path.metadata().ok().map(identity);
+    Ok((named == Some(identity(locked))).then_some(file))
+}
+
+/// Writes the file `name` in `directory`, all of it or nothing.
+///
+/// # Errors
+/// Also if it exists.
+fn write_new(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
+    let write_error = |e: io::Error| Error::io("write", directory.join(name), e);
+    let file = written_beside(directory, text).map_err(write_error)?;
+    let persisted = file.persist_noclobber(directory.join(name));
+    persisted.map_err(|e| write_error(e.error))?;
+    sync_directory(directory)
+}
+
+/// As [`write_new`], in place of a file that may exist.
+fn replace(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
+    let write_error = |e: io::Error| Error::io("write", directory.join(name), e);
+    let file = written_beside(directory, text).map_err(write_error)?;
+    let persisted = file.persist(directory.join(name));
+    persisted.map_err(|e| write_error(e.error))?;
+    sync_directory(directory)
+}
+
+fn written_beside(directory: &Path, text: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(directory)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Deletes the file or directory at `path`, if there is one.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("delete", path, e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,215 @@
+//! What is being written, in a form that outlives the process: whether a later run, or another
+//! machine, writes the same bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::catalog::{Data, Node, NodeId, Tensor};
+use crate::manifest::to_hex;
+use crate::recipe::Plan;
+use crate::source::SourceFile;
+use crate::view::{Content, SegmentData};
+
+/// The layout of partial directories. Another one is not gone on with.
+const FORMAT: u32 = 1;
+
+/// What a partial directory is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Request {
+    format: u32,
+    /// Another version may compute other bytes.
+    program: String,
+    /// Checksum of all that decides on the bytes but the sources' content.
+    plan: String,
+    /// How many parts it is written in, or `None` if one run writes all of it.
+    pub(super) parts: Option<usize>,
+    sources: Vec<Source>,
+}
+
+/// A source file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Source {
+    /// Of parts the name alone: machines may see a directory at different places.
+    file: String,
+    bytes: u64,
+    /// Nanoseconds since 1970.
+    modified: i128,
+    /// Device and inode. Machines see one file with different devices, so parts have none.
+    identity: Option<(u64, u64)>,
+}
+
+impl Request {
+    /// The request to write the view of `plan`, in so many parts.
+    pub(super) fn new(plan: &Plan, weights_only: bool, parts: Option<usize>) -> Self {
+        let mut sources: BTreeMap<Arc<Path>, Source> = BTreeMap::new();
+        plan.view.for_each_source(&mut |file| {
+            let entry = sources.entry(file.shared_path().clone());
+            entry.or_insert_with(|| Source::new(file, parts.is_some()));
+        });
+        Request {
+            format: FORMAT,
+            program: format!("ckptfs {}", env!("CARGO_PKG_VERSION")),
+            plan: fingerprint(plan, weights_only),
+            parts,
+            sources: sources.into_values().collect(),
+        }
+    }
+
+    /// What makes `other` another request, if it is one.
+    pub(super) fn difference(&self, other: &Request) -> Option<String> {
+        if self == other {
+            return None;
+        }
+        let changed = || {
+            let (mine, others) = (self.sources.iter(), &other.sources);
+            let same_file = |a: &Source, b: &Source| a.file == b.file;
+            let mut changed = mine.filter(|a| !others.iter().any(|b| b == *a));
+            let source = changed.find(|a| others.iter().any(|b| same_file(a, b)))?;
+            Some(format!("{} was changed since", source.file))
+        };
+        Some(
+            if (self.format, &self.program) != (other.format, &other.program) {
+                format!(
+                    "it was begun by {}, and this is {}",
+                    other.program, self.program
+                )
+            } else if self.parts != other.parts {
+                let say = |parts: Option<usize>| match parts {
+                    Some(parts) => format!("in {parts} parts"),
+                    None => "as a whole".to_owned(),
+                };
+                format!(
+                    "it was begun {}, and this is to be written {}",
+                    say(other.parts),
+                    say(self.parts)
+                )
+            } else if let Some(changed) = changed() {
+                changed
+            } else if self.plan != other.plan {
+                "it is of another view".to_owned()
+            } else {
+                "it is of other source files".to_owned()
+            },
+        )
+    }
+}
+
+impl Source {
+    fn new(file: &SourceFile, of_parts: bool) -> Self {
+        let path = file.path();
+        let name = path.file_name().filter(|_| of_parts);
+        let modified = match file.attributes().mtime.duration_since(UNIX_EPOCH) {
+            Ok(after) => after.as_nanos() as i128,
+            Err(before) => -(before.duration().as_nanos() as i128),
+        };
+        Source {
+            file: name
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+            bytes: file.len(),
+            modified,
+            identity: (!of_parts).then(|| file.device_and_inode()),
+        }
+    }
+}
+
+/// The checksum of the view of `plan`: names, lengths, synthesized bytes, and for all others where
+/// in which source they lie or how they are computed. It is the same on every machine.
+fn fingerprint(plan: &Plan, weights_only: bool) -> String {
+    let mut print = Fingerprint::default();
+    print.number(weights_only.into());
+    for id in 0..plan.view.len() {
+        print.text(plan.view.path(id).as_os_str().as_bytes());
+        let entry = plan.view.get(id).expect("an id of the view");
+        let Content::File(content) = &entry.content else {
+            print.text(b"directory");
+            continue;
+        };
+        print.number(content.len());
+        for segment in content.segments() {
+            print.number(segment.len);
+            match &segment.data {
+                SegmentData::Bytes(bytes) => print.text(bytes),
+                SegmentData::Source { file, offset } => print.source(file, *offset),
+                SegmentData::Computed {
+                    node,
+                    output,
+                    offset,
+                } => print.node(node, *output, *offset),
+            }
+        }
+    }
+    to_hex(&print.hash.finalize())
+}
+
+#[derive(Default)]
+struct Fingerprint {
+    hash: Sha256,
+    /// Sources and nodes by number, in the order in which they were met.
+    sources: HashMap<Arc<Path>, u64>,
+    nodes: HashMap<NodeId, u64>,
+}
+
+impl Fingerprint {
+    fn number(&mut self, number: u64) {
+        self.hash.update(number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.number(text.len() as u64);
+        self.hash.update(text);
+    }
+
+    fn source(&mut self, file: &SourceFile, offset: u64) {
+        let next = self.sources.len() as u64;
+        let number = *self
+            .sources
+            .entry(file.shared_path().clone())
+            .or_insert(next);
+        self.text(b"source");
+        self.number(number);
+        self.number(file.len());
+        self.number(offset);
+    }
+
+    fn node(&mut self, node: &Node, output: usize, offset: u64) {
+        self.text(b"computed");
+        self.number(output as u64);
+        self.number(offset);
+        if let Some(number) = self.nodes.get(&node.id()) {
+            return self.number(*number);
+        }
+        let next = self.nodes.len() as u64;
+        self.nodes.insert(node.id(), next);
+        self.number(next);
+        self.text(node.name.as_bytes());
+        self.text(node.kernel.identity().as_bytes());
+        for input in &node.inputs {
+            self.tensor(input);
+        }
+    }
+
+    fn tensor(&mut self, tensor: &Tensor) {
+        self.text(format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
+        self.number(tensor.pieces().count() as u64);
+        for (len, data) in tensor.pieces() {
+            self.number(len);
+            match data {
+                Data::Stored { shard, offset } => self.source(&shard.file, *offset),
+                Data::Computed {
+                    node,
+                    output,
+                    offset,
+                } => self.node(node, *output, *offset),
+                Data::Joined(_) => unreachable!("a piece is not joined"),
+            }
+        }
+    }
+}
