@@ -6,6 +6,7 @@ mod common;
 
 mod errors;
 mod fixture;
+mod killed_readers;
 mod life_cycle;
 mod links;
 mod metadata;
