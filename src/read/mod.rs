@@ -4,6 +4,7 @@ mod ahead;
 mod buffers;
 mod pace;
 mod reader;
+mod sync;
 mod tiles;
 
 pub use ahead::{ReadAhead, When};
