@@ -170,6 +170,35 @@ fn an_index_that_is_not_json_or_has_no_weight_map() {
 }
 
 #[test]
+fn text_that_is_not_utf8_though_nobody_asks_for_it() {
+    let spoil = |text: &str| -> Vec<u8> {
+        let at = text.find('?').unwrap();
+        [&text.as_bytes()[..at], b"\xB1", &text.as_bytes()[at + 1..]].concat()
+    };
+    let index = format!(
+        r#"{{"metadata":{{"by":"?"}},"weight_map":{{"first.weight":"{SHARD}","second.weight":"{OTHER}"}}}}"#
+    );
+    assert_refused(
+        |directory| fs::write(directory.join(INDEX), spoil(&index)).unwrap(),
+        &[INDEX, "utf-8"],
+    );
+    let header =
+        r#"{"first.weight":{"dtype":"BF16","shape":[4,4],"data_offsets":[0,32],"by":"?"}}"#;
+    let mut file = with_length(header);
+    file.resize(file.len() + 32, 0);
+    assert_refused(
+        |directory| {
+            write_shard(directory, &file);
+            plan(directory).expect("what nobody asks for does no harm");
+            let start = 8 + header.len();
+            file[8..start].copy_from_slice(&spoil(header));
+            write_shard(directory, &file);
+        },
+        &[SHARD, "utf-8"],
+    );
+}
+
+#[test]
 fn a_shard_that_does_not_exist() {
     assert_refused(
         |directory| fs::remove_file(directory.join(SHARD)).unwrap(),

@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::read::sync::Mutex;
 
 use crate::error::Result;
 use crate::memory;

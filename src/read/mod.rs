@@ -6,6 +6,7 @@ mod facts;
 mod facts_cache;
 mod pace;
 mod reader;
+mod sync;
 mod tiles;
 
 pub use ahead::{ReadAhead, When};

@@ -6,15 +6,14 @@
 
 use std::mem;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use crate::catalog::{Band, Node, NodeId};
 use crate::error::Error;
 use crate::read::buffers::Buffer;
+use crate::read::sync::{AtomicUsize, Mutex, OnceLock, Ordering};
 
 /// One band of a node, computed: the bytes of each output.
 #[derive(Debug)]

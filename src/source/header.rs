@@ -90,13 +90,14 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
 /// # Errors
 /// As [`read`].
 pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, StoredTensor>> {
-    let entries: Entries = serde_json::from_slice(json).map_err(|e| {
-        let entry = faulty_entry(path, json);
-        entry.unwrap_or_else(|| {
-            let problem = format!("the safetensors header is invalid: {e}");
-            Error::checkpoint(path, problem)
-        })
-    })?;
+    let invalid = |e: &dyn fmt::Display| {
+        let problem = format!("the safetensors header is invalid: {e}");
+        Error::checkpoint(path, problem)
+    };
+    // Of a value that nobody asks for, the parser would not look at the bytes.
+    let json = std::str::from_utf8(json).map_err(|e| invalid(&e))?;
+    let entries: Entries = serde_json::from_str(json)
+        .map_err(|e| faulty_entry(path, json).unwrap_or_else(|| invalid(&e)))?;
     let start = data_start(json.len() as u64);
     let tensors = in_offset_order(path, entries, start)?;
     // Lengths that add up to more than 64 bits are as wrong as any other.
@@ -200,8 +201,8 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 /// The first tensor entry that cannot be parsed.
-fn faulty_entry(path: &Path, json: &[u8]) -> Option<Error> {
-    let entries: serde_json::Map<String, Value> = serde_json::from_slice(json).ok()?;
+fn faulty_entry(path: &Path, json: &str) -> Option<Error> {
+    let entries: serde_json::Map<String, Value> = serde_json::from_str(json).ok()?;
     entries
         .into_iter()
         .filter(|(name, _)| name != METADATA)

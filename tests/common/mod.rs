@@ -7,8 +7,11 @@
 #![allow(dead_code)]
 
 pub(crate) mod checkpoint;
+// Only tests are told where the program is.
+#[cfg(test)]
 pub(crate) mod command;
 pub(crate) mod compare;
+pub(crate) mod connection;
 pub(crate) mod oracle;
 pub(crate) mod readback;
 pub(crate) mod safetensors_file;

@@ -10,6 +10,7 @@ mod exhaustion;
 mod faulty_directory;
 mod fixture;
 mod io_errors;
+mod killed_readers;
 mod life_cycle;
 mod links;
 mod metadata;

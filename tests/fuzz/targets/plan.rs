@@ -126,7 +126,7 @@ fn check(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
         // A whole source file may hold tensors that its index does not name.
         assert!(shard.whole_file.is_some() || parsed.len() == shard.tensors.len());
         for tensor in &shard.tensors {
-            assert_eq!(map[&tensor.name], shard.name.as_str());
+            assert_eq!(map[&*tensor.name], shard.name.as_str());
             let theirs = parsed.tensor(&tensor.name).expect("it is in its shard");
             assert!(
                 theirs
