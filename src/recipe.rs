@@ -1,6 +1,6 @@
 //! From a request to a view: the one place that knows every operator, their order, and the layout.
 //!
-//! The order is fixed: patch, then the form of experts, then FP8, then the layout in shards.
+//! The order is fixed: LoRA, patch, then the form of experts, then FP8, then the layout in shards.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Report};
 use crate::error::{Error, Result};
 use crate::layout::{self, Partition, PlannedShard};
-use crate::ops::{Fp8, Operator, Patch};
+use crate::ops::{Fp8, Lora, Operator, Patch};
 use crate::source::Checkpoint;
 use crate::view::View;
 
@@ -20,6 +20,8 @@ pub use crate::ops::{Experts, PartialBlocks, ScaleFormat, Selection};
 pub struct ViewRequest {
     /// The checkpoint that the view starts from.
     pub base: PathBuf,
+    /// LoRA adapters that are merged into the base, in this order.
+    pub loras: Vec<LoraRequest>,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
     pub extras: Vec<PathBuf>,
     /// Give all experts the same form.
@@ -30,6 +32,18 @@ pub struct ViewRequest {
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
 }
+
+/// An adapter to merge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraRequest {
+    /// The directory of adapter_config.json and adapter_model.safetensors.
+    pub adapter: PathBuf,
+    /// What its scaling is multiplied by: 1 merges it as it was trained.
+    pub weight: f64,
+}
+
+/// The most adapters in one view.
+const MOST_LORAS: usize = 16;
 
 /// Which tensors to quantize, and how. The selections are or-ed.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +86,7 @@ impl ViewRequest {
     pub fn new(base: impl Into<PathBuf>) -> Self {
         ViewRequest {
             base: base.into(),
+            loras: Vec::new(),
             extras: Vec::new(),
             experts: None,
             fp8: None,
@@ -102,6 +117,15 @@ impl ViewRequest {
 
     fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
+        if self.loras.len() > MOST_LORAS {
+            return Err(Error::Request(format!(
+                "a view of {} adapters is asked for; at most {MOST_LORAS} are merged at once",
+                self.loras.len()
+            )));
+        }
+        for LoraRequest { adapter, weight } in &self.loras {
+            operators.push(Box::new(Lora::open(adapter, *weight)?));
+        }
         if !self.extras.is_empty() {
             let extras = self.extras.iter().map(Checkpoint::open);
             operators.push(Box::new(Patch::new(extras.collect::<Result<_>>()?)));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use ckptfs::catalog::{ReferenceReport, Role, SourceReport};
+use ckptfs::catalog::{AdapterReport, ReferenceReport, Role, SourceReport};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedShard;
@@ -78,6 +78,7 @@ pub(crate) fn print_json(
             .map(|tensor| tensor.len)
             .sum(),
         sources: &plan.report.sources,
+        adapters: &plan.report.adapters,
         references: &plan.report.references,
         warnings: &plan.report.warnings,
         notes: &plan.report.notes,
@@ -106,6 +107,7 @@ struct PlanJson<'a> {
     /// Bytes of all tensors, as in the index.
     tensor_bytes: u64,
     sources: &'a [SourceReport],
+    adapters: &'a [AdapterReport],
     references: &'a [ReferenceReport],
     warnings: &'a [String],
     notes: &'a [String],
@@ -157,6 +159,9 @@ pub(crate) fn summary(plan: &Plan) -> String {
             ),
         };
     }
+    for adapter in &plan.report.adapters {
+        text += &adapter_line(adapter);
+    }
     let whole = plan
         .shards
         .iter()
@@ -199,6 +204,24 @@ pub(crate) fn summary(plan: &Plan) -> String {
         text += &format!("warning: {warning}\n");
     }
     text
+}
+
+fn adapter_line(adapter: &AdapterReport) -> String {
+    let scalings = match adapter.scalings[..] {
+        [] => String::new(),
+        [scaling] => format!(" (scaling {scaling})"),
+        [least, .., most] => format!(" (scalings {least} to {most})"),
+    };
+    let weight = match adapter.weight {
+        1.0 => String::new(),
+        weight => format!(" times {weight}"),
+    };
+    format!(
+        "lora   {}{weight}: merged into {} tensors{scalings}, {} replaced\n",
+        adapter.path.display(),
+        adapter.merged,
+        adapter.replaced
+    )
 }
 
 /// The first few names, in parentheses.

@@ -1,0 +1,13 @@
+//! LoRA adapters merged into a base: what every element becomes, and what is refused.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod embeddings;
+mod experts;
+mod fixture;
+mod kernels;
+mod layers;
+mod ranges;
+mod refusals;
+mod settings;
