@@ -9,8 +9,9 @@ use crate::catalog::{Catalog, Tensor};
 use crate::error::Result;
 use crate::ops::experts::{DOWN, GATE, GATE_UP, UP};
 use crate::ops::experts_model::Model;
-use crate::ops::lora::{Merge, Merging, strided};
-use crate::ops::lora_kernels::{self as kernels, Join, LowRank, Matrix};
+use crate::ops::lora::{Merge, Merging, panelled, strided};
+use crate::ops::lora_factors;
+use crate::ops::lora_kernels::{Join, LowRank, Matrix};
 use crate::ops::lora_targets::Factors;
 use crate::tensor::{Name, shape_text};
 
@@ -127,7 +128,7 @@ impl<'a> Experts<'a> {
         transposed: bool,
     ) -> Result<(Tensor, Tensor)> {
         let &Experts { rank, count, .. } = self;
-        let panels = columns.next_multiple_of(32).saturating_mul(rank * count);
+        let panels = panelled(columns).saturating_mul(rank * count);
         let lefts = rows.saturating_mul(rank * count);
         self.merging.check_size(self.key, columns, panels)?;
         self.merging.check_size(self.key, columns, lefts)?;
@@ -139,8 +140,8 @@ impl<'a> Experts<'a> {
             true => ((&self.a, swapped(of_a(rows))), (&self.b, of_b)),
         };
         Ok((
-            kernels::left(name, left.0.clone(), strided(count, rows, rank, left.1)),
-            kernels::right(
+            lora_factors::left(name, left.0.clone(), strided(count, rows, rank, left.1)),
+            lora_factors::right(
                 name,
                 right.0.clone(),
                 strided(count, rank, columns, right.1),

@@ -150,18 +150,8 @@ def test_fused_experts(tmp_path):
         lora_models.load_base(make, base), tmp_path / "adapter", 1,
         target_modules=[], target_parameters=EXPERTS)
     merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
-    before, expected = tensors(base), tensors(merged)
     with ckptfs.mounted(["--base", base, "--lora", adapter], tmp_path) as view:
-        found = tensors(view)
-    distances = Distances()
-    for layer in range(2):
-        prefix = f"model.layers.{layer}.mlp.experts"
-        for name, parts in (("gate_up_proj", ["gate_proj", "up_proj"]), ("down_proj", ["down_proj"])):
-            pairs = zip(before[f"{prefix}.{name}"], found[f"{prefix}.{name}"], strict=True)
-            for expert, (old, new) in enumerate(pairs):
-                wanted = [expected[f"{prefix}.{expert}.{part}.weight"] for part in parts]
-                distances.add(old, torch.cat(wanted), new)
-    distances.check("fused experts")
+        assert_merged(base, merged, view, "fused experts")
 
 
 def test_two_adapters_in_their_order_and_with_weights(tmp_path):

@@ -213,3 +213,22 @@ fn bases_that_are_quantized() {
     let text = refusal_on(&Checkpoint::single(packed), &plain());
     assert_names(&text, &["model.x.weight", "U8", "not quantized"]);
 }
+
+#[test]
+fn rows_and_factors_that_would_not_fit_in_memory() {
+    let columns = (1 << 20) + 1;
+    let base = Checkpoint::single([weight("model.x", &[1, columns])]);
+    let wide = Adapter::new(1, 1.0).linear("model.x", [1, columns], 1);
+    assert_names(&refusal_on(&base, &wide), &["1048577", "1048576"]);
+    let columns = (1 << 16) + 1;
+    let base = Checkpoint::single([weight("c_fc", &[2, columns])]);
+    let summed = Adapter::new(1, 1.0)
+        .set("use_dora", true)
+        .linear("c_fc", [columns, 2], 1)
+        .tensor(numbers(
+            "c_fc.lora_magnitude_vector",
+            Dtype::F32,
+            &[columns],
+        ));
+    assert_names(&refusal_on(&base, &summed), &["65537", "65536"]);
+}
