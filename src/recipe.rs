@@ -1,8 +1,8 @@
 //! From a request to a view: the one place that knows every operator, their order, and the layout.
 //!
-//! The order is fixed: the base, patched, renamed, reduced, in one dtype, with experts in one form,
-//! quantized to FP8, laid out in shards. So patterns match new names, FP8 quantizes what was
-//! dequantized, and expert forms see whatever names and dtypes come out of the steps before.
+//! The order is fixed: the base, adapters merged, patched, renamed, reduced, in one dtype, with experts
+//! in one form, quantized to FP8, laid out in shards. So patterns match new names, FP8 quantizes what
+//! was dequantized, and expert forms see whatever names and dtypes come out of the steps before.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Report};
 use crate::error::{Error, Result};
 use crate::layout::{self, Partition, PlannedShard};
-use crate::ops::{Cast, Filter, Fp8, Operator, Patch, Rename};
+use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
 use crate::source::Checkpoint;
 use crate::view::View;
 
@@ -22,6 +22,8 @@ pub use crate::ops::{Experts, FloatType, PartialBlocks, ScaleFormat, Selection};
 pub struct ViewRequest {
     /// The checkpoint that the view starts from.
     pub base: PathBuf,
+    /// LoRA adapters that are merged into the base, in this order.
+    pub loras: Vec<LoraRequest>,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
     pub extras: Vec<PathBuf>,
     /// Rename tensors by these rules, `REGEX=REPLACEMENT`, in order.
@@ -41,6 +43,18 @@ pub struct ViewRequest {
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
 }
+
+/// An adapter to merge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraRequest {
+    /// The directory of adapter_config.json and adapter_model.safetensors.
+    pub adapter: PathBuf,
+    /// What its scaling is multiplied by: 1 merges it as it was trained.
+    pub weight: f64,
+}
+
+/// The most adapters in one view.
+const MOST_LORAS: usize = 16;
 
 /// Which tensors to quantize, and how. The selections are or-ed.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +97,7 @@ impl ViewRequest {
     pub fn new(base: impl Into<PathBuf>) -> Self {
         ViewRequest {
             base: base.into(),
+            loras: Vec::new(),
             extras: Vec::new(),
             renames: Vec::new(),
             only: Vec::new(),
@@ -117,6 +132,15 @@ impl ViewRequest {
 
     fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
+        if self.loras.len() > MOST_LORAS {
+            return Err(Error::Request(format!(
+                "a view of {} adapters is asked for; at most {MOST_LORAS} are merged at once",
+                self.loras.len()
+            )));
+        }
+        for LoraRequest { adapter, weight } in &self.loras {
+            operators.push(Box::new(Lora::open(adapter, *weight)?));
+        }
         if !self.extras.is_empty() {
             let extras = self.extras.iter().map(Checkpoint::open);
             operators.push(Box::new(Patch::new(extras.collect::<Result<_>>()?)));

@@ -75,6 +75,13 @@ pub trait Kernel: Debug + Send + Sync {
     /// The bytes of input `input` that are needed for `band`.
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64>;
 
+    /// Whether many bands share what they need of input `input`. The reader then keeps the whole of
+    /// it while bands are computed, so it must be small; and it must be output 0 of a node with a
+    /// single band, which brings it into the form that the kernel wants.
+    fn keeps(&self, _input: usize) -> bool {
+        false
+    }
+
     /// The bytes of output `output` that `band` produces.
     fn output_bytes(&self, output: usize, band: &Band) -> Range<u64>;
 

@@ -10,6 +10,8 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// How each reference compares with the built-in rule set.
     pub references: Vec<ReferenceReport>,
+    /// What each adapter changes, in the order in which they are merged.
+    pub adapters: Vec<AdapterReport>,
     /// Tensors that have another name than in their source.
     pub renamed: usize,
     /// Tensors that the view leaves out although a source has them, scales included.
@@ -37,6 +39,20 @@ pub struct ReferenceReport {
     pub only_in_reference: Vec<String>,
     /// Quantized by the rule set, not in the reference.
     pub only_by_rules: Vec<String>,
+}
+
+/// What a LoRA adapter changes.
+#[derive(Debug, Clone, Serialize)]
+pub struct AdapterReport {
+    pub path: PathBuf,
+    /// What its scalings were multiplied by.
+    pub weight: f64,
+    /// Tensors that it is merged into.
+    pub merged: usize,
+    /// Tensors that it gives as a whole.
+    pub replaced: usize,
+    /// The different scalings of its products, in ascending order.
+    pub scalings: Vec<f64>,
 }
 
 /// The part that a source directory plays in a view.

@@ -6,7 +6,8 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use ckptfs::ops::{Filter, Rename};
 use ckptfs::recipe::{
-    Experts, FloatType, Fp8Request, PartialBlocks, Repack, ScaleFormat, Selection, ViewRequest,
+    Experts, FloatType, Fp8Request, LoraRequest, PartialBlocks, Repack, ScaleFormat, Selection,
+    ViewRequest,
 };
 
 /// Which view: the flags that every command on a view has.
@@ -16,6 +17,10 @@ pub(crate) struct ViewArgs {
     /// Checkpoint directory that the view starts from
     #[arg(long, visible_alias = "source", value_name = "DIR")]
     pub(crate) base: PathBuf,
+
+    /// PEFT adapter to merge into the base, its scaling times WEIGHT (repeatable; merged in order)
+    #[arg(long, value_name = "DIR[:WEIGHT]", value_parser = parse_lora)]
+    pub(crate) lora: Vec<LoraRequest>,
 
     /// Checkpoint directory that gives the tensors which the base lacks (repeatable; the first
     /// that has a tensor gives it)
@@ -110,6 +115,7 @@ impl ViewArgs {
         let selected = self.fp8 || !self.reference.is_empty() || !self.fp8_pattern.is_empty();
         ViewRequest {
             base: absolute(&self.base),
+            loras: self.lora.iter().map(absolute_lora).collect(),
             extras: self.extra.iter().map(|path| absolute(path)).collect(),
             renames: self.rename.clone(),
             only: self.only.clone(),
@@ -149,7 +155,8 @@ impl ViewArgs {
     /// The directories that the view reads from.
     pub(crate) fn sources(&self) -> Vec<PathBuf> {
         let base = std::iter::once(&self.base);
-        base.chain(&self.extra)
+        base.chain(self.lora.iter().map(|lora| &lora.adapter))
+            .chain(&self.extra)
             .chain(&self.reference)
             .map(|path| absolute(path))
             .collect()
@@ -159,6 +166,31 @@ impl ViewArgs {
 /// A view outlives the working directory of the command that made it.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn absolute_lora(lora: &LoraRequest) -> LoraRequest {
+    LoraRequest {
+        adapter: absolute(&lora.adapter),
+        ..lora.clone()
+    }
+}
+
+/// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.
+fn parse_lora(text: &str) -> Result<LoraRequest, String> {
+    let (adapter, weight) = match text.rsplit_once(':') {
+        Some((adapter, weight)) => match weight.parse() {
+            Ok(weight) => (adapter, weight),
+            Err(_) => (text, 1.0),
+        },
+        None => (text, 1.0),
+    };
+    match f64::is_finite(weight) {
+        true => Ok(LoraRequest {
+            adapter: adapter.into(),
+            weight,
+        }),
+        false => Err(format!("the weight {weight} is not finite")),
+    }
 }
 
 const UNITS: [(&str, u64); 8] = [

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use ckptfs::catalog::{ReferenceReport, Role, SourceReport};
+use ckptfs::catalog::{AdapterReport, ReferenceReport, Role, SourceReport};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedShard;
@@ -82,6 +82,7 @@ pub(crate) fn print_json(
             .map(|tensor| tensor.len)
             .sum(),
         sources: &plan.report.sources,
+        adapters: &plan.report.adapters,
         references: &plan.report.references,
         warnings: &plan.report.warnings,
         notes: &plan.report.notes,
@@ -114,6 +115,7 @@ struct PlanJson<'a> {
     /// Bytes of all tensors, as in the index.
     tensor_bytes: u64,
     sources: &'a [SourceReport],
+    adapters: &'a [AdapterReport],
     references: &'a [ReferenceReport],
     warnings: &'a [String],
     notes: &'a [String],
@@ -164,6 +166,9 @@ pub(crate) fn summary(plan: &Plan) -> String {
                 source.tensors, source.added, source.overlapping
             ),
         };
+    }
+    for adapter in &plan.report.adapters {
+        text += &adapter_line(adapter);
     }
     let report = &plan.report;
     let changes = [
@@ -222,6 +227,24 @@ pub(crate) fn summary(plan: &Plan) -> String {
         text += &format!("warning: {warning}\n");
     }
     text
+}
+
+fn adapter_line(adapter: &AdapterReport) -> String {
+    let scalings = match adapter.scalings[..] {
+        [] => String::new(),
+        [scaling] => format!(" (scaling {scaling})"),
+        [least, .., most] => format!(" (scalings {least} to {most})"),
+    };
+    let weight = match adapter.weight {
+        1.0 => String::new(),
+        weight => format!(" times {weight}"),
+    };
+    format!(
+        "lora   {}{weight}: merged into {} tensors{scalings}, {} replaced\n",
+        adapter.path.display(),
+        adapter.merged,
+        adapter.replaced
+    )
 }
 
 /// The first few names, in parentheses.

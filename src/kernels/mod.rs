@@ -4,5 +4,6 @@ pub mod cast;
 mod cpu;
 pub mod fp8;
 pub mod lanes;
+pub mod low_rank;
 
 pub use cpu::{CpuPath, Loop};

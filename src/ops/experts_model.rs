@@ -52,15 +52,20 @@ impl Model {
         })
     }
 
-    /// Refuses the families whose fused experts are no concatenation of per-expert weights.
-    pub(super) fn refuse_transposed(&self, flag: &str) -> Result<()> {
+    /// The family, if it is one that stores fused experts transposed.
+    pub(super) fn transposed_family(&self) -> Option<&String> {
         let is_transposed = |model_type: &&String| {
             TRANSPOSED.iter().any(|family| {
                 let rest = model_type.strip_prefix(family);
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
             })
         };
-        let Some(found) = self.types.iter().find(is_transposed) else {
+        self.types.iter().find(is_transposed)
+    }
+
+    /// Refuses the families whose fused experts are no concatenation of per-expert weights.
+    pub(super) fn refuse_transposed(&self, flag: &str) -> Result<()> {
+        let Some(found) = self.transposed_family() else {
             return Ok(());
         };
         Err(Error::checkpoint(

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::catalog::{Node, NodeId, Survey};
 use crate::error::{Error, Result};
 use crate::jobs;
-use crate::read::reader::Reader;
+use crate::read::reader::{Input, Reader};
 
 type Outcome = Result<Arc<[f64]>>;
 
@@ -75,7 +75,7 @@ impl Reader {
                     continue;
                 }
                 let inputs = self.inputs(node, &band)?;
-                let inputs: Vec<&[u8]> = inputs.iter().map(|bytes| &**bytes).collect();
+                let inputs: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
                 survey.tally(pass, facts, &band, &inputs, &mut tally);
             }
             sum.lock().add(unit, tally);

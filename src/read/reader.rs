@@ -12,13 +12,15 @@ use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
-use crate::view::{EntryId, Segment, SegmentData, View};
+use crate::view::{EntryId, FileContent, Segment, SegmentData, View};
 
 /// Gives the bytes of a view's files. Shared by any number of threads.
 #[derive(Debug)]
 pub struct Reader {
     view: Arc<View>,
     tiles: TileCache,
+    /// Whole inputs that many bands share, each a tile of its own.
+    kept: TileCache,
     facts: FactStore,
     facts_cache: Option<FactsCache>,
     buffers: Arc<Buffers>,
@@ -34,10 +36,49 @@ pub(super) struct TileRef {
     band: Band,
 }
 
+/// An input of a band.
+pub(super) enum Input {
+    Read(Buffer),
+    /// This range of a whole input that is kept.
+    Kept(TileOutput, Range<usize>),
+}
+
+impl Input {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Input::Read(bytes) => bytes,
+            Input::Kept(whole, range) => &whole[range.clone()],
+        }
+    }
+}
+
+/// The most bytes of kept inputs: enough for several of the nodes of `view` at once.
+fn kept_bytes(view: &View) -> usize {
+    const NODES: usize = 4;
+    const LEAST: usize = 64 << 20;
+    let nodes = (0..view.len())
+        .filter_map(|id| view.file(id))
+        .flat_map(FileContent::segments)
+        .filter_map(|segment| match &segment.data {
+            SegmentData::Computed { node, .. } => Some(node),
+            _ => None,
+        });
+    let largest = nodes.map(|node| kept_by(node)).max().unwrap_or(0);
+    (largest as usize).saturating_mul(NODES).max(LEAST)
+}
+
+/// Bytes of inputs that `node` keeps.
+fn kept_by(node: &Node) -> u64 {
+    let inputs = node.inputs.iter().enumerate();
+    let kept = inputs.filter(|&(i, _)| node.kernel.keeps(i));
+    kept.map(|(_, tensor)| tensor.len).sum()
+}
+
 impl Reader {
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
         Reader {
+            kept: TileCache::new(kept_bytes(&view)),
             view,
             tiles: TileCache::new(cache_bytes),
             facts: FactStore::default(),
@@ -291,15 +332,20 @@ impl Reader {
     }
 
     /// The bytes of every input of `node` that `band` needs.
-    pub(super) fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Buffer>> {
+    pub(super) fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Input>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, tensor) in node.inputs.iter().enumerate() {
             let range = node.kernel.input_bytes(i, band);
+            if node.kernel.keeps(i) {
+                let within = range.start as usize..range.end as usize;
+                inputs.push(Input::Kept(self.kept_input(tensor)?, within));
+                continue;
+            }
             let mut bytes = self.buffers.take((range.end - range.start) as usize)?;
             let start = Instant::now();
             self.read_tensor(tensor, range.start, &mut bytes)?;
             self.pace.note(bytes.len(), start.elapsed());
-            inputs.push(bytes);
+            inputs.push(Input::Read(bytes));
         }
         Ok(inputs)
     }
@@ -328,7 +374,7 @@ impl Reader {
             })
             .collect();
         let mut outputs = outputs?;
-        let slices: Vec<&[u8]> = inputs.iter().map(|bytes| &**bytes).collect();
+        let slices: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
         let mut output_slices: Vec<&mut [u8]> =
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();
         node.kernel
@@ -340,6 +386,22 @@ impl Reader {
                 value: fault.value,
             })?;
         Ok(Tile::new(outputs))
+    }
+
+    /// The whole of `tensor`, which a kernel [keeps](crate::catalog::Kernel::keeps).
+    fn kept_input(&self, tensor: &Tensor) -> Result<TileOutput> {
+        let Data::Computed {
+            node,
+            output: 0,
+            offset: 0,
+        } = &tensor.data
+        else {
+            unreachable!("what is kept is output 0 of a node");
+        };
+        let band = node.kernel.bands().band(0);
+        let key = TileKey::new(node, &band);
+        self.kept
+            .output(key, 0, || self.compute(node, &band).map(Arc::new))
     }
 
     /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It

@@ -116,7 +116,7 @@ pub(crate) fn power_of_two(exponent: i32) -> f64 {
 }
 
 /// The nearest number of `dtype`.
-fn round_to(dtype: Dtype, value: f32) -> f32 {
+pub(crate) fn round_to(dtype: Dtype, value: f32) -> f32 {
     match dtype {
         Dtype::BF16 => bf16::from_f32(value).to_f32(),
         Dtype::F16 => f16::from_f32(value).to_f32(),

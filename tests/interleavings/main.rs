@@ -8,6 +8,10 @@ mod cases;
 /// What the source of the cache imports from its crate.
 use ckptfs::{catalog, error};
 
+#[path = "../../src/memory.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod memory;
+
 mod read {
     pub(crate) mod sync;
 

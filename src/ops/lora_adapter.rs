@@ -1,0 +1,298 @@
+//! A PEFT adapter as it is stored: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::source::{Shard, SourceFile, read_header};
+
+const CONFIG_FILE: &str = "adapter_config.json";
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+const PICKLED_FILE: &str = "adapter_model.bin";
+
+/// The longest adapter_config.json that is read.
+const MOST_CONFIG_BYTES: u64 = 1 << 20;
+
+/// An adapter whose settings and header were read. No tensor byte was read.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    pub directory: PathBuf,
+    pub weights: Arc<Shard>,
+    pub settings: Settings,
+}
+
+/// What adapter_config.json says about merging.
+#[derive(Debug)]
+pub(super) struct Settings {
+    rank: u64,
+    alpha: f64,
+    rank_pattern: Patterns,
+    alpha_pattern: Patterns,
+    pub rslora: bool,
+    pub dora: bool,
+    pub fan_in_fan_out: bool,
+    /// Whether linear weights take the product rounded to their type.
+    pub rounds_product: bool,
+    pub target_parameters: Vec<String>,
+}
+
+impl Adapter {
+    /// Opens the adapter in `directory`.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, or says something that a merge of this base cannot do.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        let config = directory.join(CONFIG_FILE);
+        if !config.exists() {
+            return Err(Error::checkpoint(
+                directory,
+                format!("no adapter here: expected {CONFIG_FILE} and {WEIGHTS_FILE}"),
+            ));
+        }
+        let settings = Settings::read(&config)?;
+        let weights = directory.join(WEIGHTS_FILE);
+        if !weights.exists() && directory.join(PICKLED_FILE).exists() {
+            return Err(Error::checkpoint(
+                directory.join(PICKLED_FILE),
+                format!(
+                    "a pickled adapter is not read; load it with PEFT and save it again, which writes {WEIGHTS_FILE}"
+                ),
+            ));
+        }
+        let file = Arc::new(SourceFile::new(weights)?);
+        Ok(Adapter {
+            directory: directory.to_owned(),
+            weights: Arc::new(Shard {
+                name: WEIGHTS_FILE.to_owned(),
+                header: read_header(&file)?,
+                file,
+            }),
+            settings,
+        })
+    }
+
+    /// An error about the tensor `key` of the adapter.
+    pub(super) fn error(&self, key: &str, problem: impl Into<String>) -> Error {
+        Error::tensor(self.weights.file.path(), key, problem)
+    }
+}
+
+/// What changes the base when training starts, so that the base as it is stored is not the one
+/// that the adapter belongs to. By the beginning of `init_lora_weights`, in lower case.
+const CHANGING_INITS: [&str; 5] = ["pissa", "corda", "olora", "loftq", "lora_ga"];
+
+/// Settings that a merge is refused for if they are set, and why.
+const REFUSED: [(&str, &str); 9] = [
+    (
+        "layer_replication",
+        "it repeats layers of the base, which changes the architecture",
+    ),
+    (
+        "alora_invocation_tokens",
+        "an activated LoRA acts from certain tokens on, so no merged weight is equal to it",
+    ),
+    (
+        "arrow_config",
+        "Arrow chooses among adapters for each token, so no merged weight is equal to it",
+    ),
+    (
+        "use_qalora",
+        "QA-LoRA pools its inputs and belongs to a quantized base",
+    ),
+    (
+        "use_bdlora",
+        "the factors are block-diagonal, which is not supported",
+    ),
+    (
+        "monteclora_config",
+        "the factors are sampled, which is not supported",
+    ),
+    (
+        "kasa_config",
+        "KaSA takes components out of the base, and the base without them is not stored here",
+    ),
+    (
+        "megatron_config",
+        "the factors are parallel layers of Megatron, which is not supported",
+    ),
+    (
+        "trainable_token_indices",
+        "single rows of the embedding were trained, which is not supported",
+    ),
+];
+
+impl Settings {
+    fn read(path: &Path) -> Result<Self> {
+        let refuse = |problem: String| Error::checkpoint(path, problem);
+        let text = SourceFile::new(path)?.read_all(MOST_CONFIG_BYTES)?;
+        let json: Map<String, Value> =
+            serde_json::from_slice(&text).map_err(|e| refuse(format!("not a JSON object: {e}")))?;
+        let text = |key: &str| json.get(key).and_then(Value::as_str);
+        let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
+
+        match text("peft_type") {
+            Some("LORA") => {}
+            found => {
+                return Err(refuse(format!(
+                    "peft_type is {}; only LORA can be merged",
+                    found.unwrap_or("not given")
+                )));
+            }
+        }
+        for (key, reason) in REFUSED {
+            if json.get(key).is_some_and(is_set) {
+                return Err(refuse(format!("{key} is set: {reason}")));
+            }
+        }
+        let init = text("init_lora_weights").unwrap_or_default().to_lowercase();
+        if CHANGING_INITS.iter().any(|start| init.starts_with(start)) {
+            return Err(refuse(format!(
+                "init_lora_weights is \"{init}\": training started from a base that this took something out of, and merging into the base as it is stored would be wrong; save the adapter again with path_initial_model_for_weight_conversion, which makes it a plain one"
+            )));
+        }
+        let number = |key: &str| {
+            let value = json.get(key);
+            let found = || value.map_or("not given".to_owned(), Value::to_string);
+            value
+                .and_then(Value::as_f64)
+                .ok_or_else(|| refuse(format!("{key} is {}, but must be a number", found())))
+        };
+        let rank = json.get("r").and_then(Value::as_u64).filter(|&r| r > 0);
+        let (dora, bias) = (flag("use_dora"), flag("lora_bias"));
+        if dora && bias {
+            return Err(refuse(
+                "use_dora and lora_bias exclude each other".to_owned(),
+            ));
+        }
+        let parameters = json.get("target_parameters").and_then(Value::as_array);
+        Ok(Settings {
+            rank: rank.ok_or_else(|| refuse("r is not a positive number".to_owned()))?,
+            alpha: number("lora_alpha")?,
+            rank_pattern: Patterns::read(&json, "rank_pattern", path)?,
+            alpha_pattern: Patterns::read(&json, "alpha_pattern", path)?,
+            rslora: flag("use_rslora"),
+            dora,
+            fan_in_fan_out: flag("fan_in_fan_out"),
+            rounds_product: init == "mica",
+            target_parameters: parameters
+                .into_iter()
+                .flatten()
+                .filter_map(|name| Some(name.as_str()?.to_owned()))
+                .collect(),
+        })
+    }
+
+    /// The rank that the settings give the module or parameter at `path`.
+    pub(super) fn rank(&self, path: &str) -> f64 {
+        self.rank_pattern.find(path).unwrap_or(self.rank as f64)
+    }
+
+    /// How many patterns a module is held against.
+    pub(super) fn patterns(&self) -> usize {
+        self.rank_pattern.0.len() + self.alpha_pattern.0.len()
+    }
+
+    /// What the product is multiplied by: α/r or α/√r, times `weight`.
+    pub(super) fn scaling(&self, path: &str, weight: f64) -> f64 {
+        let alpha = self.alpha_pattern.find(path).unwrap_or(self.alpha);
+        let rank = self.rank(path);
+        let divisor = if self.rslora { rank.sqrt() } else { rank };
+        weight * alpha / divisor
+    }
+
+    /// The last name of each parameter of `module` that is targeted by itself.
+    pub(super) fn parameters_of<'a>(&'a self, module: &'a str) -> impl Iterator<Item = &'a str> {
+        self.target_parameters.iter().filter_map(move |target| {
+            let leaf = target.rsplit('.').next()?;
+            let path = format!("{module}.{leaf}");
+            let rest = path.strip_suffix(target.as_str())?;
+            (rest.is_empty() || rest.ends_with('.')).then_some(leaf)
+        })
+    }
+}
+
+/// Whether a setting says something: not null, false, empty.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+        _ => true,
+    }
+}
+
+/// Numbers for the modules whose path ends with what a regular expression matches.
+#[derive(Debug)]
+struct Patterns(Vec<(Pattern, f64)>);
+
+#[derive(Debug)]
+enum Pattern {
+    /// Names and dots only, where a dot stands for any character.
+    Plain(String),
+    Regex(Regex),
+}
+
+impl Patterns {
+    fn read(json: &Map<String, Value>, key: &str, path: &Path) -> Result<Self> {
+        const MOST: usize = 1 << 15;
+        const MOST_REGEXES: usize = 256;
+        let refuse = |problem: String| Error::checkpoint(path, format!("{key}: {problem}"));
+        let entries = match json.get(key) {
+            None | Some(Value::Null) => return Ok(Patterns(Vec::new())),
+            Some(Value::Object(entries)) if entries.len() <= MOST => entries,
+            Some(_) => return Err(refuse(format!("not an object of at most {MOST} entries"))),
+        };
+        let mut regexes = 0;
+        let mut patterns = Vec::new();
+        for (text, value) in entries {
+            let number = value.as_f64().filter(|number| *number > 0.0);
+            let number = number.ok_or_else(|| refuse(format!("{text} has no positive number")))?;
+            let pattern = Pattern::new(text)
+                .map_err(|e| refuse(format!("the pattern {text} cannot be used: {e}")))?;
+            regexes += usize::from(matches!(pattern, Pattern::Regex(_)));
+            if regexes > MOST_REGEXES {
+                return Err(refuse(format!(
+                    "more than {MOST_REGEXES} regular expressions"
+                )));
+            }
+            patterns.push((pattern, number));
+        }
+        Ok(Patterns(patterns))
+    }
+
+    /// The number of the first that matches.
+    fn find(&self, path: &str) -> Option<f64> {
+        let mut matching = self.0.iter().filter(|(pattern, _)| pattern.matches(path));
+        matching.next().map(|&(_, number)| number)
+    }
+}
+
+impl Pattern {
+    fn new(text: &str) -> std::result::Result<Self, regex::Error> {
+        const SIZE_LIMIT: usize = 1 << 18;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+        if text.chars().all(is_plain) {
+            return Ok(Pattern::Plain(text.to_owned()));
+        }
+        let compile = |text: &str| RegexBuilder::new(text).size_limit(SIZE_LIMIT).build();
+        // On its own first: unbalanced parentheses must not escape the anchors.
+        compile(text)?;
+        compile(&format!(r"^(?:.*\.)?(?:{text})$")).map(Pattern::Regex)
+    }
+
+    /// Whether it matches `path`, or the end of it behind a dot.
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Pattern::Regex(regex) => regex.is_match(path),
+            Pattern::Plain(plain) => {
+                let mut rest = path.chars().rev();
+                let mut wanted = plain.chars().rev();
+                wanted.all(|c| rest.next().is_some_and(|found| c == '.' || c == found))
+                    && rest.next().is_none_or(|before| before == '.')
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Tensors of an adapter brought into the form in which they are used, each as a whole.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use crate::kernels::low_rank::{self, Float, Strided};
+use crate::tensor::{Dtype, Name, Shape, byte_len};
+
+/// `$body` with `$T` as the type of `$dtype`, which is one of those that [`is_float`] accepts.
+macro_rules! with_float {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            Dtype::BF16 => {
+                type $T = bf16;
+                $body
+            }
+            Dtype::F16 => {
+                type $T = f16;
+                $body
+            }
+            _ => {
+                type $T = f32;
+                $body
+            }
+        }
+    };
+}
+
+pub(super) use with_float;
+
+/// Whether these kernels read and write `dtype`.
+pub(super) fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32)
+}
+
+/// Bytes of an f32.
+pub(super) const F32: u64 = 4;
+
+/// A left factor (see [`low_rank::pack_left`]) of what `shape` sees in `source`.
+pub(super) fn left(name: &str, source: Tensor, shape: Strided) -> Tensor {
+    factor(name, source, shape, false)
+}
+
+/// A right factor (see [`low_rank::pack_right`]) of what `shape` sees in `source`.
+pub(super) fn right(name: &str, source: Tensor, shape: Strided) -> Tensor {
+    factor(name, source, shape, true)
+}
+
+fn factor(name: &str, source: Tensor, shape: Strided, is_right: bool) -> Tensor {
+    let elements = match is_right {
+        true => shape.packed_elements(),
+        false => shape.elements(),
+    };
+    let kernel = Factor {
+        shape,
+        is_right,
+        dtype: source.dtype,
+        input: source.len,
+        output: elements as u64 * F32,
+    };
+    computed(
+        name,
+        vec![source],
+        Dtype::F32,
+        [elements as u64].as_slice(),
+        Box::new(kernel),
+    )
+}
+
+/// Output 0 of a new node.
+pub(super) fn computed(
+    name: &str,
+    inputs: Vec<Tensor>,
+    dtype: Dtype,
+    shape: impl Into<Shape>,
+    kernel: Box<dyn Kernel>,
+) -> Tensor {
+    let shape = shape.into();
+    let home = inputs[0].home;
+    Tensor {
+        len: byte_len(dtype, &shape).expect("sizes were checked when the adapter was opened"),
+        dtype,
+        shape,
+        data: Data::Computed {
+            node: Arc::new(Node::new(Name::from(name), inputs, kernel)),
+            output: 0,
+            offset: 0,
+        },
+        home,
+    }
+}
+
+/// The one band of a kernel that computes everything at once.
+pub(super) const SINGLE_BAND: RowBands = RowBands {
+    groups: 1,
+    rows_per_group: 1,
+    band_rows: 1,
+};
+
+/// Brings a factor into form, whole.
+#[derive(Debug)]
+struct Factor {
+    shape: Strided,
+    is_right: bool,
+    dtype: Dtype,
+    input: u64,
+    output: u64,
+}
+
+impl Kernel for Factor {
+    fn identity(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn bands(&self) -> RowBands {
+        SINGLE_BAND
+    }
+
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    fn input_bytes(&self, _input: usize, _band: &Band) -> Range<u64> {
+        0..self.input
+    }
+
+    fn output_bytes(&self, _output: usize, _band: &Band) -> Range<u64> {
+        0..self.output
+    }
+
+    fn compute(
+        &self,
+        _facts: &[f64],
+        _band: &Band,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), NonFinite> {
+        let (source, packed) = (inputs[0], &mut *outputs[0]);
+        with_float!(self.dtype, T => match self.is_right {
+            true => low_rank::pack_right::<T>(source, self.shape, packed),
+            false => low_rank::pack_left::<T>(source, self.shape, packed),
+        });
+        Ok(())
+    }
+}
+
+/// `source` with its elements rounded to `dtype`.
+pub(super) fn cast(name: &str, source: Tensor, dtype: Dtype) -> Tensor {
+    let kernel = Cast {
+        from: source.dtype,
+        to: dtype,
+        elements: source.len / (source.dtype.bitsize() as u64 / 8),
+    };
+    let shape = source.shape.clone();
+    computed(name, vec![source], dtype, shape, Box::new(kernel))
+}
+
+/// Elements of one type as another one.
+#[derive(Debug)]
+struct Cast {
+    from: Dtype,
+    to: Dtype,
+    elements: u64,
+}
+
+impl Kernel for Cast {
+    fn identity(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn bands(&self) -> RowBands {
+        RowBands {
+            groups: 1,
+            rows_per_group: self.elements,
+            band_rows: 1 << 18,
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    fn input_bytes(&self, _input: usize, band: &Band) -> Range<u64> {
+        let bytes = self.from.bitsize() as u64 / 8;
+        band.rows.start * bytes..band.rows.end * bytes
+    }
+
+    fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
+        let bytes = self.to.bitsize() as u64 / 8;
+        band.rows.start * bytes..band.rows.end * bytes
+    }
+
+    fn compute(
+        &self,
+        _facts: &[f64],
+        _band: &Band,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), NonFinite> {
+        let sources = inputs[0].chunks_exact(self.from.bitsize() / 8);
+        let targets = outputs[0].chunks_exact_mut(self.to.bitsize() / 8);
+        for (source, target) in sources.zip(targets) {
+            let value = with_float!(self.from, T => T::read(source));
+            with_float!(self.to, T => T::write(value, target));
+        }
+        Ok(())
+    }
+}

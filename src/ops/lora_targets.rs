@@ -1,0 +1,165 @@
+//! Which tensors of a base an adapter's tensors belong to, and as what.
+
+use indexmap::IndexMap;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::ops::lora_adapter::Adapter;
+use crate::tensor::Name;
+
+/// What stands before the names of the base's modules.
+const PREFIXES: [&str; 2] = ["base_model.model.", "base_model."];
+/// What stands between a wrapped module and what was in it.
+const WRAPPED: &str = ".base_layer";
+
+/// The tensors of an adapter, by what they do.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Factors, by the path of their module as the adapter has it.
+    pub modules: IndexMap<String, Factors>,
+    /// Tensors that take the place of the base's: the base's name, then the adapter's.
+    pub replacements: IndexMap<String, Name>,
+}
+
+/// The adapter's names of the tensors that belong to one module.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Factors {
+    pub a: Option<Name>,
+    pub b: Option<Name>,
+    /// Whether `a` and `b` belong to an embedding.
+    pub embedding: bool,
+    pub magnitude: Option<Name>,
+    pub bias: Option<Name>,
+}
+
+impl Factors {
+    /// One of the names, for messages.
+    pub(super) fn any(&self) -> &Name {
+        let names = [&self.a, &self.b, &self.magnitude, &self.bias];
+        let mut names = names.into_iter().flatten();
+        names.next().expect("a module is listed for a tensor")
+    }
+}
+
+impl Contents {
+    /// Sorts the tensors of `adapter`.
+    ///
+    /// # Errors
+    /// If the role of one is not known.
+    pub(super) fn of(adapter: &Adapter) -> Result<Self> {
+        let mut contents = Contents::default();
+        for key in adapter.weights.header.keys() {
+            let stripped = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix));
+            let path = stripped.unwrap_or(key);
+            let Some((module, role)) = split_role(path) else {
+                contents.replace(path, key);
+                continue;
+            };
+            let factors = contents.modules.entry(module.to_owned()).or_default();
+            let (place, embedding) = match role {
+                "lora_A.weight" => (&mut factors.a, false),
+                "lora_B.weight" => (&mut factors.b, false),
+                "lora_embedding_A" => (&mut factors.a, true),
+                "lora_embedding_B" => (&mut factors.b, true),
+                "lora_magnitude_vector" | "lora_magnitude_vector.weight" => {
+                    (&mut factors.magnitude, factors.embedding)
+                }
+                "lora_B.bias" => (&mut factors.bias, factors.embedding),
+                _ => {
+                    return Err(adapter.error(
+                        key,
+                        "it is not known how a tensor of this name takes part in a merge",
+                    ));
+                }
+            };
+            if place.replace(key.clone()).is_some() {
+                return Err(adapter.error(key, "the adapter has it twice, with and without prefix"));
+            }
+            factors.embedding |= embedding;
+        }
+        Ok(contents)
+    }
+}
+
+impl Contents {
+    /// Notes that the tensor `key`, at `path` in the adapter's model, replaces one of the base.
+    fn replace(&mut self, path: &str, key: &Name) {
+        // The base's own module beside a trained copy of it; saved along with resized embeddings.
+        if path.contains(".original_module.") {
+            return;
+        }
+        // The same tensor may be stored under its path inside of the wrapper too.
+        let name = path
+            .replacen(".base_layer.", ".", 1)
+            .replacen(".modules_to_save.", ".", 1);
+        if name == path {
+            self.replacements.insert(name, key.clone());
+        } else {
+            self.replacements.entry(name).or_insert_with(|| key.clone());
+        }
+    }
+}
+
+/// `a.b.lora_A.weight` → (`a.b`, `lora_A.weight`).
+fn split_role(path: &str) -> Option<(&str, &str)> {
+    let start = path.rfind(".lora_")?;
+    Some((&path[..start], &path[start + 1..]))
+}
+
+/// `a.experts.base_layer` → (`a.experts`, 1).
+pub(super) fn unwrapped(module: &str) -> (&str, usize) {
+    let mut path = module;
+    let mut depth = 0;
+    while let Some(inner) = path.strip_suffix(WRAPPED) {
+        path = inner;
+        depth += 1;
+    }
+    (path, depth)
+}
+
+/// How names of the adapter's model become names of the base, where a model with a head and the one
+/// without it differ by a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renaming {
+    None,
+    Strip(&'static str),
+    Add(&'static str),
+}
+
+impl Renaming {
+    pub(super) const ALL: [Renaming; 5] = [
+        Renaming::None,
+        Renaming::Strip("model."),
+        Renaming::Strip("transformer."),
+        Renaming::Add("model."),
+        Renaming::Add("transformer."),
+    ];
+
+    pub(super) fn apply(self, name: &str) -> String {
+        match self {
+            Renaming::None => name.to_owned(),
+            Renaming::Strip(prefix) => name.strip_prefix(prefix).unwrap_or(name).to_owned(),
+            Renaming::Add(prefix) => [prefix, name].concat(),
+        }
+    }
+}
+
+/// Names of the catalog that have the most in common with `name`, for an error.
+pub(super) fn close_names(catalog: &Catalog, name: &str) -> String {
+    const SHOWN: usize = 3;
+    let common = |other: &str| {
+        let (ours, theirs) = (name.split('.'), other.split('.'));
+        let before = ours.clone().zip(theirs.clone());
+        let behind = ours.rev().zip(theirs.rev());
+        let equal = |(a, b): &(&str, &str)| a == b;
+        behind.take_while(equal).count() + before.take_while(equal).count()
+    };
+    let names = catalog.tensors.keys().map(|other| (common(other), other));
+    let mut names: Vec<_> = names.filter(|&(common, _)| common > 0).collect();
+    names.sort_by_key(|&(common, _)| std::cmp::Reverse(common));
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(|(_, name)| &***name).collect();
+    match shown.is_empty() {
+        true => String::new(),
+        false => format!("; the closest are {}", shown.join(", ")),
+    }
+}

@@ -1,0 +1,111 @@
+"""Small models of the kinds of layers that LoRA adapts, and adapters for them made by PEFT itself."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from tiny_models import qwen3_moe
+
+LLAMA = {
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+}
+# 96 columns are no multiple of what any processor computes at once.
+GPT2 = {"vocab_size": 320, "n_embd": 96, "n_layer": 2, "n_head": 4, "n_positions": 64}
+
+
+class Convolutions(torch.nn.Module):
+    """A module of every rank that LoRA adapts."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Conv1d(24, 40, 3)
+        self.pointwise = torch.nn.Conv2d(40, 56, 1)
+        self.two = torch.nn.Conv2d(24, 48, (3, 5))
+        self.three = torch.nn.Conv3d(8, 20, 3)
+
+
+def llama(**changes):
+    return LlamaForCausalLM(LlamaConfig(**LLAMA | changes))
+
+
+def gpt2():
+    return GPT2LMHeadModel(GPT2Config(**GPT2))
+
+
+def save_base(make, directory: Path, dtype=torch.bfloat16, **how) -> Path:
+    """Saves a random model; biases and norms are random too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make().to(dtype)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+    if isinstance(model, Convolutions):
+        directory.mkdir()
+        (directory / "config.json").write_text("{}")
+        save_file(model.state_dict(), directory / "model.safetensors")
+    else:
+        model.save_pretrained(directory, **how)
+    return directory
+
+
+def load_base(make, directory: Path, dtype=torch.bfloat16):
+    if make is Convolutions:
+        model = Convolutions().to(dtype)
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+        return model
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
+
+
+def save_adapter(base, directory: Path, seed: int, prepare=None, **settings) -> Path:
+    """Saves an adapter for `base` whose every trained number is random, as after long training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = get_peft_model(base, LoraConfig(**settings))
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if "magnitude" in name:
+                parameter.data *= 1 + 0.2 * torch.randn_like(parameter)
+            else:
+                parameter.data += 0.05 * torch.randn_like(parameter)
+        if prepare is not None:
+            prepare(model)
+        model.save_pretrained(directory)
+    return directory
+
+
+def merge(make, base: Path, adapters: list, output: Path, dtype=torch.bfloat16) -> Path:
+    """What PEFT writes for `base` with `adapters` (directory, weight) merged one after another."""
+    model = load_base(make, base, dtype)
+    for adapter, weight in adapters:
+        wrapped = PeftModel.from_pretrained(model, adapter)
+        for module in wrapped.modules():
+            if hasattr(module, "set_scale"):
+                module.set_scale("default", weight)
+        model = wrapped.merge_and_unload()
+    if make is Convolutions:
+        output.mkdir()
+        save_file(model.state_dict(), output / "model.safetensors")
+    else:
+        model.save_pretrained(output)
+    return output
+
+
+MODELS = {"llama": llama, "gpt2": gpt2, "moe": qwen3_moe, "convolutions": Convolutions}

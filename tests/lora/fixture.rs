@@ -1,0 +1,171 @@
+//! Adapters written by hand, and what merging them is, element by element.
+
+use std::path::{Path, PathBuf};
+
+use ckptfs::recipe::{LoraRequest, Plan, ViewRequest};
+use half::f16;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::common::Workspace;
+use crate::common::checkpoint::{Checkpoint, TensorData, of_values};
+use crate::common::readback::{read_tensor, reader};
+use crate::common::safetensors_file::serialize;
+use crate::common::values::{Random, decode};
+
+/// An adapter: its settings and its tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct Adapter {
+    pub(crate) config: Value,
+    pub(crate) tensors: Vec<TensorData>,
+}
+
+impl Adapter {
+    /// Settings of this rank and alpha, no tensors yet.
+    pub(crate) fn new(rank: usize, alpha: f64) -> Self {
+        Adapter {
+            config: json!({"peft_type": "LORA", "r": rank, "lora_alpha": alpha}),
+            tensors: Vec::new(),
+        }
+    }
+
+    pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.config[key] = value.into();
+        self
+    }
+
+    pub(crate) fn tensor(mut self, tensor: TensorData) -> Self {
+        self.tensors.push(tensor);
+        self
+    }
+
+    /// Random factors of a linear layer `[out, in]`.
+    pub(crate) fn linear(self, module: &str, [out, input]: [usize; 2], rank: usize) -> Self {
+        let name = |role| format!("base_model.model.{module}.lora_{role}.weight");
+        self.tensor(numbers(&name("A"), Dtype::F32, &[rank, input]))
+            .tensor(numbers(&name("B"), Dtype::F32, &[out, rank]))
+    }
+
+    pub(crate) fn write(&self, workspace: &Workspace, name: &str) -> PathBuf {
+        let directory = workspace.path().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let config = self.config.to_string();
+        std::fs::write(directory.join("adapter_config.json"), config).unwrap();
+        let weights = serialize(&self.tensors);
+        std::fs::write(directory.join("adapter_model.safetensors"), weights).unwrap();
+        directory
+    }
+
+    /// The tensor whose name ends so.
+    pub(crate) fn get(&self, end: &str) -> &TensorData {
+        let mut found = self.tensors.iter().filter(|t| t.name.ends_with(end));
+        found.next().expect("the adapter has the tensor")
+    }
+}
+
+/// A tensor of random numbers around 0, mostly below 0.1, seeded by its name.
+pub(crate) fn numbers(name: &str, dtype: Dtype, shape: &[usize]) -> TensorData {
+    let seed = name
+        .bytes()
+        .fold(11, |h, b| h * 31 % 1_000_003 + u64::from(b));
+    let mut random = Random::new(seed);
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|_| (random.next() >> 40) as f32 / (1u64 << 23) as f32 * 0.2 - 0.2)
+        .collect();
+    of_values(name, dtype, shape, &values)
+}
+
+/// The plan of `base` with `adapter` merged.
+pub(crate) fn plan(base: &Path, adapter: &Path) -> ckptfs::Result<Plan> {
+    plan_all(base, &[(adapter, 1.0)])
+}
+
+/// The plan of `base` with adapters merged, each with its weight.
+pub(crate) fn plan_all(base: &Path, adapters: &[(&Path, f64)]) -> ckptfs::Result<Plan> {
+    let lora = |&(adapter, weight): &(&Path, f64)| LoraRequest {
+        adapter: adapter.to_owned(),
+        weight,
+    };
+    ViewRequest {
+        loras: adapters.iter().map(lora).collect(),
+        ..ViewRequest::new(base)
+    }
+    .plan()
+}
+
+/// The bytes of the tensor `name` of `base` with `adapter` merged.
+pub(crate) fn merged(base: &Checkpoint, adapter: &Adapter, name: &str) -> Vec<u8> {
+    let workspace = Workspace::new();
+    let (base, adapter) = (
+        workspace.write("base", base),
+        adapter.write(&workspace, "lora"),
+    );
+    let plan = plan(&base, &adapter).unwrap();
+    read_tensor(&plan, &reader(&plan), name).unwrap()
+}
+
+/// `s · L · R` of matrices given element by element, added up as SEMANTICS says.
+pub(crate) struct Product<'a> {
+    pub(crate) left: &'a dyn Fn(usize, usize) -> f32,
+    pub(crate) right: &'a dyn Fn(usize, usize) -> f32,
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
+}
+
+impl Product<'_> {
+    pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
+        let mut sum = 0.0f32;
+        for k in 0..self.rank {
+            let product = (self.left)(row, k) * (self.right)(k, column);
+            sum += product;
+        }
+        sum * self.scale
+    }
+
+    /// The same in f64, with the sum of all magnitudes, that of `weight` included.
+    pub(crate) fn exactly(&self, row: usize, column: usize, weight: f32) -> (f64, f64) {
+        let terms = (0..self.rank).map(|k| {
+            f64::from((self.left)(row, k))
+                * f64::from((self.right)(k, column))
+                * f64::from(self.scale)
+        });
+        let weight = f64::from(weight);
+        let magnitude = terms.clone().map(f64::abs).sum::<f64>();
+        (weight + terms.sum::<f64>(), weight.abs() + magnitude)
+    }
+}
+
+/// The weight with the product added, as f32 before it is rounded.
+pub(crate) fn moved(weight: &TensorData, columns: usize, product: &Product) -> Vec<f32> {
+    let elements = decode(weight.dtype, &weight.bytes);
+    let place = |at: usize| (at / columns, at % columns);
+    let elements = elements.into_iter().enumerate();
+    elements
+        .map(|(at, element)| {
+            let (row, column) = place(at);
+            let sum = element + product.at(row, column);
+            let (exact, magnitude) = product.exactly(row, column, element);
+            let error = (f64::from(sum) - exact).abs();
+            let most = magnitude * (product.rank + 2) as f64 * f64::from(f32::EPSILON);
+            assert!(error <= most, "the definition itself: {sum} is not {exact}");
+            sum
+        })
+        .collect()
+}
+
+/// The element `at` of a matrix that is stored so.
+pub(crate) fn element(tensor: &TensorData) -> impl Fn(usize) -> f32 + use<> {
+    let values = decode(tensor.dtype, &tensor.bytes);
+    move |at| values[at]
+}
+
+/// The number of f16 nearest to `value`, from the crate that knows best.
+pub(crate) fn nearest_f16(value: f32) -> f16 {
+    f16::from_f32(value)
+}
+
+/// A `[rows, columns]` BF16 weight called `module.weight`.
+pub(crate) fn weight(module: &str, shape: &[usize]) -> TensorData {
+    numbers(&format!("{module}.weight"), Dtype::BF16, shape)
+}

@@ -1,0 +1,14 @@
+//! LoRA adapters merged into a base: what every element becomes, and what is refused.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod command;
+mod embeddings;
+mod experts;
+mod fixture;
+mod kernels;
+mod layers;
+mod ranges;
+mod refusals;
+mod settings;
