@@ -7,11 +7,13 @@
 mod copy;
 mod destination;
 mod directory;
+mod lock;
 mod output;
 mod partial;
 mod parts;
 mod pieces;
 mod request;
+mod state;
 mod sums;
 mod weights_only;
 mod write;

@@ -15,23 +15,22 @@
 //! at any point leaves one of these states, and all of them are gone on with.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::manifest::{Sha256Sum, from_hex, to_hex};
 use crate::materialize::Share;
+use crate::materialize::lock::lock;
 use crate::materialize::output::sync_directory;
 use crate::materialize::request::Request;
+use crate::materialize::state::{remove, replace, write_new};
 use crate::materialize::sums::Sums;
 use crate::view::EntryId;
 
@@ -402,114 +401,5 @@ fn read_request(path: &Path) -> Result<Option<Request>> {
         }),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path, e)),
-    }
-}
-
-/// Makes the directory at `path` if need be, and locks it.
-fn lock(path: &Path, share: Share, progress: &dyn Progress) -> Result<Vec<File>> {
-    use FlockOperation::{NonBlockingLockExclusive as Alone, NonBlockingLockShared as Shared};
-    let wanted = match share {
-        Share::Whole | Share::Finish => vec![("lock".to_owned(), Alone)],
-        Share::Part(part) => vec![
-            ("lock".to_owned(), Shared),
-            (format!("part-{}.lock", part.number()), Alone),
-        ],
-    };
-    'again: loop {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                return Err(Error::io("create a directory", path, e));
-            }
-            _ => {}
-        }
-        let mut locks = Vec::new();
-        for (name, operation) in &wanted {
-            match lock_file(&path.join(name), *operation, progress) {
-                Ok(Some(lock)) => locks.push(lock),
-                // Whoever had it has deleted the directory meanwhile.
-                Ok(None) => continue 'again,
-                Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
-                    continue 'again;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        return Ok(locks);
-    }
-}
-
-/// The locked file at `path`, or `None` if another file, or none, has that name by now.
-fn lock_file(
-    path: &Path,
-    operation: FlockOperation,
-    progress: &dyn Progress,
-) -> Result<Option<File>> {
-    let opened = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    let file = opened.map_err(|e| Error::io("open", path, e))?;
-    match flock(&file, operation) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(refuse(
-                path,
-                "locked: another process is writing here; wait until it is done",
-            ));
-        }
-        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => progress.note(&format!(
-            "{}: this filesystem has no locks: see to it that nobody else writes the same",
-            path.display()
-        )),
-        Err(e) => return Err(Error::io("lock", path, e.into())),
-    }
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let locked = file
-        .metadata()
-        .map_err(|e| Error::io("read the attributes", path, e))?;
-    let named = path.metadata().ok().map(identity);
-    Ok((named == Some(identity(locked))).then_some(file))
-}
-
-/// Writes the file `name` in `directory`, all of it or nothing.
-///
-/// # Errors
-/// Also if it exists.
-fn write_new(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
-    let write_error = |e: io::Error| Error::io("write", directory.join(name), e);
-    let file = written_beside(directory, text).map_err(write_error)?;
-    let persisted = file.persist_noclobber(directory.join(name));
-    persisted.map_err(|e| write_error(e.error))?;
-    sync_directory(directory)
-}
-
-/// As [`write_new`], in place of a file that may exist.
-fn replace(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
-    let write_error = |e: io::Error| Error::io("write", directory.join(name), e);
-    let file = written_beside(directory, text).map_err(write_error)?;
-    let persisted = file.persist(directory.join(name));
-    persisted.map_err(|e| write_error(e.error))?;
-    sync_directory(directory)
-}
-
-fn written_beside(directory: &Path, text: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(directory)?;
-    file.write_all(text)?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-/// Deletes the file or directory at `path`, if there is one.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match removed {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("delete", path, e)),
-        _ => Ok(()),
     }
 }

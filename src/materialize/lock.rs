@@ -1,0 +1,81 @@
+//! Locks that keep processes from writing in one partial directory at once.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::jobs::Progress;
+use crate::materialize::Share;
+
+/// Makes the directory at `path` if need be, and locks it.
+pub(super) fn lock(path: &Path, share: Share, progress: &dyn Progress) -> Result<Vec<File>> {
+    use FlockOperation::{NonBlockingLockExclusive as Alone, NonBlockingLockShared as Shared};
+    let wanted = match share {
+        Share::Whole | Share::Finish => vec![("lock".to_owned(), Alone)],
+        Share::Part(part) => vec![
+            ("lock".to_owned(), Shared),
+            (format!("part-{}.lock", part.number()), Alone),
+        ],
+    };
+    'again: loop {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                return Err(Error::io("create a directory", path, e));
+            }
+            _ => {}
+        }
+        let mut locks = Vec::new();
+        for (name, operation) in &wanted {
+            match lock_file(&path.join(name), *operation, progress) {
+                Ok(Some(lock)) => locks.push(lock),
+                // Whoever had it has deleted the directory meanwhile.
+                Ok(None) => continue 'again,
+                Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
+                    continue 'again;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(locks);
+    }
+}
+
+/// The locked file at `path`, or `None` if another file, or none, has that name by now.
+fn lock_file(
+    path: &Path,
+    operation: FlockOperation,
+    progress: &dyn Progress,
+) -> Result<Option<File>> {
+    let opened = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let file = opened.map_err(|e| Error::io("open", path, e))?;
+    match flock(&file, operation) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(Error::Request(format!(
+                "{}: locked: another process is writing here; wait until it is done",
+                path.display()
+            )));
+        }
+        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => progress.note(&format!(
+            "{}: this filesystem has no locks: see to it that nobody else writes the same",
+            path.display()
+        )),
+        Err(e) => return Err(Error::io("lock", path, e.into())),
+    }
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let locked = file
+        .metadata()
+        .map_err(|e| Error::io("read the attributes", path, e))?;
+    let named = path.metadata().ok().map(identity);
+    Ok((named == Some(identity(locked))).then_some(file))
+}
