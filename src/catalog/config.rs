@@ -98,14 +98,34 @@ impl Config {
         self.edited = true;
     }
 
-    /// Removes `key` from the object `outer`, keeping the rest of that object.
-    pub fn remove_in(&mut self, outer: &str, key: &str) -> Result<()> {
-        let Some(text) = self.object.get(outer) else {
+    /// Sets `key` in the object `outer`, in its place if it exists, else at the end.
+    pub fn set_in(&mut self, outer: &str, key: &str, value: &Value) -> Result<()> {
+        let Some(mut inner) = self.inner(outer)? else {
             return Ok(());
         };
-        let mut inner: Object = serde_json::from_str(text.get()).map_err(|e| {
+        let text = format!("{value:#}").replace('\n', "\n    ");
+        inner.insert(key.to_owned(), raw_text(text));
+        self.object
+            .insert(outer.to_owned(), raw_text(render(&inner, 1)));
+        self.edited = true;
+        Ok(())
+    }
+
+    /// The object `outer`, its values as they are written.
+    fn inner(&self, outer: &str) -> Result<Option<Object>> {
+        let Some(text) = self.object.get(outer) else {
+            return Ok(None);
+        };
+        serde_json::from_str(text.get()).map(Some).map_err(|e| {
             Error::checkpoint(self.path(), format!("{outer} is not a JSON object: {e}"))
-        })?;
+        })
+    }
+
+    /// Removes `key` from the object `outer`, keeping the rest of that object.
+    pub fn remove_in(&mut self, outer: &str, key: &str) -> Result<()> {
+        let Some(mut inner) = self.inner(outer)? else {
+            return Ok(());
+        };
         if inner.shift_remove(key).is_some() {
             self.object
                 .insert(outer.to_owned(), raw_text(render(&inner, 1)));

@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 
 pub use config::{CONFIG_FILE, Config};
 pub use kernel::{Band, Kernel, NonFinite, RowBands};
-pub use report::{ReferenceReport, Report, Role, SourceReport};
+pub use report::{MergeReport, ReferenceReport, Report, Role, SourceReport, StretchReport};
 pub use tensor::{Data, Node, NodeId, Part, Tensor};
 
 use crate::error::Result;

@@ -11,6 +11,7 @@ mod fp8_config;
 mod fp8_groups;
 mod fp8_rules;
 mod fp8_select;
+pub mod merge;
 mod patch;
 mod patch_checks;
 mod skip_list;

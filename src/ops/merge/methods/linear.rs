@@ -1,0 +1,42 @@
+//! `linear`: the weighted sum of the inputs, by default divided by the sum of the weights.
+
+use crate::catalog::Tensor;
+use crate::error::Result;
+use crate::ops::merge::cast;
+use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec};
+use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope};
+
+#[derive(Debug)]
+pub(super) struct Linear;
+
+static SPEC: Spec = Spec {
+    name: "linear",
+    parameters: &[
+        Parameter {
+            name: "weight",
+            kind: Kind::Float,
+            scope: Scope::Input,
+            preset: Preset::Required,
+        },
+        Parameter {
+            name: "normalize",
+            kind: Kind::Bool,
+            scope: Scope::Shared,
+            preset: Preset::Bool(true),
+        },
+    ],
+    base: BasePolicy::Ignored,
+    inputs: Bounds(1, usize::MAX),
+    non_base: Bounds::ANY,
+    missing: Missing::Merge,
+};
+
+impl Method for Linear {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    fn merge(&self, group: &Group) -> Result<Tensor> {
+        Err(cast::not_computed(group))
+    }
+}

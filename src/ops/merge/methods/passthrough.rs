@@ -1,0 +1,39 @@
+//! `passthrough`: the one input, as it is or times a scale. Without scale and change of dtype the
+//! tensor stays a range of its source file.
+
+use crate::catalog::Tensor;
+use crate::error::Result;
+use crate::ops::merge::cast;
+use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec};
+use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope};
+
+#[derive(Debug)]
+pub(super) struct Passthrough;
+
+static SPEC: Spec = Spec {
+    name: "passthrough",
+    parameters: &[Parameter {
+        name: "scale",
+        kind: Kind::Float,
+        scope: Scope::Input,
+        preset: Preset::Absent,
+    }],
+    base: BasePolicy::Ignored,
+    inputs: Bounds(1, 1),
+    non_base: Bounds::ANY,
+    missing: Missing::Merge,
+};
+
+impl Method for Passthrough {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    fn merge(&self, group: &Group) -> Result<Tensor> {
+        let input = &group.inputs[0];
+        match input.parameters.optional_float("scale") {
+            None => cast::through(group, &input.tensor),
+            Some(_) => Err(cast::not_computed(group)),
+        }
+    }
+}
