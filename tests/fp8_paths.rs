@@ -2,7 +2,8 @@
 
 mod common;
 
-use ckptfs::kernels::fp8::{CpuPath, Element, ScaleFormat, quantize_block_row};
+use ckptfs::kernels::CpuPath;
+use ckptfs::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use safetensors::Dtype;

@@ -74,14 +74,46 @@ pub trait Kernel: Debug + Send + Sync {
     /// The bytes of output `output` that `band` produces.
     fn output_bytes(&self, output: usize, band: &Band) -> Range<u64>;
 
-    /// Computes `band`: `inputs[i]` holds the bytes `input_bytes(i, band)`, and every byte of
-    /// every `outputs[k]` must be written; before, they have no particular value.
+    /// What it must know of its whole inputs before it can compute a band; `None` if nothing.
+    fn survey(&self) -> Option<&dyn Survey> {
+        None
+    }
+
+    /// Computes `band`: `facts` are those of [`Kernel::survey`], `inputs[i]` holds the bytes
+    /// `input_bytes(i, band)`, and every byte of every `outputs[k]` must be written; before, they
+    /// have no particular value.
     fn compute(
         &self,
+        facts: &[f64],
         band: &Band,
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],
     ) -> Result<(), NonFinite>;
+}
+
+/// How a kernel comes to know facts about its whole inputs: norms, counts, thresholds.
+///
+/// In each pass a tally, a vector of numbers, is taken of every band, and the tallies are added up
+/// element by element, in an order that depends on the number of bands alone: facts have the same
+/// bits for any number of threads. What is kept of the sum becomes facts, which the passes after it
+/// may use. Facts are kept for as long as the view lives, so they should be few.
+pub trait Survey: Debug + Send + Sync {
+    /// The number of passes over the inputs.
+    fn passes(&self) -> usize;
+
+    /// The length of the tally of pass `pass`, given the facts of the passes before.
+    fn tally_len(&self, pass: usize, facts: &[f64]) -> usize;
+
+    /// Adds `band` to `tally`, which is zero at first or holds other bands. `inputs` are as for
+    /// [`Kernel::compute`].
+    fn tally(&self, pass: usize, facts: &[f64], band: &Band, inputs: &[&[u8]], tally: &mut [f64]);
+
+    /// Adds what follows from the tally of all bands to `facts`.
+    fn conclude(&self, pass: usize, tally: &[f64], facts: &mut Vec<f64>);
+
+    /// Names the method and everything that the facts depend on, apart from the inputs: facts may
+    /// be kept on disk by it.
+    fn key(&self) -> String;
 }
 
 impl dyn Kernel {

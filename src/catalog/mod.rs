@@ -11,7 +11,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 pub use config::{CONFIG_FILE, Config};
-pub use kernel::{Band, Kernel, NonFinite, RowBands};
+pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
 pub use report::{MergeReport, ReferenceReport, Report, Role, SourceReport, StretchReport};
 pub use tensor::{Data, Node, NodeId, Part, Tensor};
 

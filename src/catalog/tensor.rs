@@ -192,6 +192,13 @@ impl Node {
         }
     }
 
+    /// Bytes of its inputs that are read before its first band is computed.
+    pub fn surveyed_bytes(&self) -> u64 {
+        let passes = self.kernel.survey().map_or(0, |survey| survey.passes());
+        let inputs: u64 = self.inputs.iter().map(|input| input.len).sum();
+        inputs.saturating_mul(passes as u64)
+    }
+
     /// Distinguishes this node from every other one of the process.
     pub fn id(&self) -> NodeId {
         self.id

@@ -13,7 +13,8 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
 use crate::error::{Error, Result};
-use crate::kernels::fp8::{self, CpuPath, Element, ScaleFormat, quantize_block_row};
+use crate::kernels::CpuPath;
+use crate::kernels::fp8::{self, Element, ScaleFormat, quantize_block_row};
 use crate::ops::fp8_groups::Decision;
 use crate::ops::fp8_select::Selection;
 use crate::ops::{Operator, fp8_checks, fp8_config, fp8_groups};
@@ -333,6 +334,7 @@ impl Kernel for QuantizeKernel {
 
     fn compute(
         &self,
+        _facts: &[f64],
         band: &Band,
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod buffers;
+mod facts;
 mod pace;
 mod reader;
 mod tiles;

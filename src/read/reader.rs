@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
 use crate::read::buffers::{Buffer, Buffers};
+use crate::read::facts::FactStore;
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
@@ -16,6 +17,7 @@ use crate::view::{EntryId, Segment, SegmentData, View};
 pub struct Reader {
     view: Arc<View>,
     tiles: TileCache,
+    facts: FactStore,
     buffers: Arc<Buffers>,
     /// Of the inputs of tiles.
     pace: Pace,
@@ -35,6 +37,7 @@ impl Reader {
         Reader {
             view,
             tiles: TileCache::new(cache_bytes),
+            facts: FactStore::default(),
             buffers: Arc::default(),
             pace: Pace::default(),
         }
@@ -228,7 +231,8 @@ impl Reader {
             .output(key, output, || self.compute(node, &band).map(Arc::new))
     }
 
-    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
+    /// The bytes of every input of `node` that `band` needs.
+    pub(super) fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Buffer>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, tensor) in node.inputs.iter().enumerate() {
             let range = node.kernel.input_bytes(i, band);
@@ -238,6 +242,15 @@ impl Reader {
             self.pace.note(bytes.len(), start.elapsed());
             inputs.push(bytes);
         }
+        Ok(inputs)
+    }
+
+    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
+        let facts = match node.kernel.survey() {
+            Some(survey) => self.facts.of(node.id(), || self.survey(node, survey))?,
+            None => Arc::default(),
+        };
+        let inputs = self.inputs(node, band)?;
         let mut outputs: Vec<Buffer> = (0..node.kernel.outputs())
             .map(|k| {
                 let range = node.kernel.output_bytes(k, band);
@@ -248,7 +261,7 @@ impl Reader {
         let mut output_slices: Vec<&mut [u8]> =
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();
         node.kernel
-            .compute(band, &slices, &mut output_slices)
+            .compute(&facts, band, &slices, &mut output_slices)
             .map_err(|fault| Error::NonFinite {
                 tensor: node.name.to_string(),
                 row: band.group * node.kernel.bands().rows_per_group + fault.row,

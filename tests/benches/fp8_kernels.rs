@@ -7,7 +7,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use ckptfs::kernels::fp8::{BLOCK, CpuPath, Element, ScaleFormat, quantize_block_row};
+use ckptfs::kernels::CpuPath;
+use ckptfs::kernels::fp8::{BLOCK, Element, ScaleFormat, quantize_block_row};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 

@@ -55,6 +55,7 @@ impl Kernel for UpsideDown {
 
     fn compute(
         &self,
+        _facts: &[f64],
         _band: &Band,
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],

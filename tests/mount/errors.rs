@@ -171,6 +171,7 @@ impl Kernel for Panics {
 
     fn compute(
         &self,
+        _facts: &[f64],
         _band: &Band,
         _inputs: &[&[u8]],
         _outputs: &mut [&mut [u8]],

@@ -19,11 +19,9 @@ mod element;
 mod rounding;
 mod scalar;
 
-use std::sync::LazyLock;
-
 pub use element::Element;
 
-use crate::fast_paths::FastPath;
+use crate::kernels::CpuPath;
 use crate::tensor::float8::E4M3_MAX;
 
 /// How a block's scale is chosen.
@@ -34,48 +32,6 @@ pub enum ScaleFormat {
     Ue8m0,
     /// Any f32.
     Float32,
-}
-
-/// An implementation for a kind of processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CpuPath {
-    /// Plain Rust, compiled for any processor.
-    Scalar,
-    /// AVX2 and F16C, with 16-bit lanes for elements of 16 bits.
-    Avx2,
-    /// AVX-512 F and BW, with 16-bit lanes for elements of 16 bits.
-    Avx512,
-}
-
-impl CpuPath {
-    /// The paths that this processor can run, the fastest last.
-    pub fn available() -> &'static [CpuPath] {
-        static AVAILABLE: LazyLock<Vec<CpuPath>> = LazyLock::new(|| {
-            let mut paths = vec![CpuPath::Scalar];
-            #[cfg(target_arch = "x86_64")]
-            {
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-                    paths.push(CpuPath::Avx2);
-                }
-                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                    paths.push(CpuPath::Avx512);
-                }
-            }
-            paths
-        });
-        &AVAILABLE
-    }
-
-    /// The fastest path that this processor can run, of those that are not switched off.
-    pub fn best() -> CpuPath {
-        let is_enabled = |path: &&CpuPath| match path {
-            CpuPath::Scalar => true,
-            CpuPath::Avx2 => FastPath::Avx2.is_enabled(),
-            CpuPath::Avx512 => FastPath::Avx512.is_enabled(),
-        };
-        let mut fastest_first = CpuPath::available().iter().rev();
-        *fastest_first.find(is_enabled).unwrap_or(&CpuPath::Scalar)
-    }
 }
 
 /// Rows and columns of a block.

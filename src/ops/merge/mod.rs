@@ -8,28 +8,38 @@
 //! | `planner` | each output tensor: its inputs and parameters |
 //! | `vocabulary`, `buffers`, `cast` | rows of unlike vocabularies, whole numbers, dtypes |
 //! | `methods` | the contract with the methods, and these, one a file |
+//! | `formula`, `pointwise` | what methods compute, on f32 lanes, and the kernel of all of them |
+//! | `linear`, `scale` | formulas, one a file |
 //! | `files` | config.json and tokenizer of the result |
 
 mod buffers;
 mod cast;
 mod definition;
 mod files;
+mod formula;
 mod inputs;
+mod linear;
 mod methods;
 mod names;
 mod parameters;
 mod planner;
+mod pointwise;
+mod scale;
 mod vocabulary;
 
 pub use definition::{
     Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Slice, SliceInput,
     Vocabulary,
 };
+pub use formula::{At, Extent, Formula, Lanes};
 pub use inputs::Source;
+pub use linear::Linear;
 pub use methods::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec, method};
 pub use parameters::{
     Amount, Condition, Kind, Parameter, Place, Preset, Scalar, Scope, Setting, Settings, Values,
 };
+pub use pointwise::PointwiseKernel;
+pub use scale::Scale;
 
 use crate::catalog::{Catalog, MergeReport, Role, StretchReport};
 use crate::error::Result;

@@ -2,7 +2,7 @@
 
 use crate::catalog::Tensor;
 use crate::error::Result;
-use crate::ops::merge::cast;
+use crate::ops::merge::linear::Linear as Formula;
 use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec};
 use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope};
 
@@ -37,6 +37,13 @@ impl Method for Linear {
     }
 
     fn merge(&self, group: &Group) -> Result<Tensor> {
-        Err(cast::not_computed(group))
+        let weights = group.inputs.iter();
+        let formula = Formula {
+            weights: weights
+                .map(|i| i.parameters.float("weight") as f32)
+                .collect(),
+            normalize: group.parameters.bool("normalize"),
+        };
+        group.computed(formula, group.tensors())
     }
 }

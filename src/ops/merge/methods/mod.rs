@@ -8,8 +8,11 @@ use std::fmt::Debug;
 
 use crate::catalog::Tensor;
 use crate::error::{Error, Result};
+use crate::kernels::lanes::Precision;
+use crate::ops::merge::formula::Formula;
 use crate::ops::merge::parameters::{Parameter, Values};
-use crate::tensor::Dtype;
+use crate::ops::merge::pointwise::PointwiseKernel;
+use crate::tensor::{Dtype, Name};
 
 /// A way to merge tensors.
 pub trait Method: Debug + Send + Sync {
@@ -115,6 +118,32 @@ pub struct Input {
 }
 
 impl Group<'_> {
+    /// The output as what `formula` computes from `inputs`.
+    ///
+    /// # Errors
+    /// If there is no arithmetic in one of the dtypes.
+    pub fn computed<F: Formula>(&self, formula: F, inputs: Vec<Tensor>) -> Result<Tensor> {
+        let dtypes = inputs.iter().map(|input| input.dtype);
+        let mut dtypes = dtypes.chain([self.working, self.out]);
+        if let Some(dtype) = dtypes.find(|dtype| Precision::of(*dtype).is_none()) {
+            let problem = format!("{dtype} cannot be computed with; only BF16, F16 and F32 can");
+            return Err(Error::tensor(inputs[0].origin(), self.name, problem));
+        }
+        let working = Precision::of(self.working).expect("checked");
+        let name: Name = self.name.into();
+        Ok(PointwiseKernel::tensor(
+            &name, formula, inputs, working, self.out,
+        ))
+    }
+
+    /// The tensors of all inputs, in order.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        self.inputs
+            .iter()
+            .map(|input| input.tensor.clone())
+            .collect()
+    }
+
     /// The input that is the base.
     pub fn base(&self) -> Option<&Input> {
         self.inputs.iter().find(|input| input.is_base)

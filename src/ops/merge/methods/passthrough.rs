@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::ops::merge::cast;
 use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec};
 use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope};
+use crate::ops::merge::scale::Scale;
 
 #[derive(Debug)]
 pub(super) struct Passthrough;
@@ -33,7 +34,10 @@ impl Method for Passthrough {
         let input = &group.inputs[0];
         match input.parameters.optional_float("scale") {
             None => cast::through(group, &input.tensor),
-            Some(_) => Err(cast::not_computed(group)),
+            Some(factor) => {
+                let factor = Some(factor as f32);
+                group.computed(Scale { factor }, vec![input.tensor.clone()])
+            }
         }
     }
 }

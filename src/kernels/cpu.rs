@@ -1,0 +1,90 @@
+//! Which vector instructions loops are compiled for, chosen when the program runs.
+
+use std::sync::LazyLock;
+
+use crate::fast_paths::FastPath;
+
+/// An implementation for a kind of processor. All give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuPath {
+    /// Plain Rust, compiled for any processor.
+    Scalar,
+    /// AVX2 and F16C.
+    Avx2,
+    /// AVX-512 F and BW.
+    Avx512,
+}
+
+/// A loop in plain Rust that is compiled once for each [`CpuPath`].
+///
+/// Rust never joins a multiplication and an addition into one that rounds once, nor reorders
+/// floating point operations: the wider vectors give the same bits.
+pub trait Loop {
+    type Output;
+
+    /// Runs it. Mark the implementation, and what it calls, `#[inline(always)]`: only what is
+    /// inlined is compiled for the path.
+    fn run(self) -> Self::Output;
+}
+
+impl CpuPath {
+    /// The paths that this processor can run, the fastest last.
+    pub fn available() -> &'static [CpuPath] {
+        static AVAILABLE: LazyLock<Vec<CpuPath>> = LazyLock::new(|| {
+            let mut paths = vec![CpuPath::Scalar];
+            #[cfg(target_arch = "x86_64")]
+            {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                    paths.push(CpuPath::Avx2);
+                }
+                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                    paths.push(CpuPath::Avx512);
+                }
+            }
+            paths
+        });
+        &AVAILABLE
+    }
+
+    /// The fastest path that this processor can run, of those that are not switched off.
+    pub fn best() -> CpuPath {
+        let is_enabled = |path: &&CpuPath| match path {
+            CpuPath::Scalar => true,
+            CpuPath::Avx2 => FastPath::Avx2.is_enabled(),
+            CpuPath::Avx512 => FastPath::Avx512.is_enabled(),
+        };
+        let mut fastest_first = CpuPath::available().iter().rev();
+        *fastest_first.find(is_enabled).unwrap_or(&CpuPath::Scalar)
+    }
+
+    /// Runs `work` as compiled for this path.
+    ///
+    /// # Panics
+    /// If this processor cannot run it.
+    pub fn run<L: Loop>(self, work: L) -> L::Output {
+        assert!(CpuPath::available().contains(&self));
+        match self {
+            CpuPath::Scalar => work.run(),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has AVX2, as `available` found.
+            CpuPath::Avx2 => unsafe { with_avx2(work) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has AVX-512 F and BW, as `available` found.
+            CpuPath::Avx512 => unsafe { with_avx512(work) },
+            #[cfg(not(target_arch = "x86_64"))]
+            CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn with_avx2<L: Loop>(work: L) -> L::Output {
+    work.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn with_avx512<L: Loop>(work: L) -> L::Output {
+    work.run()
+}

@@ -1,0 +1,30 @@
+//! Linear: the weighted sum of the inputs, or their weighted mean.
+//!
+//! Model soups, <https://arxiv.org/abs/2203.05482>. `Σ wᵢ·xᵢ`, divided by `Σ wᵢ` where it is
+//! normalized; summed in f32 in the order of the inputs, whatever their format, and rounded once.
+
+use crate::kernels::lanes::Round;
+use crate::ops::merge::formula::{At, Formula, Lanes};
+
+/// One weight for each input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    pub weights: Vec<f32>,
+    pub normalize: bool,
+}
+
+impl Formula for Linear {
+    #[inline(always)]
+    fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
+        output.fill(0.0);
+        for (weight, input) in self.weights.iter().zip(inputs.iter()) {
+            for (sum, x) in output.iter_mut().zip(input) {
+                *sum += weight * x;
+            }
+        }
+        if self.normalize {
+            let total: f32 = self.weights.iter().sum();
+            output.iter_mut().for_each(|sum| *sum /= total);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The kernel of merges: inputs decoded to f32 lanes, a formula on a short run of them at a time,
+//! the result encoded.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Survey, Tensor};
+use crate::kernels::lanes::{Bf16, F16, F32, Precision, Round};
+use crate::kernels::{CpuPath, Loop};
+use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
+use crate::tensor::{Dtype, Name, byte_len};
+
+/// The kernel of a [`Formula`]: all inputs and the output have the same shape.
+#[derive(Debug)]
+pub struct PointwiseKernel<F> {
+    formula: F,
+    inputs: Vec<Precision>,
+    working: Precision,
+    output: Precision,
+    columns: u64,
+    bands: RowBands,
+    path: CpuPath,
+}
+
+/// Elements of a run. Those of all inputs fit in the first-level cache of a processor.
+const RUN: usize = 1024;
+
+/// Elements of a band: 1 MiB of bf16.
+const BAND: u64 = 1 << 19;
+
+impl<F: Formula> PointwiseKernel<F> {
+    /// `inputs` are the formats of the inputs, `shape` the shape of each of them.
+    pub fn new(
+        formula: F,
+        inputs: Vec<Precision>,
+        working: Precision,
+        output: Precision,
+        shape: &[u64],
+    ) -> Self {
+        let elements: u64 = shape.iter().product();
+        let columns = shape.last().copied().unwrap_or(1).max(1);
+        let rows = elements / columns;
+        let bands = if F::WHOLE_ROWS {
+            RowBands {
+                groups: 1,
+                rows_per_group: rows,
+                band_rows: (BAND / columns).max(1),
+            }
+        } else {
+            RowBands {
+                groups: 1,
+                rows_per_group: elements,
+                band_rows: BAND,
+            }
+        };
+        PointwiseKernel {
+            formula,
+            inputs,
+            working,
+            output,
+            columns,
+            bands,
+            path: CpuPath::best(),
+        }
+    }
+
+    /// The tensor that `formula` computes from `inputs`, which have the same shape and one of the
+    /// dtypes that a [`Precision`] stands for, at the home of the first.
+    ///
+    /// # Panics
+    /// If `inputs` is empty or one of them is of another shape or dtype.
+    pub fn tensor(
+        name: &Name,
+        formula: F,
+        inputs: Vec<Tensor>,
+        working: Precision,
+        dtype: Dtype,
+    ) -> Tensor {
+        let (shape, home) = (inputs[0].shape.clone(), inputs[0].home);
+        assert!(inputs.iter().all(|input| input.shape == shape));
+        let precision = |dtype| Precision::of(dtype).expect("a dtype that merges compute with");
+        let formats = inputs.iter().map(|input| precision(input.dtype)).collect();
+        let kernel = Self::new(formula, formats, working, precision(dtype), &shape);
+        Tensor {
+            dtype,
+            len: byte_len(dtype, &shape).expect("at most twice the bytes of an input"),
+            shape,
+            data: Data::Computed {
+                node: Arc::new(Node::new(name.clone(), inputs, Box::new(kernel))),
+                output: 0,
+            },
+            home,
+        }
+    }
+
+    /// The same on another [`CpuPath`].
+    pub fn on(self, path: CpuPath) -> Self {
+        PointwiseKernel { path, ..self }
+    }
+
+    fn merge<R: Round>(&self, runs: Runs<'_, F>, facts: &[f64], output: &mut [u8]) {
+        self.path.run(Merge {
+            runs,
+            facts,
+            output,
+            working: PhantomData::<R>,
+        });
+    }
+
+    fn tally<R: Round>(&self, runs: Runs<'_, F>, pass: usize, facts: &[f64], tally: &mut [f64]) {
+        self.path.run(Tally {
+            runs,
+            pass,
+            facts,
+            tally,
+            working: PhantomData::<R>,
+        });
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            elements: self.elements(0..self.bands.rows_per_group).end,
+            columns: self.columns,
+            bands: self.bands.count(),
+        }
+    }
+
+    /// The elements of these rows of the bands.
+    fn elements(&self, rows: Range<u64>) -> Range<u64> {
+        let each = if F::WHOLE_ROWS { self.columns } else { 1 };
+        rows.start * each..rows.end * each
+    }
+
+    fn bytes(&self, format: Precision, band: &Band) -> Range<u64> {
+        let elements = self.elements(band.rows.clone());
+        let each = format.bytes() as u64;
+        elements.start * each..elements.end * each
+    }
+}
+
+impl<F: Formula> Kernel for PointwiseKernel<F> {
+    fn bands(&self) -> RowBands {
+        self.bands
+    }
+
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
+        self.bytes(self.inputs[input], band)
+    }
+
+    fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
+        self.bytes(self.output, band)
+    }
+
+    fn survey(&self) -> Option<&dyn Survey> {
+        (self.formula.passes(self.working) > 0).then_some(self)
+    }
+
+    fn compute(
+        &self,
+        facts: &[f64],
+        band: &Band,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), NonFinite> {
+        let runs = Runs::new(self, band, inputs);
+        let output = &mut *outputs[0];
+        match self.working {
+            Precision::Bf16 => self.merge::<Bf16>(runs, facts, output),
+            Precision::F16 => self.merge::<F16>(runs, facts, output),
+            Precision::F32 => self.merge::<F32>(runs, facts, output),
+        }
+        Ok(())
+    }
+}
+
+impl<F: Formula> Survey for PointwiseKernel<F> {
+    fn passes(&self) -> usize {
+        self.formula.passes(self.working)
+    }
+
+    fn tally_len(&self, pass: usize, facts: &[f64]) -> usize {
+        self.formula.tally_len(pass, self.extent(), facts)
+    }
+
+    fn tally(&self, pass: usize, facts: &[f64], band: &Band, inputs: &[&[u8]], tally: &mut [f64]) {
+        let runs = Runs::new(self, band, inputs);
+        match self.working {
+            Precision::Bf16 => self.tally::<Bf16>(runs, pass, facts, tally),
+            Precision::F16 => self.tally::<F16>(runs, pass, facts, tally),
+            Precision::F32 => self.tally::<F32>(runs, pass, facts, tally),
+        }
+    }
+
+    fn conclude(&self, pass: usize, tally: &[f64], facts: &mut Vec<f64>) {
+        self.formula.conclude(pass, self.extent(), tally, facts);
+    }
+
+    fn key(&self) -> String {
+        format!(
+            "{:?} in {:?}, {:?}",
+            self.formula,
+            self.working,
+            self.extent()
+        )
+    }
+}
+
+/// The runs of a band, decoded one after the other.
+struct Runs<'a, F> {
+    kernel: &'a PointwiseKernel<F>,
+    band: &'a Band,
+    inputs: &'a [&'a [u8]],
+    /// Elements of the band.
+    count: usize,
+    /// The most elements of a run.
+    stride: usize,
+    /// Elements of the band in the run that is decoded now.
+    now: Range<usize>,
+    values: Vec<f32>,
+}
+
+impl<'a, F: Formula> Runs<'a, F> {
+    fn new(kernel: &'a PointwiseKernel<F>, band: &'a Band, inputs: &'a [&'a [u8]]) -> Self {
+        let elements = kernel.elements(band.rows.clone());
+        let count = (elements.end - elements.start) as usize;
+        let stride = match F::WHOLE_ROWS {
+            true => kernel.columns as usize,
+            false => RUN.min(count.max(1)),
+        };
+        Runs {
+            kernel,
+            band,
+            inputs,
+            count,
+            stride,
+            now: 0..0,
+            values: vec![0.0; stride * inputs.len()],
+        }
+    }
+
+    /// Decodes the next run, if there is one.
+    #[inline(always)]
+    fn next<R: Round>(&mut self) -> Option<Run<'_>> {
+        if self.now.end == self.count {
+            return None;
+        }
+        self.now = self.now.end..(self.now.end + self.stride).min(self.count);
+        let formats = &self.kernel.inputs;
+        let decoded = self.values.chunks_exact_mut(self.stride);
+        for ((bytes, format), values) in self.inputs.iter().zip(formats).zip(decoded) {
+            let values = &mut values[..self.now.len()];
+            format.decode(&bytes[bytes_of(*format, &self.now)], values);
+            if *format != R::PRECISION {
+                R::PRECISION.round_all(values);
+            }
+        }
+        let first = self.kernel.elements(self.band.rows.clone()).start;
+        Some(Run {
+            elements: self.now.clone(),
+            at: At {
+                element: first + self.now.start as u64,
+                band: self.band.index,
+            },
+            inputs: Lanes {
+                values: &self.values,
+                stride: self.stride,
+                len: self.now.len(),
+            },
+        })
+    }
+}
+
+/// A run of elements of a band, decoded.
+struct Run<'a> {
+    /// Positions in the band.
+    elements: Range<usize>,
+    at: At,
+    inputs: Lanes<'a>,
+}
+
+/// Where `elements` of a band are among its bytes.
+#[inline(always)]
+fn bytes_of(format: Precision, elements: &Range<usize>) -> Range<usize> {
+    elements.start * format.bytes()..elements.end * format.bytes()
+}
+
+/// [`Kernel::compute`] as a loop, in the working format `R`.
+struct Merge<'a, F, R> {
+    runs: Runs<'a, F>,
+    facts: &'a [f64],
+    output: &'a mut [u8],
+    working: PhantomData<R>,
+}
+
+impl<F: Formula, R: Round> Loop for Merge<'_, F, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let kernel = self.runs.kernel;
+        let mut merged = vec![0.0; self.runs.stride];
+        while let Some(run) = self.runs.next::<R>() {
+            let merged = &mut merged[..run.elements.len()];
+            let formula = &kernel.formula;
+            formula.merge::<R>(self.facts, run.at, run.inputs, merged);
+            if kernel.output != R::PRECISION {
+                R::PRECISION.round_all(merged);
+            }
+            let bytes = bytes_of(kernel.output, &run.elements);
+            kernel.output.encode(merged, &mut self.output[bytes]);
+        }
+    }
+}
+
+/// [`Survey::tally`] as a loop, in the working format `R`.
+struct Tally<'a, F, R> {
+    runs: Runs<'a, F>,
+    pass: usize,
+    facts: &'a [f64],
+    tally: &'a mut [f64],
+    working: PhantomData<R>,
+}
+
+impl<F: Formula, R: Round> Loop for Tally<'_, F, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let formula = &self.runs.kernel.formula;
+        while let Some(run) = self.runs.next::<R>() {
+            formula.tally::<R>(self.pass, self.facts, run.at, run.inputs, self.tally);
+        }
+    }
+}

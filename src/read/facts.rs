@@ -1,0 +1,111 @@
+//! Facts about whole tensors, which some kernels need before they can compute a band: found by
+//! streaming the inputs once or a few times, on all processors, and kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::catalog::{Node, NodeId, Survey};
+use crate::error::{Error, Result};
+use crate::jobs;
+use crate::read::reader::Reader;
+
+type Outcome = Result<Arc<[f64]>>;
+
+/// The facts that are known, by node.
+#[derive(Debug, Default)]
+pub(super) struct FactStore {
+    known: Mutex<HashMap<NodeId, Arc<OnceLock<Outcome>>>>,
+}
+
+impl FactStore {
+    /// The facts of `node`, found by `find` unless they are known. Who asks while they are being
+    /// found waits. A failure is given to everyone who waits for it and then forgotten.
+    pub(super) fn of(&self, node: NodeId, find: impl FnOnce() -> Result<Vec<f64>>) -> Outcome {
+        let slot = self.known.lock().entry(node).or_default().clone();
+        let outcome = slot.get_or_init(|| find().map(Arc::from));
+        if outcome.is_err() {
+            let mut known = self.known.lock();
+            if known.get(&node).is_some_and(|now| Arc::ptr_eq(now, &slot)) {
+                known.remove(&node);
+            }
+        }
+        outcome.clone()
+    }
+}
+
+impl Reader {
+    /// Streams the inputs of `node` as often as `survey` asks for.
+    pub(super) fn survey(&self, node: &Node, survey: &dyn Survey) -> Result<Vec<f64>> {
+        let mut facts = Vec::new();
+        for pass in 0..survey.passes() {
+            let tally = self.survey_pass(node, survey, pass, &facts)?;
+            survey.conclude(pass, &tally, &mut facts);
+        }
+        Ok(facts)
+    }
+
+    fn survey_pass(
+        &self,
+        node: &Node,
+        survey: &dyn Survey,
+        pass: usize,
+        facts: &[f64],
+    ) -> Result<Vec<f64>> {
+        /// Bands whose tallies are added up by one thread, one after the other. The result depends
+        /// on it.
+        const UNIT: u64 = 4;
+        let bands = node.kernel.bands();
+        let units = bands.count().div_ceil(UNIT);
+        let tally_len = survey.tally_len(pass, facts);
+        let sum = Mutex::new(Sum::new(tally_len));
+        let next = AtomicU64::new(0);
+        let take = |(): &mut ()| {
+            let unit = next.fetch_add(1, Ordering::Relaxed);
+            (unit < units).then_some(unit)
+        };
+        let threads = units.min(jobs::processors() as u64) as usize;
+        jobs::drain(threads, take, |unit| {
+            let mut tally = vec![0.0; tally_len];
+            for index in unit * UNIT..((unit + 1) * UNIT).min(bands.count()) {
+                let band = bands.band(index);
+                let inputs = self.inputs(node, &band)?;
+                let inputs: Vec<&[u8]> = inputs.iter().map(|bytes| &**bytes).collect();
+                survey.tally(pass, facts, &band, &inputs, &mut tally);
+            }
+            sum.lock().add(unit, tally);
+            Ok::<_, Error>(())
+        })?;
+        Ok(sum.into_inner().total)
+    }
+}
+
+/// A sum of tallies in the order of their units, whichever comes first.
+#[derive(Debug)]
+struct Sum {
+    total: Vec<f64>,
+    next: u64,
+    early: BTreeMap<u64, Vec<f64>>,
+}
+
+impl Sum {
+    fn new(len: usize) -> Self {
+        Sum {
+            total: vec![0.0; len],
+            next: 0,
+            early: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, unit: u64, tally: Vec<f64>) {
+        self.early.insert(unit, tally);
+        while let Some(tally) = self.early.remove(&self.next) {
+            for (total, part) in self.total.iter_mut().zip(tally) {
+                *total += part;
+            }
+            self.next += 1;
+        }
+    }
+}
