@@ -98,11 +98,18 @@ pub trait Kernel: Debug + Send + Sync {
 /// bits for any number of threads. What is kept of the sum becomes facts, which the passes after it
 /// may use. Facts are kept for as long as the view lives, so they should be few.
 pub trait Survey: Debug + Send + Sync {
-    /// The number of passes over the inputs.
+    /// The number of passes over the inputs, some of which may want only a few bands.
     fn passes(&self) -> usize;
 
-    /// The length of the tally of pass `pass`, given the facts of the passes before.
-    fn tally_len(&self, pass: usize, facts: &[f64]) -> usize;
+    /// The length of the tally of pass `pass`.
+    fn tally_len(&self, pass: usize) -> usize;
+
+    /// Whether pass `pass` takes a tally of `band`, given the facts of the passes before; else its
+    /// inputs are not read.
+    fn wants(&self, pass: usize, facts: &[f64], band: &Band) -> bool {
+        let _ = (pass, facts, band);
+        true
+    }
 
     /// Adds `band` to `tally`, which is zero at first or holds other bands. `inputs` are as for
     /// [`Kernel::compute`].

@@ -9,16 +9,16 @@ use crate::fast_paths::FastPath;
 pub enum CpuPath {
     /// Plain Rust, compiled for any processor.
     Scalar,
-    /// AVX2 and F16C.
+    /// AVX2, F16C and FMA.
     Avx2,
-    /// AVX-512 F and BW.
+    /// AVX-512 F and BW as well.
     Avx512,
 }
 
 /// A loop in plain Rust that is compiled once for each [`CpuPath`].
 ///
-/// Rust never joins a multiplication and an addition into one that rounds once, nor reorders
-/// floating point operations: the wider vectors give the same bits.
+/// Rust never reorders floating point operations, nor joins a multiplication and an addition into
+/// one that rounds once unless told to (`mul_add`): the wider vectors give the same bits.
 pub trait Loop {
     type Output;
 
@@ -34,11 +34,14 @@ impl CpuPath {
             let mut paths = vec![CpuPath::Scalar];
             #[cfg(target_arch = "x86_64")]
             {
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                if is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("f16c")
+                    && is_x86_feature_detected!("fma")
+                {
                     paths.push(CpuPath::Avx2);
-                }
-                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                    paths.push(CpuPath::Avx512);
+                    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                        paths.push(CpuPath::Avx512);
+                    }
                 }
             }
             paths
@@ -66,7 +69,7 @@ impl CpuPath {
         match self {
             CpuPath::Scalar => work.run(),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has AVX2, as `available` found.
+            // SAFETY: the processor has AVX2 and FMA, as `available` found.
             CpuPath::Avx2 => unsafe { with_avx2(work) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has AVX-512 F and BW, as `available` found.
@@ -78,13 +81,13 @@ impl CpuPath {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn with_avx2<L: Loop>(work: L) -> L::Output {
     work.run()
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn with_avx512<L: Loop>(work: L) -> L::Output {
     work.run()
 }

@@ -150,6 +150,41 @@ impl Round for F32 {
     }
 }
 
+/// `Σ aᵢ·bᵢ` in f64, in an order that depends on the length alone.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    sum(a, b, |a, b| f64::from(a) * f64::from(b))
+}
+
+/// `Σ aᵢ` in f64, in an order that depends on the length alone.
+#[inline(always)]
+pub fn total(a: &[f32]) -> f64 {
+    sum(a, a, |a, _| f64::from(a))
+}
+
+/// `Σ |aᵢ|` in f64, in an order that depends on the length alone.
+#[inline(always)]
+pub fn l1_norm(a: &[f32]) -> f64 {
+    sum(a, a, |a, _| f64::from(a.abs()))
+}
+
+#[inline(always)]
+fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
+    const WIDTH: usize = 16;
+    let mut sums = [0.0; WIDTH];
+    let (whole_a, rest_a) = a.as_chunks::<WIDTH>();
+    let (whole_b, rest_b) = b.as_chunks::<WIDTH>();
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for i in 0..WIDTH {
+            sums[i] += term(a[i], b[i]);
+        }
+    }
+    for ((sum, a), b) in sums.iter_mut().zip(rest_a).zip(rest_b) {
+        *sum += term(*a, *b);
+    }
+    sums.iter().sum()
+}
+
 /// The value of a bf16.
 #[inline(always)]
 pub fn bf16_value(bits: u16) -> f32 {

@@ -59,7 +59,7 @@ impl Reader {
         const UNIT: u64 = 4;
         let bands = node.kernel.bands();
         let units = bands.count().div_ceil(UNIT);
-        let tally_len = survey.tally_len(pass, facts);
+        let tally_len = survey.tally_len(pass);
         let sum = Mutex::new(Sum::new(tally_len));
         let next = AtomicU64::new(0);
         let take = |(): &mut ()| {
@@ -71,6 +71,9 @@ impl Reader {
             let mut tally = vec![0.0; tally_len];
             for index in unit * UNIT..((unit + 1) * UNIT).min(bands.count()) {
                 let band = bands.band(index);
+                if !survey.wants(pass, facts, &band) {
+                    continue;
+                }
                 let inputs = self.inputs(node, &band)?;
                 let inputs: Vec<&[u8]> = inputs.iter().map(|bytes| &**bytes).collect();
                 survey.tally(pass, facts, &band, &inputs, &mut tally);

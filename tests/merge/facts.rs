@@ -39,7 +39,7 @@ impl Formula for Standard {
         2
     }
 
-    fn tally_len(&self, _pass: usize, _extent: Extent, _facts: &[f64]) -> usize {
+    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Extent) -> usize {
         1
     }
 
@@ -62,7 +62,14 @@ impl Formula for Standard {
         }
     }
 
-    fn conclude(&self, _pass: usize, extent: Extent, tally: &[f64], facts: &mut Vec<f64>) {
+    fn conclude(
+        &self,
+        _working: Precision,
+        _pass: usize,
+        extent: Extent,
+        tally: &[f64],
+        facts: &mut Vec<f64>,
+    ) {
         facts.push(tally[0] / extent.elements as f64);
     }
 }

@@ -41,7 +41,7 @@ fn naive(
         .map(|i| {
             let mut sum = 0f32;
             for (input, weight) in inputs.iter().zip(weights) {
-                sum += weight * rounded(working, input[i]);
+                sum = weight.mul_add(rounded(working, input[i]), sum);
             }
             let merged = if normalize { sum / total } else { sum };
             rounded(output, rounded(working, merged))

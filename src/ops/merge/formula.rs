@@ -25,9 +25,15 @@ pub trait Formula: Debug + Send + Sync + 'static {
     }
 
     /// As [`crate::catalog::Survey::tally_len`].
-    fn tally_len(&self, pass: usize, extent: Extent, facts: &[f64]) -> usize {
-        let _ = (pass, extent, facts);
+    fn tally_len(&self, working: Precision, pass: usize, extent: Extent) -> usize {
+        let _ = (working, pass, extent);
         0
+    }
+
+    /// As [`crate::catalog::Survey::wants`], of the band of number `band`.
+    fn wants(&self, working: Precision, pass: usize, facts: &[f64], band: u64) -> bool {
+        let _ = (working, pass, facts, band);
+        true
     }
 
     /// Adds a run to `tally`, as [`crate::catalog::Survey::tally`].
@@ -43,8 +49,15 @@ pub trait Formula: Debug + Send + Sync + 'static {
     }
 
     /// As [`crate::catalog::Survey::conclude`].
-    fn conclude(&self, pass: usize, extent: Extent, tally: &[f64], facts: &mut Vec<f64>) {
-        let _ = (pass, extent, tally, facts);
+    fn conclude(
+        &self,
+        working: Precision,
+        pass: usize,
+        extent: Extent,
+        tally: &[f64],
+        facts: &mut Vec<f64>,
+    ) {
+        let _ = (working, pass, extent, tally, facts);
     }
 }
 
@@ -56,6 +69,10 @@ pub struct At {
     /// The band it belongs to. Runs do not cross bands, and those of a band come in order.
     pub band: u64,
 }
+
+/// The most elements of a run, except for whole rows. Those of all inputs, and of a few
+/// intermediate results, fit in the caches of a processor that are its own.
+pub const RUN: usize = 1024;
 
 /// How large a merged tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +97,18 @@ impl<'a> Lanes<'a> {
     #[inline(always)]
     pub fn input(&self, i: usize) -> &'a [f32] {
         &self.values[i * self.stride..][..self.len]
+    }
+
+    /// The number of elements.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements. Kernels give no such runs.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The values of each input, in order.

@@ -1,7 +1,8 @@
 //! Linear: the weighted sum of the inputs, or their weighted mean.
 //!
 //! Model soups, <https://arxiv.org/abs/2203.05482>. `Σ wᵢ·xᵢ`, divided by `Σ wᵢ` where it is
-//! normalized; summed in f32 in the order of the inputs, whatever their format, and rounded once.
+//! normalized; summed in f32 in the order of the inputs, whatever their format, each product
+//! added without a rounding of its own, and rounded to the format once.
 
 use crate::kernels::lanes::Round;
 use crate::ops::merge::formula::{At, Formula, Lanes};
@@ -19,7 +20,7 @@ impl Formula for Linear {
         output.fill(0.0);
         for (weight, input) in self.weights.iter().zip(inputs.iter()) {
             for (sum, x) in output.iter_mut().zip(input) {
-                *sum += weight * x;
+                *sum = weight.mul_add(*x, *sum);
             }
         }
         if self.normalize {

@@ -9,7 +9,7 @@
 //! | `vocabulary`, `buffers`, `cast` | rows of unlike vocabularies, whole numbers, dtypes |
 //! | `methods` | the contract with the methods, and these, one a file |
 //! | `formula`, `pointwise` | what methods compute, on f32 lanes, and the kernel of all of them |
-//! | `linear`, `scale` | formulas, one a file |
+//! | `linear`, `scale`, `slerp`, … | formulas, one a file |
 //! | `files` | config.json and tokenizer of the result |
 
 mod buffers;
@@ -20,26 +20,39 @@ mod formula;
 mod inputs;
 mod linear;
 mod methods;
+mod model_stock;
 mod names;
+mod nearswap;
+mod nuslerp;
 mod parameters;
 mod planner;
 mod pointwise;
+mod random_mask;
+mod ranks;
 mod scale;
+mod slerp;
+mod task_arithmetic;
 mod vocabulary;
 
 pub use definition::{
     Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Slice, SliceInput,
     Vocabulary,
 };
-pub use formula::{At, Extent, Formula, Lanes};
+pub use formula::{At, Extent, Formula, Lanes, RUN};
 pub use inputs::Source;
 pub use linear::Linear;
 pub use methods::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec, method};
+pub use model_stock::{ModelStock, ModelStockByRow};
+pub use nearswap::NearSwap;
+pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
 pub use parameters::{
     Amount, Condition, Kind, Parameter, Place, Preset, Scalar, Scope, Setting, Settings, Values,
 };
 pub use pointwise::PointwiseKernel;
+pub use random_mask::RandomMask;
 pub use scale::Scale;
+pub use slerp::Slerp;
+pub use task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
 
 use crate::catalog::{Catalog, MergeReport, Role, StretchReport};
 use crate::error::Result;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Survey, Tensor};
 use crate::kernels::lanes::{Bf16, F16, F32, Precision, Round};
 use crate::kernels::{CpuPath, Loop};
-use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
+use crate::ops::merge::formula::{At, Extent, Formula, Lanes, RUN};
 use crate::tensor::{Dtype, Name, byte_len};
 
 /// The kernel of a [`Formula`]: all inputs and the output have the same shape.
@@ -22,9 +22,6 @@ pub struct PointwiseKernel<F> {
     bands: RowBands,
     path: CpuPath,
 }
-
-/// Elements of a run. Those of all inputs fit in the first-level cache of a processor.
-const RUN: usize = 1024;
 
 /// Elements of a band: 1 MiB of bf16.
 const BAND: u64 = 1 << 19;
@@ -183,8 +180,12 @@ impl<F: Formula> Survey for PointwiseKernel<F> {
         self.formula.passes(self.working)
     }
 
-    fn tally_len(&self, pass: usize, facts: &[f64]) -> usize {
-        self.formula.tally_len(pass, self.extent(), facts)
+    fn tally_len(&self, pass: usize) -> usize {
+        self.formula.tally_len(self.working, pass, self.extent())
+    }
+
+    fn wants(&self, pass: usize, facts: &[f64], band: &Band) -> bool {
+        self.formula.wants(self.working, pass, facts, band.index)
     }
 
     fn tally(&self, pass: usize, facts: &[f64], band: &Band, inputs: &[&[u8]], tally: &mut [f64]) {
@@ -197,7 +198,9 @@ impl<F: Formula> Survey for PointwiseKernel<F> {
     }
 
     fn conclude(&self, pass: usize, tally: &[f64], facts: &mut Vec<f64>) {
-        self.formula.conclude(pass, self.extent(), tally, facts);
+        let extent = self.extent();
+        self.formula
+            .conclude(self.working, pass, extent, tally, facts);
     }
 
     fn key(&self) -> String {
