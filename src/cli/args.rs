@@ -29,7 +29,7 @@ pub(crate) struct ViewArgs {
 
     /// Directory of a model that the recipe names (repeatable); others are looked for beside the
     /// recipe and in the cache of the Hugging Face hub
-    #[arg(long, value_name = "ID=DIR", value_parser = parse_model, requires = "recipe")]
+    #[arg(long, value_name = "ID=DIR", value_parser = parse_model, requires = "recipe", conflicts_with = "base")]
     pub(crate) model: Vec<(String, PathBuf)>,
 
     /// Checkpoint directory that gives the tensors which the base lacks (repeatable; the first

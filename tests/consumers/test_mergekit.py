@@ -51,7 +51,6 @@ def zoo(tmp_path_factory) -> Path:
     save_model(directory / "tied", 7, tied=True)
     save_model(directory / "tied2", 8, tied=True)
     save_model(directory / "longer", 9, tokens=VOCABULARY + 8)
-    # As checkpoints are that were padded for speed: more rows than the config says tokens.
     return directory
 
 

@@ -30,7 +30,10 @@ fn the_plan_tells_the_method_the_models_and_what_is_made_of_what() {
             "model  org/x in ",
         ],
     );
-    let json = stdout(&workspace, "plan --json --recipe recipe.yml --model org/x=a");
+    let json = stdout(
+        &workspace,
+        "plan --json --recipe recipe.yml --model org/x=a",
+    );
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["merge"]["method"], "passthrough");
     assert_eq!(json["merge"]["models"], serde_json::json!(["org/x", "b"]));
@@ -41,9 +44,15 @@ fn the_plan_tells_the_method_the_models_and_what_is_made_of_what() {
 #[test]
 fn flags_win_over_the_recipe_and_add_to_its_lists() {
     let workspace = workspace();
-    write(&workspace, "base: a\nview: {patch: [b], shard_size: 100, repack: true}\n");
+    write(
+        &workspace,
+        "base: a\nview: {patch: [b], shard_size: 100, repack: true}\n",
+    );
     let shards = |flags: &str| {
-        let plan = stdout(&workspace, &format!("plan --json --recipe recipe.yml {flags}"));
+        let plan = stdout(
+            &workspace,
+            &format!("plan --json --recipe recipe.yml {flags}"),
+        );
         let plan: Value = serde_json::from_str(&plan).unwrap();
         let sources = plan["sources"].as_array().unwrap().len();
         (plan["shards"].as_array().unwrap().len(), sources)
@@ -53,14 +62,22 @@ fn flags_win_over_the_recipe_and_add_to_its_lists() {
     assert_eq!(sources, 2);
     assert_eq!(shards("--shard-size-gb 1 --extra ones"), (1, 3));
     let refused = ckptfs(&workspace, "plan --recipe recipe.yml --scale-fmt float32");
-    assert_names(text(&refused.stderr), &["neither the recipe nor a flag says what"]);
+    assert_names(
+        text(&refused.stderr),
+        &["neither the recipe nor a flag says what"],
+    );
 }
 
 #[test]
 fn a_view_has_a_base_or_a_recipe() {
     let workspace = workspace();
     write(&workspace, SLICES);
-    for wrong in ["plan", "plan --base a --recipe recipe.yml", "plan --base a --model x=a", "plan --recipe recipe.yml --model x"] {
+    for wrong in [
+        "plan",
+        "plan --base a --recipe recipe.yml",
+        "plan --base a --model x=a",
+        "plan --recipe recipe.yml --model x",
+    ] {
         assert_eq!(ckptfs(&workspace, wrong).status.code(), Some(2), "{wrong}");
     }
 }

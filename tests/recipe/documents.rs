@@ -8,7 +8,13 @@ use crate::fixture::{LAYERS, model, names, write};
 use safetensors::Dtype;
 
 /// The models that the page names.
-const MODELS: [&str; 5] = ["org/base", "org/chat", "org/code", "org/math", "org/base-fp8"];
+const MODELS: [&str; 5] = [
+    "org/base",
+    "org/chat",
+    "org/code",
+    "org/math",
+    "org/base-fp8",
+];
 
 fn large(seed: u64) -> Vec<TensorData> {
     let shape = |name: &str| match name.contains("norm") {
@@ -23,7 +29,9 @@ fn large(seed: u64) -> Vec<TensorData> {
 
 fn blocks(page: &str) -> Vec<&str> {
     let parts = page.split("```yaml\n").skip(1);
-    parts.map(|part| part.split("```").next().unwrap()).collect()
+    parts
+        .map(|part| part.split("```").next().unwrap())
+        .collect()
 }
 
 #[test]
@@ -38,15 +46,24 @@ fn every_example_of_the_page_is_a_view() {
         let mut tensors = large(seed as u64);
         if *id == "org/base-fp8" {
             // A reference is asked for names alone.
-            let scales = |t: &TensorData| tensor(&format!("{}_scale_inv", t.name), Dtype::F32, &[1, 1], 1);
+            let scales =
+                |t: &TensorData| tensor(&format!("{}_scale_inv", t.name), Dtype::F32, &[1, 1], 1);
             tensors.push(scales(&tensors[1].clone()));
         }
         let config = crate::fixture::config(LAYERS).replace(": 6", ": 128");
-        let model = model(tensors).config(&config).aux("tokenizer.json", &tokenizer);
-        named.push(((*id).to_owned(), workspace.write(&id.replace('/', "-"), &model)));
+        let model = model(tensors)
+            .config(&config)
+            .aux("tokenizer.json", &tokenizer);
+        named.push((
+            (*id).to_owned(),
+            workspace.write(&id.replace('/', "-"), &model),
+        ));
     }
     let mtp = [tensor("mtp.layers.0.w", Dtype::BF16, &[4], 1)];
-    named.push(("org/base-mtp".to_owned(), workspace.write("mtp", &model(mtp.to_vec()))));
+    named.push((
+        "org/base-mtp".to_owned(),
+        workspace.write("mtp", &model(mtp.to_vec())),
+    ));
     let places = Places { named, hub: None };
     let blocks = blocks(page);
     assert!(blocks.len() > 8, "{} examples", blocks.len());
@@ -55,7 +72,13 @@ fn every_example_of_the_page_is_a_view() {
         let request = ViewRequest::from_recipe(&path, &places);
         let plan = request.and_then(|request| request.plan());
         let plan = plan.unwrap_or_else(|error| panic!("{error}\n{block}"));
-        assert!(plan.report.warnings.iter().all(|w| !w.contains("no effect")), "{block}");
+        assert!(
+            plan.report
+                .warnings
+                .iter()
+                .all(|w| !w.contains("no effect")),
+            "{block}"
+        );
         assert!(!readback::tensors(&plan).is_empty());
     }
 }

@@ -27,7 +27,10 @@ slices:
 ";
     let config = config(&workspace, recipe);
     assert_eq!(config["num_hidden_layers"], 5);
-    assert_eq!(config["layer_types"], json!(["type0", "type1", "type2", "type1", "type2"]));
+    assert_eq!(
+        config["layer_types"],
+        json!(["type0", "type1", "type2", "type1", "type2"])
+    );
     assert_eq!(config["torch_dtype"], "bfloat16");
     assert_eq!(config["vocab_size"], 6);
 }
@@ -38,7 +41,10 @@ fn a_config_that_stays_true_keeps_every_byte() {
     let recipe = "merge_method: passthrough\nmodels: [{model: a}]\n";
     let plan = plan(&workspace, recipe).unwrap();
     let shown = readback::read_path(&plan, "config.json").unwrap();
-    assert_eq!(shown, std::fs::read(workspace.path().join("a/config.json")).unwrap());
+    assert_eq!(
+        shown,
+        std::fs::read(workspace.path().join("a/config.json")).unwrap()
+    );
 }
 
 #[test]
@@ -59,14 +65,19 @@ fn the_tokenizer_of_the_donor_is_shown_and_its_model_card_is_not() {
 /// A model whose vocabulary is `tokens`, a row for each.
 fn with_tokens(seed: u64, tokens: &[&str]) -> Checkpoint {
     let rows = tokens.len();
-    let vocabulary: serde_json::Map<String, Value> =
-        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
+    let vocabulary: serde_json::Map<String, Value> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| ((*token).to_owned(), id.into()))
+        .collect();
     let tokenizer = json!({"model": {"type": "BPE", "vocab": vocabulary}, "added_tokens": []});
     Checkpoint::single([
         tensor("model.embed_tokens.weight", Dtype::BF16, &[rows, 3], seed),
         bf16("model.layers.0.w", &[2]),
     ])
-    .config(&format!(r#"{{"num_hidden_layers": 1, "vocab_size": {rows}}}"#))
+    .config(&format!(
+        r#"{{"num_hidden_layers": 1, "vocab_size": {rows}}}"#
+    ))
     .aux("tokenizer.json", tokenizer.to_string())
 }
 
@@ -77,7 +88,10 @@ fn rows(tensor: &TensorData) -> Vec<&[u8]> {
 #[test]
 fn rows_are_put_in_the_order_of_the_tokenizer() {
     let workspace = Workspace::new();
-    let (x, y) = (with_tokens(1, &["p", "q", "r"]), with_tokens(2, &["r", "s", "p", "q"]));
+    let (x, y) = (
+        with_tokens(1, &["p", "q", "r"]),
+        with_tokens(2, &["r", "s", "p", "q"]),
+    );
     workspace.write("x", &x);
     workspace.write("y", &y);
     let recipe = |weights: [u8; 2], source: &str| {
@@ -94,7 +108,10 @@ fn rows_are_put_in_the_order_of_the_tokenizer() {
     // A token that only y has is y's row for both.
     for weights in [[1, 0], [0, 1]] {
         let merged = shown(&workspace, &recipe(weights, "y"));
-        let own = [[of_x[2], of_y[1], of_x[0], of_x[1]], [of_y[0], of_y[1], of_y[2], of_y[3]]];
+        let own = [
+            [of_x[2], of_y[1], of_x[0], of_x[1]],
+            [of_y[0], of_y[1], of_y[2], of_y[3]],
+        ];
         assert_eq!(rows(&merged[embedding]), own[usize::from(weights[1])]);
     }
     assert_eq!(config(&workspace, &recipe([1, 1], "y"))["vocab_size"], 4);
@@ -103,13 +120,22 @@ fn rows_are_put_in_the_order_of_the_tokenizer() {
 #[test]
 fn unlike_rows_are_an_error_unless_they_may_be_cut() {
     let workspace = Workspace::new();
-    let (x, y) = (with_tokens(1, &["p", "q", "r"]), with_tokens(2, &["p", "q"]));
+    let (x, y) = (
+        with_tokens(1, &["p", "q", "r"]),
+        with_tokens(2, &["p", "q"]),
+    );
     workspace.write("x", &x);
     workspace.write("y", &y);
     let recipe = "merge_method: linear\nmodels: [{model: x, parameters: {weight: 1}}, {model: y, parameters: {weight: 0}}]\n";
     assert_names(
         &error(&workspace, recipe),
-        &["model.embed_tokens.weight", "[3, 3] in x", "[2, 3] in y", "tokenizer_source", "truncate_embeddings"],
+        &[
+            "model.embed_tokens.weight",
+            "[3, 3] in x",
+            "[2, 3] in y",
+            "tokenizer_source",
+            "truncate_embeddings",
+        ],
     );
     let cut = format!("{recipe}view: {{truncate_embeddings: true}}\n");
     let merged = shown(&workspace, &cut);

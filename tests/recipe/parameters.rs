@@ -60,7 +60,14 @@ fn naive(scopes: &[Option<Entries>], name: &str, t: f64) -> Option<f64> {
 }
 
 fn entries() -> impl Strategy<Value = Entries> {
-    let filter = prop::sample::select(vec![None, Some("*"), Some("mlp"), Some("attn"), Some(".1."), Some("")]);
+    let filter = prop::sample::select(vec![
+        None,
+        Some("*"),
+        Some("mlp"),
+        Some("attn"),
+        Some(".1."),
+        Some(""),
+    ]);
     prop::collection::vec((filter, prop::collection::vec(-2.0f64..2.0, 0..5)), 0..4)
 }
 
@@ -118,7 +125,8 @@ fn gradients_run_over_the_layers_and_stand_at_their_start_elsewhere() {
 
 #[test]
 fn filters_are_parts_of_names_and_what_none_holds_for_comes_from_the_recipe() {
-    for (name, weight) in weights("[{filter: mlp, value: [0.5, 1]}, {filter: layernorm, value: 3}]") {
+    for (name, weight) in weights("[{filter: mlp, value: [0.5, 1]}, {filter: layernorm, value: 3}]")
+    {
         let expected = match name.split('.').nth(2) {
             Some(layer) if name.contains("mlp") => {
                 (0.5 + 0.5 * layer.parse::<f64>().unwrap() / 3.0) as f32
@@ -155,8 +163,16 @@ slices:
         let name = format!("model.layers.{layer}.mlp.down_proj.weight");
         assert_eq!(value(&name), expected, "{name}");
     }
-    assert_eq!(value("model.embed_tokens.weight"), 5.0, "the first slice, at its start");
-    assert_eq!(value("model.norm.weight"), 1.0, "the last slice, at its start");
+    assert_eq!(
+        value("model.embed_tokens.weight"),
+        5.0,
+        "the first slice, at its start"
+    );
+    assert_eq!(
+        value("model.norm.weight"),
+        1.0,
+        "the last slice, at its start"
+    );
 }
 
 #[test]
@@ -174,7 +190,12 @@ fn booleans_and_names_are_chosen_and_not_interpolated() {
     };
     let flags = gradient(&[Scalar::Bool(true), Scalar::Bool(false), Scalar::Bool(true)]);
     let names = gradient(&["sum", "count"].map(|name| Scalar::Text(name.to_owned())));
-    for (t, flag, name) in [(0.0, true, "sum"), (0.49, true, "sum"), (0.5, false, "sum"), (1.0, true, "count")] {
+    for (t, flag, name) in [
+        (0.0, true, "sum"),
+        (0.49, true, "sum"),
+        (0.5, false, "sum"),
+        (1.0, true, "count"),
+    ] {
         let flag_found = parameter(Kind::Bool).resolve([&flags], "x", t).unwrap();
         assert_eq!(flag_found, Some(Scalar::Bool(flag)), "{t}");
         let name_found = parameter(Kind::Text).resolve([&names], "x", t).unwrap();

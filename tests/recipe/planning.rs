@@ -5,7 +5,9 @@ use crate::common::{Workspace, assert_names, readback};
 use crate::fixture::{LAYERS, error, model, names, plan, random, shown, workspace};
 
 fn renumbered(tensor: &TensorData, from: u64, to: u64) -> (String, &[u8]) {
-    let name = tensor.name.replace(&format!(".{from}."), &format!(".{to}."));
+    let name = tensor
+        .name
+        .replace(&format!(".{from}."), &format!(".{to}."));
     (name, &tensor.bytes)
 }
 
@@ -33,7 +35,11 @@ slices:
         }
     }
     // What stands before the layers is the first slice's, what stands behind them the last one's.
-    for name in ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"] {
+    for name in [
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    ] {
         assert_eq!(tensors[name].bytes, a.get(name).bytes, "{name}");
     }
     assert_eq!(tensors.len(), expected + 3);
@@ -67,7 +73,11 @@ slices:
 #[test]
 fn one_model_as_it_is_stays_whole_files() {
     let workspace = workspace();
-    let plan = plan(&workspace, "merge_method: passthrough\nmodels: [{model: a}]\n").unwrap();
+    let plan = plan(
+        &workspace,
+        "merge_method: passthrough\nmodels: [{model: a}]\n",
+    )
+    .unwrap();
     assert_eq!(plan.shards.len(), 1);
     assert!(plan.shards[0].whole_file.is_some());
 }
@@ -115,28 +125,52 @@ fn whole_numbers_must_agree_and_are_kept() {
     let workspace = Workspace::new();
     let position_ids = |seed| {
         let mut tensors: Vec<TensorData> = names(LAYERS).iter().map(|n| bf16(n, &[2])).collect();
-        let ids = crate::common::checkpoint::tensor("position_ids", safetensors::Dtype::I64, &[3], seed);
+        let ids =
+            crate::common::checkpoint::tensor("position_ids", safetensors::Dtype::I64, &[3], seed);
         tensors.push(ids);
         model(tensors)
     };
     workspace.write("a", &position_ids(1));
     workspace.write("b", &position_ids(1));
     workspace.write("c", &position_ids(2));
-    let recipe = |other| format!("merge_method: linear\nmodels: [{{model: a}}, {{model: {other}}}]\nparameters: {{weight: 0.5}}\n");
+    let recipe = |other| {
+        format!(
+            "merge_method: linear\nmodels: [{{model: a}}, {{model: {other}}}]\nparameters: {{weight: 0.5}}\n"
+        )
+    };
     let merged = shown(&workspace, &recipe("b"));
-    assert_eq!(merged["position_ids"].bytes, position_ids(1).get("position_ids").bytes);
-    assert_names(&error(&workspace, &recipe("c")), &["position_ids", "must be the same"]);
+    assert_eq!(
+        merged["position_ids"].bytes,
+        position_ids(1).get("position_ids").bytes
+    );
+    assert_names(
+        &error(&workspace, &recipe("c")),
+        &["position_ids", "must be the same"],
+    );
 }
 
 #[test]
 fn modules_are_told_by_the_prefixes_of_their_layers() {
     let workspace = Workspace::new();
-    let names = ["model.layers.0.w", "model.layers.1.w", "vision.blocks.0.w", "proj.weight"];
-    workspace.write("a", &model(names.iter().map(|name| bf16(name, &[2])).collect()).without_config());
-    let slices = "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 1]}]}]\n";
+    let names = [
+        "model.layers.0.w",
+        "model.layers.1.w",
+        "vision.blocks.0.w",
+        "proj.weight",
+    ];
+    workspace.write(
+        "a",
+        &model(names.iter().map(|name| bf16(name, &[2])).collect()).without_config(),
+    );
+    let slices =
+        "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 1]}]}]\n";
     assert_names(
         &error(&workspace, slices),
-        &["recipe.yml:2", "several prefixes", "default, model.layers, vision.blocks"],
+        &[
+            "recipe.yml:2",
+            "several prefixes",
+            "default, model.layers, vision.blocks",
+        ],
     );
     let modules = "
 merge_method: passthrough
@@ -144,11 +178,23 @@ modules:
   model.layers: {slices: [{sources: [{model: a, layer_range: [1, 2]}]}]}
   vision.blocks: {models: [{model: a}]}
 ";
-    assert_names(&error(&workspace, modules), &["\"default\"", "would be lost"]);
-    let merged = shown(&workspace, &format!("{modules}  default: {{models: [{{model: a}}]}}\n"));
+    assert_names(
+        &error(&workspace, modules),
+        &["\"default\"", "would be lost"],
+    );
+    let merged = shown(
+        &workspace,
+        &format!("{modules}  default: {{models: [{{model: a}}]}}\n"),
+    );
     let found: Vec<&str> = merged.keys().map(String::as_str).collect();
-    assert_eq!(found, ["model.layers.0.w", "proj.weight", "vision.blocks.0.w"]);
-    assert_eq!(merged["model.layers.0.w"].bytes, bf16("model.layers.1.w", &[2]).bytes);
+    assert_eq!(
+        found,
+        ["model.layers.0.w", "proj.weight", "vision.blocks.0.w"]
+    );
+    assert_eq!(
+        merged["model.layers.0.w"].bytes,
+        bf16("model.layers.1.w", &[2]).bytes
+    );
 }
 
 #[test]
@@ -159,8 +205,12 @@ fn layers_that_predict_further_tokens_belong_to_no_slice() {
     workspace.write("a", &model(tensors));
     let whole = "merge_method: passthrough\nmodels: [{model: a}]\n";
     assert!(shown(&workspace, whole).contains_key("model.layers.4.eh_proj.weight"));
-    let slices = "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 4]}]}]\n";
+    let slices =
+        "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 4]}]}]\n";
     let plan = plan(&workspace, slices).unwrap();
-    assert_names(&plan.report.warnings.join("\n"), &["left out", "model.layers.4.eh_proj.weight"]);
+    assert_names(
+        &plan.report.warnings.join("\n"),
+        &["left out", "model.layers.4.eh_proj.weight"],
+    );
     assert_eq!(readback::tensors(&plan).len(), names(LAYERS).len());
 }

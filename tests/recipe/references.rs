@@ -39,7 +39,14 @@ fn a_revision_of_the_cache_is_its_snapshot() {
     assert_eq!(find("org/name@main").unwrap(), snapshots.join("2222"));
     assert_eq!(find("org/name@1111").unwrap(), snapshots.join("1111"));
     let missing = message(find("org/name@3333"));
-    assert_names(&missing, &["no snapshot of revision 3333", "models--org--name", "--model org/name@3333=DIR"]);
+    assert_names(
+        &missing,
+        &[
+            "no snapshot of revision 3333",
+            "models--org--name",
+            "--model org/name@3333=DIR",
+        ],
+    );
     for bad in ["org/name@evil", "org/name@..", "'../hub/x/y'", "org/other"] {
         assert_names(&message(find(bad)), &["not on this machine"]);
     }
@@ -49,13 +56,20 @@ fn a_revision_of_the_cache_is_its_snapshot() {
 fn a_directory_given_by_name_wins_over_one_beside_the_recipe() {
     let workspace = workspace();
     let mut places = hub(&workspace);
-    assert_eq!(base(&workspace, "a", &places).unwrap(), workspace.path().join("a"));
+    assert_eq!(
+        base(&workspace, "a", &places).unwrap(),
+        workspace.path().join("a")
+    );
     let elsewhere = PathBuf::from("/elsewhere");
     for id in ["a", "org/name", "org/pinned@1111"] {
         places.named.push((id.to_owned(), elsewhere.clone()));
     }
     for name in ["a", "org/name", "org/name@1111", "org/pinned@1111"] {
-        assert_eq!(base(&workspace, name, &places).unwrap(), elsewhere, "{name}");
+        assert_eq!(
+            base(&workspace, name, &places).unwrap(),
+            elsewhere,
+            "{name}"
+        );
     }
     assert!(base(&workspace, "org/pinned@2222", &places).is_err());
 }

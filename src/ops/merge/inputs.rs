@@ -32,15 +32,20 @@ impl Source {
         self.config()?.text_model(key)?.as_u64()
     }
 
+    /// One more than the largest `N` of the names `prefix.N.`.
+    fn named_layers(&self, prefix: &str) -> u64 {
+        let numbers = self.tensors().keys().filter_map(|name| names::layer(name));
+        let numbers = numbers.filter(|(other, ..)| *other == prefix);
+        numbers
+            .map(|(_, layer, _)| layer.saturating_add(1))
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The number of layers named `prefix.N.`: those that config.json declares, or else all.
     /// Layers behind them predict further tokens and belong to no stack.
     pub(super) fn layers(&self, prefix: &str, only_prefix: bool) -> u64 {
-        let numbers = self.tensors().keys().filter_map(|name| names::layer(name));
-        let named = numbers
-            .filter(|(other, ..)| *other == prefix)
-            .map(|(_, layer, _)| layer.saturating_add(1))
-            .max()
-            .unwrap_or(0);
+        let named = self.named_layers(prefix);
         const KEYS: [&str; 4] = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"];
         let Some(declared) = KEYS.iter().find_map(|key| self.number(key)) else {
             return named;
@@ -154,6 +159,9 @@ pub(super) fn stacks<'a>(definition: &'a Definition, sources: &[Source]) -> Resu
     Ok(stacks)
 }
 
+/// The most layers of a model.
+const MOST_LAYERS: u64 = 1 << 16;
+
 /// The module of all tensors outside of layers; with a single prefix, of all tensors.
 const DEFAULT: &str = "default";
 
@@ -199,6 +207,27 @@ impl<'a> Builder<'a, '_> {
         })
     }
 
+    /// The number of layers of a model, all of which its tensors name.
+    fn layers(&self, model: ModelId, prefix: Option<&str>) -> Result<u64> {
+        let Some(prefix) = prefix else {
+            return Ok(0);
+        };
+        let source = &self.sources[model];
+        let (layers, named) = (
+            source.layers(prefix, !self.several),
+            source.named_layers(prefix),
+        );
+        let problem = if layers > named {
+            format!("it has {layers} layers by its config.json, but its tensors name {named}")
+        } else if layers > MOST_LAYERS {
+            format!("its tensors number {layers} layers; at most {MOST_LAYERS} are merged")
+        } else {
+            return Ok(layers);
+        };
+        let path = &source.catalog.report.sources[0].path;
+        Err(Error::checkpoint(path, problem))
+    }
+
     /// Whole models; the base takes part even if it is not among them.
     fn whole(&self, module: &str, prefix: Option<&str>, inputs: &'a Inputs) -> Result<Run<'a>> {
         let Inputs::Models(models) = inputs else {
@@ -222,18 +251,16 @@ impl<'a> Builder<'a, '_> {
                 settings: None,
             });
         }
-        let count = |model: ModelId| match prefix {
-            Some(prefix) => self.sources[model].layers(prefix, !self.several),
-            None => 0,
-        };
-        let layers = count(sources[0].model);
-        if let Some(other) = sources.iter().find(|source| count(source.model) != layers) {
-            return Err(models[0].place.error(format!(
-                "{} has {layers} layers and {} has {} (module {module}); models with unlike layers can only be merged as slices",
-                self.sources[sources[0].model].name,
-                self.sources[other.model].name,
-                count(other.model)
-            )));
+        let layers = self.layers(sources[0].model, prefix)?;
+        for other in &sources {
+            let others = self.layers(other.model, prefix)?;
+            if others != layers {
+                return Err(models[0].place.error(format!(
+                    "{} has {layers} layers and {} has {others} (module {module}); models with unlike layers can only be merged as slices",
+                    self.sources[sources[0].model].name,
+                    self.sources[other.model].name,
+                )));
+            }
         }
         Ok(Run {
             sources,
@@ -255,7 +282,7 @@ impl<'a> Builder<'a, '_> {
                 )));
             }
             let source = &self.sources[input.model];
-            let has = prefix.map_or(0, |prefix| source.layers(prefix, !self.several));
+            let has = self.layers(input.model, prefix)?;
             if input.layers.1 > has {
                 return Err(input.place.error(format!(
                     "layer_range ends at {}, but {} has {has} layers",

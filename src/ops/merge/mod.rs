@@ -112,6 +112,10 @@ impl Merge {
         )?;
         drop(stacks);
         report(&mut catalog, &definition, &sources, &planned);
+        catalog
+            .report
+            .notes
+            .extend(rows.note(&definition, &sources));
         place(&mut catalog, &sources[donor].catalog, planned, whole);
         Ok(catalog)
     }

@@ -50,6 +50,9 @@ pub(super) struct Planner<'a> {
     planned: Planned,
 }
 
+/// The most tensors of a merge: layers can be repeated without end.
+const MOST_TENSORS: usize = 1 << 21;
+
 /// The part of a run that one output tensor belongs to.
 struct Position<'a, 'b> {
     run: &'b Run<'a>,
@@ -197,7 +200,7 @@ impl<'a> Planner<'a> {
         }
         let models: IndexSet<ModelId> = stack.runs.iter().flat_map(Run::models).collect();
         for model in models {
-            let has = self.sources[model].layers(prefix, true);
+            let has = self.sources[model].layers(prefix, stack.holds_loose);
             let names = self.sources[model].tensors().keys().filter(|name| {
                 names::layer(name).is_some_and(|(other, n, _)| other == prefix && n >= has)
             });
@@ -269,6 +272,9 @@ impl<'a> Planner<'a> {
                 stored: tensor.is_stored(),
             })
             .or_default() += 1;
+        if self.planned.tensors.len() == MOST_TENSORS {
+            return Err(self.error(output, format!("one more than {MOST_TENSORS} tensors")));
+        }
         if self.planned.tensors.contains_key(output) {
             return Err(self.error(output, "two modules give it"));
         }

@@ -82,6 +82,21 @@ impl Rows {
         Ok(Rows::OfTokens { tokens, models })
     }
 
+    /// What the plan tells about rows that are moved.
+    pub(super) fn note(&self, definition: &Definition, sources: &[Source]) -> Option<String> {
+        match (self, definition.vocabulary) {
+            (Rows::Fewest, _) => Some(
+                "rows of embedding and head behind the shortest are cut off; this is right only if all models number their common tokens alike".to_owned(),
+            ),
+            (Rows::OfTokens { tokens, .. }, Vocabulary::Tokenizer(model)) => Some(format!(
+                "rows of embedding and head are those of the {} tokens of {}",
+                tokens.len(),
+                sources[model].name
+            )),
+            _ => None,
+        }
+    }
+
     /// The number of rows, if it does not depend on the tensors.
     pub(super) fn count(&self) -> Option<usize> {
         match self {
