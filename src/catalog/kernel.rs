@@ -74,6 +74,13 @@ pub trait Kernel: Debug + Send + Sync {
     /// The bytes of output `output` that `band` produces.
     fn output_bytes(&self, output: usize, band: &Band) -> Range<u64>;
 
+    /// Names what it computes from its inputs, with everything that the result depends on: what
+    /// has the same key and the same inputs has the same output. `None` if it cannot tell; then
+    /// nothing that depends on it is kept on disk.
+    fn key(&self) -> Option<String> {
+        None
+    }
+
     /// What it must know of its whole inputs before it can compute a band; `None` if nothing.
     fn survey(&self) -> Option<&dyn Survey> {
         None
@@ -117,10 +124,6 @@ pub trait Survey: Debug + Send + Sync {
 
     /// Adds what follows from the tally of all bands to `facts`.
     fn conclude(&self, pass: usize, tally: &[f64], facts: &mut Vec<f64>);
-
-    /// Names the method and everything that the facts depend on, apart from the inputs: facts may
-    /// be kept on disk by it.
-    fn key(&self) -> String;
 }
 
 impl dyn Kernel {

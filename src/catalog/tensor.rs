@@ -192,11 +192,19 @@ impl Node {
         }
     }
 
-    /// Bytes of its inputs that are read before its first band is computed.
+    /// Bytes that are streamed before its first band can be computed, to find the facts that it
+    /// and the nodes it computes from need.
     pub fn surveyed_bytes(&self) -> u64 {
         let passes = self.kernel.survey().map_or(0, |survey| survey.passes());
-        let inputs: u64 = self.inputs.iter().map(|input| input.len).sum();
-        inputs.saturating_mul(passes as u64)
+        let pieces = self.inputs.iter().flat_map(Tensor::pieces);
+        let (mut bytes, mut deeper) = (0u64, 0u64);
+        for piece in pieces {
+            bytes += piece.len;
+            if let Data::Computed { node, .. } = &piece.data {
+                deeper += node.surveyed_bytes();
+            }
+        }
+        deeper.saturating_add(bytes.saturating_mul(passes as u64))
     }
 
     /// Distinguishes this node from every other one of the process.

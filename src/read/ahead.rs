@@ -1,13 +1,16 @@
-//! Computing ahead of those who read a file in order, on threads of its own.
+//! Computing ahead of those who read a file in order, on threads of its own: the next tiles, and the
+//! facts of the next tensor.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::{io, mem};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
 
+use crate::catalog::{Node, NodeId};
 use crate::read::reader::{Reader, TileRef};
 use crate::view::EntryId;
 
@@ -24,6 +27,10 @@ pub struct ReadAhead {
     streams: Mutex<Streams>,
     /// `None` only while this is dropped.
     queue: Option<Sender<TileRef>>,
+    /// Likewise.
+    surveys: Option<Sender<Arc<Node>>>,
+    /// The node that was last sent there.
+    last_survey: AtomicU64,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -50,6 +57,8 @@ impl ReadAhead {
         /// Tiles that wait. What does not fit is computed when it is asked for.
         const QUEUE: usize = 256;
         let (queue, tiles) = crossbeam_channel::bounded(QUEUE);
+        // A survey has threads of its own: one at a time.
+        let (surveys, nodes) = crossbeam_channel::bounded(1);
         let mut this = ReadAhead {
             // More would push out what is ahead of others before they come to it.
             window: window.min(reader.cache_bytes() as u64 / Self::CACHE_SHARE),
@@ -57,8 +66,14 @@ impl ReadAhead {
             when,
             streams: Mutex::default(),
             queue: Some(queue),
+            surveys: Some(surveys),
+            last_survey: AtomicU64::new(NodeId::MAX),
             workers: Vec::new(),
         };
+        let surveyor = thread::Builder::new().name("surveys-ahead".to_owned());
+        let reader = this.reader.clone();
+        this.workers
+            .push(surveyor.spawn(move || survey(&reader, &nodes))?);
         for number in 0..threads {
             let (reader, tiles) = (this.reader.clone(), tiles.clone());
             let worker = thread::Builder::new().name(format!("ahead-{number}"));
@@ -72,12 +87,19 @@ impl ReadAhead {
     pub fn note(&self, id: EntryId, range: Range<u64>) {
         let wanted = self.when == When::Always || self.reader.waits_for_sources();
         let window = if wanted { self.window } else { 0 };
+        let from = range.start;
         let Some(ahead) = self.streams.lock().advance(id, range, window) else {
             return;
         };
-        let Some(queue) = &self.queue else {
+        let (Some(queue), Some(surveys)) = (&self.queue, &self.surveys) else {
             return;
         };
+        if let Some(node) = self.reader.next_surveyed(id, from)
+            && self.last_survey.swap(node.id(), Ordering::Relaxed) != node.id()
+        {
+            // One that does not fit is made when its tensor is read.
+            let _ = surveys.try_send(node);
+        }
         for tile in self.reader.tiles_in(id, ahead) {
             if let Err(TrySendError::Full(_)) = queue.try_send(tile) {
                 break;
@@ -89,6 +111,7 @@ impl ReadAhead {
 impl Drop for ReadAhead {
     fn drop(&mut self) {
         drop(self.queue.take());
+        drop(self.surveys.take());
         for worker in mem::take(&mut self.workers) {
             // A worker that panicked has said so itself.
             let _ = worker.join();
@@ -99,6 +122,12 @@ impl Drop for ReadAhead {
 fn work(reader: &Reader, tiles: &Receiver<TileRef>) {
     for tile in tiles {
         reader.prepare(&tile);
+    }
+}
+
+fn survey(reader: &Reader, nodes: &Receiver<Arc<Node>>) {
+    for node in nodes {
+        reader.prepare_facts(&node);
     }
 }
 
@@ -125,7 +154,8 @@ impl Streams {
     /// several pieces at once, and they do not arrive in order.
     const SLACK: u64 = 4 << 20;
 
-    /// Notes a read of `range` of `file`; gives what to compute ahead now, if anything.
+    /// Notes a read of `range` of `file`; if it goes on where another ended, gives what to compute
+    /// ahead now, which may be nothing.
     fn advance(&mut self, file: EntryId, range: Range<u64>, window: u64) -> Option<Range<u64>> {
         let continued = self.known.iter().rposition(|stream| {
             stream.file == file
@@ -149,6 +179,6 @@ impl Streams {
         let to = stream.next + window;
         stream.ahead = to.max(from);
         self.known.push(stream);
-        (from < to).then_some(from..to)
+        Some(from..to.max(from))
     }
 }

@@ -3,11 +3,13 @@
 mod ahead;
 mod buffers;
 mod facts;
+mod facts_cache;
 mod pace;
 mod reader;
 mod tiles;
 
 pub use ahead::{ReadAhead, When};
 pub use buffers::Buffer;
+pub use facts_cache::FactsCache;
 pub use reader::Reader;
 pub use tiles::{Tile, TileCache, TileKey, TileOutput};

@@ -8,6 +8,7 @@ use crate::catalog::{Band, Data, Node, Part, Tensor};
 use crate::error::{Error, Result};
 use crate::read::buffers::{Buffer, Buffers};
 use crate::read::facts::FactStore;
+use crate::read::facts_cache::FactsCache;
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::view::{EntryId, Segment, SegmentData, View};
@@ -18,6 +19,7 @@ pub struct Reader {
     view: Arc<View>,
     tiles: TileCache,
     facts: FactStore,
+    facts_cache: Option<FactsCache>,
     buffers: Arc<Buffers>,
     /// Of the inputs of tiles.
     pace: Pace,
@@ -38,8 +40,17 @@ impl Reader {
             view,
             tiles: TileCache::new(cache_bytes),
             facts: FactStore::default(),
+            facts_cache: None,
             buffers: Arc::default(),
             pace: Pace::default(),
+        }
+    }
+
+    /// The same, with facts kept on disk too.
+    pub fn with_facts_cache(self, cache: FactsCache) -> Self {
+        Reader {
+            facts_cache: Some(cache),
+            ..self
         }
     }
 
@@ -150,6 +161,34 @@ impl Reader {
         tiles
     }
 
+    /// The first node with facts to find whose bytes in file `id` begin soon after `offset`.
+    pub(super) fn next_surveyed(&self, id: EntryId, offset: u64) -> Option<Arc<Node>> {
+        /// Segments after that of `offset` that are looked at: a tensor and its scales.
+        const SOON: usize = 3;
+        let segments = self.view.file(id)?.segments_from(offset);
+        segments
+            .iter()
+            .skip(1)
+            .take(SOON)
+            .find_map(|segment| match &segment.data {
+                SegmentData::Computed { node, .. } if node.surveyed_bytes() > 0 => {
+                    Some(node.clone())
+                }
+                _ => None,
+            })
+    }
+
+    /// Finds the facts of `node` and of the nodes that it computes from. What fails, fails again
+    /// for whoever asks for bytes.
+    pub(super) fn prepare_facts(&self, node: &Node) {
+        for piece in node.inputs.iter().flat_map(Tensor::pieces) {
+            if let Data::Computed { node, .. } = &piece.data {
+                self.prepare_facts(node);
+            }
+        }
+        let _ = self.facts(node);
+    }
+
     /// Whether what tiles are computed from comes from something slower than memory.
     pub(super) fn waits_for_sources(&self) -> bool {
         self.pace.is_slow()
@@ -245,11 +284,22 @@ impl Reader {
         Ok(inputs)
     }
 
-    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
-        let facts = match node.kernel.survey() {
-            Some(survey) => self.facts.of(node.id(), || self.survey(node, survey))?,
-            None => Arc::default(),
+    /// What the kernel of `node` must know before its first band.
+    pub(super) fn facts(&self, node: &Node) -> Result<Arc<[f64]>> {
+        let Some(survey) = node.kernel.survey() else {
+            return Ok(Arc::default());
         };
+        self.facts.of(node.id(), || {
+            let find = || self.survey(node, survey);
+            match &self.facts_cache {
+                Some(cache) => cache.of(node, find),
+                None => find(),
+            }
+        })
+    }
+
+    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
+        let facts = self.facts(node)?;
         let inputs = self.inputs(node, band)?;
         let mut outputs: Vec<Buffer> = (0..node.kernel.outputs())
             .map(|k| {

@@ -127,6 +127,11 @@ impl SourceFile {
         self.identity.len
     }
 
+    /// What tells it, under its path, from every other file and from itself before a change.
+    pub fn identity(&self) -> String {
+        format!("{:?}", self.identity)
+    }
+
     /// Owner, mode and modification time when the view was planned.
     pub fn attributes(&self) -> Attributes {
         self.attributes

@@ -1,30 +1,40 @@
 //! Facts about whole tensors: found once, for any number of readers, and again after a failure.
 
-use std::fs::OpenOptions;
+use std::fmt;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ckptfs::catalog::{Catalog, Tensor};
 use ckptfs::kernels::lanes::{Precision, Round};
+use ckptfs::layout::{self, Partition};
 use ckptfs::ops::merge::{At, Extent, Formula, Lanes, PointwiseKernel};
-use ckptfs::read::Reader;
-use ckptfs::recipe::ViewRequest;
+use ckptfs::read::{FactsCache, ReadAhead, Reader, When};
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, ViewRequest};
 use ckptfs::source;
 use safetensors::Dtype;
 
-use crate::common::checkpoint::{Checkpoint, TensorData, of_values};
+use crate::common::checkpoint::{Checkpoint, TensorData, bf16, of_values};
 use crate::common::values::decode;
 use crate::common::{Workspace, message};
 
 /// More than one band, not a whole number of them.
-const ELEMENTS: usize = (1 << 19) * 9 + 77;
+const ELEMENTS: usize = (1 << 19) * 9 + 78;
 
 /// Every element minus the mean, then divided by the mean of the magnitudes of that: two passes.
-#[derive(Debug, Default)]
 struct Standard {
+    /// Counts the elements that tallies were taken of.
     tallied: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Standard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Standard")
+    }
 }
 
 impl Formula for Standard {
@@ -80,7 +90,7 @@ fn source() -> TensorData {
     of_values("x", Dtype::BF16, &[ELEMENTS], &values)
 }
 
-fn standardized(base: &std::path::Path, tallied: &Arc<AtomicUsize>) -> Tensor {
+fn standardized(base: &Path, tallied: &Arc<AtomicUsize>) -> Tensor {
     let catalog = Catalog::from_base(source::Checkpoint::open(base).unwrap());
     let formula = Standard {
         tallied: tallied.clone(),
@@ -89,7 +99,7 @@ fn standardized(base: &std::path::Path, tallied: &Arc<AtomicUsize>) -> Tensor {
     PointwiseKernel::tensor(&"x".into(), formula, inputs, Precision::F32, Dtype::F32)
 }
 
-fn reader(base: &std::path::Path) -> Reader {
+fn reader(base: &Path) -> Reader {
     Reader::new(ViewRequest::new(base).plan().unwrap().view, 1 << 20)
 }
 
@@ -158,4 +168,109 @@ fn a_source_that_changed_fails_the_facts_and_so_the_bytes() {
             "{error}"
         );
     }
+}
+
+/// The first bytes of the standardized tensor, and how many elements were tallied for them.
+fn first_bytes(base: &Path, cache: &Path) -> (Vec<u8>, usize) {
+    let tallied = Arc::default();
+    let tensor = standardized(base, &tallied);
+    let reader = reader(base).with_facts_cache(FactsCache::new(cache).unwrap());
+    let mut bytes = vec![0; 4096];
+    reader.read_tensor(&tensor, 0, &mut bytes).unwrap();
+    (bytes, tallied.load(Ordering::Relaxed))
+}
+
+#[test]
+fn facts_on_disk_serve_the_next_reader_of_the_same_sources_only() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &Checkpoint::single([source()]));
+    let cache = workspace.path().join("facts");
+    let twice = 2 * ELEMENTS;
+
+    let (expected, tallied) = first_bytes(&base, &cache);
+    assert_eq!(tallied, twice);
+    assert_eq!(first_bytes(&base, &cache), (expected.clone(), 0), "kept");
+
+    // A file that is not what was written is not believed, and written again.
+    let facts: Vec<_> = fs::read_dir(&cache)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    assert_eq!(facts.len(), 1, "{facts:?}");
+    let content = fs::read(&facts[0]).unwrap();
+    for broken in [
+        &content[..content.len() - 1],
+        &[],
+        &[content.as_slice(), &[0]].concat(),
+    ] {
+        fs::write(&facts[0], broken).unwrap();
+        assert_eq!(first_bytes(&base, &cache), (expected.clone(), twice));
+        assert_eq!(fs::read(&facts[0]).unwrap(), content);
+    }
+    for at in 0..content.len() {
+        let mut broken = content.clone();
+        broken[at] ^= 1;
+        fs::write(&facts[0], broken).unwrap();
+        assert_eq!(
+            first_bytes(&base, &cache),
+            (expected.clone(), twice),
+            "byte {at}"
+        );
+    }
+
+    // The same bytes in another file are another source, and so is the same file once written to.
+    let copy = workspace.write("copy", &Checkpoint::single([source()]));
+    assert_eq!(first_bytes(&copy, &cache), (expected.clone(), twice));
+    let file = OpenOptions::new()
+        .write(true)
+        .open(base.join("model.safetensors"))
+        .unwrap();
+    let len = file.metadata().unwrap().len();
+    file.write_all_at(&[0x43, 0x80], len - 2).unwrap();
+    let (bytes, tallied) = first_bytes(&base, &cache);
+    assert_eq!(tallied, twice);
+    assert_ne!(bytes, expected, "the last element counts in the mean");
+}
+
+#[test]
+fn reading_in_order_finds_the_facts_of_the_next_tensor_ahead() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &Checkpoint::single([source(), bf16("y", &[64])]));
+    let mut catalog = Catalog::from_base(source::Checkpoint::open(&base).unwrap());
+    let tallied: Vec<Arc<AtomicUsize>> = vec![Arc::default(), Arc::default()];
+    for (name, tallied) in ["x", "y"].into_iter().zip(&tallied) {
+        let formula = Standard {
+            tallied: tallied.clone(),
+        };
+        let inputs = vec![catalog.tensors[name].clone()];
+        let tensor =
+            PointwiseKernel::tensor(&name.into(), formula, inputs, Precision::F32, Dtype::F32);
+        catalog.tensors.insert(name.into(), tensor);
+    }
+    let (view, shards, _) =
+        layout::shards(catalog, Partition::Repack, DEFAULT_SHARD_BYTES).unwrap();
+    let reader = Arc::new(Reader::new(Arc::new(view), 16 << 20));
+    let ahead = ReadAhead::start(reader, 0, 1, When::SourcesAreSlow).unwrap();
+    let start = shards[0]
+        .tensors
+        .iter()
+        .find(|t| *t.name == *"x")
+        .unwrap()
+        .offset;
+    ahead.note(shards[0].entry, start..start + 4096);
+    ahead.note(shards[0].entry, start + 4096..start + 8192);
+
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while tallied[1].load(Ordering::Relaxed) < 2 * 64 {
+        assert!(
+            Instant::now() < deadline,
+            "the facts of y are not looked for"
+        );
+        thread::yield_now();
+    }
+    assert_eq!(
+        tallied[0].load(Ordering::Relaxed),
+        0,
+        "nobody reads x itself"
+    );
 }

@@ -153,6 +153,21 @@ impl<F: Formula> Kernel for PointwiseKernel<F> {
         self.bytes(self.output, band)
     }
 
+    fn key(&self) -> Option<String> {
+        let PointwiseKernel {
+            formula,
+            inputs,
+            working,
+            output,
+            bands,
+            columns,
+            path: _,
+        } = self;
+        Some(format!(
+            "{formula:?} of {inputs:?} in {working:?} as {output:?}, {bands:?} of {columns}"
+        ))
+    }
+
     fn survey(&self) -> Option<&dyn Survey> {
         (self.formula.passes(self.working) > 0).then_some(self)
     }
@@ -201,15 +216,6 @@ impl<F: Formula> Survey for PointwiseKernel<F> {
         let extent = self.extent();
         self.formula
             .conclude(self.working, pass, extent, tally, facts);
-    }
-
-    fn key(&self) -> String {
-        format!(
-            "{:?} in {:?}, {:?}",
-            self.formula,
-            self.working,
-            self.extent()
-        )
     }
 }
 

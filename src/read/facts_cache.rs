@@ -1,0 +1,144 @@
+//! Facts kept on disk from one mount to the next.
+//!
+//! A file is named by the SHA-256 of everything that its facts depend on: the kernel with its
+//! parameters, and of each input where its bytes lie and the identity of the file they lie in. So a
+//! source that changed is never looked up again; what lies unused can be deleted at any time.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::catalog::{Data, Node, Tensor};
+use crate::error::{Error, Result};
+
+/// A directory of facts.
+#[derive(Debug)]
+pub struct FactsCache {
+    directory: PathBuf,
+}
+
+/// What a file begins with. The version is that of the definitions of facts.
+const MAGIC: &[u8; 8] = b"ckfacts1";
+
+const DIGEST_BYTES: usize = 32;
+
+impl FactsCache {
+    /// The cache in `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new(directory: impl Into<PathBuf>) -> Result<Self> {
+        let directory = directory.into();
+        fs::create_dir_all(&directory).map_err(|e| Error::io("create", &directory, e))?;
+        Ok(FactsCache { directory })
+    }
+
+    /// The facts of `node`, found by `find` unless they are here. What cannot be read or written
+    /// here is found anew, and logged.
+    pub(super) fn of(
+        &self,
+        node: &Node,
+        find: impl FnOnce() -> Result<Vec<f64>>,
+    ) -> Result<Vec<f64>> {
+        let Some(path) = key(node).map(|key| self.directory.join(key)) else {
+            return find();
+        };
+        match read(&path) {
+            Ok(facts) => return Ok(facts),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => log::warn!("{}: cannot use these facts: {error}", path.display()),
+        }
+        let facts = find()?;
+        if let Err(error) = self.write(&path, &facts) {
+            log::warn!("{}: cannot keep facts: {error}", path.display());
+        }
+        Ok(facts)
+    }
+
+    fn write(&self, path: &Path, facts: &[f64]) -> io::Result<()> {
+        let mut content = MAGIC.to_vec();
+        content.extend(facts.iter().flat_map(|fact| fact.to_le_bytes()));
+        let digest = Sha256::digest(&content);
+        let mut file = NamedTempFile::new_in(&self.directory)?;
+        file.write_all(&content)?;
+        file.write_all(&digest)?;
+        file.persist(path)?;
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<f64>> {
+    let content = fs::read(path)?;
+    let broken = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file is not what was written",
+        )
+    };
+    let (content, digest) = content
+        .split_last_chunk::<DIGEST_BYTES>()
+        .ok_or_else(broken)?;
+    if Sha256::digest(content)[..] != digest[..] {
+        return Err(broken());
+    }
+    let facts = content.strip_prefix(MAGIC).ok_or_else(broken)?;
+    let (facts, rest) = facts.as_chunks::<8>();
+    match rest {
+        [] => Ok(facts.iter().map(|fact| f64::from_le_bytes(*fact)).collect()),
+        _ => Err(broken()),
+    }
+}
+
+/// The name of the file of the facts of `node`; `None` if there is a kernel among what they depend
+/// on that cannot say what it computes.
+fn key(node: &Node) -> Option<String> {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    add_node(&mut hash, node)?;
+    let mut name = String::new();
+    for byte in hash.finalize() {
+        write!(name, "{byte:02x}").expect("a string takes everything");
+    }
+    Some(name + ".facts")
+}
+
+fn add_node(hash: &mut Sha256, node: &Node) -> Option<()> {
+    add(hash, node.kernel.key()?.as_bytes());
+    add(hash, &node.inputs.len().to_le_bytes());
+    node.inputs
+        .iter()
+        .try_for_each(|input| add_tensor(hash, input))
+}
+
+fn add_tensor(hash: &mut Sha256, tensor: &Tensor) -> Option<()> {
+    add(
+        hash,
+        format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes(),
+    );
+    for piece in tensor.pieces() {
+        add(hash, &piece.len.to_le_bytes());
+        match &piece.data {
+            Data::Stored { shard, offset } => {
+                add(hash, shard.file.path().as_os_str().as_encoded_bytes());
+                add(hash, shard.file.identity().as_bytes());
+                add(hash, &offset.to_le_bytes());
+            }
+            Data::Computed { node, output } => {
+                add(hash, &output.to_le_bytes());
+                add_node(hash, node)?;
+            }
+            Data::Joined(_) => unreachable!("a piece is not joined"),
+        }
+    }
+    Some(())
+}
+
+/// Adds `bytes` so that no other sequence of them gives the same input to the hash.
+fn add(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
