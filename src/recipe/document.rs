@@ -81,10 +81,13 @@ impl Document {
         };
         let start = match fields.get("base") {
             Some(base) => base_alone(&fields, base)?,
-            None => Merge::parse(&fields, &root.place, view.truncate_embeddings.clone())?,
+            None => Merge::parse(&fields, &root.place, &view)?,
         };
         if let (Start::Base(..), Some(place)) = (&start, &view.truncate_embeddings) {
             return Err(place.error("truncate_embeddings is about a merge, and here is none"));
+        }
+        if let (Start::Base(..), Some((_, place))) = (&start, &view.seed) {
+            return Err(place.error("seed is about a merge, and here is none"));
         }
         Ok(Document { start, view })
     }
@@ -111,7 +114,8 @@ struct Merge {
 }
 
 impl Merge {
-    fn parse(fields: &Fields, place: &Place, truncate: Option<Place>) -> Result<Start> {
+    fn parse(fields: &Fields, place: &Place, view: &ViewSection) -> Result<Start> {
+        let truncate = view.truncate_embeddings.as_ref();
         let mut merge = Merge::default();
         let method_name = fields.require("merge_method")?;
         let method = method(method_name.text("merge_method")?)
@@ -142,6 +146,7 @@ impl Merge {
             dtype: dtype(fields, "dtype")?,
             out_dtype: dtype(fields, "out_dtype")?,
             vocabulary,
+            seed: view.seed.as_ref().map_or(0, |(seed, _)| *seed),
             models: merge.names,
         };
         Ok(Start::Merge {
@@ -326,7 +331,7 @@ fn reference_in_parts(node: &Node, what: &str) -> Result<Reference> {
 }
 
 fn layer_range(node: &Node) -> Result<(u64, u64)> {
-    let numbers: Option<Vec<u64>> = node.list("layer_range")?.iter().map(Node::layer).collect();
+    let numbers: Option<Vec<u64>> = node.list("layer_range")?.iter().map(Node::whole).collect();
     match numbers.as_deref() {
         Some(&[start, end]) if start < end => Ok((start, end)),
         _ => Err(node.place.error(

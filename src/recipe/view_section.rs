@@ -11,6 +11,7 @@ use crate::recipe::{Experts, PartialBlocks, Repack, ScaleFormat, Selection};
 #[derive(Debug, Default)]
 pub(super) struct ViewSection {
     pub truncate_embeddings: Option<Place>,
+    pub seed: Option<(u64, Place)>,
     pub patch: Vec<(Reference, Place)>,
     pub experts: Option<Experts>,
     pub fp8: Option<Fp8Section>,
@@ -32,6 +33,7 @@ impl ViewSection {
     pub(super) fn parse(node: &Node) -> Result<Self> {
         const KEYS: &[&str] = &[
             "truncate_embeddings",
+            "seed",
             "patch",
             "experts",
             "fp8",
@@ -44,6 +46,11 @@ impl ViewSection {
             && node.bool("truncate_embeddings")?
         {
             section.truncate_embeddings = Some(node.place.clone());
+        }
+        if let Some(node) = fields.get("seed") {
+            let seed = node.whole();
+            let bad = || node.expected("seed", "a whole number that is not negative");
+            section.seed = Some((seed.ok_or_else(bad)?, node.place.clone()));
         }
         if let Some(node) = fields.get("patch") {
             section.patch = references(node, "patch")?;

@@ -305,8 +305,8 @@ impl Node {
         }
     }
 
-    /// A whole number of layers.
-    pub(super) fn layer(&self) -> Option<u64> {
+    /// A whole number that is not negative.
+    pub(super) fn whole(&self) -> Option<u64> {
         match self.value {
             Value::Scalar(Scalar::Int(value)) => u64::try_from(value).ok(),
             _ => None,

@@ -243,6 +243,77 @@ dtype: float16
 """,
 }
 
+# Methods whose every operation is on single elements: the same bits.
+EXACT = {
+    "task_arithmetic": """
+merge_method: task_arithmetic
+models:
+  - {model: ZOO/a, parameters: {weight: 0.6}}
+  - {model: ZOO/b, parameters: {weight: [0.2, 0.9]}}
+base_model: ZOO/c
+parameters: {lambda: 0.7, normalize: true}
+""",
+    "ties that keeps all": """
+merge_method: ties
+models:
+  - {model: ZOO/a, parameters: {weight: 0.6}}
+  - {model: ZOO/c}
+  - {model: ZOO/b, parameters: {weight: 0.3, density: 1}}
+base_model: ZOO/c
+parameters: {int8_mask: true}
+dtype: float32
+out_dtype: bfloat16
+""",
+    "dare_linear that keeps all": """
+merge_method: dare_linear
+models: [{model: ZOO/a}, {model: ZOO/b}]
+base_model: ZOO/c
+parameters: {weight: 0.4, density: 1.0}
+""",
+    "nearswap": """
+merge_method: nearswap
+models: [{model: ZOO/a}]
+base_model: ZOO/b
+parameters: {t: 0.003}
+""",
+}
+
+CLOSE = {
+    "slerp": """
+merge_method: slerp
+models: [{model: ZOO/a}, {model: ZOO/b}]
+base_model: ZOO/a
+parameters:
+  t:
+    - {filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1]}
+    - value: 0.5
+""",
+    "nuslerp": """
+merge_method: nuslerp
+models:
+  - {model: ZOO/a, parameters: {weight: 0.3}}
+  - {model: ZOO/b, parameters: {weight: 0.6}}
+dtype: float32
+out_dtype: bfloat16
+parameters: {nuslerp_flatten: false}
+""",
+    "model_stock": """
+merge_method: model_stock
+models: [{model: ZOO/a}, {model: ZOO/b}]
+base_model: ZOO/c
+dtype: float32
+out_dtype: bfloat16
+""",
+    "ties": """
+merge_method: ties
+models:
+  - {model: ZOO/a, parameters: {weight: 0.6, density: 0.4}}
+  - {model: ZOO/b, parameters: {weight: 0.3, density: [0.2, 0.7]}}
+base_model: ZOO/c
+dtype: float32
+""",
+}
+
 TOKENIZERS = {
     "the tokens of the shorter one": """
 merge_method: linear
@@ -267,7 +338,7 @@ def named(recipes: dict) -> dict:
     return {"argvalues": list(recipes.values()), "ids": list(recipes)}
 
 
-@pytest.mark.parametrize("recipe", **named(LINEAR | PASSTHROUGH))
+@pytest.mark.parametrize("recipe", **named(LINEAR | PASSTHROUGH | EXACT))
 def test_a_recipe_shows_what_mergekit_makes(recipe, zoo, tmp_path):
     merged, shown = both(recipe, zoo, tmp_path)
     assert_same_tensors(merged, shown)
@@ -275,6 +346,19 @@ def test_a_recipe_shows_what_mergekit_makes(recipe, zoo, tmp_path):
     assert aux_names(shown) == aux_names(merged)
     for name in aux_names(merged) - {"config.json", "model.safetensors.index.json"}:
         assert (shown / name).read_bytes() == (merged / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("recipe", **named(CLOSE))
+def test_methods_with_sums_over_whole_tensors_agree_but_for_rounding(recipe, zoo, tmp_path):
+    merged, shown = both(recipe, zoo, tmp_path)
+    expected, found = Checkpoint(merged), Checkpoint(shown)
+    assert found.names() == expected.names()
+    for name in sorted(expected.names()):
+        one, other = expected[name].float(), found[name].float()
+        # Operations in bf16 round to 8 bits each.
+        tolerance = one.abs().max() * 2**-6
+        assert (one - other).abs().max() <= tolerance, name
+        assert (one == other).float().mean() > 0.5, name
 
 
 @pytest.mark.parametrize("recipe", **named(TOKENIZERS))

@@ -23,6 +23,8 @@ pub struct Definition {
     /// What outputs are cast to.
     pub out_dtype: Option<Dtype>,
     pub vocabulary: Vocabulary,
+    /// What random choices depend on.
+    pub seed: u64,
 }
 
 /// A model as the recipe names it.

@@ -356,6 +356,7 @@ impl<'a> Planner<'a> {
             parameters,
             working,
             out: self.definition.out_dtype.unwrap_or(working),
+            seed: self.definition.seed,
         };
         match passes {
             true => cast::through(&group, &group.inputs[0].tensor),

@@ -3,8 +3,10 @@
 use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::ops::merge::linear::Linear as Formula;
-use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec};
-use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope};
+use crate::ops::merge::methods::{
+    BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared,
+};
+use crate::ops::merge::parameters::{Preset, Scope};
 
 #[derive(Debug)]
 pub(super) struct Linear;
@@ -12,18 +14,8 @@ pub(super) struct Linear;
 static SPEC: Spec = Spec {
     name: "linear",
     parameters: &[
-        Parameter {
-            name: "weight",
-            kind: Kind::Float,
-            scope: Scope::Input,
-            preset: Preset::Required,
-        },
-        Parameter {
-            name: "normalize",
-            kind: Kind::Bool,
-            scope: Scope::Shared,
-            preset: Preset::Bool(true),
-        },
+        required("weight", Scope::Input),
+        shared("normalize", Preset::Bool(true)),
     ],
     base: BasePolicy::Ignored,
     inputs: Bounds(1, usize::MAX),

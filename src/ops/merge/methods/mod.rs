@@ -2,7 +2,10 @@
 //! takes, and makes one output tensor from resolved parameters and input tensors.
 
 mod linear;
+mod model_stock;
 mod passthrough;
+mod task_arithmetic;
+mod two_models;
 
 use std::fmt::Debug;
 
@@ -10,7 +13,7 @@ use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::kernels::lanes::Precision;
 use crate::ops::merge::formula::Formula;
-use crate::ops::merge::parameters::{Parameter, Values};
+use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope, Values};
 use crate::ops::merge::pointwise::PointwiseKernel;
 use crate::tensor::{Dtype, Name};
 
@@ -103,6 +106,8 @@ pub struct Group<'a> {
     pub working: Dtype,
     /// The dtype of the output.
     pub out: Dtype,
+    /// What random choices depend on, beside model, tensor and position.
+    pub seed: u64,
 }
 
 /// One input of a group.
@@ -144,6 +149,12 @@ impl Group<'_> {
             .collect()
     }
 
+    /// The tensors of all inputs, that of the base first.
+    pub fn base_first(&self) -> Vec<Tensor> {
+        let inputs = self.base().into_iter().chain(self.non_base());
+        inputs.map(|input| input.tensor.clone()).collect()
+    }
+
     /// The input that is the base.
     pub fn base(&self) -> Option<&Input> {
         self.inputs.iter().find(|input| input.is_base)
@@ -182,8 +193,52 @@ impl Spec {
     }
 }
 
+/// A number that must be given.
+const fn required(name: &'static str, scope: Scope) -> Parameter {
+    optional(name, scope, Preset::Required)
+}
+
+/// A number for the output or each input.
+const fn optional(name: &'static str, scope: Scope, preset: Preset) -> Parameter {
+    Parameter {
+        name,
+        kind: Kind::Float,
+        scope,
+        preset,
+    }
+}
+
+/// A parameter of the output, of the kind of its preset.
+const fn shared(name: &'static str, preset: Preset) -> Parameter {
+    let kind = match preset {
+        Preset::Bool(_) => Kind::Bool,
+        Preset::Int(_) => Kind::Int,
+        Preset::Text(_) => Kind::Text,
+        Preset::Float(_) | Preset::Required | Preset::Absent => Kind::Float,
+    };
+    Parameter {
+        name,
+        kind,
+        scope: Scope::Shared,
+        preset,
+    }
+}
+
 /// Every method, by name.
-static METHODS: [&dyn Method; 2] = [&linear::Linear, &passthrough::Passthrough];
+static METHODS: [&dyn Method; 12] = [
+    &linear::Linear,
+    &passthrough::Passthrough,
+    &two_models::Slerp,
+    &two_models::Nu,
+    &two_models::Near,
+    &task_arithmetic::TASK_ARITHMETIC,
+    &task_arithmetic::TIES,
+    &task_arithmetic::DARE_LINEAR,
+    &task_arithmetic::DARE_TIES,
+    &task_arithmetic::BREADCRUMBS,
+    &task_arithmetic::BREADCRUMBS_TIES,
+    &model_stock::Stock,
+];
 
 /// The method called `name`.
 ///

@@ -4,8 +4,8 @@
 use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::ops::merge::cast;
-use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec};
-use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope};
+use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec, optional};
+use crate::ops::merge::parameters::{Preset, Scope};
 use crate::ops::merge::scale::Scale;
 
 #[derive(Debug)]
@@ -13,12 +13,7 @@ pub(super) struct Passthrough;
 
 static SPEC: Spec = Spec {
     name: "passthrough",
-    parameters: &[Parameter {
-        name: "scale",
-        kind: Kind::Float,
-        scope: Scope::Input,
-        preset: Preset::Absent,
-    }],
+    parameters: &[optional("scale", Scope::Input, Preset::Absent)],
     base: BasePolicy::Ignored,
     inputs: Bounds(1, 1),
     non_base: Bounds::ANY,
