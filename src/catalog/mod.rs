@@ -12,7 +12,9 @@ use indexmap::IndexMap;
 
 pub use config::{CONFIG_FILE, Config};
 pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
-pub use report::{AdapterReport, ReferenceReport, Report, Role, SourceReport};
+pub use report::{
+    AdapterReport, MergeReport, ReferenceReport, Report, Role, SourceReport, StretchReport,
+};
 pub use tensor::{Data, Node, NodeId, Part, Tensor};
 
 use crate::error::Result;

@@ -10,6 +10,9 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// How each reference compares with the built-in rule set.
     pub references: Vec<ReferenceReport>,
+    /// How models are merged, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<MergeReport>,
     /// What each adapter changes, in the order in which they are merged.
     pub adapters: Vec<AdapterReport>,
     /// Tensors that have another name than in their source.
@@ -61,6 +64,8 @@ pub struct AdapterReport {
 pub enum Role {
     Base,
     Extra,
+    /// One of the models that are merged.
+    Model,
 }
 
 /// What one source gives to the view.
@@ -76,4 +81,31 @@ pub struct SourceReport {
     pub overlapping: usize,
     /// What the directory holds but the view does not show.
     pub left_out: Vec<String>,
+}
+
+/// How models are merged.
+#[derive(Debug, Clone, Serialize)]
+pub struct MergeReport {
+    pub method: String,
+    /// As the recipe names them, in the order of the sources with [`Role::Model`].
+    pub models: Vec<String>,
+    pub base: Option<String>,
+    /// The model that gives config.json and the other files.
+    pub files_of: String,
+    /// The dtype of the arithmetic, if the recipe sets it.
+    pub dtype: Option<String>,
+    /// The dtype of the result, if the recipe sets it.
+    pub out_dtype: Option<String>,
+    pub stretches: Vec<StretchReport>,
+}
+
+/// What a stretch of the merged model is made of.
+#[derive(Debug, Clone, Serialize)]
+pub struct StretchReport {
+    pub what: String,
+    /// The models, with their layers where those are not the output's.
+    pub from: Vec<String>,
+    /// Whether these tensors are those of the models, byte for byte.
+    pub stored: bool,
+    pub tensors: usize,
 }

@@ -6,17 +6,33 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use ckptfs::ops::{Filter, Rename};
 use ckptfs::recipe::{
-    Experts, FloatType, Fp8Request, LoraRequest, PartialBlocks, Repack, ScaleFormat, Selection,
-    ViewRequest,
+    Experts, FloatType, LoraRequest, PartialBlocks, Places, Repack, ScaleFormat, Selection,
+    ViewRequest, scaled,
 };
 
 /// Which view: the flags that every command on a view has.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("selection").multiple(true).args(["fp8", "reference", "fp8_pattern"])))]
+#[command(group(ArgGroup::new("selection").multiple(true).args(["fp8", "reference", "fp8_pattern", "recipe"])))]
 pub(crate) struct ViewArgs {
     /// Checkpoint directory that the view starts from
-    #[arg(long, visible_alias = "source", value_name = "DIR")]
-    pub(crate) base: PathBuf,
+    #[arg(
+        long,
+        visible_alias = "source",
+        value_name = "DIR",
+        required_unless_present = "recipe",
+        conflicts_with = "recipe"
+    )]
+    pub(crate) base: Option<PathBuf>,
+
+    /// Recipe of the view instead of a base: a merge as mergekit describes it, or a list of what
+    /// the flags below say; flags given besides win over it, or add to its lists
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+
+    /// Directory of a model that the recipe names (repeatable); others are looked for beside the
+    /// recipe and in the cache of the Hugging Face hub
+    #[arg(long, value_name = "ID=DIR", value_parser = parse_model, requires = "recipe", conflicts_with = "base")]
+    pub(crate) model: Vec<(String, PathBuf)>,
 
     /// PEFT adapter to merge into the base, its scaling times WEIGHT (repeatable; merged in order)
     #[arg(long, value_name = "DIR[:WEIGHT]", value_parser = parse_lora)]
@@ -65,12 +81,14 @@ pub(crate) struct ViewArgs {
     pub(crate) fp8_pattern: Vec<String>,
 
     /// Power-of-two scales (ue8m0), or the exact amax/448 (float32)
-    #[arg(long, value_enum, default_value_t, requires = "selection")]
-    pub(crate) scale_fmt: ScaleFmt,
+    /// [default: ue8m0]
+    #[arg(long, value_enum, requires = "selection")]
+    pub(crate) scale_fmt: Option<ScaleFmt>,
 
     /// What to do with tensors whose last two dimensions are not multiples of 128
-    #[arg(long, value_enum, default_value_t, requires = "selection")]
-    pub(crate) partial_blocks: Partial,
+    /// [default: quantize]
+    #[arg(long, value_enum, requires = "selection")]
+    pub(crate) partial_blocks: Option<Partial>,
 
     /// Pack all tensors into new shards of the standard names
     #[arg(long, conflicts_with = "no_repack")]
@@ -80,9 +98,9 @@ pub(crate) struct ViewArgs {
     #[arg(long)]
     pub(crate) no_repack: bool,
 
-    /// Most tensor bytes in a new shard, in GiB; fractions are allowed
-    #[arg(long, value_name = "GIB", default_value = "4", value_parser = parse_gib)]
-    pub(crate) shard_size_gb: u64,
+    /// Most tensor bytes in a new shard, in GiB; fractions are allowed [default: 4]
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) shard_size_gb: Option<u64>,
 }
 
 /// `--dtype`
@@ -94,72 +112,86 @@ pub(crate) enum Dtype {
 }
 
 /// `--scale-fmt`
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum ScaleFmt {
-    #[default]
     Ue8m0,
     Float32,
 }
 
 /// `--partial-blocks`
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Partial {
-    #[default]
     Quantize,
     Keep,
 }
 
 impl ViewArgs {
-    /// The request that these flags make.
-    pub(crate) fn request(&self) -> ViewRequest {
-        let selected = self.fp8 || !self.reference.is_empty() || !self.fp8_pattern.is_empty();
-        ViewRequest {
-            base: absolute(&self.base),
-            loras: self.lora.iter().map(absolute_lora).collect(),
-            extras: self.extra.iter().map(|path| absolute(path)).collect(),
-            renames: self.rename.clone(),
-            only: self.only.clone(),
-            drop: self.drop.clone(),
-            dtype: self.dtype.map(|dtype| match dtype {
+    /// The request that these flags make, on top of the recipe if one is given: what is one thing
+    /// replaces the recipe's, lists go on.
+    pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
+        let mut request = match (&self.recipe, &self.base) {
+            (Some(recipe), _) => {
+                let places = Places::from_environment(self.model.clone());
+                ViewRequest::from_recipe(&absolute(recipe), &places)?
+            }
+            (None, Some(base)) => ViewRequest::new(absolute(base)),
+            (None, None) => unreachable!("one of them is required"),
+        };
+        let all = |paths: &[PathBuf]| paths.iter().map(|path| absolute(path)).collect::<Vec<_>>();
+        request.loras.extend(self.lora.iter().map(absolute_lora));
+        request.extras.extend(all(&self.extra));
+        request.renames.extend(self.rename.iter().cloned());
+        request.only.extend(self.only.iter().cloned());
+        request.drop.extend(self.drop.iter().cloned());
+        if let Some(dtype) = self.dtype {
+            request.dtype = Some(match dtype {
                 Dtype::Bf16 => FloatType::Bf16,
                 Dtype::F16 => FloatType::F16,
                 Dtype::F32 => FloatType::F32,
-            }),
-            experts: match (self.unfuse_experts, self.fuse_experts) {
-                (true, _) => Some(Experts::Unfuse),
-                (_, true) => Some(Experts::Fuse),
-                _ => None,
-            },
-            fp8: selected.then(|| Fp8Request {
-                rules: self.fp8,
-                references: self.reference.iter().map(|path| absolute(path)).collect(),
-                patterns: self.fp8_pattern.clone(),
-                scale_format: match self.scale_fmt {
-                    ScaleFmt::Ue8m0 => ScaleFormat::Ue8m0,
-                    ScaleFmt::Float32 => ScaleFormat::Float32,
-                },
-                partial_blocks: match self.partial_blocks {
-                    Partial::Quantize => PartialBlocks::Quantize,
-                    Partial::Keep => PartialBlocks::Keep,
-                },
-            }),
-            repack: match (self.repack, self.no_repack) {
-                (true, _) => Repack::Always,
-                (_, true) => Repack::Never,
-                _ => Repack::Auto,
-            },
-            shard_bytes: self.shard_size_gb,
+            });
         }
+        match (self.unfuse_experts, self.fuse_experts) {
+            (true, _) => request.experts = Some(Experts::Unfuse),
+            (_, true) => request.experts = Some(Experts::Fuse),
+            _ => {}
+        }
+        if self.fp8 || !self.reference.is_empty() || !self.fp8_pattern.is_empty() {
+            let fp8 = request.fp8.get_or_insert_default();
+            fp8.rules |= self.fp8;
+            fp8.references.extend(all(&self.reference));
+            fp8.patterns.extend(self.fp8_pattern.iter().cloned());
+        }
+        self.options(&mut request)?;
+        match (self.repack, self.no_repack) {
+            (true, _) => request.repack = Repack::Always,
+            (_, true) => request.repack = Repack::Never,
+            _ => {}
+        }
+        request.shard_bytes = self.shard_size_gb.unwrap_or(request.shard_bytes);
+        Ok(request)
     }
 
-    /// The directories that the view reads from.
-    pub(crate) fn sources(&self) -> Vec<PathBuf> {
-        let base = std::iter::once(&self.base);
-        base.chain(self.lora.iter().map(|lora| &lora.adapter))
-            .chain(&self.extra)
-            .chain(&self.reference)
-            .map(|path| absolute(path))
-            .collect()
+    /// The options of the quantization.
+    fn options(&self, request: &mut ViewRequest) -> ckptfs::Result<()> {
+        if self.scale_fmt.is_none() && self.partial_blocks.is_none() {
+            return Ok(());
+        }
+        let Some(fp8) = &mut request.fp8 else {
+            return Err(ckptfs::Error::Request(
+                "--scale-fmt and --partial-blocks say how to quantize, and neither the recipe nor a flag says what".to_owned(),
+            ));
+        };
+        fp8.scale_format = match self.scale_fmt {
+            Some(ScaleFmt::Ue8m0) => ScaleFormat::Ue8m0,
+            Some(ScaleFmt::Float32) => ScaleFormat::Float32,
+            None => fp8.scale_format,
+        };
+        fp8.partial_blocks = match self.partial_blocks {
+            Some(Partial::Quantize) => PartialBlocks::Quantize,
+            Some(Partial::Keep) => PartialBlocks::Keep,
+            None => fp8.partial_blocks,
+        };
+        Ok(())
     }
 }
 
@@ -193,25 +225,16 @@ fn parse_lora(text: &str) -> Result<LoraRequest, String> {
     }
 }
 
-const UNITS: [(&str, u64); 8] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("B", 1),
-];
-
-/// A number of bytes: `536870912`, `512MiB`, `1.5GiB`.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
-        .unwrap_or((text, 1));
-    scaled(number.trim(), unit)
-        .ok_or_else(|| format!("{text:?} is not a size; write for example 512MiB or 1.5GiB"))
+/// `ID=DIR`
+fn parse_model(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((id, directory)) if !id.is_empty() && !directory.is_empty() => {
+            Ok((id.to_owned(), absolute(Path::new(directory))))
+        }
+        _ => Err(format!(
+            "{text:?} is not ID=DIR, such as org/model=/models/model"
+        )),
+    }
 }
 
 fn parse_pattern(text: &str) -> Result<String, String> {
@@ -237,12 +260,4 @@ fn parse_gib(text: &str) -> Result<u64, String> {
             "{text:?} is not a shard size in GiB; write for example 4 or 0.5"
         )),
     }
-}
-
-fn scaled(number: &str, unit: u64) -> Option<u64> {
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(unit);
-    }
-    let bytes = number.parse::<f64>().ok()? * unit as f64;
-    (bytes >= 0.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
 }

@@ -101,7 +101,7 @@ impl Command {
                 json,
                 check_values,
             } => {
-                let plan = view.request().plan()?;
+                let plan = view.request()?.plan()?;
                 if check_values {
                     return check_values::run(&plan, json);
                 }
@@ -112,7 +112,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Inspect { view, inspect } => {
-                let plan = view.request().plan()?;
+                let plan = view.request()?.plan()?;
                 inspect::run(&plan, &inspect)?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -121,9 +121,10 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
-                let plan = view.request().plan()?;
+                let request = view.request()?;
+                let plan = request.plan()?;
                 plan::print_summary(&plan)?;
-                materialize::run(&plan, &view.sources(), &materialize)?;
+                materialize::run(&plan, &request.sources(), &materialize)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Verify(args) => verify::run(&args),

@@ -17,7 +17,9 @@ use ckptfs::read::Reader;
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use crate::cli::args::{ViewArgs, parse_size};
+use ckptfs::recipe::parse_size;
+
+use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::{logging, plan, privileges};
 
@@ -114,7 +116,8 @@ fn plan_and_mount(
     log_file: Option<File>,
     readiness: Option<&Readiness>,
 ) -> anyhow::Result<Mounted> {
-    let plan = view.request().plan()?;
+    let request = view.request()?;
+    let plan = request.plan()?;
     plan::print_summary(&plan)?;
     if let Some(readiness) = readiness {
         readiness.leave_terminal()?;
@@ -124,7 +127,7 @@ fn plan_and_mount(
         (None, true) => logging::start(std::io::stderr()),
         (None, false) => {}
     }
-    mount(plan.view, view.sources(), args)
+    mount(plan.view, request.sources(), args)
 }
 
 /// Mounts `view`, which reads from the directories `sources`, the base first; all are absolute.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use ckptfs::catalog::{AdapterReport, ReferenceReport, Role, SourceReport};
+use ckptfs::catalog::{
+    AdapterReport, MergeReport, ReferenceReport, Role, SourceReport, StretchReport,
+};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedShard;
@@ -81,6 +83,7 @@ pub(crate) fn print_json(
             .flat_map(|shard| &shard.tensors)
             .map(|tensor| tensor.len)
             .sum(),
+        merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
         adapters: &plan.report.adapters,
         references: &plan.report.references,
@@ -114,6 +117,8 @@ struct PlanJson<'a> {
     bytes: u64,
     /// Bytes of all tensors, as in the index.
     tensor_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merge: Option<&'a MergeReport>,
     sources: &'a [SourceReport],
     adapters: &'a [AdapterReport],
     references: &'a [ReferenceReport],
@@ -156,11 +161,21 @@ impl PassthroughJson {
 }
 
 pub(crate) fn summary(plan: &Plan) -> String {
-    let mut text = String::new();
+    let mut text = plan
+        .report
+        .merge
+        .as_ref()
+        .map_or_else(String::new, merge_summary);
+    let mut models = plan.report.merge.iter().flat_map(|merge| &merge.models);
     for source in &plan.report.sources {
         let path = source.path.display();
         text += &match source.role {
             Role::Base => format!("base   {path}: {} tensors\n", source.tensors),
+            Role::Model => format!(
+                "model  {} in {path}: {} tensors\n",
+                models.next().map_or("?", String::as_str),
+                source.tensors
+            ),
             Role::Extra => format!(
                 "extra  {path}: {} tensors, {} added, {} overlapping and dropped\n",
                 source.tensors, source.added, source.overlapping
@@ -245,6 +260,33 @@ fn adapter_line(adapter: &AdapterReport) -> String {
         adapter.merged,
         adapter.replaced
     )
+}
+
+/// What is merged how, a line for each stretch of the output.
+fn merge_summary(merge: &MergeReport) -> String {
+    let mut text = format!("merge  {} of {} models", merge.method, merge.models.len());
+    if let Some(base) = &merge.base {
+        text += &format!(", base {base}");
+    }
+    for (what, dtype) in [
+        ("computed in", &merge.dtype),
+        ("given in", &merge.out_dtype),
+    ] {
+        if let Some(dtype) = dtype {
+            text += &format!(", {what} {dtype}");
+        }
+    }
+    text += &format!("; config and tokenizer of {}\n", merge.files_of);
+    for stretch in &merge.stretches {
+        let how = match stretch.stored {
+            true => "as stored in",
+            false => &merge.method,
+        };
+        let from = stretch.from.join(" + ");
+        let StretchReport { what, tensors, .. } = stretch;
+        text += &format!("  {what}: {tensors} tensors, {how} {from}\n");
+    }
+    text
 }
 
 /// The first few names, in parentheses.

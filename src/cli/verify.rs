@@ -18,7 +18,7 @@ use crate::cli::progress::Bar;
 #[derive(Debug, Args)]
 #[command(
     override_usage = "ckptfs verify DIR\n       ckptfs verify --base DIR [VIEW OPTIONS] --out DIR",
-    mut_arg("base", |base| base.required(false).required_unless_present("directory"))
+    mut_arg("base", |base| base.required_unless_present_any(["directory", "recipe"]))
 )]
 pub(crate) struct VerifyArgs {
     /// Directory or mount whose structure to check: index, headers, lengths, scales, config.json;
@@ -91,7 +91,7 @@ fn structure(directory: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
 }
 
 fn against_view(view: &ViewArgs, out: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
-    let plan = view.request().plan()?;
+    let plan = view.request()?.plan()?;
     let bar = Bar::new();
     let report = verify::against_view(&plan, out, jobs, &bar);
     bar.finish();

@@ -1,24 +1,203 @@
-//! Merges: every tensor of a view computed from the tensors of several checkpoints.
+//! Merge: tensors of several models become one model, as a recipe says.
 //!
-//! A method is a [`Formula`] on f32 lanes; [`PointwiseKernel`] is the kernel of all of them.
+//! | file | does |
+//! |---|---|
+//! | `definition` | what a recipe says |
+//! | `parameters` | settings, and what they come to for a tensor |
+//! | `inputs` | models as runs of layers |
+//! | `planner` | each output tensor: its inputs and parameters |
+//! | `vocabulary`, `buffers`, `cast` | rows of unlike vocabularies, whole numbers, dtypes |
+//! | `methods` | the contract with the methods, and these, one a file |
+//! | `formula`, `pointwise` | what methods compute, on f32 lanes, and the kernel of all of them |
+//! | `linear`, `scale`, `slerp`, … | formulas, one a file |
+//! | `files` | config.json and tokenizer of the result |
 
+mod buffers;
+mod cast;
+mod definition;
+mod files;
 mod formula;
+mod inputs;
 mod linear;
+mod methods;
 mod model_stock;
+mod names;
 mod nearswap;
 mod nuslerp;
+mod parameters;
+mod planner;
 mod pointwise;
 mod random_mask;
 mod ranks;
+mod scale;
 mod slerp;
 mod task_arithmetic;
+mod vocabulary;
 
+pub use definition::{
+    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Slice, SliceInput,
+    Vocabulary,
+};
 pub use formula::{At, Extent, Formula, Lanes, RUN};
+pub use inputs::Source;
 pub use linear::Linear;
+pub use methods::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec, method};
 pub use model_stock::{ModelStock, ModelStockByRow};
 pub use nearswap::NearSwap;
 pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
+pub use parameters::{
+    Amount, Condition, Kind, Parameter, Place, Preset, Scalar, Scope, Setting, Settings, Values,
+};
 pub use pointwise::PointwiseKernel;
 pub use random_mask::RandomMask;
+pub use scale::Scale;
 pub use slerp::Slerp;
 pub use task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
+
+use crate::catalog::{Catalog, MergeReport, Role, StretchReport};
+use crate::error::Result;
+use crate::ops::listing;
+use crate::ops::merge::planner::{Planned, Planner};
+use crate::ops::merge::vocabulary::Rows;
+
+/// A merge and its models, which stand in the order of [`Definition::models`].
+#[derive(Debug)]
+pub struct Merge {
+    pub definition: Definition,
+    pub sources: Vec<Source>,
+}
+
+impl Merge {
+    /// The merged model.
+    ///
+    /// # Errors
+    /// If these models cannot be merged so; the message names the place in the recipe or the
+    /// tensor.
+    pub fn catalog(self) -> Result<Catalog> {
+        let Merge {
+            definition,
+            mut sources,
+        } = self;
+        for source in &mut sources {
+            source.catalog.config_mut()?;
+        }
+        let stacks = inputs::stacks(&definition, &sources)?;
+        let rows = Rows::new(&definition, &sources)?;
+        let planned = Planner::new(&definition, &sources, &rows).plan(&stacks)?;
+
+        let donor = definition.donor();
+        let whole = stacks.iter().all(|stack| stack.whole);
+        let tokenizer = match definition.vocabulary {
+            Vocabulary::Tokenizer(model) if model != donor => {
+                Some(sources[model].catalog.aux.clone())
+            }
+            _ => None,
+        };
+        let mut catalog = Catalog {
+            tensors: Default::default(),
+            homes: Vec::new(),
+            aux: sources[donor].catalog.aux.clone(),
+            attributes: sources[donor].catalog.attributes,
+            config: sources[donor].catalog.config.clone(),
+            report: Default::default(),
+        };
+        files::select(&mut catalog, tokenizer);
+        files::edit_config(
+            &mut catalog,
+            &definition,
+            &sources,
+            &stacks,
+            &rows,
+            &planned,
+        )?;
+        drop(stacks);
+        report(&mut catalog, &definition, &sources, &planned);
+        catalog
+            .report
+            .notes
+            .extend(rows.note(&definition, &sources));
+        place(&mut catalog, &sources[donor].catalog, planned, whole);
+        Ok(catalog)
+    }
+}
+
+/// Puts the tensors into the catalog. A merge of whole models keeps order and shards of the donor;
+/// one of slices has an order of its own.
+fn place(catalog: &mut Catalog, donor: &Catalog, mut planned: Planned, whole: bool) {
+    if whole {
+        catalog.homes.clone_from(&donor.homes);
+        for (name, like) in &donor.tensors {
+            if let Some((name, mut tensor)) = planned.tensors.swap_remove_entry(name) {
+                tensor.home = like.home;
+                catalog.tensors.insert(name, tensor);
+            }
+        }
+    }
+    for (name, mut tensor) in planned.tensors {
+        tensor.home = None;
+        catalog.tensors.insert(name, tensor);
+    }
+}
+
+fn report(catalog: &mut Catalog, definition: &Definition, sources: &[Source], planned: &Planned) {
+    let method = definition.method.spec();
+    let report = &mut catalog.report;
+    for source in sources {
+        for own in &source.catalog.report.sources {
+            let mut own = own.clone();
+            own.role = match own.role {
+                Role::Base => Role::Model,
+                other => other,
+            };
+            report.sources.push(own);
+        }
+        report
+            .warnings
+            .extend(source.catalog.report.warnings.iter().cloned());
+        report
+            .notes
+            .extend(source.catalog.report.notes.iter().cloned());
+    }
+    for (name, place) in parameters::unknown(method.parameters, definition.settings()) {
+        report.warnings.push(format!(
+            "{place}: {} takes no parameter {name}; it has no effect",
+            method.name
+        ));
+    }
+    if !planned.incomplete.is_empty() {
+        report.warnings.push(format!(
+            "not every model has {}; {}",
+            listing(&planned.incomplete),
+            match planned.skipped.len() {
+                0 => "they are made of the models that do".to_owned(),
+                n => format!("{n} of them are left out, the others made of the models that do"),
+            }
+        ));
+    }
+    if !planned.left_out.is_empty() {
+        report.warnings.push(format!(
+            "left out, since slices have no place for layers behind the last: {}",
+            listing(&planned.left_out)
+        ));
+    }
+    let dtype =
+        |dtype: Option<crate::tensor::Dtype>| dtype.map(|d| files::torch_name(d).to_owned());
+    report.merge = Some(MergeReport {
+        method: method.name.to_owned(),
+        models: sources.iter().map(|source| source.name.clone()).collect(),
+        base: definition.base.map(|base| sources[base].name.clone()),
+        files_of: sources[definition.donor()].name.clone(),
+        dtype: dtype(definition.dtype),
+        out_dtype: dtype(definition.out_dtype.or(definition.dtype)),
+        stretches: planned
+            .stretches
+            .iter()
+            .map(|(stretch, tensors)| StretchReport {
+                what: stretch.what.clone(),
+                from: stretch.from.clone(),
+                stored: stretch.stored,
+                tensors: *tensors,
+            })
+            .collect(),
+    });
+}

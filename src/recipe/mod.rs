@@ -1,8 +1,17 @@
 //! From a request to a view: the one place that knows every operator, their order, and the layout.
 //!
-//! The order is fixed: the base, adapters merged, patched, renamed, reduced, in one dtype, with experts
-//! in one form, quantized to FP8, laid out in shards. So patterns match new names, FP8 quantizes what
-//! was dequantized, and expert forms see whatever names and dtypes come out of the steps before.
+//! The order is fixed: a base, or a merge that a recipe describes, adapters merged, patched, renamed,
+//! reduced, in one dtype, with experts in one form, quantized to FP8, laid out in shards. So patterns
+//! match new names, FP8 quantizes what was dequantized, and expert forms see whatever names and dtypes
+//! come out of the steps before.
+
+mod document;
+mod from_file;
+mod models;
+mod settings;
+mod size;
+mod view_section;
+mod yaml;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,13 +24,20 @@ use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
 use crate::source::Checkpoint;
 use crate::view::View;
 
+pub use from_file::{MergeRequest, MergedModel};
+pub use models::Places;
+pub use size::{parse_size, scaled};
+
 pub use crate::ops::{Experts, FloatType, PartialBlocks, ScaleFormat, Selection};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
 pub struct ViewRequest {
-    /// The checkpoint that the view starts from.
+    /// The checkpoint that the view starts from; of a merge, the one that gives config.json and
+    /// tokenizer.
     pub base: PathBuf,
+    /// Start from this merge instead.
+    pub merge: Option<MergeRequest>,
     /// LoRA adapters that are merged into the base, in this order.
     pub loras: Vec<LoraRequest>,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
@@ -97,6 +113,7 @@ impl ViewRequest {
     pub fn new(base: impl Into<PathBuf>) -> Self {
         ViewRequest {
             base: base.into(),
+            merge: None,
             loras: Vec::new(),
             extras: Vec::new(),
             renames: Vec::new(),
@@ -118,7 +135,10 @@ impl ViewRequest {
         if self.shard_bytes == 0 {
             return Err(Error::Request("the shard size must not be 0".to_owned()));
         }
-        let mut catalog = Catalog::from_base(Checkpoint::open(&self.base)?);
+        let mut catalog = match &self.merge {
+            Some(merge) => merge.catalog()?,
+            None => Catalog::from_base(Checkpoint::open(&self.base)?),
+        };
         for operator in self.operators()? {
             operator.apply(&mut catalog)?;
         }
@@ -128,6 +148,22 @@ impl ViewRequest {
             shards,
             report,
         })
+    }
+
+    /// The directories that the view reads from.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let merged = self.merge.iter().flat_map(|merge| &merge.models);
+        let merged = merged.flat_map(|model| std::iter::once(&model.directory).chain(&model.lora));
+        let references = self.fp8.iter().flat_map(|fp8| &fp8.references);
+        let mut sources: Vec<PathBuf> = std::iter::once(&self.base)
+            .chain(merged)
+            .chain(&self.extras)
+            .chain(references)
+            .cloned()
+            .collect();
+        let mut seen = HashSet::new();
+        sources.retain(|source| seen.insert(source.clone()));
+        sources
     }
 
     fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
@@ -184,8 +220,12 @@ impl ViewRequest {
             .all(|home| layout::is_standard_name(&home.name));
         match self.repack {
             Repack::Always => Partition::Repack,
+            // Slices have no shards to keep.
+            _ if catalog.homes.is_empty() => Partition::Repack,
             Repack::Auto if !standard && !plain_patch => Partition::Repack,
-            _ if patched => Partition::Renumber,
+            _ if patched || catalog.tensors.values().any(|t| t.home.is_none()) => {
+                Partition::Renumber
+            }
             // Standard names count the shards, and operators may leave one without tensors.
             Repack::Auto if homes.len() < catalog.homes.len() => Partition::Renumber,
             _ => Partition::Keep,

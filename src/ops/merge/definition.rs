@@ -1,0 +1,129 @@
+//! What a recipe says about a merge, parsed and checked as far as that goes without the models.
+
+use crate::ops::merge::methods::Method;
+use crate::ops::merge::parameters::{Place, Settings};
+use crate::tensor::Dtype;
+
+/// The position of a model in [`Definition::models`].
+pub type ModelId = usize;
+
+/// A merge.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// Where the method is named.
+    pub place: Place,
+    pub method: &'static dyn Method,
+    /// Every model that the recipe names, once.
+    pub models: Vec<ModelName>,
+    pub modules: Modules,
+    pub base: Option<ModelId>,
+    pub parameters: Settings,
+    /// What inputs are cast to before arithmetic.
+    pub dtype: Option<Dtype>,
+    /// What outputs are cast to.
+    pub out_dtype: Option<Dtype>,
+    pub vocabulary: Vocabulary,
+    /// What random choices depend on.
+    pub seed: u64,
+}
+
+/// A model as the recipe names it.
+#[derive(Debug, Clone)]
+pub struct ModelName {
+    pub name: String,
+    pub place: Place,
+}
+
+/// The output, module by module.
+#[derive(Debug, Clone)]
+pub enum Modules {
+    /// Every module of the models, made alike.
+    All(Inputs),
+    Named(Vec<Module>),
+}
+
+/// A module of the output: the layers of one prefix, or what stands outside of them.
+#[derive(Debug, Clone)]
+pub struct Module {
+    pub name: String,
+    pub place: Place,
+    pub inputs: Inputs,
+    pub parameters: Settings,
+}
+
+/// What a module is made from.
+#[derive(Debug, Clone)]
+pub enum Inputs {
+    /// Whole models.
+    Models(Vec<ModelInput>),
+    /// Runs of layers, one after the other.
+    Slices(Vec<Slice>),
+}
+
+#[derive(Debug, Clone)]
+pub struct ModelInput {
+    pub model: ModelId,
+    pub place: Place,
+    pub parameters: Settings,
+}
+
+/// A run of output layers.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    pub place: Place,
+    pub inputs: Vec<SliceInput>,
+    /// Instead of the recipe's base.
+    pub base: Option<ModelId>,
+    pub parameters: Settings,
+}
+
+#[derive(Debug, Clone)]
+pub struct SliceInput {
+    pub model: ModelId,
+    pub place: Place,
+    /// The first layer, and the one behind the last.
+    pub layers: (u64, u64),
+    pub parameters: Settings,
+}
+
+/// Which token each row of embedding and head stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vocabulary {
+    /// As in the models, which must have equally many.
+    AsIs,
+    /// As in the models; rows that not all have are cut off.
+    Truncate,
+    /// As in the tokenizer of this model.
+    Tokenizer(ModelId),
+}
+
+impl Definition {
+    /// The model that gives config.json, tokenizer and other files: the base, or else the first.
+    pub fn donor(&self) -> ModelId {
+        self.base.unwrap_or(0)
+    }
+
+    /// Every group of settings in the recipe.
+    pub(super) fn settings(&self) -> Vec<&Settings> {
+        let mut all = vec![&self.parameters];
+        let inputs: Vec<&Inputs> = match &self.modules {
+            Modules::All(inputs) => vec![inputs],
+            Modules::Named(modules) => {
+                all.extend(modules.iter().map(|module| &module.parameters));
+                modules.iter().map(|module| &module.inputs).collect()
+            }
+        };
+        for inputs in inputs {
+            match inputs {
+                Inputs::Models(models) => all.extend(models.iter().map(|m| &m.parameters)),
+                Inputs::Slices(slices) => {
+                    for slice in slices {
+                        all.push(&slice.parameters);
+                        all.extend(slice.inputs.iter().map(|input| &input.parameters));
+                    }
+                }
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,132 @@
+//! `task_arithmetic` and the methods that keep a part of the differences: `ties`, `dare_linear`,
+//! `dare_ties`, `breadcrumbs`, `breadcrumbs_ties`.
+
+use crate::catalog::Tensor;
+use crate::error::Result;
+use crate::ops::merge::cast;
+use crate::ops::merge::methods::{
+    BasePolicy, Bounds, Group, Input, Method, Missing, Spec, optional, required, shared,
+};
+use crate::ops::merge::parameters::{Parameter, Preset, Scope};
+use crate::ops::merge::random_mask::RandomMask;
+use crate::ops::merge::task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
+
+/// One of the family.
+#[derive(Debug)]
+pub(super) struct Family {
+    spec: &'static Spec,
+    keeps: Keeps,
+    consensus: bool,
+}
+
+/// Which part of the differences is kept.
+#[derive(Debug)]
+enum Keeps {
+    All,
+    Largest,
+    Between,
+    Random,
+}
+
+macro_rules! spec {
+    ($name:literal, $normalize:literal, $rescale:literal $(, $more:expr)?) => {{
+        const PARAMETERS: &[Parameter] = &[
+            required("weight", Scope::NonBase),
+            optional("density", Scope::NonBase, Preset::Float(1.0)),
+            shared("lambda", Preset::Float(1.0)),
+            shared("normalize", Preset::Bool($normalize)),
+            shared("rescale", Preset::Bool($rescale)),
+            // A choice of how votes are stored, without effect on them.
+            shared("int8_mask", Preset::Bool(false)),
+            $($more,)?
+        ];
+        static SPEC: Spec = Spec {
+            name: $name,
+            parameters: PARAMETERS,
+            base: BasePolicy::Required,
+            inputs: Bounds(1, usize::MAX),
+            non_base: Bounds::ANY,
+            missing: Missing::Merge,
+        };
+        &SPEC
+    }};
+}
+
+const GAMMA: Parameter = optional("gamma", Scope::NonBase, Preset::Float(0.01));
+
+pub(super) static TASK_ARITHMETIC: Family = Family {
+    spec: spec!("task_arithmetic", false, false),
+    keeps: Keeps::All,
+    consensus: false,
+};
+pub(super) static TIES: Family = Family {
+    spec: spec!("ties", true, false),
+    keeps: Keeps::Largest,
+    consensus: true,
+};
+pub(super) static DARE_LINEAR: Family = Family {
+    spec: spec!("dare_linear", false, true),
+    keeps: Keeps::Random,
+    consensus: false,
+};
+pub(super) static DARE_TIES: Family = Family {
+    spec: spec!("dare_ties", false, true),
+    keeps: Keeps::Random,
+    consensus: true,
+};
+pub(super) static BREADCRUMBS: Family = Family {
+    spec: spec!("breadcrumbs", false, false, GAMMA),
+    keeps: Keeps::Between,
+    consensus: false,
+};
+pub(super) static BREADCRUMBS_TIES: Family = Family {
+    spec: spec!("breadcrumbs_ties", false, false, GAMMA),
+    keeps: Keeps::Between,
+    consensus: true,
+};
+
+impl Family {
+    fn keep(&self, group: &Group, input: &Input) -> Keep {
+        let density = input.parameters.float("density");
+        match self.keeps {
+            Keeps::All => Keep::All,
+            Keeps::Largest => Keep::Largest { density },
+            Keeps::Between => Keep::Between {
+                density,
+                gamma: input.parameters.float("gamma"),
+            },
+            Keeps::Random if density >= 1.0 => Keep::All,
+            Keeps::Random => {
+                let model = input.model as u64;
+                Keep::Random(RandomMask::new(group.seed, model, group.name, density))
+            }
+        }
+    }
+}
+
+impl Method for Family {
+    fn spec(&self) -> &'static Spec {
+        self.spec
+    }
+
+    fn merge(&self, group: &Group) -> Result<Tensor> {
+        let base = group.base().expect("it is required");
+        let tasks = group.non_base().map(|input| Task {
+            weight: input.parameters.float("weight"),
+            keep: self.keep(group, input),
+        });
+        let tasks: Vec<Task> = tasks.collect();
+        if tasks.is_empty() {
+            return cast::through(group, &base.tensor);
+        }
+        let combination = Combination {
+            consensus: self.consensus,
+            normalize: group.parameters.bool("normalize"),
+            rescale: group.parameters.bool("rescale"),
+            lambda: group.parameters.float("lambda"),
+        };
+        let elements = base.tensor.shape.iter().product();
+        let formula = TaskArithmetic::new(&tasks, combination, elements);
+        group.computed(formula, group.base_first())
+    }
+}

@@ -1,0 +1,110 @@
+//! `slerp`, `nearswap` and `nuslerp`: two models, one of them or a third the base.
+
+use crate::catalog::Tensor;
+use crate::error::{Error, Result};
+use crate::ops::merge::methods::{
+    BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared,
+};
+use crate::ops::merge::nearswap::NearSwap;
+use crate::ops::merge::nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
+use crate::ops::merge::parameters::{Parameter, Preset, Scope};
+use crate::ops::merge::slerp::Slerp as SlerpFormula;
+
+#[derive(Debug)]
+pub(super) struct Slerp;
+
+/// A base and another model, and a position between them.
+const fn between_two(name: &'static str, missing: Missing) -> Spec {
+    const POSITION: &[Parameter] = &[required("t", Scope::Shared)];
+    Spec {
+        name,
+        parameters: POSITION,
+        base: BasePolicy::Required,
+        inputs: Bounds(2, 2),
+        non_base: Bounds::ANY,
+        missing,
+    }
+}
+
+static SLERP: Spec = between_two("slerp", Missing::PassSingle);
+
+impl Method for Slerp {
+    fn spec(&self) -> &'static Spec {
+        &SLERP
+    }
+
+    fn merge(&self, group: &Group) -> Result<Tensor> {
+        let t = group.parameters.float("t") as f32;
+        group.computed(SlerpFormula { t }, group.base_first())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Near;
+
+static NEARSWAP: Spec = between_two("nearswap", Missing::PassBase);
+
+impl Method for Near {
+    fn spec(&self) -> &'static Spec {
+        &NEARSWAP
+    }
+
+    fn merge(&self, group: &Group) -> Result<Tensor> {
+        let t = group.parameters.float("t") as f32;
+        group.computed(NearSwap { t }, group.base_first())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Nu;
+
+static NUSLERP: Spec = Spec {
+    name: "nuslerp",
+    parameters: &[
+        required("weight", Scope::NonBase),
+        shared("nuslerp_row_wise", Preset::Bool(false)),
+        shared("nuslerp_flatten", Preset::Bool(true)),
+    ],
+    base: BasePolicy::Optional,
+    inputs: Bounds::ANY,
+    non_base: Bounds(2, 2),
+    missing: Missing::PassSingle,
+};
+
+impl Method for Nu {
+    fn spec(&self) -> &'static Spec {
+        &NUSLERP
+    }
+
+    fn merge(&self, group: &Group) -> Result<Tensor> {
+        let weights = group
+            .non_base()
+            .map(|input| input.parameters.float("weight"));
+        let weights: Vec<f64> = weights.collect();
+        let sum: f64 = weights.iter().sum();
+        let between = Between {
+            t: if sum.abs() < 1e-6 {
+                0.5
+            } else {
+                weights[1] / sum
+            },
+            base: group.base().is_some(),
+        };
+        let tensors = group.base_first();
+        let dimensions = tensors[0].shape.len();
+        let (flat, columns) = (
+            group.parameters.bool("nuslerp_flatten"),
+            group.parameters.bool("nuslerp_row_wise"),
+        );
+        match (flat, columns && dimensions > 1) {
+            (true, _) => group.computed(NuSlerp(between), tensors),
+            (false, false) => group.computed(NuSlerpByRow(between), tensors),
+            (false, true) if dimensions == 2 => group.computed(NuSlerpByColumn(between), tensors),
+            (false, true) => Err(Error::tensor(
+                tensors[0].origin(),
+                group.name,
+                format!("nuslerp_row_wise is about matrices, and this has {dimensions} dimensions"),
+            )),
+        }
+    }
+}

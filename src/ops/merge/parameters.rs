@@ -1,0 +1,318 @@
+//! Parameters of a merge: what a recipe sets, and what that comes to for one tensor.
+//!
+//! A setting is a scalar, a gradient over the layers of a slice, or a list of either with filters
+//! on tensor names. Settings stand at four places; the nearest that gives a value wins: the model
+//! in a slice, the slice, the module, the whole recipe.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::error::{Error, Result};
+
+/// A place in a recipe, for messages: `merge.yml:3:5`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub file: Arc<Path>,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+}
+
+impl Place {
+    /// An error about what stands here.
+    pub fn error(&self, problem: impl fmt::Display) -> Error {
+        Error::Request(format!("{self}: {problem}"))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { file, line, column } = self;
+        write!(f, "{}:{line}:{column}", file.display())
+    }
+}
+
+/// A value as YAML has it, or as a parameter takes it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scalar::Bool(value) => write!(f, "{value}"),
+            Scalar::Int(value) => write!(f, "{value}"),
+            Scalar::Float(value) => write!(f, "{value}"),
+            Scalar::Text(value) => write!(f, "{value:?}"),
+        }
+    }
+}
+
+/// One value for all layers, or several that the layers of a slice go through.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Amount {
+    One(Scalar),
+    Gradient(Vec<Scalar>),
+}
+
+/// An amount for the tensors whose names hold `filter` (all, if it is `None` or `*`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    pub filter: Option<String>,
+    pub amount: Amount,
+}
+
+/// What a recipe sets a parameter to: the first condition that holds decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    pub place: Place,
+    pub conditions: Vec<Condition>,
+}
+
+/// Parameter name → setting, as one `parameters:` of a recipe gives them.
+pub type Settings = IndexMap<String, Setting>;
+
+/// What a parameter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Float,
+    Int,
+    Bool,
+    /// A name, such as that of a way to count votes.
+    Text,
+}
+
+/// What a parameter is where no setting gives it a value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Preset {
+    /// There must be a setting.
+    Required,
+    /// It has no value.
+    Absent,
+    Float(f64),
+    Int(i64),
+    Bool(bool),
+    Text(&'static str),
+}
+
+/// Which inputs have a parameter of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// None: it belongs to the output. Settings of single models do not count.
+    Shared,
+    /// Every input.
+    Input,
+    /// Every input but the base.
+    NonBase,
+}
+
+/// A parameter that a method takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub scope: Scope,
+    pub preset: Preset,
+}
+
+impl Parameter {
+    /// The value of the parameter for the tensor `name` at `t` of its slice's layers, from
+    /// settings in order of precedence.
+    ///
+    /// # Errors
+    /// If a setting that decides is not of the parameter's kind, or none decides and one must.
+    pub fn resolve<'a>(
+        &self,
+        settings: impl IntoIterator<Item = &'a Settings>,
+        name: &str,
+        t: f64,
+    ) -> Result<Option<Scalar>> {
+        for settings in settings {
+            if let Some(setting) = settings.get(self.name)
+                && let Some(value) = self.evaluate(setting, name, t)?
+            {
+                return Ok(Some(value));
+            }
+        }
+        match self.preset {
+            Preset::Absent => Ok(None),
+            Preset::Float(value) => Ok(Some(Scalar::Float(value))),
+            Preset::Int(value) => Ok(Some(Scalar::Int(value))),
+            Preset::Bool(value) => Ok(Some(Scalar::Bool(value))),
+            Preset::Text(value) => Ok(Some(Scalar::Text(value.to_owned()))),
+            Preset::Required => Err(Error::Request(format!(
+                "tensor {name}: the parameter {} has no value; set it for the model, the slice, or under the recipe's own parameters (a list of filters needs a last entry without filter)",
+                self.name
+            ))),
+        }
+    }
+
+    /// What `setting` comes to; `None` if no condition holds, or the one that holds is empty.
+    fn evaluate(&self, setting: &Setting, name: &str, t: f64) -> Result<Option<Scalar>> {
+        let holds = |condition: &&Condition| match condition.filter.as_deref() {
+            None | Some("*") => true,
+            Some(part) => name.contains(part),
+        };
+        let Some(condition) = setting.conditions.iter().find(holds) else {
+            return Ok(None);
+        };
+        let values: Vec<Scalar> = match &condition.amount {
+            Amount::One(value) => return self.take(value, &setting.place).map(Some),
+            Amount::Gradient(values) => values
+                .iter()
+                .map(|value| self.take(value, &setting.place))
+                .collect::<Result<_>>()?,
+        };
+        let Some(last) = values.len().checked_sub(1) else {
+            return Ok(None);
+        };
+        let scaled = t * last as f64;
+        let low = (scaled as usize).min(last);
+        let number = |i: usize| match values[i] {
+            Scalar::Int(value) => Some(value as f64),
+            Scalar::Float(value) => Some(value),
+            Scalar::Bool(_) | Scalar::Text(_) => None,
+        };
+        let (Some(from), Some(to)) = (number(low), number((low + 1).min(last))) else {
+            return Ok(Some(values[low].clone()));
+        };
+        let part = scaled - low as f64;
+        let between = Scalar::Float((1.0 - part) * from + part * to);
+        self.take(&between, &setting.place).map(Some)
+    }
+
+    /// `value` as the kind of this parameter.
+    fn take(&self, value: &Scalar, place: &Place) -> Result<Scalar> {
+        let taken = match self.kind {
+            Kind::Float => float(value).map(Scalar::Float),
+            Kind::Int => int(value).map(Scalar::Int),
+            Kind::Bool => bool(value).map(Scalar::Bool),
+            Kind::Text => match value {
+                Scalar::Text(text) => Some(Scalar::Text(text.clone())),
+                _ => None,
+            },
+        };
+        let expected = match self.kind {
+            Kind::Float => "a number",
+            Kind::Int => "a whole number",
+            Kind::Bool => "true or false",
+            Kind::Text => "a name",
+        };
+        taken.ok_or_else(|| place.error(format!("{} is {value}, expected {expected}", self.name)))
+    }
+}
+
+fn float(value: &Scalar) -> Option<f64> {
+    match value {
+        Scalar::Bool(value) => Some(f64::from(u8::from(*value))),
+        Scalar::Int(value) => Some(*value as f64),
+        Scalar::Float(value) => Some(*value),
+        Scalar::Text(text) => text.trim().replace('_', "").parse().ok(),
+    }
+}
+
+fn int(value: &Scalar) -> Option<i64> {
+    match value {
+        Scalar::Bool(value) => Some(i64::from(*value)),
+        Scalar::Int(value) => Some(*value),
+        Scalar::Float(value) => whole(*value),
+        Scalar::Text(text) => {
+            let text = text.trim().replace('_', "");
+            text.parse().ok().or_else(|| whole(text.parse().ok()?))
+        }
+    }
+}
+
+fn whole(value: f64) -> Option<i64> {
+    const BOUND: f64 = (1u64 << 63) as f64;
+    (value.fract() == 0.0 && (-BOUND..BOUND).contains(&value)).then_some(value as i64)
+}
+
+fn bool(value: &Scalar) -> Option<bool> {
+    match value {
+        Scalar::Bool(value) => Some(*value),
+        Scalar::Int(0) => Some(false),
+        Scalar::Int(1) => Some(true),
+        Scalar::Float(value) if *value == 0.0 => Some(false),
+        Scalar::Float(value) if *value == 1.0 => Some(true),
+        Scalar::Int(_) | Scalar::Float(_) => None,
+        Scalar::Text(text) => match text.to_ascii_lowercase().as_str() {
+            "0" | "off" | "f" | "false" | "n" | "no" => Some(false),
+            "1" | "on" | "t" | "true" | "y" | "yes" => Some(true),
+            _ => None,
+        },
+    }
+}
+
+/// Resolved parameters: those of the output, or those of one input.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Values(Vec<(&'static str, Option<Scalar>)>);
+
+impl FromIterator<(&'static str, Option<Scalar>)> for Values {
+    fn from_iter<I: IntoIterator<Item = (&'static str, Option<Scalar>)>>(values: I) -> Self {
+        Values(values.into_iter().collect())
+    }
+}
+
+impl Values {
+    /// The value of `name`; `None` if it is absent.
+    ///
+    /// # Panics
+    /// If the method has no parameter of this name and scope.
+    pub fn get(&self, name: &str) -> Option<&Scalar> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        let (_, value) = found.expect("a method asks for parameters that it declares");
+        value.as_ref()
+    }
+
+    /// A parameter of [`Kind::Float`] that may be absent.
+    pub fn optional_float(&self, name: &str) -> Option<f64> {
+        self.get(name).and_then(float)
+    }
+
+    /// A parameter of [`Kind::Float`] that always has a value.
+    pub fn float(&self, name: &str) -> f64 {
+        self.optional_float(name).expect("it has a value")
+    }
+
+    /// A parameter of [`Kind::Int`] that always has a value.
+    pub fn int(&self, name: &str) -> i64 {
+        self.get(name).and_then(int).expect("it has a value")
+    }
+
+    /// A parameter of [`Kind::Bool`] that always has a value.
+    pub fn bool(&self, name: &str) -> bool {
+        self.get(name).and_then(bool).expect("it has a value")
+    }
+
+    /// A parameter of [`Kind::Text`] that always has a value.
+    pub fn text(&self, name: &str) -> &str {
+        match self.get(name) {
+            Some(Scalar::Text(text)) => text,
+            other => panic!("{name} is {other:?}, not a name"),
+        }
+    }
+}
+
+/// The settings among `all` that no parameter takes, each name once.
+pub(super) fn unknown<'a>(
+    parameters: &[Parameter],
+    all: impl IntoIterator<Item = &'a Settings>,
+) -> Vec<(&'a str, &'a Place)> {
+    let mut seen = HashSet::new();
+    all.into_iter()
+        .flatten()
+        .filter(|(name, _)| !parameters.iter().any(|p| p.name == **name))
+        .filter(|(name, _)| seen.insert(name.as_str()))
+        .map(|(name, setting)| (name.as_str(), &setting.place))
+        .collect()
+}

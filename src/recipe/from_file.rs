@@ -1,0 +1,130 @@
+//! From a recipe to a request: every model that it names is looked for.
+
+use std::path::{Path, PathBuf};
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::ops::merge::{Definition, Merge, Place, Source};
+use crate::recipe::document::{Document, Start};
+use crate::recipe::models::{Places, Reference};
+use crate::recipe::{Fp8Request, ViewRequest};
+use crate::source::Checkpoint;
+use crate::tensor::is_float8;
+
+/// A merge and where its models are.
+#[derive(Debug, Clone)]
+pub struct MergeRequest {
+    pub definition: Definition,
+    /// In the order of [`Definition::models`].
+    pub models: Vec<MergedModel>,
+}
+
+/// A model that takes part in a merge.
+#[derive(Debug, Clone)]
+pub struct MergedModel {
+    pub directory: PathBuf,
+    /// A LoRA adapter that is merged into it first.
+    pub lora: Option<PathBuf>,
+}
+
+impl ViewRequest {
+    /// The view that the recipe `path` describes. Models are looked for at `places`, and
+    /// relative to the recipe's directory.
+    ///
+    /// # Errors
+    /// If the recipe cannot be understood (with the line), or a model is not on this machine.
+    pub fn from_recipe(path: &Path, places: &Places) -> Result<Self> {
+        let Document { start, view } = Document::read(path)?;
+        let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
+        let beside = absolute.parent().unwrap_or(Path::new("/"));
+        let find = |(reference, place): &(Reference, Place)| match &reference.lora {
+            None => places.find(&reference.model, beside, place),
+            Some(_) => Err(place.error("a LoRA adapter can only be added to a model of the merge")),
+        };
+        let mut request = match start {
+            Start::Base(reference, place) => ViewRequest::new(find(&(reference, place))?),
+            Start::Merge {
+                definition,
+                references,
+            } => {
+                let models = references.iter().zip(&definition.models);
+                let models = models.map(|(reference, name)| {
+                    let find = |path| places.find(path, beside, &name.place);
+                    Ok(MergedModel {
+                        directory: find(&reference.model)?,
+                        lora: reference.lora.as_ref().map(find).transpose()?,
+                    })
+                });
+                let models: Vec<MergedModel> = models.collect::<Result<_>>()?;
+                ViewRequest {
+                    merge: Some(MergeRequest {
+                        models: models.clone(),
+                        definition: definition.clone(),
+                    }),
+                    ..ViewRequest::new(&models[definition.donor()].directory)
+                }
+            }
+        };
+        request.extras = view.patch.iter().map(find).collect::<Result<_>>()?;
+        request.experts = view.experts;
+        if let Some(fp8) = view.fp8 {
+            request.fp8 = Some(Fp8Request {
+                rules: fp8.rules,
+                references: fp8.references.iter().map(find).collect::<Result<_>>()?,
+                patterns: fp8.patterns,
+                scale_format: fp8.scale_format,
+                partial_blocks: fp8.partial_blocks,
+            });
+        }
+        request.repack = view.repack.unwrap_or(request.repack);
+        request.shard_bytes = view.shard_bytes.unwrap_or(request.shard_bytes);
+        Ok(request)
+    }
+}
+
+impl MergeRequest {
+    /// The merged model.
+    pub(super) fn catalog(&self) -> Result<Catalog> {
+        let names = self.definition.models.iter();
+        let sources = names.zip(&self.models).map(|(name, model)| {
+            let catalog = Catalog::from_base(Checkpoint::open(&model.directory)?);
+            let mut catalog = dequantized(catalog)?;
+            if let Some(adapter) = &model.lora {
+                add_adapter(&mut catalog, adapter, &name.place)?;
+            }
+            Ok(Source {
+                name: name.name.clone(),
+                catalog,
+            })
+        });
+        let merge = Merge {
+            definition: self.definition.clone(),
+            sources: sources.collect::<Result<_>>()?,
+        };
+        merge.catalog()
+    }
+}
+
+/// The model in floating point that merges can compute with.
+fn dequantized(catalog: Catalog) -> Result<Catalog> {
+    let quantized = catalog
+        .tensors
+        .iter()
+        .find(|(_, tensor)| is_float8(tensor.dtype));
+    match quantized {
+        Some((name, tensor)) => Err(Error::tensor(
+            tensor.origin(),
+            name,
+            "it is FP8, and merges of FP8 models are not there yet; merge what it was quantized from",
+        )),
+        None => Ok(catalog),
+    }
+}
+
+/// Merges a LoRA adapter into a model.
+fn add_adapter(_catalog: &mut Catalog, adapter: &Path, place: &Place) -> Result<()> {
+    Err(place.error(format!(
+        "the LoRA adapter {} cannot be merged yet",
+        adapter.display()
+    )))
+}

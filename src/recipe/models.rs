@@ -1,0 +1,155 @@
+//! Models as recipes name them, and the directories they are in: given by name, a path, or in the
+//! local cache of the Hugging Face hub. Nothing is ever downloaded.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::ops::merge::Place;
+
+/// `path[@revision][+lora[@revision]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reference {
+    pub model: ModelPath,
+    pub lora: Option<ModelPath>,
+}
+
+/// A directory or a repository of the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ModelPath {
+    pub path: String,
+    pub revision: Option<String>,
+}
+
+impl Reference {
+    pub(super) fn parse(text: &str, place: &Place) -> Result<Self> {
+        let bad = |problem| {
+            place.error(format!(
+                "{text:?} {problem}; a model is path[@revision][+lora]"
+            ))
+        };
+        let mut parts = text.split('+');
+        let path = |part: Option<&str>| -> Result<Option<ModelPath>> {
+            let Some(part) = part else { return Ok(None) };
+            let mut parts = part.split('@');
+            let path = parts.next().unwrap_or_default().to_owned();
+            let revision = parts.next().map(str::to_owned);
+            if path.is_empty() || revision.as_deref() == Some("") {
+                return Err(bad("has an empty part"));
+            }
+            match parts.next() {
+                Some(_) => Err(bad("has more than one @")),
+                None => Ok(Some(ModelPath { path, revision })),
+            }
+        };
+        let model = path(parts.next())?.ok_or_else(|| bad("is empty"))?;
+        let lora = path(parts.next())?;
+        match parts.next() {
+            Some(_) => Err(bad("has more than one +")),
+            None => Ok(Reference { model, lora }),
+        }
+    }
+}
+
+impl std::fmt::Display for ModelPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.revision {
+            Some(revision) => write!(f, "{}@{revision}", self.path),
+            None => write!(f, "{}", self.path),
+        }
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.lora {
+            Some(lora) => write!(f, "{}+{lora}", self.model),
+            None => write!(f, "{}", self.model),
+        }
+    }
+}
+
+/// Where models are looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// Directories by name, as the recipe has it (with or without `@revision`).
+    pub named: Vec<(String, PathBuf)>,
+    /// The `hub` directory of the Hugging Face cache.
+    pub hub: Option<PathBuf>,
+}
+
+impl Places {
+    /// These directories, and the cache that the environment names: `HF_HUB_CACHE`, `HF_HOME/hub`,
+    /// or `~/.cache/huggingface/hub`.
+    pub fn from_environment(named: Vec<(String, PathBuf)>) -> Self {
+        let variable = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let hub = variable("HF_HUB_CACHE")
+            .or_else(|| Some(variable("HF_HOME")?.join("hub")))
+            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
+            .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")));
+        Places { named, hub }
+    }
+
+    /// The directory of `model`, named at `place` of a recipe in the directory `beside`.
+    ///
+    /// # Errors
+    /// If there is none; the message says where it was looked for.
+    pub(super) fn find(&self, model: &ModelPath, beside: &Path, place: &Place) -> Result<PathBuf> {
+        let whole = model.to_string();
+        let named = |name: &str| self.named.iter().find(|(known, _)| known == name);
+        if let Some((_, directory)) = named(&whole).or_else(|| named(&model.path)) {
+            return Ok(directory.clone());
+        }
+        let mut looked = Vec::new();
+        let path = beside.join(&model.path);
+        if model.revision.is_none() {
+            if path.is_dir() {
+                return Ok(path);
+            }
+            looked.push(format!("no directory {}", path.display()));
+        }
+        if let Some(hub) = &self.hub {
+            match snapshot(hub, model) {
+                Ok(directory) => return Ok(directory),
+                Err(problem) => looked.push(problem),
+            }
+        }
+        Err(place.error(format!(
+            "the model {whole} is not on this machine: {}; give its directory with --model {whole}=DIR (nothing is downloaded)",
+            looked.join(", ")
+        )))
+    }
+}
+
+/// The snapshot of a repository in the cache.
+fn snapshot(hub: &Path, model: &ModelPath) -> std::result::Result<PathBuf, String> {
+    let id = &model.path;
+    let parts: Vec<&str> = id.split('/').collect();
+    let plain = |part: &&str| !part.is_empty() && !matches!(*part, "." | "..");
+    if parts.len() > 2 || !parts.iter().all(plain) {
+        return Err(format!("{id:?} is not the name of a repository"));
+    }
+    let repository = hub.join(format!("models--{}", parts.join("--")));
+    if !repository.is_dir() {
+        return Err(format!("no {} in the hub's cache", repository.display()));
+    }
+    let revision = model.revision.as_deref().unwrap_or("main");
+    if revision.split('/').any(|part| !plain(&part)) {
+        return Err(format!("{revision:?} is not a revision"));
+    }
+    let commit = fs::read_to_string(repository.join("refs").join(revision));
+    let commit = commit.as_deref().map_or(revision, str::trim);
+    let directory = repository.join("snapshots").join(commit);
+    match plain(&commit) && !commit.contains('/') && directory.is_dir() {
+        true => Ok(directory),
+        false => Err(format!(
+            "no snapshot of revision {revision} in {}",
+            repository.display()
+        )),
+    }
+}

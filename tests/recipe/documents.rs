@@ -1,0 +1,84 @@
+//! Every recipe in docs/RECIPES.md is one: it plans, and every byte of its view can be read.
+
+use ckptfs::recipe::{Places, ViewRequest};
+
+use crate::common::checkpoint::{TensorData, tensor};
+use crate::common::{Workspace, readback};
+use crate::fixture::{LAYERS, model, names, write};
+use safetensors::Dtype;
+
+/// The models that the page names.
+const MODELS: [&str; 5] = [
+    "org/base",
+    "org/chat",
+    "org/code",
+    "org/math",
+    "org/base-fp8",
+];
+
+fn large(seed: u64) -> Vec<TensorData> {
+    let shape = |name: &str| match name.contains("norm") {
+        true => vec![128],
+        false => vec![128, 128],
+    };
+    let tensors = names(LAYERS).into_iter().enumerate();
+    tensors
+        .map(|(i, name)| tensor(&name, Dtype::BF16, &shape(&name), seed * 100 + i as u64))
+        .collect()
+}
+
+fn blocks(page: &str) -> Vec<&str> {
+    let parts = page.split("```yaml\n").skip(1);
+    parts
+        .map(|part| part.split("```").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn every_example_of_the_page_is_a_view() {
+    let page = include_str!("../../docs/RECIPES.md");
+    let workspace = Workspace::new();
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        (0..128).map(|id| (format!("t{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({"model": {"vocab": vocabulary}}).to_string();
+    let mut named = Vec::new();
+    for (seed, id) in MODELS.iter().enumerate() {
+        let mut tensors = large(seed as u64);
+        if *id == "org/base-fp8" {
+            // A reference is asked for names alone.
+            let scales =
+                |t: &TensorData| tensor(&format!("{}_scale_inv", t.name), Dtype::F32, &[1, 1], 1);
+            tensors.push(scales(&tensors[1].clone()));
+        }
+        let config = crate::fixture::config(LAYERS).replace(": 6", ": 128");
+        let model = model(tensors)
+            .config(&config)
+            .aux("tokenizer.json", &tokenizer);
+        named.push((
+            (*id).to_owned(),
+            workspace.write(&id.replace('/', "-"), &model),
+        ));
+    }
+    let mtp = [tensor("mtp.layers.0.w", Dtype::BF16, &[4], 1)];
+    named.push((
+        "org/base-mtp".to_owned(),
+        workspace.write("mtp", &model(mtp.to_vec())),
+    ));
+    let places = Places { named, hub: None };
+    let blocks = blocks(page);
+    assert!(blocks.len() > 8, "{} examples", blocks.len());
+    for block in blocks {
+        let path = write(&workspace, block);
+        let request = ViewRequest::from_recipe(&path, &places);
+        let plan = request.and_then(|request| request.plan());
+        let plan = plan.unwrap_or_else(|error| panic!("{error}\n{block}"));
+        assert!(
+            plan.report
+                .warnings
+                .iter()
+                .all(|w| !w.contains("no effect")),
+            "{block}"
+        );
+        assert!(!readback::tensors(&plan).is_empty());
+    }
+}

@@ -1,0 +1,13 @@
+//! Recipes: what their text says, what that comes to for each tensor, and what is wrong where.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod command;
+mod documents;
+mod errors;
+mod files;
+mod fixture;
+mod parameters;
+mod planning;
+mod references;
