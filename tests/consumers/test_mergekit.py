@@ -304,14 +304,6 @@ base_model: ZOO/c
 dtype: float32
 out_dtype: bfloat16
 """,
-    "ties": """
-merge_method: ties
-models:
-  - {model: ZOO/a, parameters: {weight: 0.6, density: 0.4}}
-  - {model: ZOO/b, parameters: {weight: 0.3, density: [0.2, 0.7]}}
-base_model: ZOO/c
-dtype: float32
-""",
 }
 
 TOKENIZERS = {
@@ -359,6 +351,34 @@ def test_methods_with_sums_over_whole_tensors_agree_but_for_rounding(recipe, zoo
         tolerance = one.abs().max() * 2**-6
         assert (one - other).abs().max() <= tolerance, name
         assert (one == other).float().mean() > 0.5, name
+
+
+DENSITIES = {"a": 0.4, "b": 0.2}
+TIES = """
+merge_method: ties
+models:
+  - {model: ZOO/a, parameters: {weight: 0.6, density: 0.4}}
+  - {model: ZOO/b, parameters: {weight: 0.3, density: 0.2}}
+base_model: ZOO/c
+dtype: float32
+"""
+
+
+def test_ties_keeps_the_same_but_among_equal_magnitudes(zoo, tmp_path):
+    """mergekit's choice among differences as large as the smallest that is kept is not defined."""
+    merged, shown = both(TIES, zoo, tmp_path)
+    expected, found = Checkpoint(merged), Checkpoint(shown)
+    models = {name: Checkpoint(zoo / name) for name in "abc"}
+    assert found.names() == expected.names()
+    for name in sorted(expected.names()):
+        undefined = torch.zeros_like(expected[name], dtype=torch.bool)
+        for model, density in DENSITIES.items():
+            magnitudes = (models[model][name].float() - models["c"][name].float()).abs()
+            kept = max(1, int(density * magnitudes.numel()))
+            undefined |= magnitudes == magnitudes.flatten().sort(descending=True).values[kept - 1]
+        assert undefined.float().mean() < 0.05 or expected[name].dim() == 1, name
+        same = expected[name].view(torch.int32) == found[name].view(torch.int32)
+        assert (same | undefined).all(), name
 
 
 @pytest.mark.parametrize("recipe", **named(TOKENIZERS))
