@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use ckptfs::ops::{Filter, Rename};
 use ckptfs::recipe::{
-    Experts, FloatType, LoraRequest, PartialBlocks, Places, Repack, ScaleFormat, Selection,
+    Experts, LoraRequest, PartialBlocks, Places, Precision, Repack, ScaleFormat, Selection,
     ViewRequest, scaled,
 };
 
@@ -145,9 +145,9 @@ impl ViewArgs {
         request.drop.extend(self.drop.iter().cloned());
         if let Some(dtype) = self.dtype {
             request.dtype = Some(match dtype {
-                Dtype::Bf16 => FloatType::Bf16,
-                Dtype::F16 => FloatType::F16,
-                Dtype::F32 => FloatType::F32,
+                Dtype::Bf16 => Precision::Bf16,
+                Dtype::F16 => Precision::F16,
+                Dtype::F32 => Precision::F32,
             });
         }
         match (self.unfuse_experts, self.fuse_experts) {

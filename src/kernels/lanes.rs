@@ -35,6 +35,15 @@ impl Precision {
         }
     }
 
+    /// As torch, and so config.json, calls it.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Precision::Bf16 => "bfloat16",
+            Precision::F16 => "float16",
+            Precision::F32 => "float32",
+        }
+    }
+
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {

@@ -19,46 +19,16 @@ use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Ten
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{F64ToF32, F64ToOdd, Source, convert};
+use crate::kernels::lanes::Precision;
 use crate::ops::{Operator, cast_config, dequantized};
 use crate::tensor::{Dtype, Name, byte_len, is_float8, scale_name, scaled_name, shape_text};
-
-/// A dtype that weights can be given in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FloatType {
-    Bf16,
-    F16,
-    F32,
-}
-
-impl FloatType {
-    /// As safetensors has it.
-    pub fn dtype(self) -> Dtype {
-        match self {
-            FloatType::Bf16 => Dtype::BF16,
-            FloatType::F16 => Dtype::F16,
-            FloatType::F32 => Dtype::F32,
-        }
-    }
-
-    /// As torch, and so config.json, calls it.
-    pub fn torch_name(self) -> &'static str {
-        match self {
-            FloatType::Bf16 => "bfloat16",
-            FloatType::F16 => "float16",
-            FloatType::F32 => "float32",
-        }
-    }
-
-    /// Bytes of one element.
-    pub(super) fn bytes(self) -> u64 {
-        self.dtype().bitsize() as u64 / 8
-    }
-}
 
 /// Gives every floating tensor of a catalog in one dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cast {
-    pub to: FloatType,
+    pub to: Precision,
+    /// Leave tensors that are not quantized as they are.
+    pub only_quantized: bool,
 }
 
 impl Operator for Cast {
@@ -72,7 +42,7 @@ impl Operator for Cast {
                 check_scales(&old, name, tensor)?;
                 continue;
             }
-            let new = if is_castable(tensor.dtype) {
+            let new = if is_castable(tensor.dtype) && !self.only_quantized {
                 let new = cast(name, tensor, self.to)?;
                 cast_count += usize::from(tensor.dtype != new.dtype);
                 new
@@ -88,6 +58,12 @@ impl Operator for Cast {
         catalog.tensors = tensors;
         catalog.report.cast += cast_count;
         catalog.report.dequantized += dequantized_count;
+        if self.only_quantized {
+            if dequantized_count > 0 {
+                cast_config::undeclare_quantization(catalog)?;
+            }
+            return Ok(());
+        }
         if cast_count + dequantized_count == 0 {
             catalog.report.warnings.push(format!(
                 "--dtype finds nothing to do: every floating tensor of this view is {} already",
@@ -167,7 +143,7 @@ pub fn is_castable(dtype: Dtype) -> bool {
 ///
 /// # Errors
 /// If its dtype is not BF16, F16, F32 or F64.
-pub fn cast(name: &str, tensor: &Tensor, to: FloatType) -> Result<Tensor> {
+pub fn cast(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
     if tensor.dtype == to.dtype() {
         return Ok(tensor.clone());
     }
@@ -188,7 +164,7 @@ pub fn cast(name: &str, tensor: &Tensor, to: FloatType) -> Result<Tensor> {
         to,
         convert,
         source_bytes,
-        target_bytes: to.bytes(),
+        target_bytes: to.bytes() as u64,
         elements: tensor.len / source_bytes,
         path: CpuPath::best(),
     };
@@ -199,7 +175,7 @@ pub fn cast(name: &str, tensor: &Tensor, to: FloatType) -> Result<Tensor> {
 pub(super) fn computed(
     name: &str,
     original: &Tensor,
-    to: FloatType,
+    to: Precision,
     inputs: Vec<Tensor>,
     kernel: Box<dyn Kernel>,
 ) -> Result<Tensor> {
@@ -230,22 +206,22 @@ pub(super) fn computed(
 /// A conversion of elements, from and to little-endian bytes.
 type Convert = fn(&[u8], &mut [u8], CpuPath);
 
-fn conversion(from: Dtype, to: FloatType) -> Option<Convert> {
+fn conversion(from: Dtype, to: Precision) -> Option<Convert> {
     match from {
         Dtype::BF16 => Some(conversion_from::<bf16>(to)),
         Dtype::F16 => Some(conversion_from::<f16>(to)),
         Dtype::F32 => Some(conversion_from::<f32>(to)),
-        Dtype::F64 if to == FloatType::F32 => Some(convert::<F64ToF32, f32>),
+        Dtype::F64 if to == Precision::F32 => Some(convert::<F64ToF32, f32>),
         Dtype::F64 => Some(conversion_from::<F64ToOdd>(to)),
         _ => None,
     }
 }
 
-fn conversion_from<S: Source>(to: FloatType) -> Convert {
+fn conversion_from<S: Source>(to: Precision) -> Convert {
     match to {
-        FloatType::Bf16 => convert::<S, bf16>,
-        FloatType::F16 => convert::<S, f16>,
-        FloatType::F32 => convert::<S, f32>,
+        Precision::Bf16 => convert::<S, bf16>,
+        Precision::F16 => convert::<S, f16>,
+        Precision::F32 => convert::<S, f32>,
     }
 }
 
@@ -254,7 +230,7 @@ fn conversion_from<S: Source>(to: FloatType) -> Convert {
 #[derive(Debug)]
 struct CastKernel {
     from: Dtype,
-    to: FloatType,
+    to: Precision,
     convert: Convert,
     source_bytes: u64,
     target_bytes: u64,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, Config};
 use crate::error::{Error, Result};
-use crate::ops::FloatType;
+use crate::ops::Precision;
 use crate::ops::declared::{self, KEY, METHOD_KEY, TEXT_CONFIG, declarations};
 use crate::ops::fp8::BLOCK;
 use crate::tensor::is_float8;
@@ -86,8 +86,8 @@ fn example(catalog: &Catalog) -> String {
         })
 }
 
-/// Declares that every weight is of dtype `to`, and no quantization any more.
-pub(super) fn declare(catalog: &mut Catalog, to: FloatType) -> Result<()> {
+/// Removes what declares a quantization.
+pub(super) fn undeclare_quantization(catalog: &mut Catalog) -> Result<()> {
     declared::hide_modelopt(catalog, "no tensor of the view is quantized by it");
     let Some(config) = catalog.config_mut()? else {
         return Ok(());
@@ -97,6 +97,15 @@ pub(super) fn declare(catalog: &mut Catalog, to: FloatType) -> Result<()> {
     if config.get_in(TEXT_CONFIG, KEY).is_some() {
         config.remove_in(TEXT_CONFIG, KEY)?;
     }
+    Ok(())
+}
+
+/// Declares that every weight is of dtype `to`, and no quantization any more.
+pub(super) fn declare(catalog: &mut Catalog, to: Precision) -> Result<()> {
+    undeclare_quantization(catalog)?;
+    let Some(config) = catalog.config_mut()? else {
+        return Ok(());
+    };
     let dtype = json!(to.torch_name());
     let mut is_declared = false;
     for key in DTYPE_KEYS {

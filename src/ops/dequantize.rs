@@ -12,7 +12,7 @@ use crate::catalog::{Band, Kernel, NonFinite, RowBands, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{Code, E4m3, E5m2, dequantize_row};
-use crate::ops::FloatType;
+use crate::ops::Precision;
 use crate::ops::cast::computed;
 use crate::tensor::float8::e8m0_to_f32;
 use crate::tensor::{Dtype, scale_name, shape_text};
@@ -31,7 +31,7 @@ pub fn dequantized(
     weight: &Tensor,
     scales: &Tensor,
     block: [u64; 2],
-    to: FloatType,
+    to: Precision,
 ) -> Result<Tensor> {
     let refuse = |problem: String| Err(Error::tensor(weight.origin(), name, problem));
     let Some(row) = row_kernel(weight.dtype, to) else {
@@ -65,12 +65,12 @@ pub fn dequantized(
         codes: weight.dtype,
         scales: scales.dtype,
         to,
-        bands: grid.bands(to.bytes()),
+        bands: grid.bands(to.bytes() as u64),
         grid,
         row,
         read_scales,
         scale_bytes: scales.dtype.bitsize() as u64 / 8,
-        target_bytes: to.bytes(),
+        target_bytes: to.bytes() as u64,
         path: CpuPath::best(),
     };
     let inputs = vec![weight.clone(), scales.clone()];
@@ -136,7 +136,7 @@ impl Grid {
 /// The products of one row of codes: codes, scales, columns of a block, result.
 type Row = fn(&[u8], &[f32], usize, &mut [u8], CpuPath);
 
-fn row_kernel(codes: Dtype, to: FloatType) -> Option<Row> {
+fn row_kernel(codes: Dtype, to: Precision) -> Option<Row> {
     match codes {
         Dtype::F8_E4M3 => Some(row_kernel_of::<E4m3>(to)),
         Dtype::F8_E5M2 => Some(row_kernel_of::<E5m2>(to)),
@@ -144,11 +144,11 @@ fn row_kernel(codes: Dtype, to: FloatType) -> Option<Row> {
     }
 }
 
-fn row_kernel_of<C: Code>(to: FloatType) -> Row {
+fn row_kernel_of<C: Code>(to: Precision) -> Row {
     match to {
-        FloatType::Bf16 => dequantize_row::<C, bf16>,
-        FloatType::F16 => dequantize_row::<C, f16>,
-        FloatType::F32 => dequantize_row::<C, f32>,
+        Precision::Bf16 => dequantize_row::<C, bf16>,
+        Precision::F16 => dequantize_row::<C, f16>,
+        Precision::F32 => dequantize_row::<C, f32>,
     }
 }
 
@@ -183,7 +183,7 @@ fn scale_reader(dtype: Dtype) -> Option<ReadScales> {
 struct DequantizeKernel {
     codes: Dtype,
     scales: Dtype,
-    to: FloatType,
+    to: Precision,
     grid: Grid,
     bands: RowBands,
     row: Row,

@@ -33,7 +33,7 @@ mod rename;
 mod rename_skips;
 mod skip_list;
 
-pub use cast::{Cast, FloatType, cast, is_castable};
+pub use cast::{Cast, cast, is_castable};
 pub use dequantize::dequantized;
 pub use experts::Experts;
 pub use filter::Filter;
@@ -46,6 +46,7 @@ pub use rename::Rename;
 use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::fp8::ScaleFormat;
+pub use crate::kernels::lanes::Precision;
 
 /// The plan half of an operator.
 pub trait Operator: std::fmt::Debug {

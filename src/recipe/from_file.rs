@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::ops::merge::{Definition, Merge, Place, Source};
+use crate::ops::{Cast, Lora, Operator, Precision};
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{Places, Reference};
-use crate::recipe::{Fp8Request, ViewRequest};
+use crate::recipe::{Fp8Request, LoraRequest, ViewRequest};
 use crate::source::Checkpoint;
-use crate::tensor::is_float8;
+use crate::tensor::{Dtype, is_float8};
 
 /// A merge and where its models are.
 #[derive(Debug, Clone)]
@@ -66,6 +67,16 @@ impl ViewRequest {
             }
         };
         request.extras = view.patch.iter().map(find).collect::<Result<_>>()?;
+        for (reference, weight) in &view.loras {
+            request.loras.push(LoraRequest {
+                adapter: find(reference)?,
+                weight: *weight,
+            });
+        }
+        request.renames = view.renames;
+        request.only = view.only;
+        request.drop = view.drop;
+        request.dtype = view.dtype;
         request.experts = view.experts;
         if let Some(fp8) = view.fp8 {
             request.fp8 = Some(Fp8Request {
@@ -87,10 +98,10 @@ impl MergeRequest {
     pub(super) fn catalog(&self) -> Result<Catalog> {
         let names = self.definition.models.iter();
         let sources = names.zip(&self.models).map(|(name, model)| {
-            let catalog = Catalog::from_base(Checkpoint::open(&model.directory)?);
-            let mut catalog = dequantized(catalog)?;
+            let mut catalog = Catalog::from_base(Checkpoint::open(&model.directory)?);
+            dequantize(&mut catalog, self.definition.dtype)?;
             if let Some(adapter) = &model.lora {
-                add_adapter(&mut catalog, adapter, &name.place)?;
+                Lora::open(adapter, 1.0)?.apply(&mut catalog)?;
             }
             Ok(Source {
                 name: name.name.clone(),
@@ -105,26 +116,17 @@ impl MergeRequest {
     }
 }
 
-/// The model in floating point that merges can compute with.
-fn dequantized(catalog: Catalog) -> Result<Catalog> {
-    let quantized = catalog
-        .tensors
-        .iter()
-        .find(|(_, tensor)| is_float8(tensor.dtype));
-    match quantized {
-        Some((name, tensor)) => Err(Error::tensor(
-            tensor.origin(),
-            name,
-            "it is FP8, and merges of FP8 models are not there yet; merge what it was quantized from",
-        )),
-        None => Ok(catalog),
+/// Has block FP8 of a model dequantized, since merges compute with numbers: to the dtype of the
+/// merge, or to BF16 if it has none.
+fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
+    let mut tensors = catalog.tensors.values();
+    if !tensors.any(|tensor| is_float8(tensor.dtype)) {
+        return Ok(());
     }
-}
-
-/// Merges a LoRA adapter into a model.
-fn add_adapter(_catalog: &mut Catalog, adapter: &Path, place: &Place) -> Result<()> {
-    Err(place.error(format!(
-        "the LoRA adapter {} cannot be merged yet",
-        adapter.display()
-    )))
+    let to = dtype.and_then(Precision::of).unwrap_or(Precision::Bf16);
+    let cast = Cast {
+        to,
+        only_quantized: true,
+    };
+    cast.apply(catalog)
 }

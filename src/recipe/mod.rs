@@ -28,7 +28,7 @@ pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use size::{parse_size, scaled};
 
-pub use crate::ops::{Experts, FloatType, PartialBlocks, ScaleFormat, Selection};
+pub use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat, Selection};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub struct ViewRequest {
     /// Leave out tensors whose whole name one of these regular expressions matches.
     pub drop: Vec<String>,
     /// Give every floating tensor in this dtype.
-    pub dtype: Option<FloatType>,
+    pub dtype: Option<Precision>,
     /// Give all experts the same form.
     pub experts: Option<Experts>,
     /// Quantize to block FP8.
@@ -174,6 +174,15 @@ impl ViewRequest {
                 self.loras.len()
             )));
         }
+        if let Some(to) = self.dtype
+            && !self.loras.is_empty()
+        {
+            // Adapters are merged into numbers.
+            operators.push(Box::new(Cast {
+                to,
+                only_quantized: true,
+            }));
+        }
         for LoraRequest { adapter, weight } in &self.loras {
             operators.push(Box::new(Lora::open(adapter, *weight)?));
         }
@@ -188,7 +197,10 @@ impl ViewRequest {
             operators.push(Box::new(Filter::new(&self.only, &self.drop)?));
         }
         if let Some(to) = self.dtype {
-            operators.push(Box::new(Cast { to }));
+            operators.push(Box::new(Cast {
+                to,
+                only_quantized: false,
+            }));
         }
         if let Some(experts) = self.experts {
             operators.push(Box::new(experts));

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::ops::merge::{Place, Scalar};
+use crate::ops::{Filter, Precision, Rename};
 use crate::recipe::models::Reference;
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
@@ -12,7 +13,13 @@ use crate::recipe::{Experts, PartialBlocks, Repack, ScaleFormat, Selection};
 pub(super) struct ViewSection {
     pub truncate_embeddings: Option<Place>,
     pub seed: Option<(u64, Place)>,
+    /// With the weight of each.
+    pub loras: Vec<((Reference, Place), f64)>,
     pub patch: Vec<(Reference, Place)>,
+    pub renames: Vec<String>,
+    pub only: Vec<String>,
+    pub drop: Vec<String>,
+    pub dtype: Option<Precision>,
     pub experts: Option<Experts>,
     pub fp8: Option<Fp8Section>,
     pub repack: Option<Repack>,
@@ -34,7 +41,12 @@ impl ViewSection {
         const KEYS: &[&str] = &[
             "truncate_embeddings",
             "seed",
+            "lora",
             "patch",
+            "rename",
+            "only",
+            "drop",
+            "dtype",
             "experts",
             "fp8",
             "repack",
@@ -52,8 +64,26 @@ impl ViewSection {
             let bad = || node.expected("seed", "a whole number that is not negative");
             section.seed = Some((seed.ok_or_else(bad)?, node.place.clone()));
         }
+        if let Some(node) = fields.get("lora") {
+            section.loras = loras(node)?;
+        }
         if let Some(node) = fields.get("patch") {
             section.patch = references(node, "patch")?;
+        }
+        section.renames = checked(&fields, "rename", |rule| Rename::new(&[rule]).map(drop))?;
+        section.only = checked(&fields, "only", |regex| {
+            Filter::new(&[regex], &[]).map(drop)
+        })?;
+        section.drop = checked(&fields, "drop", |regex| {
+            Filter::new(&[], &[regex]).map(drop)
+        })?;
+        if let Some(node) = fields.get("dtype") {
+            section.dtype = Some(match node.text("dtype")? {
+                "bf16" | "bfloat16" => Precision::Bf16,
+                "f16" | "float16" => Precision::F16,
+                "f32" | "float32" => Precision::F32,
+                _ => return Err(node.expected("dtype", "bf16, f16 or f32")),
+            });
         }
         if let Some(node) = fields.get("experts") {
             section.experts = Some(match node.text("experts")? {
@@ -84,6 +114,48 @@ impl ViewSection {
         }
         Ok(section)
     }
+}
+
+/// Texts that `check` accepts.
+fn checked(
+    fields: &Fields,
+    key: &str,
+    check: impl Fn(String) -> Result<()>,
+) -> Result<Vec<String>> {
+    let Some(node) = fields.get(key) else {
+        return Ok(Vec::new());
+    };
+    let texts = node.texts(key)?.into_iter().map(|text| {
+        check(text.to_owned()).map_err(|e| node.place.error(e))?;
+        Ok(text.to_owned())
+    });
+    texts.collect()
+}
+
+/// Adapters: `path`, or `{path: …, weight: …}`.
+fn loras(node: &Node) -> Result<Vec<((Reference, Place), f64)>> {
+    let nodes = match &node.value {
+        Value::List(nodes) => nodes,
+        _ => std::slice::from_ref(node),
+    };
+    let loras = nodes.iter().map(|node| {
+        let (path, weight) = match &node.value {
+            Value::Map(_) => {
+                let fields = Fields::new(node, "lora", &["path", "weight"])?;
+                let weight = match fields.get("weight") {
+                    Some(node) => node
+                        .float()
+                        .ok_or_else(|| node.expected("weight", "a number"))?,
+                    None => 1.0,
+                };
+                (fields.require("path")?, weight)
+            }
+            _ => (node, 1.0),
+        };
+        let reference = Reference::parse(path.text("lora")?, &path.place)?;
+        Ok(((reference, path.place.clone()), weight))
+    });
+    loras.collect()
 }
 
 fn references(node: &Node, what: &str) -> Result<Vec<(Reference, Place)>> {

@@ -313,6 +313,16 @@ impl Node {
         }
     }
 
+    /// A finite number.
+    pub(super) fn float(&self) -> Option<f64> {
+        let value = match self.value {
+            Value::Scalar(Scalar::Int(value)) => value as f64,
+            Value::Scalar(Scalar::Float(value)) => value,
+            _ => return None,
+        };
+        value.is_finite().then_some(value)
+    }
+
     pub(super) fn bool(&self, what: &str) -> Result<bool> {
         match self.value {
             Value::Scalar(Scalar::Bool(value)) => Ok(value),

@@ -1,6 +1,6 @@
 //! What a view in one dtype says of itself, and what it leaves alone.
 
-use ckptfs::recipe::FloatType;
+use ckptfs::recipe::Precision;
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -26,12 +26,12 @@ fn blocks_are_128_by_128_if_config_json_does_not_say() {
     ] {
         let workspace = Workspace::new();
         let base = workspace.write("base", &Checkpoint::single(weight.both()).config(config));
-        let plan = plan(&base, FloatType::F32).unwrap();
+        let plan = plan(&base, Precision::F32).unwrap();
         assert_eq!(tensors(&plan)["a.weight"], weight.dequantized(Dtype::F32));
     }
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single(weight.both()).without_config());
-    let plan = plan(&base, FloatType::F32).unwrap();
+    let plan = plan(&base, Precision::F32).unwrap();
     assert_eq!(tensors(&plan)["a.weight"], weight.dequantized(Dtype::F32));
     assert_eq!(read_path(&plan, "config.json"), None);
 }
@@ -42,7 +42,7 @@ fn a_view_that_has_the_dtype_already_is_the_base() {
     let checkpoint =
         Checkpoint::single([bf16("a.weight", &[4, 4]), tensor("b", Dtype::I64, &[3], 1)]);
     let base = workspace.write("base", &checkpoint);
-    let plan = plan(&base, FloatType::Bf16).unwrap();
+    let plan = plan(&base, Precision::Bf16).unwrap();
     assert_eq!(
         plan.shards[0].whole_file,
         Some(base.join("model.safetensors"))
@@ -65,7 +65,7 @@ fn shards_without_anything_to_cast_are_source_files() {
             [tensor("b", Dtype::F32, &[4], 1)],
         );
     let base = workspace.write("base", &checkpoint);
-    let plan = plan(&base, FloatType::Bf16).unwrap();
+    let plan = plan(&base, Precision::Bf16).unwrap();
     let whole: Vec<bool> = plan.shards.iter().map(|s| s.whole_file.is_some()).collect();
     assert_eq!(whole, [true, false]);
 }
@@ -91,7 +91,7 @@ fn config_json_declares_the_dtype_wherever_it_did_and_keeps_all_else() {
         .config(source)
         .aux("hf_quant_config.json", "{}");
     let base = workspace.write("base", &checkpoint);
-    let plan = plan(&base, FloatType::F16).unwrap();
+    let plan = plan(&base, Precision::F16).unwrap();
     let text = read_path(&plan, "config.json").unwrap();
     let found = entries(&text);
     let mut expected = entries(source.as_bytes());
@@ -133,7 +133,7 @@ fn config_json_without_a_dtype_gets_one() {
             "base",
             &Checkpoint::single([bf16("a", &[4])]).config(config),
         );
-        let found = config_of(&plan(&base, FloatType::F16).unwrap());
+        let found = config_of(&plan(&base, Precision::F16).unwrap());
         let top = found.as_object().unwrap();
         let declared = top.iter().find(|(_, value)| *value == "float16");
         assert_eq!(declared.map(|(key, _)| key.as_str()), key, "{config}");

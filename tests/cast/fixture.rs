@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::recipe::{FloatType, Plan, ViewRequest};
+use ckptfs::recipe::{Plan, Precision, ViewRequest};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -12,17 +12,17 @@ use crate::common::oracle::casting;
 use crate::common::oracle::numbers::scale_name;
 use crate::common::readback::read_path;
 
-pub(crate) const TARGETS: [(FloatType, Dtype, &str); 3] = [
-    (FloatType::Bf16, Dtype::BF16, "bfloat16"),
-    (FloatType::F16, Dtype::F16, "float16"),
-    (FloatType::F32, Dtype::F32, "float32"),
+pub(crate) const TARGETS: [(Precision, Dtype, &str); 3] = [
+    (Precision::Bf16, Dtype::BF16, "bfloat16"),
+    (Precision::F16, Dtype::F16, "float16"),
+    (Precision::F32, Dtype::F32, "float32"),
 ];
 
-pub(crate) fn plan(base: &Path, to: FloatType) -> ckptfs::Result<Plan> {
+pub(crate) fn plan(base: &Path, to: Precision) -> ckptfs::Result<Plan> {
     request(base, to).plan()
 }
 
-pub(crate) fn request(base: &Path, to: FloatType) -> ViewRequest {
+pub(crate) fn request(base: &Path, to: Precision) -> ViewRequest {
     ViewRequest {
         dtype: Some(to),
         ..ViewRequest::new(base)

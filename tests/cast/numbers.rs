@@ -1,7 +1,7 @@
 //! The numbers of a view in one dtype.
 
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Experts, FloatType, Fp8Request, ScaleFormat, ViewRequest};
+use ckptfs::recipe::{Experts, Fp8Request, Precision, ScaleFormat, ViewRequest};
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -116,7 +116,7 @@ fn any_range_of_a_dequantized_view_is_that_of_the_whole_file() {
     let workspace = Workspace::new();
     let checkpoint = Checkpoint::single(weight.both()).config(&fp8_config([128, 128]));
     let base = workspace.write("base", &checkpoint);
-    let plan = plan(&base, FloatType::Bf16).unwrap();
+    let plan = plan(&base, Precision::Bf16).unwrap();
     let entry = plan.shards[0].entry;
     let whole = read_file(&reader(&plan), entry).unwrap();
     let small = Reader::new(plan.view.clone(), 0);
@@ -219,7 +219,7 @@ fn experts_change_form_after_they_are_dequantized() {
     let base = workspace.write("base", &checkpoint.config(&fp8_config([128, 128])));
     let plan = ViewRequest {
         experts: Some(Experts::Unfuse),
-        ..request(&base, FloatType::Bf16)
+        ..request(&base, Precision::Bf16)
     }
     .plan()
     .unwrap();

@@ -1,6 +1,6 @@
 //! What cannot be given as numbers, and how the errors name it.
 
-use ckptfs::recipe::FloatType;
+use ckptfs::recipe::Precision;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
@@ -75,7 +75,7 @@ fn what_cannot_be_dequantized_is_refused_by_name() {
     for (tensors, parts) in cases {
         let workspace = Workspace::new();
         let base = workspace.write("base", &Checkpoint::single(tensors));
-        let found = message(plan(&base, FloatType::Bf16));
+        let found = message(plan(&base, Precision::Bf16));
         assert_names(&found, parts);
     }
 }
@@ -94,7 +94,7 @@ fn grids_of_another_block_size_than_the_declared_are_refused() {
         "base",
         &Checkpoint::single(weight.both()).config(&fp8_config([128, 64])),
     );
-    let found = message(plan(&base, FloatType::Bf16));
+    let found = message(plan(&base, Precision::Bf16));
     assert_names(&found, &["a.weight", "[256, 256]", "[4, 2]", "128 x 64"]);
 }
 
@@ -150,7 +150,7 @@ fn quantization_by_other_methods_is_refused_by_name_of_method_and_tensor() {
     ] {
         let workspace = Workspace::new();
         let base = workspace.write("base", &Checkpoint::single(tensors(name)).config(config));
-        let found = message(plan(&base, FloatType::Bf16));
+        let found = message(plan(&base, Precision::Bf16));
         assert_names(&found, &parts);
         assert_names(&found, &["config.json"]);
     }
