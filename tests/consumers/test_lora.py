@@ -205,7 +205,7 @@ def test_a_trained_adapter_gives_the_logits_of_the_merged_model(checkpoints, tmp
     distance = (found - expected).abs().max() / expected.abs().max()
     moved = (logits(base, tokens) - expected).abs().max() / expected.abs().max()
     print(f"logits: {distance:.2e} from those of the merged model, the base's are {moved:.2e}")
-    assert distance < 0.02 < moved
+    assert distance < 1e-4 and moved > 0.1
     assert torch.equal(found[0, :-1].argmax(-1)[3:], tokens[0, 1:][3:])
 
 
@@ -228,6 +228,7 @@ def trained_adapter(base, tokens, directory):
 
 
 def logits(directory, tokens) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).eval()
+    """In f32, so that what differs is what the weights differ by."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     with torch.no_grad():
-        return model(tokens).logits.float()
+        return model(tokens).logits
