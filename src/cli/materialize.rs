@@ -45,6 +45,11 @@ pub(crate) struct MaterializeArgs {
     #[arg(long, conflicts_with_all = ["part", "weights_only"])]
     finish: bool,
 
+    /// Keep facts about whole tensors (norms, thresholds of merges) in this directory from one
+    /// run to the next; facts of sources that changed are never used
+    #[arg(long, value_name = "DIR")]
+    facts_cache: Option<PathBuf>,
+
     /// Threads that write [default: as many as there are CPUs]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -64,6 +69,7 @@ pub(crate) fn run(plan: &Plan, sources: &[PathBuf], args: &MaterializeArgs) -> a
             (None, false) => Share::Whole,
         },
         jobs: args.jobs.map_or(defaults.jobs, NonZeroUsize::get),
+        facts_cache: args.facts_cache.clone(),
     };
     let bar = Bar::new();
     bar.cancel_on_signal()?;

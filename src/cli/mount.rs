@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use ckptfs::fuse::{Detacher, MountOptions, Mounted};
-use ckptfs::read::Reader;
+use ckptfs::read::{FactsCache, Reader};
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
@@ -49,6 +49,11 @@ pub(crate) struct MountArgs {
     /// Most bytes of computed tensor data to keep in memory
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
     cache_size: u64,
+
+    /// Keep facts about whole tensors (norms, thresholds of merges) in this directory from one
+    /// mount to the next; facts of sources that changed are never used
+    #[arg(long, value_name = "DIR")]
+    facts_cache: Option<PathBuf>,
 
     /// Threads that answer requests [default: as many as there are CPUs, at least 2]
     #[arg(long, value_name = "N")]
@@ -151,7 +156,11 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
     };
-    let reader = Arc::new(Reader::new(view, cache_size));
+    let mut reader = Reader::new(view, cache_size);
+    if let Some(directory) = &args.facts_cache {
+        reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
+    }
+    let reader = Arc::new(reader);
     if args.allow_other && !args.follow_symlinks {
         refuse_links_outside(reader.view(), &options.sources)?;
     }

@@ -194,6 +194,13 @@ fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f64) -> f64 {
     sums.iter().sum()
 }
 
+/// `x`, or if it is a NaN, the quiet one without sign and payload: which of two NaNs the result of
+/// an operation takes after is not the same everywhere.
+#[inline(always)]
+pub fn plain_nan(x: f32) -> f32 {
+    if x.is_nan() { f32::NAN } else { x }
+}
+
 /// The value of a bf16.
 #[inline(always)]
 pub fn bf16_value(bits: u16) -> f32 {

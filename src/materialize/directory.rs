@@ -47,7 +47,7 @@ pub(super) fn write(
     let (shards, others): (Vec<NewFile>, Vec<NewFile>) =
         files.into_iter().partition(NewFile::is_shard);
     let write = |files: &[NewFile]| {
-        let written = Writer::new(plan, &partial, options, progress).write(files);
+        let written = Writer::new(plan, &partial, options, progress)?.write(files);
         written.map_err(|e| out_of_space(e, destination, &partial, files))
     };
     let summary = match options.share {

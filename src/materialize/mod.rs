@@ -47,6 +47,8 @@ pub struct Options {
     pub share: Share,
     /// Threads that write.
     pub jobs: usize,
+    /// Where facts about whole tensors are kept from one run to the next.
+    pub facts_cache: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             sha256: false,
             share: Share::Whole,
             jobs: thread::available_parallelism().map_or(1, usize::from),
+            facts_cache: None,
         }
     }
 }

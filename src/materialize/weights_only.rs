@@ -53,7 +53,7 @@ pub(super) fn place(
         check_names(&files, &placed, destination, options.overwrite)?;
         files.retain(|file| !placed.contains(&file.path));
     }
-    let mut summary = Writer::new(plan, &partial, options, progress)
+    let mut summary = Writer::new(plan, &partial, options, progress)?
         .write(&files)
         .map_err(|e| out_of_space(e, destination, &partial, &files))?;
     summary.files += placed.len();

@@ -17,7 +17,7 @@ use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::sums::{self, Sums};
 use crate::materialize::{Options, Summary, copy};
-use crate::read::Reader;
+use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
 use crate::source::{Attributes, SourceFile};
 use crate::view::{Content, EntryId, FileContent, SegmentData, View};
@@ -77,19 +77,23 @@ impl<'a> Writer<'a> {
         partial: &'a Partial,
         options: &'a Options,
         progress: &'a dyn Progress,
-    ) -> Self {
+    ) -> Result<Self> {
         let cache = match options.sha256 {
             true => Self::CACHE_BYTES_IN_ORDER,
             false => Self::CACHE_BYTES,
         };
-        Writer {
-            reader: Reader::new(plan.view.clone(), cache),
+        let mut reader = Reader::new(plan.view.clone(), cache);
+        if let Some(directory) = &options.facts_cache {
+            reader = reader.with_facts_cache(FactsCache::new(directory)?);
+        }
+        Ok(Writer {
+            reader,
             partial,
             directory: partial.view(),
             options,
             progress,
             failed: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Makes the view's directories and writes `files`, except those that an earlier run has

@@ -10,7 +10,6 @@ use std::path::Path;
 use crate::catalog::{AdapterReport, Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::low_rank::{PANEL, Strided};
-use crate::ops::Operator;
 use crate::ops::experts_model::Model;
 use crate::ops::lora_adapter::Adapter;
 use crate::ops::lora_embeddings as embeddings;
@@ -19,6 +18,7 @@ use crate::ops::lora_factors;
 use crate::ops::lora_kernels::{self as kernels, Join, LowRank, Matrix};
 use crate::ops::lora_layers::Layer;
 use crate::ops::lora_targets::{Contents, Factors, Renaming, close_names, unwrapped};
+use crate::ops::{Operator, Precision, cast};
 use crate::tensor::{Name, is_float8, scale_name, shape_text};
 
 /// The most columns of a weight that an adapter is merged into. A row of so many takes 4 MiB as F32.
@@ -182,9 +182,9 @@ impl Merging<'_> {
         let (_, mut given) = Tensor::stored(key, self.adapter.weights.clone(), base.home);
         embeddings::check_shape(self.adapter, key, &name, &given.shape, &base)?;
         let resized = given.shape != base.shape;
-        if given.dtype != base.dtype {
+        if let Some(to) = Precision::of(base.dtype) {
             self.check_dtype(key, &given)?;
-            given = lora_factors::cast(&name, given, base.dtype);
+            given = cast(&name, &given, to)?;
         }
         catalog.tensors[name.as_str()] = given;
         Ok(resized)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Tensor};
-use crate::kernels::low_rank::{self, Float, Strided};
+use crate::kernels::low_rank::{self, Strided};
 use crate::tensor::{Dtype, Name, Shape, byte_len};
 
 /// `$body` with `$T` as the type of `$dtype`, which is one of those that [`is_float`] accepts.
@@ -143,69 +143,6 @@ impl Kernel for Factor {
             true => low_rank::pack_right::<T>(source, self.shape, packed),
             false => low_rank::pack_left::<T>(source, self.shape, packed),
         });
-        Ok(())
-    }
-}
-
-/// `source` with its elements rounded to `dtype`.
-pub(super) fn cast(name: &str, source: Tensor, dtype: Dtype) -> Tensor {
-    let kernel = Cast {
-        from: source.dtype,
-        to: dtype,
-        elements: source.len / (source.dtype.bitsize() as u64 / 8),
-    };
-    let shape = source.shape.clone();
-    computed(name, vec![source], dtype, shape, Box::new(kernel))
-}
-
-/// Elements of one type as another one.
-#[derive(Debug)]
-struct Cast {
-    from: Dtype,
-    to: Dtype,
-    elements: u64,
-}
-
-impl Kernel for Cast {
-    fn identity(&self) -> String {
-        format!("{self:?}")
-    }
-
-    fn bands(&self) -> RowBands {
-        RowBands {
-            groups: 1,
-            rows_per_group: self.elements,
-            band_rows: 1 << 18,
-        }
-    }
-
-    fn outputs(&self) -> usize {
-        1
-    }
-
-    fn input_bytes(&self, _input: usize, band: &Band) -> Range<u64> {
-        let bytes = self.from.bitsize() as u64 / 8;
-        band.rows.start * bytes..band.rows.end * bytes
-    }
-
-    fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
-        let bytes = self.to.bitsize() as u64 / 8;
-        band.rows.start * bytes..band.rows.end * bytes
-    }
-
-    fn compute(
-        &self,
-        _facts: &[f64],
-        _band: &Band,
-        inputs: &[&[u8]],
-        outputs: &mut [&mut [u8]],
-    ) -> Result<(), NonFinite> {
-        let sources = inputs[0].chunks_exact(self.from.bitsize() / 8);
-        let targets = outputs[0].chunks_exact_mut(self.to.bitsize() / 8);
-        for (source, target) in sources.zip(targets) {
-            let value = with_float!(self.from, T => T::read(source));
-            with_float!(self.to, T => T::write(value, target));
-        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Survey, Tensor};
-use crate::kernels::lanes::{Bf16, F16, F32, Precision, Round};
+use crate::kernels::lanes::{Bf16, F16, F32, Precision, Round, plain_nan};
 use crate::kernels::{CpuPath, Loop};
 use crate::ops::merge::formula::{At, Extent, Formula, Lanes, RUN};
 use crate::tensor::{Dtype, Name, byte_len};
@@ -316,6 +316,7 @@ impl<F: Formula, R: Round> Loop for Merge<'_, F, R> {
             let merged = &mut merged[..run.elements.len()];
             let formula = &kernel.formula;
             formula.merge::<R>(self.facts, run.at, run.inputs, merged);
+            merged.iter_mut().for_each(|x| *x = plain_nan(*x));
             if kernel.output != R::PRECISION {
                 R::PRECISION.round_all(merged);
             }
