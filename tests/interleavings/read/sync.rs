@@ -2,6 +2,7 @@
 //! another thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::PoisonError;
 
 use shuttle::sync::Condvar;
 pub(crate) use shuttle::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,9 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().expect("nothing panics under a lock")
+        // A reader whose computation panics takes it once more on its way out, and all tasks are of
+        // one thread.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,7 +56,8 @@ impl<T> OnceLock<T> {
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         let mut progress = self.progress.lock();
         while *progress == Progress::Running {
-            progress = self.changed.wait(progress).expect("no panic");
+            let waited = self.changed.wait(progress);
+            progress = waited.unwrap_or_else(PoisonError::into_inner);
         }
         if *progress == Progress::Empty {
             *progress = Progress::Running;
