@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ckptfs::recipe::{Plan, ViewRequest};
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use common::checkpoint::{Checkpoint, bf16};
@@ -303,6 +304,28 @@ fn a_header_that_names_a_tensor_twice() {
     let entry = r#""first.weight":{"dtype":"BF16","shape":[4,4],"data_offsets":[0,32]}"#;
     let header = format!("{{{entry},{entry}}}");
     assert_header_refused(&header, 32, &[SHARD, "first.weight"]);
+}
+
+#[test]
+fn a_header_with_an_unknown_value_that_others_cannot_read() {
+    let header = |value: &str| {
+        format!(
+            r#"{{"first.weight":{{"dtype":"BF16","shape":[4,4],"by":{value},"data_offsets":[0,32]}}}}"#
+        )
+    };
+    for value in ["1e999".to_owned(), "[".repeat(200) + &"]".repeat(200)] {
+        assert_header_refused(&header(&value), 32, &[]);
+        let mut file = with_length(&header(&value));
+        file.resize(file.len() + 32, 0);
+        assert!(SafeTensors::deserialize(&file).is_err());
+    }
+    let mut file = with_length(&header("[1e99,{}]"));
+    file.resize(file.len() + 32, 0);
+    let workspace = Workspace::new();
+    let directory = valid(&workspace);
+    write_shard(&directory, &file);
+    plan(&directory).expect("what others read is read here");
+    SafeTensors::deserialize(&file).expect("others read it");
 }
 
 #[test]

@@ -94,7 +94,6 @@ pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, S
         let problem = format!("the safetensors header is invalid: {e}");
         Error::checkpoint(path, problem)
     };
-    // Of a value that nobody asks for, the parser would not look at the bytes.
     let json = std::str::from_utf8(json).map_err(|e| invalid(&e))?;
     let entries: Entries = serde_json::from_str(json)
         .map_err(|e| faulty_entry(path, json).unwrap_or_else(|| invalid(&e)))?;
@@ -188,7 +187,8 @@ impl<'de> Deserialize<'de> for Entries {
                 let mut metadata: Option<Option<HashMap<String, String>>> = None;
                 while let Some(Text(key)) = map.next_key()? {
                     if key != METADATA {
-                        entries.push((key.into(), map.next_value()?));
+                        let Entry(info) = map.next_value()?;
+                        entries.push((key.into(), info));
                     } else if metadata.replace(map.next_value()?).is_some() {
                         return Err(A::Error::duplicate_field(METADATA));
                     }
@@ -200,6 +200,53 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
+/// What a header says of one tensor.
+///
+/// As the type in it parses itself, but what it does not know is parsed too before it is left out, as
+/// the safetensors crate does: else a header could be read here that nobody else reads.
+struct Entry(TensorInfo);
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Entry, A::Error> {
+                let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
+                while let Some(Text(key)) = map.next_key()? {
+                    let twice = match &*key {
+                        "dtype" => dtype.replace(map.next_value()?).is_some(),
+                        "shape" => shape.replace(map.next_value()?).is_some(),
+                        "data_offsets" => data_offsets.replace(map.next_value()?).is_some(),
+                        _ => {
+                            map.next_value::<Value>()?;
+                            false
+                        }
+                    };
+                    if twice {
+                        return Err(A::Error::custom(format!("duplicate field `{key}`")));
+                    }
+                }
+                let missing = A::Error::missing_field;
+                Ok(Entry(TensorInfo {
+                    dtype: dtype.ok_or_else(|| missing("dtype"))?,
+                    shape: shape.ok_or_else(|| missing("shape"))?,
+                    data_offsets: data_offsets.ok_or_else(|| missing("data_offsets"))?,
+                }))
+            }
+        }
+        deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
 /// The first tensor entry that cannot be parsed.
 fn faulty_entry(path: &Path, json: &str) -> Option<Error> {
     let entries: serde_json::Map<String, Value> = serde_json::from_str(json).ok()?;
@@ -207,7 +254,7 @@ fn faulty_entry(path: &Path, json: &str) -> Option<Error> {
         .into_iter()
         .filter(|(name, _)| name != METADATA)
         .find_map(|(name, value)| {
-            let fault = serde_json::from_value::<TensorInfo>(value).err()?;
+            let fault = serde_json::from_value::<Entry>(value).err()?;
             Some(Error::tensor(path, name, fault.to_string()))
         })
 }
