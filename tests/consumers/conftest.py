@@ -46,3 +46,11 @@ def mount_planted(planted_checkpoint, tmp_path):
     return lambda *flags: ckptfs.mounted(
         ["--base", planted_checkpoint, "--fp8", *flags], tmp_path
     )
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory) -> Path:
+    """A directory with the models that recipes name."""
+    from mergekit_runs import save_zoo  # mergekit takes a while to import
+
+    return save_zoo(tmp_path_factory.mktemp("zoo"))

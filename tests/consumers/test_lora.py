@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ckptfs
 import lora_models
+from distances import Distances
 from lora_models import MODELS
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -44,11 +45,6 @@ SETTINGS = {
     "experts": ("moe", {"target_modules": ATTENTION, "target_parameters": EXPERTS}),
     "down_proj": ("moe", {"target_modules": [], "target_parameters": EXPERTS[1:]}),
 }
-# What a merge may differ by: the order in which products are summed in f32. Where a weight and its
-# product nearly cancel, that is much of the little that remains, in any two orders: the most
-# is therefore counted in units of the weight, before or after, whichever is larger.
-MOST_UNITS = 2
-LEAST_WITHIN_ONE_ULP = 0.999
 
 
 def tensors(directory) -> dict:
@@ -57,41 +53,6 @@ def tensors(directory) -> dict:
         with safe_open(shard, "pt") as file:
             found |= {name: file.get_tensor(name).clone() for name in file.keys()}
     return found
-
-
-def in_order(tensor: torch.Tensor) -> torch.Tensor:
-    """Integers that are one apart where the numbers of a 16-bit type are neighbors."""
-    bits = tensor.contiguous().view(torch.int16).to(torch.int32)
-    return torch.where(bits < 0, -(bits & 0x7FFF), bits)
-
-
-def units(*weights: torch.Tensor) -> torch.Tensor:
-    """What the last place is worth in the largest of each element."""
-    info = torch.finfo(weights[0].dtype)
-    largest = torch.stack([weight.double().abs() for weight in weights]).amax(0)
-    exponent = torch.frexp(largest.clamp(min=info.tiny)).exponent - 1
-    return info.eps * torch.exp2(exponent.double())
-
-
-class Distances:
-    """How far merged tensors are from those of PEFT."""
-
-    def __init__(self):
-        self.ulps, self.units = [], []
-
-    def add(self, before, wanted, found) -> None:
-        self.ulps.append((in_order(found) - in_order(wanted)).abs().flatten())
-        distance = (found.double() - wanted.double()).abs()
-        self.units.append((distance / units(before, wanted)).flatten())
-
-    def check(self, label: str) -> None:
-        assert self.ulps, "the adapter changes nothing: this shows nothing"
-        ulps, most = torch.cat(self.ulps), torch.cat(self.units).max().item()
-        equal, within_one = [(ulps <= limit).double().mean().item() for limit in (0, 1)]
-        print(f"\n{label}: {len(self.ulps)} tensors, {ulps.numel()} elements: {equal:.4%} equal, "
-              f"{within_one:.5%} within one ULP, at most {most:.3g} units ({ulps.max()} ULPs)")
-        assert within_one >= LEAST_WITHIN_ONE_ULP
-        assert most <= MOST_UNITS
 
 
 def assert_merged(base, merged, view, label: str) -> None:
@@ -104,7 +65,7 @@ def assert_merged(base, merged, view, label: str) -> None:
         if torch.equal(before[name], wanted):
             assert torch.equal(found[name].view(torch.uint8), wanted.view(torch.uint8)), name
         else:
-            distances.add(before[name], wanted, found[name])
+            distances.add(wanted, found[name], before[name])
     distances.check(label)
 
 
