@@ -76,7 +76,7 @@ impl Disk {
     /// The attributes of `path`, which is remembered.
     fn entry(&self, path: PathBuf) -> io::Result<FileAttr> {
         let metadata = path.symlink_metadata()?;
-        let root = &self.paths.lock().unwrap()[&INodeNo::ROOT] == &path;
+        let root = self.paths.lock().unwrap()[&INodeNo::ROOT] == path;
         let inode = if root {
             INodeNo::ROOT
         } else {
