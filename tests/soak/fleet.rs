@@ -184,8 +184,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have ended already, or not end before the mount does.
         let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
