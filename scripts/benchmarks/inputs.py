@@ -27,9 +27,9 @@ def layer(prefix: str) -> Shapes:
     return {f"{prefix}.{module}.weight": shape for module, shape in LAYER.items()}
 
 
-def values() -> bytes:
+def values(seed: int) -> bytes:
     """bf16 numbers of the size of weights. They repeat every 2 MiB: kernels look at less at once."""
-    rng = random.Random(1)
+    rng = random.Random(seed)
     numbers = (0x3C00 + rng.randrange(0x180) | rng.randrange(2) << 15 for _ in range(1 << 20))
     return array.array("H", numbers).tobytes()
 
@@ -69,17 +69,17 @@ def write_checkpoint(directory: Path, shards: list[Shapes], pattern: bytes | Non
     (directory / "config.json").write_text('{"model_type": "qwen3"}\n')
 
 
-def make_base(directory: Path, layers: int) -> None:
+def make_base(directory: Path, layers: int, seed: int = 1) -> None:
     """A shard a layer, 386 MB each."""
     shards = [layer(f"model.layers.{number}") for number in range(layers)]
-    write_checkpoint(directory, shards, values())
+    write_checkpoint(directory, shards, values(seed))
 
 
 def make_extra(directory: Path) -> None:
     """A layer that the base lacks, in one shard with a tensor that the base has: so what the patch
     adds is no whole file."""
     overlap = {"model.layers.0.self_attn.k_proj.weight": LAYER["self_attn.k_proj"]}
-    write_checkpoint(directory, [overlap | layer("mtp.layers.0")], values())
+    write_checkpoint(directory, [overlap | layer("mtp.layers.0")], values(1))
 
 
 def make_many(directory: Path, shards: int) -> None:

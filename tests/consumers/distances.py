@@ -27,19 +27,28 @@ class Distances:
     """How far tensors of a 16-bit type are from those that were wanted."""
 
     def __init__(self):
-        self.ulps, self.units = [], []
+        self.tensors = self.elements = self.equal = self.within_one = self.most_ulps = 0
+        self.most_units = 0.0
 
     def add(self, wanted, found, *terms) -> None:
         """`terms` are what was added up; an element of theirs may be much larger than the sum's."""
-        self.ulps.append((in_order(found) - in_order(wanted)).abs().flatten())
-        distance = (found.double() - wanted.double()).abs()
-        self.units.append((distance / units(wanted.dtype, wanted, *terms)).flatten())
+        ulps = (in_order(found) - in_order(wanted)).abs()
+        self.tensors += 1
+        self.elements += ulps.numel()
+        self.equal += (ulps == 0).sum().item()
+        self.within_one += (ulps <= 1).sum().item()
+        if (apart := ulps > 0).any():
+            self.most_ulps = max(self.most_ulps, ulps.max().item())
+            wanted, found, *terms = [tensor[apart] for tensor in (wanted, found, *terms)]
+            distance = (found.double() - wanted.double()).abs()
+            distance /= units(wanted.dtype, wanted, *terms)
+            self.most_units = max(self.most_units, distance.max().item())
 
     def check(self, label: str) -> None:
-        assert self.ulps, "no tensor was compared: this shows nothing"
-        ulps, most = torch.cat(self.ulps), torch.cat(self.units).max().item()
-        equal, within_one = [(ulps <= limit).double().mean().item() for limit in (0, 1)]
-        print(f"\n{label}: {len(self.ulps)} tensors, {ulps.numel()} elements: {equal:.4%} equal, "
-              f"{within_one:.5%} within one ULP, at most {most:.3g} units ({ulps.max()} ULPs)")
+        assert self.tensors, "no tensor was compared: this shows nothing"
+        within_one = self.within_one / self.elements
+        print(f"\n{label}: {self.tensors} tensors, {self.elements} elements: "
+              f"{self.equal / self.elements:.4%} equal, {within_one:.5%} within one ULP, "
+              f"at most {self.most_units:.3g} units ({self.most_ulps} ULPs)")
         assert within_one >= LEAST_WITHIN_ONE_ULP
-        assert most <= MOST_UNITS
+        assert self.most_units <= MOST_UNITS
