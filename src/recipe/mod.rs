@@ -10,6 +10,7 @@ mod from_file;
 mod models;
 mod settings;
 mod size;
+mod surveys;
 mod view_section;
 mod yaml;
 
@@ -27,6 +28,7 @@ use crate::view::View;
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use size::{parse_size, scaled};
+pub use surveys::Surveys;
 
 pub use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat, Selection};
 
