@@ -156,9 +156,11 @@ impl ViewRequest {
     pub fn sources(&self) -> Vec<PathBuf> {
         let merged = self.merge.iter().flat_map(|merge| &merge.models);
         let merged = merged.flat_map(|model| std::iter::once(&model.directory).chain(&model.lora));
+        let adapters = self.loras.iter().map(|lora| &lora.adapter);
         let references = self.fp8.iter().flat_map(|fp8| &fp8.references);
         let mut sources: Vec<PathBuf> = std::iter::once(&self.base)
             .chain(merged)
+            .chain(adapters)
             .chain(&self.extras)
             .chain(references)
             .cloned()

@@ -60,6 +60,9 @@ fn adapters_of_a_recipe_are_merged_as_those_of_a_request() {
         loras: vec![lora("l", 0.5), lora("k", 1.0)],
         ..ViewRequest::new(workspace.path().join("a"))
     };
+    let sources = request(&workspace, recipe).sources();
+    let at = |name: &str| workspace.path().join(name);
+    assert_eq!(sources, ["a", "l", "k"].map(at));
     let found = shown(&workspace, recipe);
     assert_eq!(found, readback::tensors(&asked.plan().unwrap()));
     let plain = shown(&workspace, "base: a\n");
