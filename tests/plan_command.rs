@@ -265,6 +265,48 @@ fn json_agrees_with_the_library_for_every_layout() {
 }
 
 #[test]
+fn the_plan_says_how_much_of_the_sources_first_reads_stream() {
+    let workspace = sources();
+    let recipe = |method: &str, view: &str| {
+        let text =
+            format!("merge_method: {method}\nmodels: [{{model: base}}, {{model: other}}]\n{view}");
+        std::fs::write(workspace.path().join("recipe.yml"), text).unwrap();
+    };
+    let flags = "--recipe recipe.yml --model other=base";
+    let first_reads = || {
+        let json = stdout(&workspace, &format!("{flags} --json"));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let json = json["first_reads"].clone();
+        let line = stdout(&workspace, flags);
+        let mut lines = line.lines().filter(|line| line.starts_with("facts "));
+        (json, lines.next().map(str::to_owned))
+    };
+    recipe("linear", "parameters: {weight: 1}\n");
+    assert_eq!(first_reads(), (Value::Null, None));
+
+    // One pass over both models' tensors of 130 x 140, twice, 20 x 140, and 140 elements.
+    let slerp = "base_model: base\nparameters: {t: 0.5}\n";
+    let (largest, all) = (2 * 2 * 130 * 140, 2 * 2 * (2 * 130 * 140 + 20 * 140 + 140));
+    for view in ["", "view: {dtype: f32, fp8: true}\n"] {
+        recipe("slerp", &format!("{slerp}{view}"));
+        let (json, line) = first_reads();
+        assert_eq!(
+            json,
+            serde_json::json!({"largest": largest, "all": all}),
+            "{view}"
+        );
+        assert_names(
+            &line.unwrap(),
+            &[
+                "first read of a tensor",
+                "71.09 KiB of sources",
+                "153.67 KiB",
+            ],
+        );
+    }
+}
+
+#[test]
 fn the_summary_tells_counts_shards_bytes_and_warnings() {
     let workspace = sources();
     let plan = stdout(&workspace, "--base base --extra extra --fp8");

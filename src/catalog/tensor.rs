@@ -241,16 +241,24 @@ impl Node {
     /// Bytes that are streamed before its first band can be computed, to find the facts that it
     /// and the nodes it computes from need.
     pub fn surveyed_bytes(&self) -> u64 {
+        let deeper = self.computed_inputs().map(Node::surveyed_bytes);
+        deeper.fold(self.surveyed_here(), u64::saturating_add)
+    }
+
+    /// Bytes of its inputs that are streamed to find the facts that it needs itself.
+    pub fn surveyed_here(&self) -> u64 {
         let passes = self.kernel.survey().map_or(0, |survey| survey.passes());
+        let bytes: u64 = self.inputs.iter().map(|input| input.len).sum();
+        bytes.saturating_mul(passes as u64)
+    }
+
+    /// The nodes it computes from, once for each run of bytes that they give.
+    pub fn computed_inputs(&self) -> impl Iterator<Item = &Node> {
         let pieces = self.inputs.iter().flat_map(Tensor::pieces);
-        let (mut bytes, mut deeper) = (0u64, 0u64);
-        for (len, data) in pieces {
-            bytes += len;
-            if let Data::Computed { node, .. } = data {
-                deeper += node.surveyed_bytes();
-            }
-        }
-        deeper.saturating_add(bytes.saturating_mul(passes as u64))
+        pieces.filter_map(|(_, data)| match data {
+            Data::Computed { node, .. } => Some(&**node),
+            Data::Stored { .. } | Data::Joined(_) => None,
+        })
     }
 
     /// Distinguishes this node from every other one of the process.

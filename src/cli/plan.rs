@@ -14,7 +14,7 @@ use ckptfs::catalog::{
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedShard;
-use ckptfs::recipe::Plan;
+use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::view::FileContent;
 
 /// Prints the plan for people.
@@ -97,6 +97,7 @@ pub(crate) fn print_json(
                 whole_file: content.whole_file().map(|file| file.path().to_owned()),
             })
             .collect(),
+        first_reads: FirstReadsJson::of(plan),
         passthrough: PassthroughJson::of(plan),
         non_finite,
     };
@@ -126,6 +127,9 @@ struct PlanJson<'a> {
     notes: &'a [String],
     shards: &'a [PlannedShard],
     aux_files: Vec<AuxJson>,
+    /// What is streamed to find facts about whole tensors; only if some need any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_reads: Option<FirstReadsJson>,
     /// What a mount by this user on this machine reads straight from the sources.
     passthrough: PassthroughJson,
     /// Tensors with values that cannot be quantized; only if the values were checked.
@@ -138,6 +142,21 @@ struct AuxJson {
     path: String,
     len: u64,
     whole_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct FirstReadsJson {
+    /// At most so many bytes of sources before the first byte of a tensor.
+    largest: u64,
+    /// Of all tensors.
+    all: u64,
+}
+
+impl FirstReadsJson {
+    fn of(plan: &Plan) -> Option<Self> {
+        let Surveys { largest, all } = plan.surveys();
+        (all > 0).then_some(FirstReadsJson { largest, all })
+    }
 }
 
 #[derive(Serialize)]
@@ -215,6 +234,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
         BinaryBytes(shard_bytes),
         aux_files(plan).count(),
     );
+    text += &surveys_line(plan.surveys());
     for reference in &plan.report.references {
         text += &format!("reference  {}\n", reference.path.display());
         text += &format!(
@@ -242,6 +262,17 @@ pub(crate) fn summary(plan: &Plan) -> String {
         text += &format!("warning: {warning}\n");
     }
     text
+}
+
+fn surveys_line(surveys: Surveys) -> String {
+    match surveys {
+        Surveys { all: 0, .. } => String::new(),
+        Surveys { largest, all } => format!(
+            "facts  the first read of a tensor streams up to {} of sources; of all tensors {}\n",
+            BinaryBytes(largest),
+            BinaryBytes(all)
+        ),
+    }
 }
 
 fn adapter_line(adapter: &AdapterReport) -> String {

@@ -10,6 +10,7 @@ mod from_file;
 mod models;
 mod settings;
 mod size;
+mod surveys;
 mod view_section;
 mod yaml;
 
@@ -27,6 +28,7 @@ use crate::view::View;
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use size::{parse_size, scaled};
+pub use surveys::Surveys;
 
 pub use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat, Selection};
 
@@ -154,10 +156,11 @@ impl ViewRequest {
     pub fn sources(&self) -> Vec<PathBuf> {
         let merged = self.merge.iter().flat_map(|merge| &merge.models);
         let merged = merged.flat_map(|model| std::iter::once(&model.directory).chain(&model.lora));
+        let adapters = self.loras.iter().map(|lora| &lora.adapter);
         let references = self.fp8.iter().flat_map(|fp8| &fp8.references);
         let mut sources: Vec<PathBuf> = std::iter::once(&self.base)
             .chain(merged)
-            .chain(self.loras.iter().map(|lora| &lora.adapter))
+            .chain(adapters)
             .chain(&self.extras)
             .chain(references)
             .cloned()

@@ -125,20 +125,25 @@ fn checked(
     let Some(node) = fields.get(key) else {
         return Ok(Vec::new());
     };
-    let texts = node.texts(key)?.into_iter().map(|text| {
-        check(text.to_owned()).map_err(|e| node.place.error(e))?;
-        Ok(text.to_owned())
+    let texts = entries(node).iter().map(|node| {
+        let text = node.text(key)?.to_owned();
+        check(text.clone()).map_err(|e| node.place.error(e))?;
+        Ok(text)
     });
     texts.collect()
 }
 
-/// Adapters: `path`, or `{path: …, weight: …}`.
-fn loras(node: &Node) -> Result<Vec<((Reference, Place), f64)>> {
-    let nodes = match &node.value {
+/// Those of a list; what is no list is the one of its kind.
+fn entries(node: &Node) -> &[Node] {
+    match &node.value {
         Value::List(nodes) => nodes,
         _ => std::slice::from_ref(node),
-    };
-    let loras = nodes.iter().map(|node| {
+    }
+}
+
+/// Adapters: `path`, or `{path: …, weight: …}`.
+fn loras(node: &Node) -> Result<Vec<((Reference, Place), f64)>> {
+    let loras = entries(node).iter().map(|node| {
         let (path, weight) = match &node.value {
             Value::Map(_) => {
                 let fields = Fields::new(node, "lora", &["path", "weight"])?;
@@ -159,11 +164,7 @@ fn loras(node: &Node) -> Result<Vec<((Reference, Place), f64)>> {
 }
 
 fn references(node: &Node, what: &str) -> Result<Vec<(Reference, Place)>> {
-    let nodes = match &node.value {
-        Value::List(nodes) => nodes,
-        _ => std::slice::from_ref(node),
-    };
-    let references = nodes.iter().map(|node| {
+    let references = entries(node).iter().map(|node| {
         let reference = Reference::parse(node.text(what)?, &node.place)?;
         Ok((reference, node.place.clone()))
     });
@@ -190,12 +191,9 @@ fn fp8(node: &Node) -> Result<Option<Fp8Section>> {
     if let Some(node) = fields.get("references") {
         section.references = references(node, "references")?;
     }
-    if let Some(node) = fields.get("patterns") {
-        for pattern in node.texts("patterns")? {
-            Selection::check_pattern(pattern).map_err(|e| node.place.error(e))?;
-            section.patterns.push(pattern.to_owned());
-        }
-    }
+    section.patterns = checked(&fields, "patterns", |pattern| {
+        Selection::check_pattern(&pattern)
+    })?;
     section.rules = match fields.get("rules") {
         Some(node) => node.bool("rules")?,
         None => section.references.is_empty() && section.patterns.is_empty(),

@@ -313,11 +313,12 @@ impl Node {
         }
     }
 
-    /// A finite number.
+    /// A finite number, also where YAML 1.1 takes it for text (`1e-4`).
     pub(super) fn float(&self) -> Option<f64> {
-        let value = match self.value {
-            Value::Scalar(Scalar::Int(value)) => value as f64,
-            Value::Scalar(Scalar::Float(value)) => value,
+        let value = match &self.value {
+            Value::Scalar(Scalar::Int(value)) => *value as f64,
+            Value::Scalar(Scalar::Float(value)) => *value,
+            Value::Scalar(Scalar::Text(text)) => text.parse().ok()?,
             _ => return None,
         };
         value.is_finite().then_some(value)
@@ -327,14 +328,6 @@ impl Node {
         match self.value {
             Value::Scalar(Scalar::Bool(value)) => Ok(value),
             _ => Err(self.expected(what, "true or false")),
-        }
-    }
-
-    /// A list of texts, or one text.
-    pub(super) fn texts(&self, what: &str) -> Result<Vec<&str>> {
-        match &self.value {
-            Value::List(nodes) => nodes.iter().map(|node| node.text(what)).collect(),
-            _ => Ok(vec![self.text(what)?]),
         }
     }
 }

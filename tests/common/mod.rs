@@ -6,6 +6,7 @@
 // Every test file uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod adapter;
 pub(crate) mod checkpoint;
 // Only tests are told where the program is.
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub(crate) mod values;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use ckptfs::materialize::{Options, materialize};
 use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
 
 use checkpoint::Checkpoint;
@@ -47,6 +49,15 @@ impl Workspace {
         checkpoint.write(&directory);
         directory
     }
+}
+
+/// Writes the view to the directory `name` of `workspace`.
+pub(crate) fn materialized(workspace: &Workspace, name: &str, request: &ViewRequest) -> PathBuf {
+    let out = workspace.path().join(name);
+    let plan = request.plan().expect("the view can be planned");
+    materialize(&plan, &request.sources(), &out, &Options::default(), &())
+        .expect("the view can be written");
+    out
 }
 
 /// The plan of an FP8 view of `base` by the rule set, all options at their defaults.

@@ -2,7 +2,8 @@
 
 use ckptfs::recipe::{Places, ViewRequest};
 
-use crate::common::checkpoint::{TensorData, tensor};
+use crate::common::adapter::Adapter;
+use crate::common::checkpoint::{TensorData, of_values, tensor};
 use crate::common::{Workspace, readback};
 use crate::fixture::{LAYERS, model, names, write};
 use safetensors::Dtype;
@@ -45,10 +46,12 @@ fn every_example_of_the_page_is_a_view() {
     for (seed, id) in MODELS.iter().enumerate() {
         let mut tensors = large(seed as u64);
         if *id == "org/base-fp8" {
-            // A reference is asked for names alone.
-            let scales =
-                |t: &TensorData| tensor(&format!("{}_scale_inv", t.name), Dtype::F32, &[1, 1], 1);
-            tensors.push(scales(&tensors[1].clone()));
+            let weight = tensors[1].name.clone();
+            let finite = tensors[1].bytes.iter().map(|byte| byte & 0x3f);
+            let codes = finite.take(128 * 128).collect();
+            tensors[1] = TensorData::new(&weight, Dtype::F8_E4M3, &[128, 128], codes);
+            let scale = format!("{weight}_scale_inv");
+            tensors.push(of_values(&scale, Dtype::F32, &[1, 1], &[0.25]));
         }
         let config = crate::fixture::config(LAYERS).replace(": 6", ": 128");
         let model = model(tensors)
@@ -64,6 +67,12 @@ fn every_example_of_the_page_is_a_view() {
         "org/base-mtp".to_owned(),
         workspace.write("mtp", &model(mtp.to_vec())),
     ));
+    for (id, part) in [("chat", "self_attn.q_proj"), ("code", "mlp.down_proj")] {
+        let module = format!("model.layers.1.{part}");
+        let adapter = Adapter::new(2, 4.0).linear(&module, [128, 128], 2);
+        let directory = adapter.write(&workspace, &format!("{id}-lora"));
+        named.push((format!("org/{id}-lora"), directory));
+    }
     let places = Places { named, hub: None };
     let blocks = blocks(page);
     assert!(blocks.len() > 8, "{} examples", blocks.len());

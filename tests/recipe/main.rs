@@ -8,6 +8,8 @@ mod documents;
 mod errors;
 mod files;
 mod fixture;
+mod inputs;
 mod parameters;
 mod planning;
 mod references;
+mod view_section;

@@ -1,0 +1,200 @@
+//! What stands under `view`: adapters, names, and one dtype.
+
+use std::collections::BTreeSet;
+
+use ckptfs::recipe::{LoraRequest, Places, Precision, ViewRequest};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::common::adapter::Adapter;
+use crate::common::assert_names;
+use crate::common::command::stdout;
+use crate::common::{Workspace, readback};
+use crate::fixture::{error, shown, workspace, write};
+
+/// Models, and the adapters `l` and `k` of them.
+fn with_adapters() -> Workspace {
+    let workspace = workspace();
+    let adapter = |module: &str| Adapter::new(2, 4.0).linear(module, [6, 4], 2);
+    adapter("model.layers.1.self_attn.q_proj").write(&workspace, "l");
+    adapter("model.layers.2.mlp.down_proj").write(&workspace, "k");
+    workspace
+}
+
+fn request(workspace: &Workspace, recipe: &str) -> ViewRequest {
+    let path = write(workspace, recipe);
+    ViewRequest::from_recipe(&path, &Places::default()).unwrap()
+}
+
+#[test]
+fn adapters_are_paths_alone_or_with_a_weight_one_or_a_list() {
+    let workspace = with_adapters();
+    let lora = |name: &str, weight| LoraRequest {
+        adapter: workspace.path().join(name),
+        weight,
+    };
+    for (text, expected) in [
+        ("l", vec![lora("l", 1.0)]),
+        ("{path: l}", vec![lora("l", 1.0)]),
+        ("{path: l, weight: -2}", vec![lora("l", -2.0)]),
+        ("{path: l, weight: 1e-2}", vec![lora("l", 0.01)]),
+        (
+            "[k, {path: l, weight: 0.25}]",
+            vec![lora("k", 1.0), lora("l", 0.25)],
+        ),
+    ] {
+        let request = request(&workspace, &format!("base: a\nview: {{lora: {text}}}\n"));
+        assert_eq!(request.loras, expected, "{text}");
+    }
+}
+
+#[test]
+fn adapters_of_a_recipe_are_merged_as_those_of_a_request() {
+    let workspace = with_adapters();
+    let recipe = "base: a\nview: {lora: [{path: l, weight: 0.5}, k]}\n";
+    let lora = |name: &str, weight| LoraRequest {
+        adapter: workspace.path().join(name),
+        weight,
+    };
+    let asked = ViewRequest {
+        loras: vec![lora("l", 0.5), lora("k", 1.0)],
+        ..ViewRequest::new(workspace.path().join("a"))
+    };
+    let sources = request(&workspace, recipe).sources();
+    let at = |name: &str| workspace.path().join(name);
+    assert_eq!(sources, ["a", "l", "k"].map(at));
+    let found = shown(&workspace, recipe);
+    assert_eq!(found, readback::tensors(&asked.plan().unwrap()));
+    let plain = shown(&workspace, "base: a\n");
+    let changed: Vec<&String> = found.keys().filter(|n| found[*n] != plain[*n]).collect();
+    let (q, down) = (
+        "model.layers.1.self_attn.q_proj.weight",
+        "model.layers.2.mlp.down_proj.weight",
+    );
+    assert_eq!(changed, [q, down]);
+}
+
+#[test]
+fn names_and_the_dtype_are_a_text_or_a_list() {
+    let workspace = workspace();
+    let one = request(
+        &workspace,
+        "base: a\nview: {rename: 'a=b', only: 'c.*', drop: 'd.*', dtype: f16}\n",
+    );
+    assert_eq!(one.renames, ["a=b"]);
+    assert_eq!(one.only, ["c.*"]);
+    assert_eq!(one.drop, ["d.*"]);
+    assert_eq!(one.dtype, Some(Precision::F16));
+    let many = request(
+        &workspace,
+        "base: a\nview: {rename: ['a=b', '^c='], only: [x, y], drop: [u, v]}\n",
+    );
+    assert_eq!(many.renames, ["a=b", "^c="]);
+    assert_eq!(many.only, ["x", "y"]);
+    assert_eq!(many.drop, ["u", "v"]);
+    assert_eq!(many.dtype, None);
+    for (name, precision) in [
+        ("bf16", Precision::Bf16),
+        ("bfloat16", Precision::Bf16),
+        ("float16", Precision::F16),
+        ("f32", Precision::F32),
+        ("float32", Precision::F32),
+    ] {
+        let request = request(&workspace, &format!("base: a\nview: {{dtype: {name}}}\n"));
+        assert_eq!(request.dtype, Some(precision), "{name}");
+    }
+}
+
+#[test]
+fn patterns_are_of_the_names_that_rules_gave() {
+    let workspace = workspace();
+    let recipe = "
+merge_method: linear
+models: [{model: a}, {model: b}]
+parameters: {weight: 1}
+view:
+  rename: ['^model[.]layers[.]([0-9]+)=m.$1', 'weight$=w']
+  only: 'm[.][12][.].*'
+  drop: ['.*layernorm.*', 'm[.]2[.]mlp.*']
+  dtype: f32
+";
+    let shown = shown(&workspace, recipe);
+    let names: BTreeSet<&str> = shown.keys().map(String::as_str).collect();
+    let expected = [
+        "m.1.mlp.down_proj.w",
+        "m.1.self_attn.q_proj.w",
+        "m.2.self_attn.q_proj.w",
+    ];
+    assert_eq!(names, expected.into());
+    assert!(shown.values().all(|tensor| tensor.dtype == Dtype::F32));
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let workspace = with_adapters();
+    let refused = |lines: &str, parts: &[&str]| {
+        let recipe = format!("base: a\nview:\n  repack: true\n{lines}");
+        assert_names(&error(&workspace, &recipe), parts);
+    };
+    let bad_weight = "  lora:\n    path: l\n    weight: heavy\n";
+    refused(bad_weight, &["recipe.yml:6:13", "\"heavy\"", "a number"]);
+    let infinite = "  lora: {path: l, weight: .inf}\n";
+    refused(infinite, &["recipe.yml:4", "weight", "a number"]);
+    refused("  lora: {weight: 1}\n", &["recipe.yml:4", "path"]);
+    let unknown = "  lora:\n    - path: l\n      scale: 1\n";
+    refused(unknown, &["recipe.yml:6:7", "scale is not a key of lora"]);
+    refused(
+        "  lora:\n    - k\n    - z\n",
+        &["recipe.yml:6:7", "model z"],
+    );
+    refused("  lora: k+l\n", &["recipe.yml:4:9", "model of the merge"]);
+    refused("  patch: b+l\n", &["recipe.yml:4:10", "model of the merge"]);
+    refused("  rename: [a=b, c]\n", &["recipe.yml:4:17", "rename c:"]);
+    refused("  rename: 'a(=b'\n", &["recipe.yml:4:11", "unclosed group"]);
+    refused("  rename: 'a=$1'\n", &["recipe.yml:4:11", "group"]);
+    refused("  rename: {a: b}\n", &["recipe.yml:4:11", "a map"]);
+    refused("  only: 'a)('\n", &["recipe.yml:4:9", "unopened group"]);
+    refused("  drop:\n    - a\n    - '*'\n", &["recipe.yml:6:7", "*"]);
+    let pattern = "  fp8:\n    patterns: [a, 'b(']\n";
+    refused(pattern, &["recipe.yml:5:19", "unclosed group"]);
+    refused("  dtype: int8\n", &["recipe.yml:4:10", "\"int8\"", "bf16"]);
+    refused("  dtype: [bf16]\n", &["recipe.yml:4:10", "dtype"]);
+    let base = error(&workspace, "base: a+l\n");
+    assert_names(&base, &["recipe.yml:1:7", "model of the merge"]);
+}
+
+#[test]
+fn flags_go_on_where_the_recipe_ends() {
+    let workspace = with_adapters();
+    let recipe = "base: a\nview: {lora: l, rename: '^model=m', only: 'n[.].*', drop: '.*norm.*', dtype: f32}\n";
+    write(&workspace, recipe);
+    let plan = |flags: &str| -> Value {
+        let plan = stdout(
+            &workspace,
+            &format!("plan --json --recipe recipe.yml {flags}"),
+        );
+        serde_json::from_str(&plan).unwrap()
+    };
+    // Without the second rule no name is kept by `only`.
+    let plan =
+        plan("--lora k:0.5 --rename ^m[.]=n. --only lm_head.* --drop .*layers.0.* --dtype f16");
+    let adapters = plan["adapters"].as_array().unwrap();
+    let ends = |adapter: &Value| {
+        let path = adapter["path"].as_str().unwrap();
+        (path[path.len() - 2..].to_owned(), adapter["weight"].clone())
+    };
+    let expected = [("/l".to_owned(), json!(1.0)), ("/k".to_owned(), json!(0.5))];
+    assert_eq!(adapters.iter().map(ends).collect::<Vec<_>>(), expected);
+    let tensors = plan["shards"][0]["tensors"].as_array().unwrap();
+    let names: BTreeSet<&str> = tensors
+        .iter()
+        .map(|t| t["name"].as_str().unwrap())
+        .collect();
+    let layers = (1..4).flat_map(|i| {
+        ["mlp.down_proj", "self_attn.q_proj"].map(|part| format!("n.layers.{i}.{part}.weight"))
+    });
+    let mut expected: BTreeSet<String> = layers.collect();
+    expected.extend(["lm_head.weight", "n.embed_tokens.weight"].map(str::to_owned));
+    assert_eq!(names, expected.iter().map(String::as_str).collect());
+    assert!(tensors.iter().all(|tensor| tensor["dtype"] == "F16"));
+}
