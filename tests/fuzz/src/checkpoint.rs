@@ -125,7 +125,7 @@ const SHARDS: [&str; 8] = [
     "../out.safetensors",
     "model.safetensors.index.json",
 ];
-const PREFIXES: [&str; 6] = [
+pub(crate) const PREFIXES: [&str; 6] = [
     "model.layers.0.",
     "model.layers.1.",
     "mtp.layers.0.",
@@ -133,7 +133,7 @@ const PREFIXES: [&str; 6] = [
     "",
     "model.language_model.layers.3.",
 ];
-const MODULES: [&str; 12] = [
+pub(crate) const MODULES: [&str; 12] = [
     "self_attn.q_proj",
     "self_attn.k_proj",
     "self_attn.v_proj",
@@ -182,7 +182,7 @@ const KEYS: [&str; 8] = [
     "architectures",
 ];
 
-fn pick<T: Copy>(from: &[T], choice: u8) -> T {
+pub(crate) fn pick<T: Copy>(from: &[T], choice: u8) -> T {
     from[usize::from(choice) % from.len()]
 }
 
@@ -278,7 +278,7 @@ impl ShardFile {
 }
 
 /// A header with its length in front, and `data` bytes behind it.
-fn file(header: &str, data: u64, any_values: bool) -> Vec<u8> {
+pub(crate) fn file(header: &str, data: u64, any_values: bool) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
     // Without its upper bits, no byte makes a number that is not finite.

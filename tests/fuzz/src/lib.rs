@@ -1,7 +1,9 @@
 //! What all fuzz targets share: the bound on memory, and a file to stand behind parsed text.
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod memory;
+pub mod models;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

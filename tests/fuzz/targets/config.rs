@@ -4,7 +4,9 @@
 use std::sync::{Arc, LazyLock};
 
 use ckptfs::catalog::{Catalog, Config};
-use ckptfs::ops::{Experts, Fp8, Operator, PartialBlocks, ScaleFormat, Selection};
+use ckptfs::ops::{
+    Cast, Experts, Filter, Fp8, Operator, PartialBlocks, Precision, Rename, ScaleFormat, Selection,
+};
 use ckptfs::source::Shard;
 use ckptfs_fuzz::any_file;
 use ckptfs_fuzz::checkpoint::{in_memory, shard};
@@ -24,22 +26,32 @@ const HEADER: &str = r#"{
 "model.layers.2.mlp.experts.gate_up_proj":{"dtype":"BF16","shape":[1,4,4],"data_offsets":[128,160]},
 "model.layers.2.mlp.experts.down_proj":{"dtype":"BF16","shape":[1,4,2],"data_offsets":[160,176]}}"#;
 
-fn operators() -> [Box<dyn Operator + Send + Sync>; 4] {
+fn operators() -> [Box<dyn Operator + Send + Sync>; 8] {
     let fp8 = |scale_format| Fp8 {
         selection: Selection::new(true, &[], &[]).expect("the rule set is valid"),
         scale_format,
         partial_blocks: PartialBlocks::Quantize,
+    };
+    let cast = |only_quantized| {
+        Box::new(Cast {
+            to: Precision::F16,
+            only_quantized,
+        })
     };
     [
         Box::new(Experts::Unfuse),
         Box::new(Experts::Fuse),
         Box::new(fp8(ScaleFormat::Float32)),
         Box::new(fp8(ScaleFormat::Ue8m0)),
+        cast(false),
+        cast(true),
+        Box::new(Rename::new(&["model|lm=m".to_owned()]).expect("a valid rule")),
+        Box::new(Filter::new(&[], &["lm_head.*".to_owned()]).expect("a valid pattern")),
     ]
 }
 
 fuzz_target!(|text: &[u8]| {
-    static OPERATORS: LazyLock<[Box<dyn Operator + Send + Sync>; 4]> = LazyLock::new(operators);
+    static OPERATORS: LazyLock<[Box<dyn Operator + Send + Sync>; 8]> = LazyLock::new(operators);
     LazyLock::force(&OPERATORS);
     static SHARD: LazyLock<Arc<Shard>> = LazyLock::new(|| shard(HEADER));
     let catalog = || Catalog::from_base(in_memory(&SHARD));
@@ -64,11 +76,18 @@ fuzz_target!(|text: &[u8]| {
         };
         let after: IndexMap<String, Box<RawValue>> =
             serde_json::from_str(&edited).expect("an edited config is a JSON object");
-        let declared: Value = serde_json::from_str(after["quantization_config"].get())
-            .expect("what is declared is JSON");
-        assert_eq!(declared["quant_method"], "fp8");
+        if let Some(declared) = after.get("quantization_config") {
+            let declared: Value =
+                serde_json::from_str(declared.get()).expect("what is declared is JSON");
+            // What only renames modules leaves the method, even one that is missing.
+            let source: Option<Value> = before
+                .get("quantization_config")
+                .and_then(|source| serde_json::from_str(source.get()).ok());
+            let kept = source.is_some_and(|s| s["quant_method"] == declared["quant_method"]);
+            assert!(kept || declared["quant_method"] == "fp8", "{declared}");
+        }
         for (key, value) in &before {
-            if key != "quantization_config" && key != "text_config" {
+            if !key.ends_with("_config") && key != "dtype" && key != "torch_dtype" {
                 assert_eq!(value.get(), after[key].get(), "{key} keeps its text");
             }
         }

@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use ckptfs::Error;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Experts, Fp8Request, PartialBlocks, Plan, Repack, ScaleFormat, ViewRequest};
+use ckptfs::recipe::{
+    Experts, Fp8Request, LoraRequest, PartialBlocks, Plan, Precision, Repack, ScaleFormat,
+    ViewRequest,
+};
 use ckptfs_fuzz::DIRECTORY;
+use ckptfs_fuzz::adapter::Adapter;
 use ckptfs_fuzz::checkpoint::Source;
 use ckptfs_fuzz::memory::bounded;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -24,6 +28,7 @@ struct Input {
     base: Source,
     options: Options,
     other: Option<Source>,
+    adapter: Option<(Adapter, i8)>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -33,6 +38,10 @@ struct Options {
     fp8: Option<Fp8>,
     repack: u8,
     shard_bytes: u16,
+    dtype: Option<u8>,
+    rename: Option<u8>,
+    only: Option<u8>,
+    drop: Option<u8>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -45,20 +54,26 @@ struct Fp8 {
 
 const PATTERNS: [&str; 4] = [".*", ".*proj.*", ".*\\.weight", "model[.]layers[.]0.*"];
 
+const RENAMES: [&str; 4] = ["^model[.]=m.", "[0-9]+=<$0>", "(.)proj=${1}p", "weight$=w"];
+
 impl Options {
     fn request(&self, base: PathBuf, other: Option<PathBuf>) -> ViewRequest {
         let mut request = ViewRequest::new(base);
+        let pattern = |i: u8| PATTERNS[usize::from(i) % 4].to_owned();
+        let renames = self.rename.map(|i| RENAMES[usize::from(i) % 4].to_owned());
+        request.renames = renames.into_iter().collect();
+        request.only = self.only.map(pattern).into_iter().collect();
+        request.drop = self.drop.map(pattern).into_iter().collect();
+        request.dtype = self
+            .dtype
+            .map(|i| [Precision::Bf16, Precision::F16, Precision::F32][usize::from(i) % 3]);
         request.experts = self.experts.map(|fuse| match fuse {
             true => Experts::Fuse,
             false => Experts::Unfuse,
         });
         request.fp8 = self.fp8.as_ref().map(|fp8| Fp8Request {
             rules: fp8.rules,
-            patterns: fp8
-                .pattern
-                .map(|i| PATTERNS[usize::from(i) % 4].to_owned())
-                .into_iter()
-                .collect(),
+            patterns: fp8.pattern.map(pattern).into_iter().collect(),
             references: Vec::new(),
             scale_format: match fp8.any_scale {
                 true => ScaleFormat::Float32,
@@ -150,9 +165,17 @@ fuzz_target!(|input: Input| {
     if let Some(source) = &input.other {
         written += source.write(&other).expect("the other can be written");
     }
-    let request = input
+    let mut request = input
         .options
         .request(base.clone(), input.other.is_some().then(|| other.clone()));
+    let lora = DIRECTORY.path().join("lora");
+    if let Some((adapter, weight)) = &input.adapter {
+        written += adapter.write(&lora).expect("the adapter can be written");
+        request.loras.push(LoraRequest {
+            adapter: lora.clone(),
+            weight: f64::from(*weight),
+        });
+    }
     bounded(written, 24 << 20, 200, || {
         if let Ok(plan) = request.plan() {
             let files = read_all(&plan);
@@ -170,5 +193,8 @@ fuzz_target!(|input: Input| {
     fs::remove_dir_all(base).expect("the base can be removed");
     if input.other.is_some() {
         fs::remove_dir_all(other).expect("the other can be removed");
+    }
+    if input.adapter.is_some() {
+        fs::remove_dir_all(lora).expect("the adapter can be removed");
     }
 });

@@ -1,0 +1,98 @@
+//! Tiny models and an adapter of them, for recipes to name.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use safetensors::Dtype;
+use safetensors::tensor::{TensorView, serialize};
+
+use crate::DIRECTORY;
+
+/// What a recipe can call a model, and where it is: `a` to `d` are alike, `f` is one of them in
+/// block FP8, `m` has other tensors, `l` is an adapter.
+pub static MODELS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
+    let layers = 0..4;
+    let mut names = vec!["model.embed_tokens.weight".to_owned()];
+    for layer in layers {
+        for part in ["self_attn.q_proj", "mlp.down_proj"] {
+            names.push(format!("model.layers.{layer}.{part}.weight"));
+        }
+    }
+    names.push("model.norm.weight".to_owned());
+    let plain = |name: &String| (name.clone(), Dtype::BF16, vec![4, 4]);
+    let fp8 = |name: &String| {
+        [
+            (name.clone(), Dtype::F8_E4M3, vec![4, 4]),
+            (format!("{name}_scale_inv"), Dtype::F32, vec![1, 1]),
+        ]
+    };
+    let mut models: Vec<(String, PathBuf)> = Vec::new();
+    for (seed, model) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let tensors = names.iter().map(plain).collect();
+        models.push(write(model, "", tensors, seed as u8));
+    }
+    let quantization = r#", "quantization_config": {"quant_method": "fp8"}"#;
+    let tensors = names.iter().flat_map(fp8).collect();
+    models.push(write("f", quantization, tensors, 5));
+    let other = vec![("mtp.layers.0.w".to_owned(), Dtype::BF16, vec![4])];
+    models.push(write("m", "", other, 6));
+    models.push(adapter());
+    models
+});
+
+type Described = (String, Dtype, Vec<usize>);
+
+fn weights(tensors: Vec<Described>, seed: u8) -> Vec<u8> {
+    // Without its upper bits, no byte makes a number that is not finite.
+    let bytes: Vec<u8> = (0..64u8)
+        .map(|i| i.wrapping_mul(37).wrapping_add(seed) & 0x3f)
+        .collect();
+    let tensors = tensors.into_iter().map(|(name, dtype, shape)| {
+        let len = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let view = TensorView::new(dtype, shape, &bytes[..len]).expect("a tensor of that length");
+        (name, view)
+    });
+    serialize(tensors, None).expect("tensors can be written")
+}
+
+fn write(name: &str, keys: &str, tensors: Vec<Described>, seed: u8) -> (String, PathBuf) {
+    let config = format!(r#"{{"num_hidden_layers": 4, "torch_dtype": "bfloat16"{keys}}}"#);
+    let tokenizer = r#"{"model": {"vocab": {"p": 0, "q": 1, "r": 2, "s": 3}}}"#;
+    directory(
+        name,
+        &[
+            ("config.json", config.as_bytes()),
+            ("tokenizer.json", tokenizer.as_bytes()),
+            ("model.safetensors", &weights(tensors, seed)),
+        ],
+    )
+}
+
+fn adapter() -> (String, PathBuf) {
+    let factor = |role, shape: [usize; 2]| {
+        let module = "base_model.model.model.layers.1.self_attn.q_proj";
+        let name = format!("{module}.lora_{role}.weight");
+        (name, Dtype::F32, shape.to_vec())
+    };
+    let factors = weights(vec![factor("A", [1, 4]), factor("B", [4, 1])], 7);
+    directory(
+        "l",
+        &[
+            (
+                "adapter_config.json",
+                br#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2}"#,
+            ),
+            ("adapter_model.safetensors", &factors),
+        ],
+    )
+}
+
+fn directory(name: &str, files: &[(&str, &[u8])]) -> (String, PathBuf) {
+    let directory = DIRECTORY.path().join(name);
+    fs::create_dir(&directory).expect("a directory can be made");
+    for (file, content) in files {
+        fs::write(directory.join(file), content).expect("a file can be written");
+    }
+    (name.to_owned(), directory)
+}
