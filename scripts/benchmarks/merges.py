@@ -27,9 +27,10 @@ PEAK = Goal("<=", 500)
 def run(bench: Bench) -> None:
     directories = [checkpoint(bench, name, seed) for seed, name in enumerate("ab", 1)]
     recipes = {method: recipe(bench, method, directories) for method in METHODS}
+    with_mergekit = 1 if bench.quick else 2
     for number in bench.each_round("merges"):
         mounted_round(bench, recipes, directories)
-        materialized_round(bench, recipes["linear"], directories, peer=number < 2)
+        materialized_round(bench, recipes["linear"], directories, peer=number < with_mergekit)
 
 
 def checkpoint(bench: Bench, name: str, seed: int) -> Path:
