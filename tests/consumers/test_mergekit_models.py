@@ -54,7 +54,7 @@ def save_moved(original: Path, copy: Path, seed: int) -> None:
 
 ATTENTION_HALF = [{"filter": "self_attn", "value": 0.5}, {"value": 1}]
 RANKED = {"weight": 0.6, "density": ATTENTION_HALF}
-RANDOM = {"weight": 0.6, "density": 0.7}
+RANDOM = {"weight": 0.6, "density": 0.9}
 # Models, and parameters of all.
 METHODS = {
     "linear": ({"a": {"weight": 0.3}, "b": {"weight": 0.7}}, {}),
