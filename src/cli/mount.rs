@@ -47,7 +47,7 @@ pub(crate) struct MountArgs {
     follow_symlinks: bool,
 
     /// Most bytes of computed tensor data to keep in memory
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     cache_size: u64,
 
     /// Keep facts about whole tensors (norms, thresholds of merges) in this directory from one
