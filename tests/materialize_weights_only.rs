@@ -150,7 +150,7 @@ fn with_overwrite_the_taken_names_get_the_weights_of_the_view() {
 fn a_directory_in_place_of_a_shard_is_refused_even_with_overwrite() {
     let model = Model::new(&base());
     fs::create_dir(model.out.join(INDEX)).unwrap();
-    model.assert_refused(&model.plain(), true, &[INDEX, "directory"]);
+    model.assert_refused(&model.plain(), true, &[INDEX, "directory; move it away"]);
 }
 
 #[test]

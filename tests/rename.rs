@@ -155,7 +155,14 @@ fn two_tensors_of_one_name_are_an_error_that_names_all_three() {
         &["tensor x.third", "call it x.same", "would x.first"],
     );
     let found = message(plan(&checkpoint, &["third=first"]));
-    assert_names(&found, &["x.third", "call it x.first"]);
+    assert_names(&found, &["x.third", "call it x.first", "rename one"]);
+    // The way that the message tells.
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &checkpoint);
+    let mut request = request(&base, &["first=old", "third=first"]);
+    request.drop = vec!["x.old".to_owned()];
+    let names = tensors(&request.plan().unwrap()).into_keys();
+    assert_eq!(names.collect::<Vec<_>>(), ["x.first", "x.second"]);
 }
 
 #[test]

@@ -112,7 +112,9 @@ fn check_names(
         match destination.path().join(&file.path).symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => {
                 let name = file.path.display();
-                return Err(destination.refuse(format!("{name} there is a directory")));
+                return Err(destination.refuse(format!(
+                    "{name} there is a directory; move it away, since a file is to have this name"
+                )));
             }
             Ok(_) => taken.push(file.path.display().to_string()),
             Err(_) => {}

@@ -80,7 +80,7 @@ fn check_scales(tensors: &IndexMap<Name, Tensor>, name: &str, scales: &Tensor) -
     let problem = match tensors.get(weight_name) {
         Some(weight) if matches!(weight.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2) => return Ok(()),
         Some(weight) => format!(
-            "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized",
+            "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized; take weight and scales from the same checkpoint, or leave --dtype out",
             weight.dtype
         ),
         None => format!(

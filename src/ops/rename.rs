@@ -101,7 +101,7 @@ impl Operator for Rename {
                         tensor.origin(),
                         original,
                         format!(
-                            "--rename would call it {}, as it would {other}; two tensors cannot have one name: leave one out with --drop, which comes after --rename, or rename it otherwise",
+                            "--rename would call it {}, as it would {other}; two tensors cannot have one name: rename one of them otherwise (also to leave it out: --drop comes after --rename)",
                             occupied.key()
                         ),
                     ));

@@ -273,7 +273,10 @@ impl<'a> Planner<'a> {
             })
             .or_default() += 1;
         if self.planned.tensors.len() == MOST_TENSORS {
-            return Err(self.error(output, format!("one more than {MOST_TENSORS} tensors")));
+            return Err(self.error(
+                output,
+                format!("it is one more than the {MOST_TENSORS} tensors that a merge may have"),
+            ));
         }
         if self.planned.tensors.contains_key(output) {
             return Err(self.error(output, "two modules give it"));
