@@ -293,7 +293,9 @@ fn the_page_has_every_message_and_no_other() {
     let mut faults = String::new();
     for Literal { text, place } in &literals {
         if is_message(text) && !page.contains(text) {
-            faults += &format!("{place} lacks a row:\n| `{text}` | … | … |\n");
+            let ticks = if text.contains('`') { "``" } else { "`" };
+            faults +=
+                &format!("{place} lacks a row:\n| {ticks}{text}{ticks} | why | what to do |\n");
         }
     }
     for text in &page {
@@ -309,7 +311,11 @@ fn the_page_has_every_message_and_no_other() {
             faults += &format!("listed as no message, but not in the program: {text:?}\n");
         }
     }
-    assert!(faults.is_empty(), "\n{faults}");
+    assert!(
+        faults.is_empty(),
+        "\n{faults}What is no message belongs into NO_MESSAGES of {}.",
+        file!()
+    );
 }
 
 #[test]
