@@ -7,6 +7,7 @@ mod args;
 mod background;
 mod check_values;
 mod demo;
+mod emit_recipe;
 mod inspect;
 mod logging;
 mod materialize;
@@ -47,6 +48,8 @@ enum Command {
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
+        #[command(flatten)]
+        emit: emit_recipe::EmitArgs,
     },
     /// Measure what quantization costs, by layer and by kind of module
     #[command(after_help = inspect::COLUMNS_HELP)]
@@ -100,8 +103,13 @@ impl Command {
                 view,
                 json,
                 check_values,
+                emit,
             } => {
-                let plan = view.request()?.plan()?;
+                let request = view.request()?;
+                let plan = request.plan()?;
+                if emit.run(&request, json || check_values)? {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 if check_values {
                     return check_values::run(&plan, json);
                 }
