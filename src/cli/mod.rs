@@ -12,6 +12,7 @@ mod inspect;
 mod logging;
 mod materialize;
 mod mount;
+mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
@@ -83,11 +84,12 @@ enum Command {
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
+    if mount_helper::is_called() {
+        return mount_helper::run();
+    }
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    raise_open_files_limit();
-    let result = FastPath::check_environment().map_err(Into::into);
-    match result.and_then(|()| cli.command.run()) {
+    match start().and_then(|()| cli.command.run()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ckptfs: {error:#}");
@@ -143,6 +145,12 @@ impl Command {
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }
+}
+
+/// What comes before any job.
+fn start() -> anyhow::Result<()> {
+    raise_open_files_limit();
+    Ok(FastPath::check_environment()?)
 }
 
 /// Every source file stays open once it was used, and a checkpoint can have many shards. Where
