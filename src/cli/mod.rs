@@ -1,11 +1,13 @@
 //! The command line: arguments, terminal output, exit codes.
 //!
 //! Results go to standard output, errors to standard error. The exit code is 0 when the job is
-//! done, 1 when it failed, 2 when the command line is wrong.
+//! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
+//! it. The mount helper has the exit codes of mount(8).
 
 mod args;
 mod background;
 mod check_values;
+mod confirm;
 mod demo;
 mod emit_recipe;
 mod inspect;
@@ -16,6 +18,7 @@ mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
+mod signals;
 mod unmount;
 mod verify;
 
@@ -27,6 +30,7 @@ use rustix::process::{Resource, Rlimit};
 use ckptfs::fast_paths::FastPath;
 
 use crate::cli::args::ViewArgs;
+use crate::cli::progress::Stopped;
 
 /// Mount the checkpoint that was never written: patched, FP8 and repacked views of safetensors
 /// checkpoints.
@@ -35,6 +39,10 @@ use crate::cli::args::ViewArgs;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Print neither progress nor the summary of the plan
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,17 +97,20 @@ pub(crate) fn run() -> ExitCode {
     }
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    match start().and_then(|()| cli.command.run()) {
+    match start().and_then(|()| cli.command.run(cli.quiet)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ckptfs: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<Stopped>() {
+                Some(stopped) => ExitCode::from(stopped.exit_code()),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 impl Command {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self, quiet: bool) -> anyhow::Result<ExitCode> {
         match self {
             Command::Plan {
                 view,
@@ -113,7 +124,7 @@ impl Command {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
-                    return check_values::run(&plan, json);
+                    return check_values::run(&plan, json, quiet);
                 }
                 match json {
                     true => plan::print_json(&plan, None)?,
@@ -123,21 +134,21 @@ impl Command {
             }
             Command::Inspect { view, inspect } => {
                 let plan = view.request()?.plan()?;
-                inspect::run(&plan, &inspect)?;
+                inspect::run(&plan, &inspect, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Mount { view, mount } => {
+            Command::Mount { view, mut mount } => {
+                mount.manner.quiet = quiet;
                 mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
                 let request = view.request()?;
                 let plan = request.plan()?;
-                plan::print_summary(&plan)?;
-                materialize::run(&plan, &request.sources(), &materialize)?;
+                materialize::run(&plan, &request.sources(), &materialize, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Verify(args) => verify::run(&args),
+            Command::Verify(args) => verify::run(&args, quiet),
             Command::Unmount(args) => {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ use ckptfs::recipe::parse_size;
 
 use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
-use crate::cli::{logging, plan, privileges};
+use crate::cli::{logging, plan, privileges, signals};
 
 /// Where and how to mount.
 #[derive(Debug, Args)]
@@ -159,7 +159,7 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     let signals = Signals::new(
         [SIGINT, SIGTERM, SIGHUP]
             .into_iter()
-            .filter(|s| !is_ignored(*s)),
+            .filter(|s| !signals::is_ignored(*s)),
     )?;
     privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
@@ -218,15 +218,6 @@ fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-/// Whether this process was started with `signal` ignored, as nohup(1) does. Then it stays so.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Unmounts at the first signal, and goes on serving what is open; ends at once at the second.
