@@ -9,6 +9,7 @@ mod background;
 mod check_values;
 mod confirm;
 mod demo;
+mod doctor;
 mod emit_recipe;
 mod inspect;
 mod logging;
@@ -86,6 +87,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Take a mounted view away
     Unmount(unmount::UnmountArgs),
+    /// Check what this machine has for mounts, and mount a tiny view
+    Doctor(doctor::DoctorArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
 }
@@ -153,6 +156,7 @@ impl Command {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Doctor(args) => doctor::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }

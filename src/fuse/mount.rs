@@ -19,7 +19,7 @@ use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::read::{Reader, When};
 
-const DEVICE: &str = "/dev/fuse";
+pub(super) const DEVICE: &str = "/dev/fuse";
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
@@ -196,14 +196,7 @@ impl Detacher {
 
 /// Puts a filesystem at `path`; gives the FUSE device over which the kernel will ask for it.
 fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
-    let device = File::options().read(true).write(true).open(DEVICE);
-    let device = device.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::Request(format!(
-            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
-             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
-        )),
-        _ => Error::io("open", DEVICE, e),
-    })?;
+    let device = open_device().map_err(Error::Request)?;
     let mode = path
         .metadata()
         .map_err(|e| Error::io("read the attributes", path, e))?
@@ -231,6 +224,26 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
         )),
         Err(e) => Err(Error::io("mount", path, e.into())),
     }
+}
+
+/// Opens the FUSE device.
+///
+/// # Errors
+/// What hinders it, and the cure.
+pub(super) fn open_device() -> std::result::Result<File, String> {
+    let device = File::options().read(true).write(true).open(DEVICE);
+    device.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => format!(
+            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
+             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "{DEVICE} cannot be opened by this user ({e}): have root allow it (chmod 666 \
+             {DEVICE}, or the group that owns it), or in a container, run it with --device \
+             {DEVICE}"
+        ),
+        _ => format!("{DEVICE} cannot be opened: {e}"),
+    })
 }
 
 /// With `allow_other`, the kernel holds every user to the modes of the files. Without, the only

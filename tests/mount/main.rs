@@ -21,3 +21,4 @@ mod read_only;
 mod reads;
 mod requests;
 mod unmounting;
+mod users;
