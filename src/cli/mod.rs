@@ -1,19 +1,25 @@
 //! The command line: arguments, terminal output, exit codes.
 //!
 //! Results go to standard output, errors to standard error. The exit code is 0 when the job is
-//! done, 1 when it failed, 2 when the command line is wrong.
+//! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
+//! it. The mount helper has the exit codes of mount(8).
 
 mod args;
 mod background;
 mod check_values;
+mod confirm;
 mod demo;
+mod doctor;
+mod emit_recipe;
 mod inspect;
 mod logging;
 mod materialize;
 mod mount;
+mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
+mod signals;
 mod unmount;
 mod verify;
 
@@ -25,6 +31,7 @@ use rustix::process::{Resource, Rlimit};
 use ckptfs::fast_paths::FastPath;
 
 use crate::cli::args::ViewArgs;
+use crate::cli::progress::Stopped;
 
 /// Mount the checkpoint that was never written: patched, FP8 and repacked views of safetensors
 /// checkpoints.
@@ -33,6 +40,10 @@ use crate::cli::args::ViewArgs;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Print neither progress nor the summary of the plan
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +58,8 @@ enum Command {
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
+        #[command(flatten)]
+        emit: emit_recipe::EmitArgs,
     },
     /// Measure what quantization costs, by layer and by kind of module
     #[command(after_help = inspect::COLUMNS_HELP)]
@@ -74,36 +87,47 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Take a mounted view away
     Unmount(unmount::UnmountArgs),
+    /// Check what this machine has for mounts, and mount a tiny view
+    Doctor(doctor::DoctorArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
 }
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
+    if mount_helper::is_called() {
+        return mount_helper::run();
+    }
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    raise_open_files_limit();
-    let result = FastPath::check_environment().map_err(Into::into);
-    match result.and_then(|()| cli.command.run()) {
+    match start().and_then(|()| cli.command.run(cli.quiet)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ckptfs: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<Stopped>() {
+                Some(stopped) => ExitCode::from(stopped.exit_code()),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 impl Command {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self, quiet: bool) -> anyhow::Result<ExitCode> {
         match self {
             Command::Plan {
                 view,
                 json,
                 check_values,
+                emit,
             } => {
-                let plan = view.request()?.plan()?;
+                let request = view.request()?;
+                let plan = request.plan()?;
+                if emit.run(&request, json || check_values)? {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 if check_values {
-                    return check_values::run(&plan, json);
+                    return check_values::run(&plan, json, quiet);
                 }
                 match json {
                     true => plan::print_json(&plan, None)?,
@@ -113,28 +137,35 @@ impl Command {
             }
             Command::Inspect { view, inspect } => {
                 let plan = view.request()?.plan()?;
-                inspect::run(&plan, &inspect)?;
+                inspect::run(&plan, &inspect, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Mount { view, mount } => {
+            Command::Mount { view, mut mount } => {
+                mount.manner.quiet = quiet;
                 mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
                 let request = view.request()?;
                 let plan = request.plan()?;
-                plan::print_summary(&plan)?;
-                materialize::run(&plan, &request.sources(), &materialize)?;
+                materialize::run(&plan, &request.sources(), &materialize, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Verify(args) => verify::run(&args),
+            Command::Verify(args) => verify::run(&args, quiet),
             Command::Unmount(args) => {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Doctor(args) => doctor::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }
+}
+
+/// What comes before any job.
+fn start() -> anyhow::Result<()> {
+    raise_open_files_limit();
+    Ok(FastPath::check_environment()?)
 }
 
 /// Every source file stays open once it was used, and a checkpoint can have many shards. Where

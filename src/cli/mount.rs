@@ -1,6 +1,7 @@
 //! `ckptfs mount`
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use ckptfs::recipe::parse_size;
 
 use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
-use crate::cli::{logging, plan, privileges};
+use crate::cli::{logging, plan, privileges, signals};
 
 /// Where and how to mount.
 #[derive(Debug, Args)]
@@ -71,6 +72,20 @@ pub(crate) struct MountArgs {
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+
+    #[arg(skip)]
+    pub(crate) manner: Manner,
+}
+
+/// What the mount helper asks for besides.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manner {
+    /// Do not print the summary of the plan.
+    pub(crate) quiet: bool,
+    /// What the mount table names as the source, instead of the base.
+    pub(crate) source_name: Option<OsString>,
+    /// Have no program of the mount be run.
+    pub(crate) no_exec: bool,
 }
 
 /// Mounts a view. Unless in the foreground, it returns in this process as soon as the mount
@@ -123,7 +138,9 @@ fn plan_and_mount(
 ) -> anyhow::Result<Mounted> {
     let request = view.request()?;
     let plan = request.plan()?;
-    plan::print_summary(&plan)?;
+    if !args.manner.quiet {
+        plan::print_summary(&plan)?;
+    }
     if let Some(readiness) = readiness {
         readiness.leave_terminal()?;
     }
@@ -142,15 +159,17 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     let signals = Signals::new(
         [SIGINT, SIGTERM, SIGHUP]
             .into_iter()
-            .filter(|s| !is_ignored(*s)),
+            .filter(|s| !signals::is_ignored(*s)),
     )?;
     privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
+    let source_name = args.manner.source_name.clone().or(base);
     let options = MountOptions {
         allow_other: args.allow_other,
         threads: args.threads.map(NonZeroUsize::get),
-        source_name: base.unwrap_or_default(),
+        source_name: source_name.unwrap_or_default(),
+        no_exec: args.manner.no_exec,
         sources,
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
@@ -199,15 +218,6 @@ fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-/// Whether this process was started with `signal` ignored, as nohup(1) does. Then it stays so.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Unmounts at the first signal, and goes on serving what is open; ends at once at the second.

@@ -63,6 +63,11 @@ pub(crate) fn print_summary(plan: &Plan) -> anyhow::Result<()> {
     to_stdout(&summary(plan))
 }
 
+/// Prints what is probably not what was meant.
+pub(crate) fn print_warnings(plan: &Plan) -> anyhow::Result<()> {
+    to_stdout(&warnings(plan))
+}
+
 /// Prints the plan for programs, with what checking the values found if that was done.
 pub(crate) fn print_json(
     plan: &Plan,
@@ -258,10 +263,14 @@ pub(crate) fn summary(plan: &Plan) -> String {
     for note in &plan.report.notes {
         text += &format!("note: {note}\n");
     }
-    for warning in &plan.report.warnings {
-        text += &format!("warning: {warning}\n");
-    }
-    text
+    text + &warnings(plan)
+}
+
+fn warnings(plan: &Plan) -> String {
+    let warnings = plan.report.warnings.iter();
+    warnings
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect()
 }
 
 fn surveys_line(surveys: Surveys) -> String {

@@ -3,6 +3,7 @@
 //! kernel sees them, and errno.
 
 mod attributes;
+mod checkup;
 mod filesystem;
 mod fusermount;
 mod holders;
@@ -14,6 +15,7 @@ mod read_ahead;
 mod rehearsal;
 mod unmount;
 
+pub use checkup::{Check, Level, checkup};
 pub use mount::{Detacher, MountOptions, Mounted, mount};
 pub use passthrough::PassthroughOutlook;
 pub use unmount::unmount;

@@ -19,7 +19,7 @@ use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::read::{Reader, When};
 
-const DEVICE: &str = "/dev/fuse";
+pub(super) const DEVICE: &str = "/dev/fuse";
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct MountOptions {
     pub threads: Option<usize>,
     /// What the mount table names as the source of the mount.
     pub source_name: OsString,
+    /// Have no file of the mount be run as a program.
+    pub no_exec: bool,
     /// Directories that the view reads from. The mountpoint must not overlap with one.
     pub sources: Vec<PathBuf>,
     /// Mount also on a directory that is not empty, and hide what is in it. Never on one that holds
@@ -57,6 +59,7 @@ impl Default for MountOptions {
             allow_other: false,
             threads: None,
             source_name: OsString::new(),
+            no_exec: false,
             sources: Vec::new(),
             nonempty: false,
             passthrough: true,
@@ -193,14 +196,7 @@ impl Detacher {
 
 /// Puts a filesystem at `path`; gives the FUSE device over which the kernel will ask for it.
 fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
-    let device = File::options().read(true).write(true).open(DEVICE);
-    let device = device.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::Request(format!(
-            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
-             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
-        )),
-        _ => Error::io("open", DEVICE, e),
-    })?;
+    let device = open_device().map_err(Error::Request)?;
     let mode = path
         .metadata()
         .map_err(|e| Error::io("read the attributes", path, e))?
@@ -213,7 +209,9 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
     );
     data += access_options(options);
     let data = CString::new(data).expect("numbers and names hold no NUL");
-    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    let mut flags =
+        MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    flags.set(MountFlags::NOEXEC, options.no_exec);
     let name = source_name(options);
     match rustix::mount::mount(&*name, path, FILESYSTEM_TYPE, flags, &*data) {
         Ok(()) => Ok(device.into()),
@@ -226,6 +224,26 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
         )),
         Err(e) => Err(Error::io("mount", path, e.into())),
     }
+}
+
+/// Opens the FUSE device.
+///
+/// # Errors
+/// What hinders it, and the cure.
+pub(super) fn open_device() -> std::result::Result<File, String> {
+    let device = File::options().read(true).write(true).open(DEVICE);
+    device.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => format!(
+            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
+             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "{DEVICE} cannot be opened by this user ({e}): have root allow it (chmod 666 \
+             {DEVICE}, or the group that owns it), or in a container, run it with --device \
+             {DEVICE}"
+        ),
+        _ => format!("{DEVICE} cannot be opened: {e}"),
+    })
 }
 
 /// With `allow_other`, the kernel holds every user to the modes of the files. Without, the only
@@ -255,6 +273,9 @@ fn helper_options(name: &OsStr, options: &MountOptions) -> OsString {
         text.push(byte);
     }
     text.extend_from_slice(access_options(options).as_bytes());
+    if options.no_exec {
+        text.extend_from_slice(b",noexec");
+    }
     OsString::from_vec(text)
 }
 
