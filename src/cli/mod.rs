@@ -14,6 +14,7 @@ mod mount;
 mod plan;
 mod privileges;
 mod progress;
+mod service;
 mod unmount;
 mod verify;
 

@@ -3,17 +3,20 @@
 //! kernel sees them, and errno.
 
 mod attributes;
+mod figures;
 mod filesystem;
 mod fusermount;
 mod holders;
 mod mount;
 mod mount_table;
 mod mountpoint;
+mod own_files;
 mod passthrough;
 mod read_ahead;
 mod rehearsal;
 mod unmount;
 
+pub use figures::Figures;
 pub use mount::{Detacher, MountOptions, Mounted, mount};
 pub use passthrough::PassthroughOutlook;
 pub use unmount::unmount;

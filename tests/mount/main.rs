@@ -19,4 +19,6 @@ mod panics;
 mod read_only;
 mod reads;
 mod requests;
+mod service;
+mod stats;
 mod unmounting;
