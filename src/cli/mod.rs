@@ -15,6 +15,7 @@ mod plan;
 mod privileges;
 mod progress;
 mod service;
+mod status;
 mod unmount;
 mod verify;
 
@@ -75,6 +76,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Take a mounted view away
     Unmount(unmount::UnmountArgs),
+    /// Tell how mounts are: whether they answer, and what they served
+    #[command(after_help = status::EXIT_CODES_HELP)]
+    Status(status::StatusArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
 }
@@ -133,6 +137,7 @@ impl Command {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Status(args) => status::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }

@@ -10,6 +10,7 @@ mod holders;
 mod mount;
 mod mount_table;
 mod mountpoint;
+mod mounts;
 mod own_files;
 mod passthrough;
 mod read_ahead;
@@ -18,5 +19,6 @@ mod unmount;
 
 pub use figures::Figures;
 pub use mount::{Detacher, MountOptions, Mounted, mount};
+pub use mounts::{Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts};
 pub use passthrough::PassthroughOutlook;
 pub use unmount::unmount;

@@ -21,4 +21,5 @@ mod reads;
 mod requests;
 mod service;
 mod stats;
+mod status;
 mod unmounting;
