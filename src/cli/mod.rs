@@ -16,6 +16,7 @@ mod privileges;
 mod progress;
 mod service;
 mod status;
+mod top;
 mod unmount;
 mod verify;
 
@@ -79,6 +80,8 @@ enum Command {
     /// Tell how mounts are: whether they answer, and what they served
     #[command(after_help = status::EXIT_CODES_HELP)]
     Status(status::StatusArgs),
+    /// Watch what a mount serves, live
+    Top(top::TopArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
 }
@@ -138,6 +141,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Status(args) => status::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }

@@ -22,4 +22,5 @@ mod requests;
 mod service;
 mod stats;
 mod status;
+mod top;
 mod unmounting;
