@@ -58,6 +58,7 @@ pub mod ops;
 pub mod read;
 pub mod recipe;
 pub mod source;
+pub mod stats;
 pub mod tensor;
 pub mod verify;
 pub mod view;

@@ -19,7 +19,10 @@ mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
+mod service;
 mod signals;
+mod status;
+mod top;
 mod unmount;
 mod verify;
 
@@ -89,6 +92,11 @@ enum Command {
     Unmount(unmount::UnmountArgs),
     /// Check what this machine has for mounts, and mount a tiny view
     Doctor(doctor::DoctorArgs),
+    /// Tell how mounts are: whether they answer, and what they served
+    #[command(after_help = status::EXIT_CODES_HELP)]
+    Status(status::StatusArgs),
+    /// Watch what a mount serves, live
+    Top(top::TopArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
 }
@@ -157,6 +165,8 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Doctor(args) => doctor::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }

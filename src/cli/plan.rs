@@ -73,6 +73,11 @@ pub(crate) fn print_json(
     plan: &Plan,
     non_finite: Option<&[NonFiniteValues]>,
 ) -> anyhow::Result<()> {
+    to_stdout(&json(plan, non_finite)?)
+}
+
+/// The plan for programs.
+pub(crate) fn json(plan: &Plan, non_finite: Option<&[NonFiniteValues]>) -> anyhow::Result<String> {
     let json = PlanJson {
         tensors: tensor_count(plan),
         renamed: plan.report.renamed,
@@ -106,7 +111,7 @@ pub(crate) fn print_json(
         passthrough: PassthroughJson::of(plan),
         non_finite,
     };
-    to_stdout(&(serde_json::to_string_pretty(&json)? + "\n"))
+    Ok(serde_json::to_string_pretty(&json)? + "\n")
 }
 
 #[derive(Serialize)]

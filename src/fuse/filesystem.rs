@@ -6,25 +6,25 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::Error;
 use crate::fast_paths::FastPath;
-use crate::fuse::attributes::{BLOCK, NO_ENTRY, attributes, id, inode, kind};
+use crate::fuse::attributes::{BLOCK, GENERATION, NO_ENTRY, TTL, attributes, id, inode, kind};
+use crate::fuse::figures::Figures;
+use crate::fuse::mount::MountOptions;
+use crate::fuse::own_files::{Found, OwnFiles};
 use crate::fuse::passthrough::Passthrough;
-use crate::read::{ReadAhead, Reader};
+use crate::read::ReadAhead;
 use crate::view::{EntryId, View};
-
-/// How long the kernel may trust names and attributes: a view never changes, so for a century.
-const TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Requests that the kernel keeps in flight for readahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -35,8 +35,8 @@ const CACHED: FileHandle = FileHandle(0);
 /// Handles of files that the kernel reads from their sources.
 const PASSTHROUGH: FileHandle = FileHandle(1);
 
-/// Inodes never come to stand for another entry.
-const GENERATION: Generation = Generation(0);
+/// Handles of what is not of the view.
+const OWN: FileHandle = FileHandle(2);
 
 thread_local! {
     /// Where bytes are put together that do not lie in one piece.
@@ -45,7 +45,8 @@ thread_local! {
 
 /// A view as the kernel sees it.
 pub(super) struct ViewFs {
-    reader: Arc<Reader>,
+    figures: Arc<Figures>,
+    own: OwnFiles,
     /// Bytes of all files.
     bytes: u64,
     /// `None` if it is not wanted.
@@ -64,20 +65,46 @@ struct Silent {
 }
 
 impl ViewFs {
-    pub(super) fn new(reader: Arc<Reader>, passthrough: bool, ahead: Option<ReadAhead>) -> Self {
-        let view = reader.view();
+    pub(super) fn new(
+        figures: Arc<Figures>,
+        options: &MountOptions,
+        ahead: Option<ReadAhead>,
+    ) -> Self {
+        let view = figures.reader.view();
         let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
         ViewFs {
             bytes: bytes.sum(),
-            passthrough: passthrough.then(Passthrough::default),
-            reader,
+            own: OwnFiles::new(options.plan.clone(), view),
+            passthrough: options.passthrough.then(Passthrough::default),
+            figures,
             ahead,
             silent: Silent::default(),
         }
     }
 
     fn view(&self) -> &View {
-        self.reader.view()
+        self.figures.reader.view()
+    }
+
+    /// What `stat` shows of `inode`.
+    fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
+        match OwnFiles::has(inode) {
+            true => self.own.attributes(inode),
+            false => attributes(self.view(), id(inode)),
+        }
+    }
+
+    /// What is called `name` in `parent`.
+    fn find(&self, parent: INodeNo, name: &OsStr) -> Option<Found> {
+        let own = self.own.lookup(parent, name, &self.figures);
+        own.or_else(|| {
+            let id = self.view().lookup(id(parent), name)?;
+            let attributes = attributes(self.view(), id)?;
+            Some(Found {
+                attributes,
+                ttl: TTL,
+            })
+        })
     }
 
     /// Calls `visit` with the entries of directory `id` from position `from`, each with the
@@ -108,6 +135,7 @@ impl ViewFs {
     /// which answers EIO, and the thread lives on.
     fn guard(&self, inode: INodeNo, answer: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(answer)).is_err() {
+            self.figures.serving.error();
             log::error!("{}: panic in a request for it", self.shown(inode));
         }
     }
@@ -165,7 +193,7 @@ impl Filesystem for ViewFs {
             .set_max_background(MAX_BACKGROUND)
             .map_err(|nearest| io::Error::other(format!("max_background must be {nearest}")))?;
         if let Some(passthrough) = &mut self.passthrough {
-            passthrough.request(self.reader.view(), config);
+            passthrough.request(self.figures.reader.view(), config);
         }
         if FastPath::SilentOpen.is_enabled() {
             let offered = config.capabilities();
@@ -179,13 +207,16 @@ impl Filesystem for ViewFs {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard(parent, || {
-            let found = self.view().lookup(id(parent), name);
-            match found.and_then(|id| attributes(self.view(), id)) {
-                Some(attributes) => reply.entry(&TTL, &attributes, GENERATION),
+            match self.find(parent, name) {
+                Some(Found { attributes, ttl }) => reply.entry(&ttl, &attributes, GENERATION),
                 // An ENOENT would be asked for again.
                 None => reply.entry(&TTL, &NO_ENTRY, GENERATION),
             }
         });
+    }
+
+    fn forget(&self, _request: &Request, inode: INodeNo, _lookups: u64) {
+        self.own.forget(inode);
     }
 
     fn getattr(
@@ -195,7 +226,7 @@ impl Filesystem for ViewFs {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.guard(inode, || match attributes(self.view(), id(inode)) {
+        self.guard(inode, || match self.attributes(inode) {
             Some(attributes) => reply.attr(&TTL, &attributes),
             None => reply.error(Errno::ENOENT),
         });
@@ -206,6 +237,11 @@ impl Filesystem for ViewFs {
             if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
                 return reply.error(Errno::EROFS);
             }
+            if self.own.has_file(inode) {
+                return reply.opened(OWN, FopenFlags::FOPEN_NOFLUSH);
+            }
+            let serving = &self.figures.serving;
+            serving.open_requested();
             let id = id(inode);
             let Some(content) = self.view().file(id) else {
                 return reply.error(Errno::EISDIR);
@@ -215,10 +251,12 @@ impl Filesystem for ViewFs {
                     Ok(Some(backing)) => {
                         // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
                         let flags = FopenFlags::FOPEN_NOFLUSH;
+                        serving.opened_passthrough(id, content.len());
                         return reply.opened_passthrough(PASSTHROUGH, flags, &backing);
                     }
                     Ok(None) => {}
                     Err(error) => {
+                        serving.error();
                         log::error!("{}: cannot open it: {error}", self.shown(inode));
                         return reply.error(errno(&error));
                     }
@@ -227,9 +265,11 @@ impl Filesystem for ViewFs {
             let passthrough = self.passthrough.as_ref();
             if self.silent.open && !passthrough.is_some_and(Passthrough::needs_opens) {
                 // From now on, the kernel opens files by itself and keeps their pages.
+                serving.opens_are_unseen();
                 return reply.error(Errno::ENOSYS);
             }
             let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            serving.opened();
             reply.opened(CACHED, flags);
         });
     }
@@ -244,8 +284,14 @@ impl Filesystem for ViewFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        if let (PASSTHROUGH, Some(passthrough)) = (handle, &self.passthrough) {
-            passthrough.close(id(inode));
+        let serving = &self.figures.serving;
+        match (handle, &self.passthrough) {
+            (PASSTHROUGH, Some(passthrough)) => {
+                passthrough.close(id(inode));
+                serving.closed_passthrough();
+            }
+            (CACHED, _) => serving.closed(),
+            _ => {}
         }
         reply.ok();
     }
@@ -262,20 +308,25 @@ impl Filesystem for ViewFs {
         reply: ReplyData,
     ) {
         self.guard(inode, || {
+            if OwnFiles::has(inode) {
+                return self.own.read(inode, offset, size, reply);
+            }
             if let Some(ahead) = &self.ahead {
                 ahead.note(id(inode), offset..offset.saturating_add(size.into()));
             }
+            let (serving, reader) = (&self.figures.serving, &self.figures.reader);
             let mut reply = Some(reply);
             let result = SCRATCH.with_borrow_mut(|scratch| {
                 let send = |bytes: &[u8]| {
+                    serving.read(id(inode), bytes.len() as u64);
                     if let Some(reply) = reply.take() {
                         reply.data(bytes);
                     }
                 };
-                self.reader
-                    .read_with(id(inode), offset, size as usize, scratch, send)
+                reader.read_with(id(inode), offset, size as usize, scratch, send)
             });
             if let Err(error) = result {
+                serving.error();
                 log::error!(
                     "{}: cannot read {size} bytes at offset {offset}: {error}",
                     self.shown(inode)
@@ -289,11 +340,11 @@ impl Filesystem for ViewFs {
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
-        match self.view().children(id(inode)) {
+        match self.attributes(inode).map(|attributes| attributes.kind) {
             // From now on, the kernel opens directories by itself and keeps their lists.
-            Some(_) if self.silent.opendir => reply.error(Errno::ENOSYS),
-            Some(_) => reply.opened(CACHED, flags),
-            None => reply.error(Errno::ENOTDIR),
+            Some(FileType::Directory) if self.silent.opendir => reply.error(Errno::ENOSYS),
+            Some(FileType::Directory) => reply.opened(CACHED, flags),
+            _ => reply.error(Errno::ENOTDIR),
         }
     }
 
@@ -306,6 +357,9 @@ impl Filesystem for ViewFs {
         mut reply: ReplyDirectory,
     ) {
         self.guard(directory, || {
+            if OwnFiles::has(directory) {
+                return self.own.readdir(directory, offset, reply);
+            }
             let listed = self.list(id(directory), offset, |position, id, name| {
                 let entry = self.view().get(id);
                 entry.is_some_and(|entry| reply.add(inode(id), position, kind(entry), name))
@@ -326,6 +380,11 @@ impl Filesystem for ViewFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.guard(directory, || {
+            if OwnFiles::has(directory) {
+                return self
+                    .own
+                    .readdirplus(directory, offset, &self.figures, reply);
+            }
             let listed = self.list(id(directory), offset, |position, id, name| {
                 attributes(self.view(), id).is_some_and(|attributes| {
                     reply.add(inode(id), position, name, &TTL, &attributes, GENERATION)
@@ -346,13 +405,11 @@ impl Filesystem for ViewFs {
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        const ANY_EXECUTE: u32 = 0o111;
-        match self.view().get(id(inode)) {
+        const ANY_EXECUTE: u16 = 0o111;
+        match self.attributes(inode).map(|attributes| attributes.perm) {
             None => reply.error(Errno::ENOENT),
             Some(_) if mask.contains(AccessFlags::W_OK) => reply.error(Errno::EROFS),
-            Some(entry)
-                if mask.contains(AccessFlags::X_OK) && entry.attributes.mode & ANY_EXECUTE == 0 =>
-            {
+            Some(mode) if mask.contains(AccessFlags::X_OK) && mode & ANY_EXECUTE == 0 => {
                 reply.error(Errno::EACCES)
             }
             Some(_) => reply.ok(),

@@ -14,6 +14,7 @@ use fuser::{Config, Session, SessionACL};
 use rustix::mount::MountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
@@ -45,6 +46,10 @@ pub struct MountOptions {
     /// (128 KiB). Only root can have the kernel read further. Where it does not, or sources are
     /// slow, tiles are computed ahead here, four times as far.
     pub read_ahead: u64,
+    /// How the view was asked for, as the mount's figures tell it.
+    pub request: String,
+    /// What the mount shows in `.ckptfs/plan.json`, if that is wanted.
+    pub plan: Option<Arc<[u8]>>,
 }
 
 impl MountOptions {
@@ -64,6 +69,8 @@ impl Default for MountOptions {
             nonempty: false,
             passthrough: true,
             read_ahead: Self::DEFAULT_READ_AHEAD,
+            request: String::new(),
+            plan: None,
         }
     }
 }
@@ -73,6 +80,7 @@ impl Default for MountOptions {
 #[must_use]
 pub struct Mounted {
     detacher: Detacher,
+    figures: Arc<Figures>,
     session: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -114,9 +122,16 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
         unique_id: mount_table::unique_id(&path),
         entry: entry.clone(),
     };
-    match start(reader, device, detacher.clone(), options, threads) {
+    let about = About {
+        mountpoint: path.clone(),
+        request: options.request.clone(),
+        sources: options.sources.clone(),
+    };
+    let figures = Arc::new(Figures::new(reader, about));
+    match start(figures.clone(), device, detacher.clone(), options, threads) {
         Ok(session) => Ok(Mounted {
             detacher,
+            figures,
             session: Some(session),
         }),
         Err(e) => {
@@ -135,6 +150,11 @@ impl Mounted {
     /// A handle to end the mount while another thread waits for its end.
     pub fn detacher(&self) -> Detacher {
         self.detacher.clone()
+    }
+
+    /// What was counted of the mount.
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
     }
 
     /// Serves until somebody unmounts the view and everything that was open is closed.
@@ -287,7 +307,7 @@ fn threads(options: &MountOptions) -> usize {
 
 /// Starts the threads that serve the mount.
 fn start(
-    reader: Arc<Reader>,
+    figures: Arc<Figures>,
     device: OwnedFd,
     detacher: Detacher,
     options: &MountOptions,
@@ -307,10 +327,10 @@ fn start(
         Some(_) => When::SourcesAreSlow,
         None => When::Always,
     };
-    let ahead = read_ahead::of_tiles(&reader, options.read_ahead, threads, when)?;
+    let ahead = read_ahead::of_tiles(&figures.reader, options.read_ahead, threads, when)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
-    let filesystem = ViewFs::new(reader, options.passthrough, ahead);
+    let filesystem = ViewFs::new(figures, options, ahead);
     let session = Session::from_fd(filesystem, device, acl, config)?;
     if let Some(setting) = kernel_setting {
         setting.apply();

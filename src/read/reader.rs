@@ -12,6 +12,7 @@ use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
+use crate::stats::{CacheStats, Origin, Reading, Served};
 use crate::view::{EntryId, FileContent, Segment, SegmentData, View};
 
 /// Gives the bytes of a view's files. Shared by any number of threads.
@@ -26,6 +27,7 @@ pub struct Reader {
     buffers: Arc<Buffers>,
     /// Of the inputs of tiles.
     pace: Pace,
+    stats: Reading,
 }
 
 /// A tile, named by an output of a node that is wanted of it.
@@ -34,6 +36,21 @@ pub(super) struct TileRef {
     node: Arc<Node>,
     output: usize,
     band: Band,
+}
+
+/// Whether a tile was there, or being computed by another, when it was looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lookup {
+    Hit,
+    Miss,
+}
+
+fn origin(segment: &Segment) -> Origin {
+    match segment.data {
+        SegmentData::Bytes(_) => Origin::Made,
+        SegmentData::Source { .. } => Origin::Spliced,
+        SegmentData::Computed { .. } => Origin::Computed,
+    }
 }
 
 /// An input of a band.
@@ -85,6 +102,7 @@ impl Reader {
             facts_cache: None,
             buffers: Arc::default(),
             pace: Pace::default(),
+            stats: Reading::default(),
         }
     }
 
@@ -111,6 +129,23 @@ impl Reader {
         self.tiles.bytes()
     }
 
+    /// What was counted of the reads so far.
+    pub fn stats(&self) -> &Reading {
+        &self.stats
+    }
+
+    /// The state of the cache of tiles.
+    pub fn cache_stats(&self) -> CacheStats {
+        let (hits, misses) = self.stats.hits_and_misses();
+        CacheStats {
+            capacity_bytes: self.cache_bytes() as u64,
+            bytes: self.cached_bytes() as u64,
+            kept_bytes: self.kept.bytes() as u64,
+            hits,
+            misses,
+        }
+    }
+
     /// Fills `buffer` with the bytes of file `id` from `offset`; returns how many there were,
     /// less than `buffer.len()` only at the end of the file.
     pub fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
@@ -119,6 +154,7 @@ impl Reader {
             .len()
             .min(offset.saturating_add(buffer.len() as u64));
         let mut at = offset;
+        let mut served = Served::default();
         for segment in content.segments_from(offset) {
             if at >= end {
                 break;
@@ -126,8 +162,10 @@ impl Reader {
             let stop = end.min(segment.start + segment.len);
             let part = &mut buffer[(at - offset) as usize..(stop - offset) as usize];
             self.read_segment(segment, at - segment.start, part)?;
+            served.add(origin(segment), stop - at);
             at = stop;
         }
+        self.stats.served(served);
         Ok((at - offset) as usize)
     }
 
@@ -150,6 +188,7 @@ impl Reader {
             let within = offset - segment.start;
             match &segment.data {
                 SegmentData::Bytes(bytes) => {
+                    self.stats.served(Served::of(Origin::Made, len));
                     return Ok(borrow(&bytes[within as usize..(within + len) as usize]));
                 }
                 SegmentData::Computed {
@@ -164,6 +203,7 @@ impl Reader {
                         let key = TileKey::new(node, &band);
                         let bytes = self.tile_output(node, *output, band)?;
                         let from = (at - range.start) as usize;
+                        self.stats.served(Served::of(Origin::Computed, len));
                         let result = borrow(&bytes[from..from + len as usize]);
                         self.tiles.served(key, &bytes, len as usize);
                         return Ok(result);
@@ -253,7 +293,10 @@ impl Reader {
     pub(super) fn prepare(&self, tile: &TileRef) {
         let TileRef { node, output, band } = tile;
         if !self.tiles.knows(TileKey::new(node, band), *output) {
-            let _ = self.tile_output(node, *output, band.clone());
+            let found = self.find_tile(node, *output, band);
+            if let Ok((_, Lookup::Miss)) = found {
+                self.stats.tile_ahead();
+            }
         }
     }
 
@@ -326,9 +369,22 @@ impl Reader {
     }
 
     fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<TileOutput> {
-        let key = TileKey::new(node, &band);
-        self.tiles
-            .output(key, output, || self.compute(node, &band).map(Arc::new))
+        let (bytes, lookup) = self.find_tile(node, output, &band)?;
+        self.stats.looked_up(lookup == Lookup::Hit);
+        Ok(bytes)
+    }
+
+    fn find_tile(&self, node: &Node, output: usize, band: &Band) -> Result<(TileOutput, Lookup)> {
+        let mut lookup = Lookup::Hit;
+        let bytes = self.tiles.output(TileKey::new(node, band), output, || {
+            lookup = Lookup::Miss;
+            let facts = self.facts(node)?;
+            let start = Instant::now();
+            let tile = self.compute(node, band, &facts)?;
+            self.stats.tile(start.elapsed());
+            Ok(Arc::new(tile))
+        })?;
+        Ok((bytes, lookup))
     }
 
     /// The bytes of every input of `node` that `band` needs.
@@ -356,7 +412,12 @@ impl Reader {
             return Ok(Arc::default());
         };
         self.facts.of(node.id(), || {
-            let find = || self.survey(node, survey);
+            let find = || {
+                let start = Instant::now();
+                let facts = self.survey(node, survey)?;
+                self.stats.survey(start.elapsed());
+                Ok(facts)
+            };
             match &self.facts_cache {
                 Some(cache) => cache.of(node, find),
                 None => find(),
@@ -364,8 +425,7 @@ impl Reader {
         })
     }
 
-    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
-        let facts = self.facts(node)?;
+    fn compute(&self, node: &Node, band: &Band, facts: &[f64]) -> Result<Tile> {
         let inputs = self.inputs(node, band)?;
         let outputs: Result<Vec<Buffer>> = (0..node.kernel.outputs())
             .map(|k| {
@@ -378,7 +438,7 @@ impl Reader {
         let mut output_slices: Vec<&mut [u8]> =
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();
         node.kernel
-            .compute(&facts, band, &slices, &mut output_slices)
+            .compute(facts, band, &slices, &mut output_slices)
             .map_err(|fault| Error::NonFinite {
                 tensor: node.name.to_string(),
                 row: band.group * node.kernel.bands().rows_per_group + fault.row,
@@ -400,8 +460,10 @@ impl Reader {
         };
         let band = node.kernel.bands().band(0);
         let key = TileKey::new(node, &band);
-        self.kept
-            .output(key, 0, || self.compute(node, &band).map(Arc::new))
+        self.kept.output(key, 0, || {
+            let facts = self.facts(node)?;
+            self.compute(node, &band, &facts).map(Arc::new)
+        })
     }
 
     /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
