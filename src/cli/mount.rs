@@ -68,6 +68,12 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     readahead: u64,
 
+    /// Read files past the page cache of the mount: faster for whoever reads each file once, in
+    /// large pieces (copies, uploads, streaming loaders), slower for small or repeated reads;
+    /// mappings are as before. Needs Linux 6.6
+    #[arg(long)]
+    direct_io: bool,
+
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -155,6 +161,7 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
+        direct_io: args.direct_io,
     };
     let mut reader = Reader::new(view, cache_size);
     if let Some(directory) = &args.facts_cache {

@@ -10,8 +10,10 @@ use crate::memory;
 use crate::read::buffers::{Buffer, Buffers};
 use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
+use crate::read::fetched::{Fetched, Piece};
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
+use crate::source::SourceFile;
 use crate::view::{EntryId, FileContent, Segment, SegmentData, View};
 
 /// Gives the bytes of a view's files. Shared by any number of threads.
@@ -24,6 +26,8 @@ pub struct Reader {
     facts: FactStore,
     facts_cache: Option<FactsCache>,
     buffers: Arc<Buffers>,
+    /// Of what is stored.
+    fetched: Fetched,
     /// Of the inputs of tiles.
     pace: Pace,
 }
@@ -75,6 +79,11 @@ fn kept_by(node: &Node) -> u64 {
 }
 
 impl Reader {
+    /// Most stored bytes that are read ahead, or an eighth of the cache if that is less.
+    const MOST_FETCHED_BYTES: u64 = 32 << 20;
+    /// Most bytes of one of their pieces: as many as a request of the kernel asks for.
+    pub(super) const PIECE: u64 = 1 << 20;
+
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
         Reader {
@@ -84,6 +93,7 @@ impl Reader {
             facts: FactStore::default(),
             facts_cache: None,
             buffers: Arc::default(),
+            fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
             pace: Pace::default(),
         }
     }
@@ -109,6 +119,11 @@ impl Reader {
     /// Bytes of computed tiles now in the cache.
     pub fn cached_bytes(&self) -> usize {
         self.tiles.bytes()
+    }
+
+    /// Bytes of sources that were read ahead, or are about to be, and wait for their reader.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched.bytes()
     }
 
     /// Fills `buffer` with the bytes of file `id` from `offset`; returns how many there were,
@@ -169,7 +184,15 @@ impl Reader {
                         return Ok(result);
                     }
                 }
-                SegmentData::Source { .. } => {}
+                SegmentData::Source { file, offset } => {
+                    let (at, len) = (offset + within, len as usize);
+                    let lent = self.fetched.get(file, at, len, &self.buffers)?;
+                    if let Some(lent) = lent.filter(|lent| lent.len() == len) {
+                        let result = borrow(&lent);
+                        self.fetched.served(lent);
+                        return Ok(result);
+                    }
+                }
             }
         }
         memory::resize(scratch, len as usize)?;
@@ -213,6 +236,38 @@ impl Reader {
             }
         }
         tiles
+    }
+
+    /// Pieces of the stored bytes in `range` of file `id`, to be fetched, as far as there is room.
+    pub(super) fn stored_in(&self, id: EntryId, range: Range<u64>) -> Vec<Arc<Piece>> {
+        let mut pieces = Vec::new();
+        let Some(content) = self.view.file(id) else {
+            return pieces;
+        };
+        for segment in content.segments_from(range.start) {
+            if segment.start >= range.end {
+                break;
+            }
+            let SegmentData::Source { file, offset } = &segment.data else {
+                continue;
+            };
+            let mut at = offset + range.start.saturating_sub(segment.start);
+            let end = offset + segment.len.min(range.end - segment.start);
+            while at < end {
+                let to = end.min(at + Self::PIECE);
+                let Some(piece) = self.fetched.plan(file, at..to) else {
+                    return pieces;
+                };
+                pieces.push(piece);
+                at = to;
+            }
+        }
+        pieces
+    }
+
+    /// Reads `piece` now, unless somebody did.
+    pub(super) fn fetch(&self, piece: &Piece) {
+        piece.fetch(&self.buffers);
     }
 
     /// The first node with facts to find whose bytes in file `id` begin soon after `offset`.
@@ -292,13 +347,30 @@ impl Reader {
                 buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
                 Ok(())
             }
-            SegmentData::Source { file, offset } => file.read_exact_at(buffer, offset + within),
+            SegmentData::Source { file, offset } => self.read_stored(file, offset + within, buffer),
             SegmentData::Computed {
                 node,
                 output,
                 offset,
             } => self.read_computed(node, *output, offset + within, buffer),
         }
+    }
+
+    /// Fills `buffer` with the bytes of `file` from `offset`, as far as they were read ahead from
+    /// there.
+    fn read_stored(&self, file: &Arc<SourceFile>, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, buffer);
+        while let Some(lent) = self.fetched.get(file, at, rest.len(), &self.buffers)? {
+            let (part, after) = rest.split_at_mut(lent.len());
+            part.copy_from_slice(&lent);
+            at += lent.len() as u64;
+            self.fetched.served(lent);
+            rest = after;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+        file.read_exact_at(rest, at)
     }
 
     /// Fills `buffer` with the bytes of output `output` of `node` from byte `offset`.
