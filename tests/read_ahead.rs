@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
@@ -13,6 +14,7 @@ use ckptfs::read::{Ahead, ReadAhead, Reader};
 use ckptfs::recipe::Plan;
 use ckptfs::source::Attributes;
 use ckptfs::view::{FileContent, SegmentData, TopFile, View};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -135,6 +137,21 @@ fn stored_bytes_are_read_ahead_only_where_the_reader_wants_all_and_the_cache_has
 }
 
 #[test]
+fn of_readers_that_take_turns_nothing_stored_is_read_ahead() {
+    let workspace = Workspace::new();
+    let (reader, entry, _) = stored(&workspace);
+    let ahead = ReadAhead::start(reader.clone(), 1 << 20, 2).unwrap();
+    for at in 0..9 {
+        for reader in [0, 100 << 20, 200 << 20] {
+            let start = reader + at * 1000;
+            ahead.note(entry, start..start + 1000, Ahead::Everything);
+        }
+    }
+    drop(ahead);
+    assert_eq!(reader.fetched_bytes(), 0);
+}
+
+#[test]
 fn reads_here_and_there_compute_nothing_ahead() {
     let workspace = Workspace::new();
     let plan = plan(&workspace);
@@ -189,10 +206,12 @@ fn what_cannot_be_computed_ahead_is_an_error_only_for_who_reads_it() {
 
 const BAND: u64 = 1000;
 
-/// Four bands of zeros, unless there is a bug in it.
-#[derive(Debug)]
+/// Four bands of zeros, unless there is a bug in it. Each waits for its turn, and is counted.
+#[derive(Debug, Clone, Default)]
 struct Zeros {
     bug: bool,
+    turn: Arc<Mutex<()>>,
+    computed: Arc<AtomicU64>,
 }
 
 impl Kernel for Zeros {
@@ -228,29 +247,58 @@ impl Kernel for Zeros {
         outputs: &mut [&mut [u8]],
     ) -> Result<(), NonFinite> {
         assert!(!self.bug, "a bug in a kernel, on purpose");
+        drop(self.turn.lock());
+        self.computed.fetch_add(1, Ordering::Relaxed);
         outputs[0].fill(0);
         Ok(())
     }
+}
+
+/// A file of what `zeros` computes.
+fn file_of(name: &str, zeros: Zeros, attributes: Attributes) -> TopFile {
+    let node = Arc::new(Node::new(name, Vec::new(), Box::new(zeros)));
+    let data = SegmentData::Computed {
+        node,
+        output: 0,
+        offset: 0,
+    };
+    TopFile {
+        name: name.into(),
+        attributes,
+        content: FileContent::new([(4 * BAND, data)]),
+    }
+}
+
+#[test]
+fn tiles_that_their_reader_has_passed_are_not_computed_any_more() {
+    let workspace = Workspace::new();
+    let attributes = Attributes::read(workspace.path()).unwrap();
+    let zeros = Zeros::default();
+    let files = vec![file_of("zeros", zeros.clone(), attributes)];
+    let view = Arc::new(View::new(attributes, files, &[]));
+    let reader = Arc::new(Reader::new(view.clone(), 1 << 20));
+    let ahead = ReadAhead::start(reader, 4 * BAND, 1).unwrap();
+    let entry = view.lookup(View::ROOT, "zeros".as_ref()).unwrap();
+    let turn = zeros.turn.lock();
+    ahead.note(entry, 0..10, Ahead::Tiles);
+    // From here on three tiles wait, of which the first may have been begun.
+    ahead.note(entry, 10..20, Ahead::Tiles);
+    ahead.note(entry, 20..4 * BAND, Ahead::Tiles);
+    drop(turn);
+    drop(ahead);
+    assert!(zeros.computed.load(Ordering::Relaxed) <= 1);
 }
 
 #[test]
 fn a_panic_ahead_of_one_reader_does_not_end_reading_ahead_of_others() {
     let workspace = Workspace::new();
     let attributes = Attributes::read(workspace.path()).unwrap();
-    let file = |name: &str, bug| {
-        let node = Arc::new(Node::new(name, Vec::new(), Box::new(Zeros { bug })));
-        TopFile {
-            name: name.into(),
-            attributes,
-            content: FileContent::new([(
-                4 * BAND,
-                SegmentData::Computed {
-                    node,
-                    output: 0,
-                    offset: 0,
-                },
-            )]),
-        }
+    let file = |name, bug| {
+        let zeros = Zeros {
+            bug,
+            ..Zeros::default()
+        };
+        file_of(name, zeros, attributes)
     };
     let files = vec![file("bug", true), file("good", false)];
     let view = Arc::new(View::new(attributes, files, &[]));

@@ -37,7 +37,8 @@ pub struct ReadAhead {
 
 #[derive(Debug)]
 enum Job {
-    Compute(TileRef),
+    /// A tile, for the reader who was last seen at that place of the file.
+    Compute(TileRef, Arc<AtomicU64>),
     Fetch(Arc<Piece>),
 }
 
@@ -49,7 +50,7 @@ pub enum Ahead {
     OfSlowSources,
     /// Compute tiles: nobody asks for bytes before the reader does.
     Tiles,
-    /// Also read what is stored: nobody asks for two ranges at once.
+    /// Also read what is stored, as long as no other reader asks for anything between.
     Everything,
 }
 
@@ -109,7 +110,10 @@ impl ReadAhead {
         }
         let pieces = self.reader.stored_in(id, ahead.stored).into_iter();
         let tiles = self.reader.tiles_in(id, ahead.tiles).into_iter();
-        for job in pieces.map(Job::Fetch).chain(tiles.map(Job::Compute)) {
+        for job in pieces
+            .map(Job::Fetch)
+            .chain(tiles.map(|tile| Job::Compute(tile, ahead.position.clone())))
+        {
             if let Err(TrySendError::Full(_)) = queue.try_send(job) {
                 break;
             }
@@ -155,7 +159,9 @@ fn work(reader: &Reader, jobs: &Receiver<Job>) {
     for job in jobs {
         // A panic is for whoever asks for the bytes, who meets it again.
         let _ = catch_unwind(AssertUnwindSafe(|| match job {
-            Job::Compute(tile) => reader.prepare(&tile),
+            // Who has come to it has it, and may have read it to its end by now.
+            Job::Compute(tile, position) if position.load(Ordering::Relaxed) >= tile.end => {}
+            Job::Compute(tile, _) => reader.prepare(&tile),
             Job::Fetch(piece) => reader.fetch(&piece),
         }));
     }
@@ -183,6 +189,7 @@ struct Windows {
 
 /// Ranges of a file.
 struct Ranges {
+    position: Arc<AtomicU64>,
     tiles: Range<u64>,
     stored: Range<u64>,
 }
@@ -191,7 +198,7 @@ struct Ranges {
 struct Stream {
     file: EntryId,
     /// The end of what was read.
-    next: u64,
+    position: Arc<AtomicU64>,
     /// How much was read.
     run: u64,
     /// The end of what was computed ahead; 0 before the reader was seen to go on.
@@ -211,9 +218,9 @@ impl Streams {
     /// ahead now, which may be nothing.
     fn advance(&mut self, file: EntryId, range: Range<u64>, windows: Windows) -> Option<Ranges> {
         let continued = self.known.iter().rposition(|stream| {
-            stream.file == file
-                && (stream.next.saturating_sub(Self::SLACK)..=stream.next + Self::SLACK)
-                    .contains(&range.start)
+            let next = stream.position.load(Ordering::Relaxed);
+            let near = next.saturating_sub(Self::SLACK)..=next.saturating_add(Self::SLACK);
+            stream.file == file && near.contains(&range.start)
         });
         let Some(position) = continued else {
             if self.known.len() == Self::MOST {
@@ -221,25 +228,29 @@ impl Streams {
             }
             self.known.push(Stream {
                 file,
-                next: range.end,
+                position: Arc::new(range.end.into()),
                 run: range.end - range.start,
                 tiles: 0,
                 stored: 0,
             });
             return None;
         };
+        // Several readers at once keep the processors busy by themselves.
+        let is_alone = position + 1 == self.known.len();
         let mut stream = self.known.remove(position);
-        stream.next = stream.next.max(range.end);
+        let before = stream.position.fetch_max(range.end, Ordering::Relaxed);
+        let next = before.max(range.end);
         stream.run += range.end - range.start;
-        let next = stream.next;
         let extend = |done: &mut u64, window: u64| {
             let from = next.max(*done);
             *done = from.max(next + window);
             from..*done
         };
+        let stored = if is_alone { windows.stored } else { 0 }.min(stream.run);
         let ranges = Ranges {
+            position: stream.position.clone(),
             tiles: extend(&mut stream.tiles, windows.tiles),
-            stored: extend(&mut stream.stored, windows.stored.min(stream.run)),
+            stored: extend(&mut stream.stored, stored),
         };
         self.known.push(stream);
         Some(ranges)

@@ -38,6 +38,8 @@ pub(super) struct TileRef {
     node: Arc<Node>,
     output: usize,
     band: Band,
+    /// Where its bytes end in the file for which it is wanted.
+    pub(super) end: u64,
 }
 
 /// An input of a band.
@@ -230,6 +232,7 @@ impl Reader {
                         node: node.clone(),
                         output: *output,
                         band,
+                        end: segment.start + (bytes.end - offset),
                     });
                 }
                 at = bytes.end;
@@ -306,7 +309,9 @@ impl Reader {
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
     /// it fails again for whoever asks for its bytes, who is told.
     pub(super) fn prepare(&self, tile: &TileRef) {
-        let TileRef { node, output, band } = tile;
+        let TileRef {
+            node, output, band, ..
+        } = tile;
         if !self.tiles.knows(TileKey::new(node, band), *output) {
             let _ = self.tile_output(node, *output, band.clone());
         }
