@@ -47,26 +47,33 @@ def run_planning(bench: Bench) -> None:
 
 
 def run_streaming(bench: Bench) -> None:
-    """Eight readers at once, each of another eighth of an FP8 view."""
-    flags = flags_of(bench.base, "--fp8")
+    """Eight readers at once, each of another eighth of a view."""
+    base, cache = flags_of(bench.base), ["--cache-size", f"{CACHE_MB}MB"]
+    views = {
+        "FP8": [*base, "--fp8"],
+        "FP8, direct": [*base, "--fp8", "--direct-io"],
+        "spliced, direct": [*base, "--repack", "--direct-io"],
+    }
     for _ in bench.each_round("memory"):
-        warm(bench.base)
-        with bench.view([*flags, "--cache-size", f"{CACHE_MB}MB"]) as mounted:
-            files = shards(mounted.path)
-            share = -(-size(files) // READERS)
-            ranges = [(number * share, (number + 1) * share) for number in range(READERS)]
-            threads = [
-                threading.Thread(target=read_range, args=(files, *part)) for part in ranges
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            peak = process_status(mounted.pid, "VmHWM") / 1e6
-        bench.report.sample(
-            STREAMING, f"{READERS} readers of FP8, cache of {CACHE_MB} MB", "MB", peak,
-            goal=Goal("<=", CACHE_MB + 100), note="VmHWM",
-        )  # fmt: skip
+        for name, flags in views.items():
+            warm(bench.base)
+            with bench.view([*flags, *cache]) as mounted:
+                read_by_many(shards(mounted.path))
+                peak = process_status(mounted.pid, "VmHWM") / 1e6
+            bench.report.sample(
+                STREAMING, f"{READERS} readers of {name}, cache of {CACHE_MB} MB", "MB", peak,
+                goal=Goal("<=", CACHE_MB + 100), note="VmHWM",
+            )  # fmt: skip
+
+
+def read_by_many(files: list[Path]) -> None:
+    share = -(-size(files) // READERS)
+    ranges = [(number * share, (number + 1) * share) for number in range(READERS)]
+    threads = [threading.Thread(target=read_range, args=(files, *part)) for part in ranges]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def read_range(files: list[Path], begin: int, end: int) -> None:

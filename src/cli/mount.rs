@@ -70,6 +70,12 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     readahead: u64,
 
+    /// Read files past the page cache of the mount: faster for whoever reads each file once, in
+    /// large pieces (copies, uploads, streaming loaders), slower for small or repeated reads;
+    /// mappings are as before. Needs Linux 6.6
+    #[arg(long)]
+    direct_io: bool,
+
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -195,6 +201,7 @@ fn mount(
         read_ahead: args.readahead,
         request: command_line(std::env::args_os().skip(1)),
         plan: Some(plan_json),
+        direct_io: args.direct_io,
     };
     let mut reader = Reader::new(view, cache_size);
     if let Some(directory) = &args.facts_cache {

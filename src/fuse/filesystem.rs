@@ -23,7 +23,7 @@ use crate::fuse::figures::Figures;
 use crate::fuse::mount::MountOptions;
 use crate::fuse::own_files::{Found, OwnFiles};
 use crate::fuse::passthrough::Passthrough;
-use crate::read::ReadAhead;
+use crate::read::{Ahead, ReadAhead};
 use crate::view::{EntryId, View};
 
 /// Requests that the kernel keeps in flight for readahead.
@@ -35,8 +35,15 @@ const CACHED: FileHandle = FileHandle(0);
 /// Handles of files that the kernel reads from their sources.
 const PASSTHROUGH: FileHandle = FileHandle(1);
 
+/// Handles of what is read past the page cache, from us; also what is mapped of it, through it.
+const DIRECT: FileHandle = FileHandle(2);
+
 /// Handles of what is not of the view.
-const OWN: FileHandle = FileHandle(2);
+const OWN: FileHandle = FileHandle(3);
+
+/// Why a mount with [`MountOptions::direct_io`] fails.
+const NO_DIRECT_IO: &str = "with --direct-io, programs could not map its files: that needs Linux \
+     6.6 or later; mount without it, and open files with O_DIRECT instead";
 
 thread_local! {
     /// Where bytes are put together that do not lie in one piece.
@@ -53,6 +60,10 @@ pub(super) struct ViewFs {
     passthrough: Option<Passthrough>,
     /// `None` if it is not wanted.
     ahead: Option<ReadAhead>,
+    /// What to do ahead of readers that come through the page cache.
+    ahead_of_cache: Ahead,
+    /// Whether files are opened to be read past the page cache.
+    direct_io: bool,
     /// What the kernel need not ask for any more once it was told so.
     silent: Silent,
 }
@@ -69,6 +80,7 @@ impl ViewFs {
         figures: Arc<Figures>,
         options: &MountOptions,
         ahead: Option<ReadAhead>,
+        ahead_of_cache: Ahead,
     ) -> Self {
         let view = figures.reader.view();
         let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
@@ -78,6 +90,8 @@ impl ViewFs {
             passthrough: options.passthrough.then(Passthrough::default),
             figures,
             ahead,
+            ahead_of_cache,
+            direct_io: options.direct_io,
             silent: Silent::default(),
         }
     }
@@ -188,6 +202,10 @@ impl Filesystem for ViewFs {
                 log::info!("the kernel lacks {capability:?}");
             }
         }
+        if self.direct_io {
+            let mappings = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+            mappings.map_err(|_| io::Error::other(NO_DIRECT_IO))?;
+        }
         // The largest readahead that the kernel offers is what it gets without being asked.
         config
             .set_max_background(MAX_BACKGROUND)
@@ -262,15 +280,25 @@ impl Filesystem for ViewFs {
                     }
                 }
             }
+            let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            if self.direct_io {
+                // Of one large read with O_DIRECT, the kernel asks for several pieces at once;
+                // told FOPEN_DIRECT_IO, it would ask for one after the other.
+                let direct = match flags.0 & libc::O_DIRECT {
+                    0 => FopenFlags::FOPEN_DIRECT_IO,
+                    _ => FopenFlags::empty(),
+                };
+                serving.opened();
+                return reply.opened(DIRECT, keep | direct);
+            }
             let passthrough = self.passthrough.as_ref();
             if self.silent.open && !passthrough.is_some_and(Passthrough::needs_opens) {
                 // From now on, the kernel opens files by itself and keeps their pages.
                 serving.opens_are_unseen();
                 return reply.error(Errno::ENOSYS);
             }
-            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
             serving.opened();
-            reply.opened(CACHED, flags);
+            reply.opened(CACHED, keep);
         });
     }
 
@@ -290,7 +318,7 @@ impl Filesystem for ViewFs {
                 passthrough.close(id(inode));
                 serving.closed_passthrough();
             }
-            (CACHED, _) => serving.closed(),
+            (CACHED | DIRECT, _) => serving.closed(),
             _ => {}
         }
         reply.ok();
@@ -300,10 +328,10 @@ impl Filesystem for ViewFs {
         &self,
         _request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
@@ -312,7 +340,13 @@ impl Filesystem for ViewFs {
                 return self.own.read(inode, offset, size, reply);
             }
             if let Some(ahead) = &self.ahead {
-                ahead.note(id(inode), offset..offset.saturating_add(size.into()));
+                // The kernel reads nothing ahead of who reads past its page cache.
+                let what = match (handle, flags.0 & libc::O_DIRECT) {
+                    (DIRECT, 0) => Ahead::Everything,
+                    (_, 0) => self.ahead_of_cache,
+                    _ => Ahead::Tiles,
+                };
+                ahead.note(id(inode), offset..offset.saturating_add(size.into()), what);
             }
             let (serving, reader) = (&self.figures.serving, &self.figures.reader);
             let mut reply = Some(reply);

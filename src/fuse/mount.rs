@@ -18,7 +18,7 @@ use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
-use crate::read::{Reader, When};
+use crate::read::{Ahead, Reader};
 
 pub(super) const DEVICE: &str = "/dev/fuse";
 
@@ -43,13 +43,17 @@ pub struct MountOptions {
     /// and this process is root. It then notices changes of a source only when a file is opened.
     pub passthrough: bool,
     /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
-    /// (128 KiB). Only root can have the kernel read further. Where it does not, or sources are
-    /// slow, tiles are computed ahead here, four times as far.
+    /// (128 KiB). Only root can have the kernel read further. Where it does not, tiles are computed
+    /// ahead here, and four times as far where sources are slow.
     pub read_ahead: u64,
     /// How the view was asked for, as the mount's figures tell it.
     pub request: String,
     /// What the mount shows in `.ckptfs/plan.json`, if that is wanted.
     pub plan: Option<Arc<[u8]>>,
+    /// Have read(2) of all other files go past the page cache of the mount, as if each was opened
+    /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
+    /// cache all the same, which needs Linux 6.6.
+    pub direct_io: bool,
 }
 
 impl MountOptions {
@@ -71,6 +75,7 @@ impl Default for MountOptions {
             read_ahead: Self::DEFAULT_READ_AHEAD,
             request: String::new(),
             plan: None,
+            direct_io: false,
         }
     }
 }
@@ -322,15 +327,15 @@ fn start(
     };
     let bdi = &detacher.entry.device;
     let kernel_setting = read_ahead::by_kernel(bdi, options.read_ahead);
-    let when = match kernel_setting {
+    let ahead_of_cache = match kernel_setting {
         // Its many requests at once keep all processors busy, unless these wait for a disk.
-        Some(_) => When::SourcesAreSlow,
-        None => When::Always,
+        Some(_) => Ahead::OfSlowSources,
+        None => Ahead::Tiles,
     };
-    let ahead = read_ahead::of_tiles(&figures.reader, options.read_ahead, threads, when)?;
+    let ahead = read_ahead::here(&figures.reader, options.read_ahead, threads)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
-    let filesystem = ViewFs::new(figures, options, ahead);
+    let filesystem = ViewFs::new(figures, options, ahead, ahead_of_cache);
     let session = Session::from_fd(filesystem, device, acl, config)?;
     if let Some(setting) = kernel_setting {
         setting.apply();

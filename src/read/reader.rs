@@ -10,8 +10,10 @@ use crate::memory;
 use crate::read::buffers::{Buffer, Buffers};
 use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
+use crate::read::fetched::{Fetched, Piece};
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
+use crate::source::SourceFile;
 use crate::stats::{CacheStats, Origin, Reading, Served};
 use crate::view::{EntryId, FileContent, Segment, SegmentData, View};
 
@@ -25,6 +27,8 @@ pub struct Reader {
     facts: FactStore,
     facts_cache: Option<FactsCache>,
     buffers: Arc<Buffers>,
+    /// Of what is stored.
+    fetched: Fetched,
     /// Of the inputs of tiles.
     pace: Pace,
     stats: Reading,
@@ -36,6 +40,8 @@ pub(super) struct TileRef {
     node: Arc<Node>,
     output: usize,
     band: Band,
+    /// Where its bytes end in the file for which it is wanted.
+    pub(super) end: u64,
 }
 
 /// Whether a tile was there, or being computed by another, when it was looked up.
@@ -92,6 +98,11 @@ fn kept_by(node: &Node) -> u64 {
 }
 
 impl Reader {
+    /// Most stored bytes that are read ahead, or an eighth of the cache if that is less.
+    const MOST_FETCHED_BYTES: u64 = 32 << 20;
+    /// Most bytes of one of their pieces: as many as a request of the kernel asks for.
+    pub(super) const PIECE: u64 = 1 << 20;
+
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
         Reader {
@@ -101,6 +112,7 @@ impl Reader {
             facts: FactStore::default(),
             facts_cache: None,
             buffers: Arc::default(),
+            fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
             pace: Pace::default(),
             stats: Reading::default(),
         }
@@ -144,6 +156,11 @@ impl Reader {
             hits,
             misses,
         }
+    }
+
+    /// Bytes of sources that were read ahead, or are about to be, and wait for their reader.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched.bytes()
     }
 
     /// Fills `buffer` with the bytes of file `id` from `offset`; returns how many there were,
@@ -209,7 +226,15 @@ impl Reader {
                         return Ok(result);
                     }
                 }
-                SegmentData::Source { .. } => {}
+                SegmentData::Source { file, offset } => {
+                    let (at, len) = (offset + within, len as usize);
+                    let lent = self.fetched.get(file, at, len, &self.buffers)?;
+                    if let Some(lent) = lent.filter(|lent| lent.len() == len) {
+                        let result = borrow(&lent);
+                        self.fetched.served(lent);
+                        return Ok(result);
+                    }
+                }
             }
         }
         memory::resize(scratch, len as usize)?;
@@ -247,12 +272,45 @@ impl Reader {
                         node: node.clone(),
                         output: *output,
                         band,
+                        end: segment.start + (bytes.end - offset),
                     });
                 }
                 at = bytes.end;
             }
         }
         tiles
+    }
+
+    /// Pieces of the stored bytes in `range` of file `id`, to be fetched, as far as there is room.
+    pub(super) fn stored_in(&self, id: EntryId, range: Range<u64>) -> Vec<Arc<Piece>> {
+        let mut pieces = Vec::new();
+        let Some(content) = self.view.file(id) else {
+            return pieces;
+        };
+        for segment in content.segments_from(range.start) {
+            if segment.start >= range.end {
+                break;
+            }
+            let SegmentData::Source { file, offset } = &segment.data else {
+                continue;
+            };
+            let mut at = offset + range.start.saturating_sub(segment.start);
+            let end = offset + segment.len.min(range.end - segment.start);
+            while at < end {
+                let to = end.min(at + Self::PIECE);
+                let Some(piece) = self.fetched.plan(file, at..to) else {
+                    return pieces;
+                };
+                pieces.push(piece);
+                at = to;
+            }
+        }
+        pieces
+    }
+
+    /// Reads `piece` now, unless somebody did.
+    pub(super) fn fetch(&self, piece: &Piece) {
+        piece.fetch(&self.buffers);
     }
 
     /// The first node with facts to find whose bytes in file `id` begin soon after `offset`.
@@ -291,7 +349,9 @@ impl Reader {
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
     /// it fails again for whoever asks for its bytes, who is told.
     pub(super) fn prepare(&self, tile: &TileRef) {
-        let TileRef { node, output, band } = tile;
+        let TileRef {
+            node, output, band, ..
+        } = tile;
         if !self.tiles.knows(TileKey::new(node, band), *output) {
             let found = self.find_tile(node, *output, band);
             if let Ok((_, Lookup::Miss)) = found {
@@ -335,13 +395,30 @@ impl Reader {
                 buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
                 Ok(())
             }
-            SegmentData::Source { file, offset } => file.read_exact_at(buffer, offset + within),
+            SegmentData::Source { file, offset } => self.read_stored(file, offset + within, buffer),
             SegmentData::Computed {
                 node,
                 output,
                 offset,
             } => self.read_computed(node, *output, offset + within, buffer),
         }
+    }
+
+    /// Fills `buffer` with the bytes of `file` from `offset`, as far as they were read ahead from
+    /// there.
+    fn read_stored(&self, file: &Arc<SourceFile>, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, buffer);
+        while let Some(lent) = self.fetched.get(file, at, rest.len(), &self.buffers)? {
+            let (part, after) = rest.split_at_mut(lent.len());
+            part.copy_from_slice(&lent);
+            at += lent.len() as u64;
+            self.fetched.served(lent);
+            rest = after;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+        file.read_exact_at(rest, at)
     }
 
     /// Fills `buffer` with the bytes of output `output` of `node` from byte `offset`.

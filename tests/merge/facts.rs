@@ -13,7 +13,7 @@ use ckptfs::catalog::{Catalog, Tensor};
 use ckptfs::kernels::lanes::{Precision, Round};
 use ckptfs::layout::{self, Partition};
 use ckptfs::ops::merge::{At, Extent, Formula, Lanes, PointwiseKernel};
-use ckptfs::read::{FactsCache, ReadAhead, Reader, When};
+use ckptfs::read::{Ahead, FactsCache, ReadAhead, Reader};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, ViewRequest};
 use ckptfs::source;
 use safetensors::Dtype;
@@ -250,15 +250,15 @@ fn reading_in_order_finds_the_facts_of_the_next_tensor_ahead() {
     let (view, shards, _) =
         layout::shards(catalog, Partition::Repack, DEFAULT_SHARD_BYTES).unwrap();
     let reader = Arc::new(Reader::new(Arc::new(view), 16 << 20));
-    let ahead = ReadAhead::start(reader, 0, 1, When::SourcesAreSlow).unwrap();
+    let ahead = ReadAhead::start(reader, 0, 1).unwrap();
     let start = shards[0]
         .tensors
         .iter()
         .find(|t| *t.name == *"x")
         .unwrap()
         .offset;
-    ahead.note(shards[0].entry, start..start + 4096);
-    ahead.note(shards[0].entry, start + 4096..start + 8192);
+    ahead.note(shards[0].entry, start..start + 4096, Ahead::Tiles);
+    ahead.note(shards[0].entry, start + 4096..start + 8192, Ahead::Tiles);
 
     let deadline = Instant::now() + Duration::from_secs(60);
     while tallied[1].load(Ordering::Relaxed) < 2 * 64 {

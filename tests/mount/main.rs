@@ -5,6 +5,7 @@
 mod common;
 
 mod changes;
+mod direct;
 mod errors;
 mod exhaustion;
 mod faulty_directory;
