@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod materialize;
 mod memory;
 pub mod ops;
+pub mod provenance;
 pub mod read;
 pub mod recipe;
 pub mod source;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
+use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step};
 use ckptfs::read::{ReadAhead, Reader, When};
 use ckptfs::recipe::Plan;
 use ckptfs::source::Attributes;
@@ -129,6 +129,10 @@ struct Zeros {
 impl Kernel for Zeros {
     fn identity(&self) -> String {
         "Zeros".to_owned()
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
     }
 
     fn bands(&self) -> RowBands {

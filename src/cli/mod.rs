@@ -14,6 +14,7 @@ mod mount;
 mod plan;
 mod privileges;
 mod progress;
+mod provenance;
 mod unmount;
 mod verify;
 
@@ -44,6 +45,9 @@ enum Command {
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
+        /// With --json: tell for every tensor which sources it comes from, and by which steps
+        #[arg(long, requires = "json")]
+        provenance: bool,
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
@@ -99,14 +103,15 @@ impl Command {
             Command::Plan {
                 view,
                 json,
+                provenance,
                 check_values,
             } => {
                 let plan = view.request()?.plan()?;
                 if check_values {
-                    return check_values::run(&plan, json);
+                    return check_values::run(&plan, json, provenance);
                 }
                 match json {
-                    true => plan::print_json(&plan, None)?,
+                    true => plan::print_json(&plan, None, provenance)?,
                     false => plan::print(&plan)?,
                 }
                 Ok(ExitCode::SUCCESS)
