@@ -13,11 +13,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use ckptfs::fuse::{Detacher, MountOptions, Mounted};
+use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use ckptfs::recipe::parse_size;
+use ckptfs::recipe::{Plan, parse_size};
 
 use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
@@ -132,11 +133,12 @@ fn plan_and_mount(
         (None, true) => logging::start(std::io::stderr()),
         (None, false) => {}
     }
-    mount(plan.view, request.sources(), args)
+    mount(&plan, request.sources(), args)
 }
 
-/// Mounts `view`, which reads from the directories `sources`, the base first; all are absolute.
-fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
+/// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
+/// absolute.
+fn mount(plan: &Plan, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
     let signals = Signals::new(
@@ -155,8 +157,9 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
+        provenance: Some(Arc::new(provenance::Files::of(plan))),
     };
-    let mut reader = Reader::new(view, cache_size);
+    let mut reader = Reader::new(plan.view.clone(), cache_size);
     if let Some(directory) = &args.facts_cache {
         reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
     }

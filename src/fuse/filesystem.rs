@@ -20,6 +20,8 @@ use crate::error::Error;
 use crate::fast_paths::FastPath;
 use crate::fuse::attributes::{BLOCK, NO_ENTRY, attributes, id, inode, kind};
 use crate::fuse::passthrough::Passthrough;
+use crate::fuse::provenance::{PROVENANCE_ATTRIBUTE, Provenance};
+use crate::provenance;
 use crate::read::{ReadAhead, Reader};
 use crate::view::{EntryId, View};
 
@@ -52,6 +54,8 @@ pub(super) struct ViewFs {
     passthrough: Option<Passthrough>,
     /// `None` if it is not wanted.
     ahead: Option<ReadAhead>,
+    /// `None` if it is not told.
+    provenance: Option<Provenance>,
     /// What the kernel need not ask for any more once it was told so.
     silent: Silent,
 }
@@ -64,7 +68,12 @@ struct Silent {
 }
 
 impl ViewFs {
-    pub(super) fn new(reader: Arc<Reader>, passthrough: bool, ahead: Option<ReadAhead>) -> Self {
+    pub(super) fn new(
+        reader: Arc<Reader>,
+        passthrough: bool,
+        ahead: Option<ReadAhead>,
+        provenance: Option<Arc<provenance::Files>>,
+    ) -> Self {
         let view = reader.view();
         let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
         ViewFs {
@@ -72,6 +81,7 @@ impl ViewFs {
             passthrough: passthrough.then(Passthrough::default),
             reader,
             ahead,
+            provenance: provenance.map(Provenance::new),
             silent: Silent::default(),
         }
     }
@@ -287,6 +297,30 @@ impl Filesystem for ViewFs {
         });
     }
 
+    fn getxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        // ENOSYS would be an answer to all that is ever asked. Of EOPNOTSUPP programs like ls know
+        // that it holds for the whole filesystem.
+        let Some(provenance) = &self.provenance else {
+            return reply.error(Errno::ENOSYS);
+        };
+        if name != PROVENANCE_ATTRIBUTE {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        self.guard(inode, || match provenance.of(id(inode)) {
+            None => reply.error(Errno::ENODATA),
+            Some(value) if size == 0 => reply.size(value.len() as u32),
+            Some(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+            Some(value) => reply.data(&value),
+        });
+    }
+
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         match self.view().children(id(inode)) {
@@ -385,9 +419,9 @@ impl Filesystem for ViewFs {
         ) -> ReplyWrite;
     }
 
-    // ENOSYS leaves these to the kernel, for good: extended attributes are not supported.
+    // ENOSYS leaves these to the kernel, for good. Extended attributes are not listed: whoever copies
+    // files with all that are listed gets the files alone, and nothing is asked for each file.
     answer_all! { ENOSYS:
-        getxattr(INodeNo, &OsStr, u32) -> ReplyXattr;
         listxattr(INodeNo, u32) -> ReplyXattr;
         flush(INodeNo, FileHandle, LockOwner) -> ReplyEmpty;
         fsync(INodeNo, FileHandle, bool) -> ReplyEmpty;

@@ -10,10 +10,12 @@ mod mount;
 mod mount_table;
 mod mountpoint;
 mod passthrough;
+mod provenance;
 mod read_ahead;
 mod rehearsal;
 mod unmount;
 
 pub use mount::{Detacher, MountOptions, Mounted, mount};
 pub use passthrough::PassthroughOutlook;
+pub use provenance::PROVENANCE_ATTRIBUTE;
 pub use unmount::unmount;

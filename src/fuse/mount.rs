@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
+use crate::provenance;
 use crate::read::{Reader, When};
 
 const DEVICE: &str = "/dev/fuse";
@@ -43,6 +44,9 @@ pub struct MountOptions {
     /// (128 KiB). Only root can have the kernel read further. Where it does not, or sources are
     /// slow, tiles are computed ahead here, four times as far.
     pub read_ahead: u64,
+    /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
+    /// there are no extended attributes.
+    pub provenance: Option<Arc<provenance::Files>>,
 }
 
 impl MountOptions {
@@ -61,6 +65,7 @@ impl Default for MountOptions {
             nonempty: false,
             passthrough: true,
             read_ahead: Self::DEFAULT_READ_AHEAD,
+            provenance: None,
         }
     }
 }
@@ -289,7 +294,12 @@ fn start(
     let ahead = read_ahead::of_tiles(&reader, options.read_ahead, threads, when)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
-    let filesystem = ViewFs::new(reader, options.passthrough, ahead);
+    let filesystem = ViewFs::new(
+        reader,
+        options.passthrough,
+        ahead,
+        options.provenance.clone(),
+    );
     let session = Session::from_fd(filesystem, device, acl, config)?;
     if let Some(setting) = kernel_setting {
         setting.apply();

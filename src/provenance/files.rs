@@ -44,7 +44,8 @@ enum Made<'a> {
     /// A config.json with some keys edited.
     EditedConfig(&'a EditedConfig),
     /// A file that the plan made.
-    MadeByThePlan,
+    #[serde(rename = "made_by_the_plan")]
+    New,
     /// A shard that is put together.
     Shard {
         /// Where the header is, which the plan made.
@@ -115,7 +116,7 @@ impl Files {
                 (None, Some(config)) if self.view.path(entry) == *CONFIG_FILE => {
                     Made::EditedConfig(config)
                 }
-                _ => Made::MadeByThePlan,
+                _ => Made::New,
             }));
         };
         let header_bytes = [0, shard.tensors.first().map_or(shard.len, |t| t.offset)];

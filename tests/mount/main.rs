@@ -16,6 +16,7 @@ mod links;
 mod metadata;
 mod mountpoints;
 mod panics;
+mod provenance;
 mod read_only;
 mod reads;
 mod requests;
