@@ -15,6 +15,7 @@ mod plan;
 mod privileges;
 mod progress;
 mod provenance;
+mod report;
 mod unmount;
 mod verify;
 
@@ -59,6 +60,13 @@ enum Command {
         view: ViewArgs,
         #[command(flatten)]
         inspect: inspect::InspectArgs,
+    },
+    /// Write what a view holds as one HTML file, to be looked at in a browser
+    Report {
+        #[command(flatten)]
+        view: ViewArgs,
+        #[command(flatten)]
+        report: report::ReportArgs,
     },
     /// Mount a view on an empty directory; returns once it is ready
     Mount {
@@ -119,6 +127,11 @@ impl Command {
             Command::Inspect { view, inspect } => {
                 let plan = view.request()?.plan()?;
                 inspect::run(&plan, &inspect)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Report { view, report } => {
+                let plan = view.request()?.plan()?;
+                report::run(&plan, &report)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mount } => {

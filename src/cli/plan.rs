@@ -389,7 +389,7 @@ fn kept(plan: &Plan) -> usize {
 }
 
 /// The files that are not shards, in path order.
-fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
+pub(crate) fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
     let shards: HashSet<&Path> = plan.shards.iter().map(|s| Path::new(&s.name)).collect();
     let mut files: Vec<_> = plan
         .view

@@ -1,0 +1,81 @@
+//! `ckptfs report`: a view as one HTML file that needs nothing else.
+
+mod data;
+mod page;
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::BinaryBytes;
+
+use ckptfs::inspect::{self, Inspection};
+use ckptfs::read::Reader;
+use ckptfs::recipe::Plan;
+
+use crate::cli::check_values::{CACHE_BYTES, jobs};
+use crate::cli::plan::to_stdout;
+use crate::cli::progress::Bar;
+
+/// What to write, and where.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The file to write
+    #[arg(long, visible_alias = "output", value_name = "FILE")]
+    out: PathBuf,
+
+    /// Write over a file that exists
+    #[arg(long)]
+    force: bool,
+
+    /// Measure the quantization error of every tensor; reads all that is quantized
+    #[arg(long)]
+    errors: bool,
+}
+
+/// Writes the report on the view of `plan`.
+pub(crate) fn run(plan: &Plan, args: &ReportArgs) -> anyhow::Result<()> {
+    let out = &args.out;
+    if !args.force && out.symlink_metadata().is_ok() {
+        bail!("{}: it exists; --force writes over it", out.display());
+    }
+    let inspection = args.errors.then(|| measured(plan)).transpose()?;
+    let page = page::page(&data::Data::of(plan, inspection.as_ref()))?;
+    write(out, page.as_bytes(), args.force)
+        .with_context(|| format!("{}: cannot write the report", out.display()))?;
+    let len = BinaryBytes(page.len() as u64);
+    to_stdout(&format!("{}: {len}\n", out.display()))
+}
+
+fn measured(plan: &Plan) -> anyhow::Result<Inspection> {
+    let tensors = inspect::quantized_tensors(plan);
+    let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
+    let bar = Bar::new();
+    let inspection = inspect::inspect(&reader, &tensors, jobs(), &bar);
+    bar.finish();
+    Ok(inspection?)
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write(path: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
+    // Whatever the process lets others do.
+    const MODE: u32 = 0o666;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".ckptfs-report-")
+        .permissions(Permissions::from_mode(MODE))
+        .tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    match force {
+        true => file.persist(path)?,
+        false => file.persist_noclobber(path)?,
+    };
+    Ok(())
+}
