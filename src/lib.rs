@@ -7,6 +7,7 @@
 //! that.
 
 pub mod catalog;
+pub mod diff;
 pub mod error;
 pub mod fast_paths;
 pub mod fuse;

@@ -1,12 +1,13 @@
 //! The command line: arguments, terminal output, exit codes.
 //!
 //! Results go to standard output, errors to standard error. The exit code is 0 when the job is
-//! done, 1 when it failed, 2 when the command line is wrong.
+//! done, 1 when it failed, 2 when the command line is wrong; `diff` has codes of its own.
 
 mod args;
 mod background;
 mod check_values;
 mod demo;
+mod diff;
 mod inspect;
 mod logging;
 mod materialize;
@@ -84,6 +85,11 @@ enum Command {
     },
     /// Check the structure of a directory or a mount, or its bytes against a view
     Verify(verify::VerifyArgs),
+    /// Tell what is different between two checkpoints, mounts, or views of recipes
+    #[command(
+        after_help = "The exit code is 0 if nothing is different, 1 if something is, 2 on an error."
+    )]
+    Diff(diff::DiffArgs),
     /// Take a mounted view away
     Unmount(unmount::UnmountArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
@@ -146,6 +152,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Verify(args) => verify::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Unmount(args) => {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)

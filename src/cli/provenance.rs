@@ -103,7 +103,7 @@ pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
 }
 
 /// `text` without what would move the cursor or end the line.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = text.chars().flat_map(|c| match c.is_control() {
         true => c.escape_default().collect::<Vec<_>>(),
         false => vec![c],

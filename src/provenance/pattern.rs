@@ -57,7 +57,7 @@ impl Pattern {
     }
 
     /// Adds a name of the same shape.
-    pub(super) fn add(&mut self, name: &str) {
+    pub fn add(&mut self, name: &str) {
         for (seen, number) in self.numbers.iter_mut().zip(numbers(name)) {
             seen.insert(number);
         }

@@ -15,6 +15,7 @@ use ckptfs::layout::PlannedTensor;
 use ckptfs::provenance::{Group, Lineage};
 use ckptfs::recipe::Plan;
 
+use crate::cli::report::difference::Difference;
 use crate::cli::{plan, provenance};
 
 /// The script's `data`.
@@ -42,6 +43,7 @@ pub(super) struct Data<'a> {
     source_files: Vec<(String, PathBuf, String)>,
     tensors: Tensors,
     errors: Option<Errors<'a>>,
+    diff: Option<Difference>,
 }
 
 #[derive(Serialize)]
@@ -157,7 +159,11 @@ impl Figures {
 
 impl<'a> Data<'a> {
     /// The data of the view of `plan`.
-    pub(super) fn of(plan: &'a Plan, inspection: Option<&'a Inspection>) -> Self {
+    pub(super) fn of(
+        plan: &'a Plan,
+        inspection: Option<&'a Inspection>,
+        diff: Option<Difference>,
+    ) -> Self {
         let lineages = provenance::lineages(plan);
         let (groups, _) = provenance::groups(plan, &lineages);
         let mut lists = Lists::default();
@@ -214,6 +220,7 @@ impl<'a> Data<'a> {
                 .map(|(directory, file)| (provenance::label(plan, &directory), directory, file))
                 .collect(),
             errors: inspection.map(|inspection| Errors::of(inspection, &tensors)),
+            diff,
             tensors,
         }
     }

@@ -1,6 +1,7 @@
 //! `ckptfs report`: a view as one HTML file that needs nothing else.
 
 mod data;
+mod difference;
 mod page;
 
 use std::fs::Permissions;
@@ -12,6 +13,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::BinaryBytes;
 
+use ckptfs::diff;
 use ckptfs::inspect::{self, Inspection};
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
@@ -19,6 +21,7 @@ use ckptfs::recipe::Plan;
 use crate::cli::check_values::{CACHE_BYTES, jobs};
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
+use crate::cli::report::difference::Difference;
 
 /// What to write, and where.
 #[derive(Debug, Args)]
@@ -34,6 +37,11 @@ pub(crate) struct ReportArgs {
     /// Measure the quantization error of every tensor; reads all that is quantized
     #[arg(long)]
     errors: bool,
+
+    /// Also tell what is different from this to the view: a checkpoint directory, a mount, or the
+    /// recipe of a view; reads what is not the same bytes of the same file
+    #[arg(long, value_name = "DIR")]
+    diff: Option<PathBuf>,
 }
 
 /// Writes the report on the view of `plan`.
@@ -43,7 +51,12 @@ pub(crate) fn run(plan: &Plan, args: &ReportArgs) -> anyhow::Result<()> {
         bail!("{}: it exists; --force writes over it", out.display());
     }
     let inspection = args.errors.then(|| measured(plan)).transpose()?;
-    let page = page::page(&data::Data::of(plan, inspection.as_ref()))?;
+    let diff = args.diff.as_ref().map(|from| compared(from, plan));
+    let page = page::page(&data::Data::of(
+        plan,
+        inspection.as_ref(),
+        diff.transpose()?,
+    ))?;
     write(out, page.as_bytes(), args.force)
         .with_context(|| format!("{}: cannot write the report", out.display()))?;
     let len = BinaryBytes(page.len() as u64);
@@ -57,6 +70,14 @@ fn measured(plan: &Plan) -> anyhow::Result<Inspection> {
     let inspection = inspect::inspect(&reader, &tensors, jobs(), &bar);
     bar.finish();
     Ok(inspection?)
+}
+
+fn compared(from: &Path, plan: &Plan) -> anyhow::Result<Difference> {
+    let other = diff::plan(from, &[])?;
+    let bar = Bar::new();
+    let found = diff::diff([&other, plan], true, jobs(), &bar);
+    bar.finish();
+    Ok(Difference::of(from, &found?))
 }
 
 /// Writes a file that is there as a whole or not at all.

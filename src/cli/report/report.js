@@ -280,6 +280,27 @@ function errors() {
     element("p", { className: "hint" }, "SQNR: signal-to-quantization-noise ratio. rel err: largest error relative to the value, among values with a normal code. err/amax: largest error relative to the largest magnitude of its block. flushed: share of codes of zero for values that are not. saturated: share of codes of magnitude 448."));
 }
 
+function difference() {
+  if (!data.diff) return;
+  const { from, equal, different, rows, rows_left_out: more, files_equal: filesEqual, files } = data.diff;
+  $("diff").hidden = false;
+  $("h-diff").textContent = `What is different from ${from}`;
+  const table = element("table");
+  fill(table, [["", "nowrap"], ["name", "name"], ["tensors", "number"], ["dtype and shape", ""], ["values", ""]],
+    rows.map(([what, name, count, header, values]) => [what, name, number(count), header, values]));
+  $("diff-body").append(
+    element("p", {}, `${number(equal)} tensors are equal, ${number(different)} are not; ${number(filesEqual)} other files are equal, ${number(files.length)} are not.`),
+    element("div", { className: "scroll" }, table));
+  if (more) $("diff-body").append(element("p", { className: "hint" }, `${number(more)} kinds more; ckptfs diff --json tells of all`));
+  for (const [what, path, keys] of files) {
+    $("diff-body").append(element("h3", {}, `${what}: ${path}`));
+    if (!keys.length) continue;
+    const table = element("table");
+    fill(table, [["key", "name"], ["there", "name"], ["in the view", "name"]], keys);
+    $("diff-body").append(element("div", { className: "scroll" }, table));
+  }
+}
+
 // The table of tensors.
 const PAGE = 100;
 const table = { rows: [], page: 0, sort: null, ascending: true, open: new Set() };
@@ -404,4 +425,5 @@ kinds();
 map();
 layers();
 errors();
+difference();
 tensors();
