@@ -44,6 +44,7 @@
 //! ```
 
 pub mod catalog;
+pub mod diff;
 pub mod error;
 pub mod fast_paths;
 pub mod fuse;
@@ -55,6 +56,7 @@ pub mod manifest;
 pub mod materialize;
 mod memory;
 pub mod ops;
+pub mod provenance;
 pub mod read;
 pub mod recipe;
 pub mod source;

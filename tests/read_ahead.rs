@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
+use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step};
 use ckptfs::read::{Ahead, ReadAhead, Reader};
 use ckptfs::recipe::Plan;
 use ckptfs::source::Attributes;
@@ -217,6 +217,10 @@ struct Zeros {
 impl Kernel for Zeros {
     fn identity(&self) -> String {
         "Zeros".to_owned()
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
     }
 
     fn bands(&self) -> RowBands {

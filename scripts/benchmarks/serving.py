@@ -103,7 +103,6 @@ def run_metadata(bench: Bench) -> None:
     for name, flags in {"FP8": ["--fp8"], "whole files": []}.items():
         with bench.view(flags_of(base, *flags)) as mounted:
             commands = {
-                "ls -lR": ["ls", "-lR", mounted.path],
                 "stat of each": [*python, STAT_ALL, mounted.path, base],
                 "open and close of each": [*python, OPEN_ALL, mounted.path, base],
             }
@@ -115,6 +114,22 @@ def run_metadata(bench: Bench) -> None:
                     goal=Goal(">=", 1) if flags or "open" not in what else None,
                     note="ends without an answer from us",
                 )  # fmt: skip
+            # A program is told that there are no labels and lists by being answered once.
+            ls = ["ls", "-lR", mounted.path]
+            for _ in range(2):
+                before = reads_of(mounted)
+                subprocess.run(ls, check=True, stdout=subprocess.DEVNULL)
+                requests = reads_of(mounted) - before
+            bench.report.sample(
+                METADATA, f"{FILES:,} files, {name}: requests of ls -lR", "", float(requests),
+                goal=Goal("<=", 4), note="for labels and access control lists, of the first file",
+            )  # fmt: skip
+
+
+def reads_of(mounted: mounts.Server) -> int:
+    """How often the process that serves the mount has read: once for each request."""
+    with open(f"/proc/{mounted.pid}/io") as io:
+        return next(int(line.split()[1]) for line in io if line.startswith("syscr:"))
 
 
 def runs_while_stopped(command: list, mounted: mounts.Server) -> bool:

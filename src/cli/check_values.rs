@@ -22,7 +22,12 @@ pub(super) fn jobs() -> usize {
 }
 
 /// Prints the plan and what was found. An error if anything was: the view cannot be read whole.
-pub(crate) fn run(plan: &Plan, json: bool, quiet: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    plan: &Plan,
+    json: bool,
+    with_provenance: bool,
+    quiet: bool,
+) -> anyhow::Result<ExitCode> {
     if !json {
         plan::print(plan)?;
     }
@@ -32,7 +37,7 @@ pub(crate) fn run(plan: &Plan, json: bool, quiet: bool) -> anyhow::Result<ExitCo
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     match json {
-        true => plan::print_json(plan, Some(&found))?,
+        true => plan::print_json(plan, Some(&found), with_provenance)?,
         false => plan::to_stdout(&report(&found, tensors.len())?)?,
     }
     if !found.is_empty() {

@@ -2,13 +2,14 @@
 //!
 //! Results go to standard output, errors to standard error. The exit code is 0 when the job is
 //! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
-//! it. The mount helper has the exit codes of mount(8).
+//! it. The mount helper has the exit codes of mount(8), `diff` has codes of its own.
 
 mod args;
 mod background;
 mod check_values;
 mod confirm;
 mod demo;
+mod diff;
 mod doctor;
 mod emit_recipe;
 mod inspect;
@@ -19,6 +20,8 @@ mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
+mod provenance;
+mod report;
 mod service;
 mod signals;
 mod status;
@@ -58,6 +61,9 @@ enum Command {
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
+        /// With --json: tell for every tensor which sources it comes from, and by which steps
+        #[arg(long, requires = "json")]
+        provenance: bool,
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
@@ -71,6 +77,13 @@ enum Command {
         view: ViewArgs,
         #[command(flatten)]
         inspect: inspect::InspectArgs,
+    },
+    /// Write what a view holds as one HTML file, to be looked at in a browser
+    Report {
+        #[command(flatten)]
+        view: ViewArgs,
+        #[command(flatten)]
+        report: report::ReportArgs,
     },
     /// Mount a view on an empty directory; returns once it is ready
     Mount {
@@ -88,6 +101,11 @@ enum Command {
     },
     /// Check the structure of a directory or a mount, or its bytes against a view
     Verify(verify::VerifyArgs),
+    /// Tell what is different between two checkpoints, mounts, or views of recipes
+    #[command(
+        after_help = "The exit code is 0 if nothing is different, 1 if something is, 2 on an error."
+    )]
+    Diff(diff::DiffArgs),
     /// Take a mounted view away
     Unmount(unmount::UnmountArgs),
     /// Check what this machine has for mounts, and mount a tiny view
@@ -126,6 +144,7 @@ impl Command {
             Command::Plan {
                 view,
                 json,
+                provenance,
                 check_values,
                 emit,
             } => {
@@ -135,10 +154,10 @@ impl Command {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
-                    return check_values::run(&plan, json, quiet);
+                    return check_values::run(&plan, json, provenance, quiet);
                 }
                 match json {
-                    true => plan::print_json(&plan, None)?,
+                    true => plan::print_json(&plan, None, provenance)?,
                     false => plan::print(&plan)?,
                 }
                 Ok(ExitCode::SUCCESS)
@@ -146,6 +165,11 @@ impl Command {
             Command::Inspect { view, inspect } => {
                 let plan = view.request()?.plan()?;
                 inspect::run(&plan, &inspect, quiet)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Report { view, report } => {
+                let plan = view.request()?.plan()?;
+                report::run(&plan, &report, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mut mount } => {
@@ -160,6 +184,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Verify(args) => verify::run(&args, quiet),
+            Command::Diff(args) => diff::run(&args, quiet),
             Command::Unmount(args) => {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)

@@ -14,11 +14,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use ckptfs::fuse::{Figures, MountOptions, Mounted};
+use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use ckptfs::recipe::parse_size;
+use ckptfs::recipe::{Plan, parse_size};
 
 use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
@@ -165,12 +166,12 @@ fn plan_and_mount(
         (None, true) => logging::start(std::io::stderr()),
         (None, false) => {}
     }
-    let plan_json = plan::json(&plan, None)?.into_bytes().into();
+    let plan_json = plan::json(&plan, None, false)?.into_bytes().into();
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter();
     let signals = Signals::new(signals.filter(|signal| !signals::is_ignored(*signal)))?;
-    let mounted = mount(plan.view, plan_json, request.sources(), args)?;
+    let mounted = mount(&plan, plan_json, request.sources(), args)?;
     obey_signals(signals, &mounted, service.clone())?;
     if !args.foreground {
         // A background process must not keep the filesystem busy that it was started in.
@@ -179,9 +180,10 @@ fn plan_and_mount(
     Ok(mounted)
 }
 
-/// Mounts `view`, which reads from the directories `sources`, the base first; all are absolute.
+/// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
+/// absolute.
 fn mount(
-    view: Arc<View>,
+    plan: &Plan,
     plan_json: Arc<[u8]>,
     sources: Vec<PathBuf>,
     args: &MountArgs,
@@ -202,8 +204,9 @@ fn mount(
         request: command_line(std::env::args_os().skip(1)),
         plan: Some(plan_json),
         direct_io: args.direct_io,
+        provenance: Some(Arc::new(provenance::Files::of(plan))),
     };
-    let mut reader = Reader::new(view, cache_size);
+    let mut reader = Reader::new(plan.view.clone(), cache_size);
     if let Some(directory) = &args.facts_cache {
         reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
     }

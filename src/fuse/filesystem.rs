@@ -23,6 +23,7 @@ use crate::fuse::figures::Figures;
 use crate::fuse::mount::MountOptions;
 use crate::fuse::own_files::{Found, OwnFiles};
 use crate::fuse::passthrough::Passthrough;
+use crate::fuse::provenance::{PROVENANCE_ATTRIBUTE, Provenance};
 use crate::read::{Ahead, ReadAhead};
 use crate::view::{EntryId, View};
 
@@ -64,6 +65,8 @@ pub(super) struct ViewFs {
     ahead_of_cache: Ahead,
     /// Whether files are opened to be read past the page cache.
     direct_io: bool,
+    /// `None` if it is not told.
+    provenance: Option<Provenance>,
     /// What the kernel need not ask for any more once it was told so.
     silent: Silent,
 }
@@ -92,6 +95,7 @@ impl ViewFs {
             ahead,
             ahead_of_cache,
             direct_io: options.direct_io,
+            provenance: options.provenance.clone().map(Provenance::new),
             silent: Silent::default(),
         }
     }
@@ -372,6 +376,30 @@ impl Filesystem for ViewFs {
         });
     }
 
+    fn getxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        // ENOSYS would be an answer to all that is ever asked. Of EOPNOTSUPP programs like ls know
+        // that it holds for the whole filesystem.
+        let Some(provenance) = &self.provenance else {
+            return reply.error(Errno::ENOSYS);
+        };
+        if name != PROVENANCE_ATTRIBUTE {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        self.guard(inode, || match provenance.of(id(inode)) {
+            None => reply.error(Errno::ENODATA),
+            Some(value) if size == 0 => reply.size(value.len() as u32),
+            Some(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+            Some(value) => reply.data(&value),
+        });
+    }
+
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         match self.attributes(inode).map(|attributes| attributes.kind) {
@@ -476,9 +504,9 @@ impl Filesystem for ViewFs {
         ) -> ReplyWrite;
     }
 
-    // ENOSYS leaves these to the kernel, for good: extended attributes are not supported.
+    // ENOSYS leaves these to the kernel, for good. Extended attributes are not listed: whoever copies
+    // files with all that are listed gets the files alone, and nothing is asked for each file.
     answer_all! { ENOSYS:
-        getxattr(INodeNo, &OsStr, u32) -> ReplyXattr;
         listxattr(INodeNo, u32) -> ReplyXattr;
         flush(INodeNo, FileHandle, LockOwner) -> ReplyEmpty;
         fsync(INodeNo, FileHandle, bool) -> ReplyEmpty;

@@ -18,6 +18,7 @@ use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
+use crate::provenance;
 use crate::read::{Ahead, Reader};
 
 pub(super) const DEVICE: &str = "/dev/fuse";
@@ -54,6 +55,9 @@ pub struct MountOptions {
     /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
     /// cache all the same, which needs Linux 6.6.
     pub direct_io: bool,
+    /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
+    /// there are no extended attributes.
+    pub provenance: Option<Arc<provenance::Files>>,
 }
 
 impl MountOptions {
@@ -76,6 +80,7 @@ impl Default for MountOptions {
             request: String::new(),
             plan: None,
             direct_io: false,
+            provenance: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Catalog, Tensor};
+use ckptfs::catalog::{Catalog, Step, Tensor};
 use ckptfs::kernels::lanes::{Precision, Round};
 use ckptfs::layout::{self, Partition};
 use ckptfs::ops::merge::{At, Extent, Formula, Lanes, PointwiseKernel};
@@ -38,6 +38,10 @@ impl fmt::Debug for Standard {
 }
 
 impl Formula for Standard {
+    fn step(&self) -> Step {
+        Step::merge("standard")
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         for (y, x) in output.iter_mut().zip(inputs.input(0)) {

@@ -18,6 +18,7 @@ mod links;
 mod metadata;
 mod mountpoints;
 mod panics;
+mod provenance;
 mod read_only;
 mod reads;
 mod requests;

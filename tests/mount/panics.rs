@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
+use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step};
 use ckptfs::fuse::{MountOptions, Mounted, mount};
 use ckptfs::read::Reader;
 use ckptfs::source::Attributes;
@@ -24,6 +24,10 @@ const LEN: u64 = 10_000;
 impl Kernel for Panics {
     fn identity(&self) -> String {
         "Panics".to_owned()
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
     }
 
     fn bands(&self) -> RowBands {
