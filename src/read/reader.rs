@@ -237,9 +237,12 @@ impl Reader {
                 }
             }
         }
-        memory::resize(scratch, len as usize)?;
-        self.read_at(id, offset, scratch)?;
-        Ok(borrow(scratch))
+        let len = len as usize;
+        memory::resize(scratch, len + memory::PAGE)?;
+        let start = memory::to_page(scratch);
+        let bytes = &mut scratch[start..start + len];
+        self.read_at(id, offset, bytes)?;
+        Ok(borrow(bytes))
     }
 
     /// The tiles that hold computed bytes of `range` of file `id`: those that begin in it, and the
