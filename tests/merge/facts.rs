@@ -151,6 +151,9 @@ fn facts_are_those_of_the_whole_tensor_and_found_once_for_all_readers() {
         _ => unreachable!("it is computed"),
     };
     assert_eq!(facts_cost, 2 * 2 * ELEMENTS as u64);
+    let facts = reader.stats().fact_stats();
+    assert_eq!(facts.surveys, 1);
+    assert!(facts.seconds > 0.0);
 }
 
 #[test]

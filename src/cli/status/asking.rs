@@ -1,7 +1,10 @@
 //! Asking mounts that may never answer. Whoever waits for a filesystem cannot always be killed, so
 //! each mount is asked by a process of its own, which is left behind if need be.
 
-use std::io::{BufRead, BufReader, Write};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -57,13 +60,17 @@ struct Asked {
 
 impl Asked {
     fn start(mountpoint: &Path) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut command = Command::new(program);
-        command.args(["status", "--ask"]).arg(mountpoint);
+        // This program, also where its file was replaced meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("ckptfs").args(["status", "--ask"]);
         // Not the directory of this process, which may lie in the mount.
-        command.current_dir("/").stdin(Stdio::null());
+        command.current_dir("/").stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().context("cannot start a process to ask")?;
+        // Not as an argument: whoever looks for the serving process finds it by the mountpoint.
+        let mut input = process.stdin.take().context("it has no input")?;
+        input.write_all(mountpoint.as_os_str().as_bytes())?;
+        drop(input);
         let output = process.stdout.take().context("it has no output")?;
         let process = Arc::new(Mutex::new(process));
         let (tell, lines) = mpsc::channel();
@@ -102,8 +109,12 @@ impl Drop for Asked {
     }
 }
 
-/// The other side: prints what is learned of `mountpoint`, in a line as soon as it is.
-pub(super) fn answer(mountpoint: &Path) -> anyhow::Result<()> {
+/// The other side: prints what is learned of the mount that standard input names, in a line as soon as
+/// it is.
+pub(super) fn answer() -> anyhow::Result<()> {
+    let mut mountpoint = Vec::new();
+    std::io::stdin().read_to_end(&mut mountpoint)?;
+    let mountpoint = Path::new(OsStr::from_bytes(&mountpoint));
     let mut output = std::io::stdout().lock();
     let mut tell = |line: String| writeln!(output, "{line}").and_then(|()| output.flush());
     tell(serde_json::to_string(&fuse::ask(mountpoint))?)?;

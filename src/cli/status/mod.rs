@@ -42,8 +42,8 @@ pub(crate) struct StatusArgs {
     timeout: Duration,
 
     /// What `status` runs in a process of its own, which may be left behind
-    #[arg(long, hide = true, value_name = "MOUNTPOINT", exclusive = true)]
-    ask: Option<PathBuf>,
+    #[arg(long, hide = true, exclusive = true)]
+    ask: bool,
 }
 
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -78,8 +78,8 @@ enum State {
 
 /// Prints the state of the mounts that `args` names.
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    if let Some(mountpoint) = &args.ask {
-        return asking::answer(mountpoint).map(|()| ExitCode::SUCCESS);
+    if args.ask {
+        return asking::answer().map(|()| ExitCode::SUCCESS);
     }
     let named = !args.mountpoint.is_empty();
     let asked = match named {

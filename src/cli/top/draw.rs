@@ -116,6 +116,7 @@ fn draw_cache(frame: &mut Frame, area: Rect, figures: &Figures) {
     );
     let ratio = cache.bytes as f64 / cache.capacity_bytes.max(1) as f64;
     let filled = LineGauge::default().ratio(ratio.clamp(0.0, 1.0));
+    let filled = filled.filled_symbol("█").unfilled_symbol("░");
     frame.render_widget(filled.label(label), gauge);
     let (new_hits, new_misses) = figures.hits_and_misses.unwrap_or_default();
     let found = format!(
