@@ -249,7 +249,7 @@ impl Filesystem for ViewFs {
         reply: ReplyAttr,
     ) {
         self.guard(inode, || match self.attributes(inode) {
-            Some(attributes) => reply.attr(&TTL, &attributes),
+            Some(attributes) => reply.attr(&OwnFiles::ttl(inode), &attributes),
             None => reply.error(Errno::ENOENT),
         });
     }

@@ -2,11 +2,14 @@
 //! `plan.json`, what it shows. It can be reached by name in the top directory and is in no listing
 //! of it, so that whoever copies or searches a view gets the view alone.
 //!
-//! Every lookup of `stats.json` makes a new file, of an inode of its own, with the figures of that
-//! moment: its length is exact and it never changes, so it may be cached like any other file. The
-//! kernel keeps the name for no time and, as the file has no link, drops it once nobody has it open.
-//! So nothing depends on a request to open it, which kernels do without (`FastPath::SilentOpen`), or
-//! on direct I/O, which they allow only in the answer to such a request.
+//! Every lookup of `stats.json` makes a new file, which the kernel knows by a number of its own, with the
+//! figures of that moment: its length is exact and it never changes, so its pages may be cached like any
+//! other's. The kernel keeps the name for no time and, as the file has no link, drops it once nobody has
+//! it open. So nothing depends on a request to open it, which kernels do without
+//! (`FastPath::SilentOpen`), or on direct I/O, which they allow only in the answer to such a request.
+//!
+//! `stat` shows one inode for all of these files: cp(1) and others look twice and refuse what became
+//! another file in between. Attributes are kept for no time, and asked for again have that inode.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -27,7 +30,10 @@ const PLAN: &str = "plan.json";
 /// Inodes from here on are not of the view.
 const DIRECTORY: u64 = 1 << 48;
 const PLAN_INODE: u64 = DIRECTORY + 1;
-const FIRST_SNAPSHOT: u64 = DIRECTORY + 2;
+/// What `stat` shows of every file of figures.
+const STATS_INODE: u64 = DIRECTORY + 2;
+/// What the kernel knows the first of them by.
+const FIRST_SNAPSHOT: u64 = DIRECTORY + 3;
 
 /// The directory and its files.
 #[derive(Debug)]
@@ -68,6 +74,14 @@ impl OwnFiles {
         }
     }
 
+    /// How long the kernel may keep the attributes of `inode`.
+    pub(super) fn ttl(inode: INodeNo) -> Duration {
+        match inode.0 >= FIRST_SNAPSHOT {
+            true => Duration::ZERO,
+            false => TTL,
+        }
+    }
+
     /// Whether `inode` is the directory or in it.
     pub(super) fn has(inode: INodeNo) -> bool {
         inode.0 >= DIRECTORY
@@ -86,7 +100,10 @@ impl OwnFiles {
         } else {
             return None;
         };
-        let attributes = self.attributes(INodeNo(inode))?;
+        let attributes = FileAttr {
+            ino: INodeNo(inode),
+            ..self.attributes(INodeNo(inode))?
+        };
         Some(Found { attributes, ttl })
     }
 
@@ -140,6 +157,7 @@ impl OwnFiles {
         reply.data(&text[from..to]);
     }
 
+    /// What `stat` shows of `inode`.
     pub(super) fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
         let directory = inode.0 == DIRECTORY;
         let (size, time) = match directory {
@@ -156,7 +174,7 @@ impl OwnFiles {
             _ => (FileType::RegularFile, 0o444, 0),
         };
         Some(FileAttr {
-            ino: inode,
+            ino: INodeNo(inode.0.min(STATS_INODE)),
             size,
             blocks: size.div_ceil(SECTOR),
             atime: time,
@@ -226,8 +244,7 @@ impl OwnFiles {
     /// What the directory holds.
     fn names(&self) -> impl Iterator<Item = (&'static str, INodeNo)> {
         let plan = self.plan.is_some().then_some((PLAN, INodeNo(PLAN_INODE)));
-        // Any number that no other name has: the next lookup gives another.
-        let stats = (STATS, INodeNo(FIRST_SNAPSHOT));
+        let stats = (STATS, INodeNo(STATS_INODE));
         let dots = [(".", INodeNo(DIRECTORY)), ("..", INodeNo::ROOT)];
         dots.into_iter().chain(plan).chain([stats])
     }

@@ -257,6 +257,31 @@ fn figures_that_were_opened_stay_as_they_are_and_the_next_to_open_them_has_new_o
 }
 
 #[test]
+fn programs_that_look_twice_at_a_file_take_the_figures_for_one() {
+    let fixture = Fixture::new();
+    fixture.mount(Kind::PatchedFp8, &[]);
+    let path = stats_file(&fixture.mountpoint);
+    let numbers = [(); 2].map(|()| path.metadata().unwrap().ino());
+    let open = File::open(&path).unwrap().metadata().unwrap().ino();
+    assert_eq!((numbers[0], numbers[1]), (open, open));
+    let copy = fixture.path("copy");
+    for arguments in [&["-a"][..], &["--reflink=never"], &["--preserve=all"]] {
+        let mut cp = Command::new("cp");
+        let output = cp.args(arguments).args([&path, &copy]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let copied = fs::read(&copy).unwrap();
+        serde_json::from_slice::<Snapshot>(&copied).unwrap();
+        fs::remove_file(&copy).unwrap();
+    }
+    let mut cp = Command::new("cp");
+    cp.arg("-r").arg(path.parent().unwrap()).arg(&copy);
+    assert!(cp.status().unwrap().success());
+    let plan = fs::read(fixture.mountpoint.join(".ckptfs/plan.json")).unwrap();
+    assert!(fs::read(copy.join("plan.json")).unwrap() == plan);
+    serde_json::from_slice::<Snapshot>(&fs::read(copy.join("stats.json")).unwrap()).unwrap();
+}
+
+#[test]
 fn the_figures_tell_what_is_mounted_and_by_whom() {
     let fixture = Fixture::new();
     let server = fixture.serve(Kind::PatchedFp8);

@@ -146,9 +146,10 @@ impl Model {
                 spliced_bytes: rate(now.served.spliced_bytes, served.map(|s| s.spliced_bytes)),
                 made_bytes: rate(now.served.made_bytes, served.map(|s| s.made_bytes)),
             },
-            reads_per_second: before.map_or(0, |before| now.requests.reads - before.requests.reads)
-                as f64
-                / seconds,
+            reads_per_second: before.map_or(0.0, |before| {
+                let reads = now.requests.reads;
+                reads.saturating_sub(before.requests.reads) as f64 / seconds
+            }),
             tiles_per_second: news.iter().map(|bucket| bucket.count).sum::<u64>() as f64 / seconds,
             hits_and_misses: (hits + misses > 0).then_some((hits, misses)),
             p50_and_p99_us: quantile(0.5).zip(quantile(0.99)),
