@@ -2,6 +2,7 @@
 
 import json
 import struct
+import subprocess
 from pathlib import Path
 
 import browser
@@ -156,6 +157,26 @@ def test_the_table_sorts_turns_pages_and_tells_where_a_tensor_comes_from(tmp_pat
         for part in [f"{source['checkpoint']}/{source['file']}", f"{begin} to {end}", "fp8", "SQNR exact"]:
             assert part in detail, part
         assert page.value("document.getElementById('errors').innerText").count("up_proj") == 1
+        assert_is_quiet(page, file)
+
+
+def test_the_difference_is_that_of_the_command(tmp_path):
+    flags = small(tmp_path)
+    base = tmp_path / "base"
+    extra = tmp_path / "extra"
+    recipe = tmp_path / "view.yml"
+    recipe.write_text(f"base: {base}\nview: {{patch: {extra}, fp8: true}}\n")
+    command = [ckptfs.binary(), "diff", base, recipe, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    file = report(flags, tmp_path, "--diff", base)
+    with browser.page() as page:
+        page.open(file)
+        cells = "[...document.querySelectorAll('#diff table')[0].querySelectorAll('tbody tr')]"
+        shown = page.value(f"{cells}.map(row => [...row.cells].slice(0, 3).map(c => c.textContent))")
+        assert shown == [[row["what"], row["name"], str(row["tensors"])] for row in rows]
+        assert page.value("document.getElementById('diff').innerText").count("quantization_config") == 1
         assert_is_quiet(page, file)
 
 
