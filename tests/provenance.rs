@@ -359,6 +359,19 @@ fn every_file_has_an_account_that_fits_into_an_extended_attribute() {
 }
 
 #[test]
+fn a_name_does_not_move_the_cursor() {
+    let workspace = Workspace::new();
+    let base = Checkpoint::single(small(["a\u{1b}[31m\nbase\u{7}.0.w"]));
+    workspace.write("base", &base);
+    let text = command::stdout(&workspace, "plan --base base");
+    assert!(
+        text.chars().all(|c| c == '\n' || !c.is_control()),
+        "{text:?}"
+    );
+    assert!(text.contains(r"a\u{1b}[31m\nbase"), "{text:?}");
+}
+
+#[test]
 fn names_that_are_all_different_are_cut_off_and_counted() {
     let workspace = Workspace::new();
     let tensors: Vec<TensorData> = (0..3000).map(|i| bf16(&format!("{i:x}z"), &[1])).collect();

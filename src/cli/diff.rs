@@ -147,16 +147,19 @@ pub(crate) fn headers(row: &Row) -> String {
 
 /// The figures in a line.
 pub(crate) fn figures(values: &Values) -> String {
+    if values.differing == 0 {
+        return format!("the same {} numbers", values.elements);
+    }
     let relative = match values.relative() {
         Some(relative) => format!("{relative:.4e} of the norm"),
-        None => "of nothing but zeros".to_owned(),
+        None => "from nothing but zeros".to_owned(),
     };
     let not_finite = match values.not_finite {
         0 => String::new(),
         count => format!(", {count} pairs with NaN or infinity left out"),
     };
     format!(
-        "{} of {} elements, by {:.4e} at most; L2 {:.4e}, {relative}{not_finite}",
+        "{} of {} elements differ, by {:.4e} at most; L2 {:.4e}, {relative}{not_finite}",
         values.differing, values.elements, values.max_abs, values.l2
     )
 }

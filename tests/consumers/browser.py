@@ -68,6 +68,11 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def until(self, condition: str) -> None:
+        """Waits until an expression is true, looking at every frame."""
+        frames = f"const look = () => {condition} ? done() : requestAnimationFrame(look); look();"
+        self.value(f"new Promise(done => {{ {frames} }})")
+
     def dark(self, is_dark: bool) -> None:
         feature = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[feature])

@@ -1,7 +1,9 @@
 """The report in a real browser: what it shows is what the plan says, and it loads nothing."""
 
 import json
+import re
 import struct
+import subprocess
 from pathlib import Path
 
 import browser
@@ -87,12 +89,25 @@ def assert_is_quiet(page: browser.Page, file: Path) -> None:
     assert asked == [file.as_uri()]
 
 
-@pytest.mark.parametrize("view", [small, large])
-def test_the_report_agrees_with_the_plan(view, tmp_path):
-    flags = view(tmp_path)
+@pytest.fixture(scope="module")
+def large_report(tmp_path_factory) -> tuple[list, Path]:
+    """The flags of a view of 100,000 tensors, and its report."""
+    directory = tmp_path_factory.mktemp("large")
+    flags = large(directory)
+    return flags, report(flags, directory)
+
+
+@pytest.fixture
+def small_report(tmp_path) -> tuple[list, Path]:
+    flags = small(tmp_path)
+    return flags, report(flags, tmp_path)
+
+
+@pytest.mark.parametrize("reported", ["small_report", "large_report"])
+def test_the_report_agrees_with_the_plan(reported, request):
+    flags, file = request.getfixturevalue(reported)
     plan = json.loads(ckptfs.run("plan", *flags, "--json").stdout)
     names = {tensor["name"] for shard in plan["shards"] for tensor in shard["tensors"]}
-    file = report(flags, tmp_path)
     with browser.page() as page:
         page.open(file)
         assert search(page, q="")[0] == plan["tensors"] == len(names)
@@ -110,7 +125,8 @@ def test_the_report_agrees_with_the_plan(view, tmp_path):
         assert count == len(shard["tensors"])
         search(page, shard="")
         options = page.value("[...document.getElementById('fate').options].map(o => o.text)")
-        counts = {fate: int(n.strip("()").replace(",", "")) for fate, n in map(str.split, options[1:])}
+        options = [option.replace(",", "").strip(")").split(" (") for option in options[1:]]
+        counts = {fate: int(count) for fate, count in options}
         added = sum(s["added"] for s in plan["sources"] if s["role"] == "extra")
         quantized = 2 * plan["quantized"]
         assert counts == {
@@ -121,8 +137,8 @@ def test_the_report_agrees_with_the_plan(view, tmp_path):
         assert_is_quiet(page, file)
 
 
-def test_names_are_shown_and_never_run(tmp_path):
-    file = report(small(tmp_path), tmp_path)
+def test_names_are_shown_and_never_run(small_report):
+    _, file = small_report
     with browser.page() as page:
         page.open(file)
         assert search(page, q="hacked") == (1, [HOSTILE])
@@ -153,14 +169,37 @@ def test_the_table_sorts_turns_pages_and_tells_where_a_tensor_comes_from(tmp_pat
         detail = page.value("document.querySelector('.detail').innerText")
         (source,) = tensors[name]["provenance"]["from"]
         begin, end = (f"{byte:,}" for byte in source["bytes"])
-        for part in [f"{source['checkpoint']}/{source['file']}", f"{begin} to {end}", "fp8", "SQNR exact"]:
+        path = f"{source['checkpoint']}/{source['file']}"
+        for part in [path, f"{begin} to {end}", "fp8", "SQNR exact"]:
             assert part in detail, part
         assert page.value("document.getElementById('errors').innerText").count("up_proj") == 1
         assert_is_quiet(page, file)
 
 
-def test_pages_of_100_000_tensors_are_of_one_hundred(tmp_path):
-    file = report(large(tmp_path), tmp_path)
+def test_the_difference_is_that_of_the_command(tmp_path):
+    flags = small(tmp_path)
+    base = tmp_path / "base"
+    extra = tmp_path / "extra"
+    recipe = tmp_path / "view.yml"
+    recipe.write_text(f"base: {base}\nview: {{patch: {extra}, fp8: true}}\n")
+    command = [ckptfs.binary(), "diff", base, recipe, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    file = report(flags, tmp_path, "--diff", base)
+    with browser.page() as page:
+        page.open(file)
+        cells = "[...document.querySelector('#diff table').tBodies[0].rows]"
+        texts = "row => [...row.cells].slice(0, 3).map(cell => cell.textContent)"
+        shown = page.value(f"{cells}.map({texts})")
+        assert shown == [[row["what"], row["name"], str(row["tensors"])] for row in rows]
+        diff = page.value("document.getElementById('diff').innerText")
+        assert diff.count("quantization_config") == 1
+        assert_is_quiet(page, file)
+
+
+def test_pages_of_100_000_tensors_are_of_one_hundred(large_report):
+    _, file = large_report
     with browser.page() as page:
         page.open(file)
         first = page.value(NAMES)
@@ -173,17 +212,16 @@ def test_pages_of_100_000_tensors_are_of_one_hundred(tmp_path):
         assert_is_quiet(page, file)
 
 
-def test_colors_follow_the_scheme_that_the_reader_prefers(tmp_path):
-    file = report(small(tmp_path), tmp_path)
+def test_colors_follow_the_scheme_that_the_reader_prefers(small_report):
+    _, file = small_report
     with browser.page() as page:
         page.open(file)
-        brightness = (
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
-        )
-        kept = "[...document.getElementById('map').getContext('2d').getImageData(40, 2, 1, 1).data]"
+        paper = "getComputedStyle(document.body).backgroundColor"
+        pixel = "getContext('2d').getImageData(40, 2, 1, 1).data"
+        pictured = f"String([...document.getElementById('map').{pixel}])"
         page.dark(False)
-        light = page.value(brightness), page.value(kept)
+        light = page.value(paper), page.value(pictured)
         page.dark(True)
-        dark = page.value(brightness), page.value(kept)
-        assert light[0] > 200 > 60 > dark[0]
-        assert light[1] != dark[1]
+        page.until(f"{pictured} !== {json.dumps(light[1])}")
+        red = [int(re.search(r"\d+", color)[0]) for color in (light[0], page.value(paper))]
+        assert red[0] > 200 > 60 > red[1]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ckptfs::Error;
+use ckptfs::provenance::{Files, MAX_ATTRIBUTE_BYTES};
 use ckptfs::read::Reader;
 use ckptfs::recipe::{
     Experts, Fp8Request, LoraRequest, PartialBlocks, Plan, Precision, Repack, ScaleFormat,
@@ -156,6 +157,39 @@ fn check(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
+/// Every file has an account; where that is of each tensor and a tensor is one source as it is, its
+/// bytes are there.
+fn check_provenance(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    let accounts = Files::of(plan);
+    for (id, path, _) in plan.view.files() {
+        let account = accounts.json(id).expect("a file has an account");
+        assert!(account.len() <= MAX_ATTRIBUTE_BYTES);
+        let account: Value = serde_json::from_slice(&account).expect("it is JSON");
+        let (Some(tensors), Some(bytes)) = (account["tensors"].as_array(), files.get(&path)) else {
+            continue;
+        };
+        let range = |bytes: &Value| {
+            let [from, to] = [0, 1].map(|i| bytes[i].as_u64().expect("an offset") as usize);
+            from..to
+        };
+        for tensor in tensors {
+            let steps = tensor["steps"].as_array().expect("it has a list of steps");
+            let is_moved = steps
+                .iter()
+                .all(|s| s["operator"] == "rename" || s["operator"] == "slice");
+            if let ([source], true) = (&tensor["from"].as_array().expect("sources")[..], is_moved) {
+                let text = |key: &str| source[key].as_str().expect("a path");
+                let there = fs::read(Path::new(text("checkpoint")).join(text("file")));
+                let there = there.expect("a source is a file");
+                assert_eq!(
+                    bytes[range(&tensor["bytes"])],
+                    there[range(&source["bytes"])]
+                );
+            }
+        }
+    }
+}
+
 fuzz_target!(|input: Input| {
     let (base, other) = (
         DIRECTORY.path().join("base"),
@@ -180,6 +214,7 @@ fuzz_target!(|input: Input| {
         if let Ok(plan) = request.plan() {
             let files = read_all(&plan);
             check(&plan, &files);
+            check_provenance(&plan, &files);
             let again = request
                 .plan()
                 .expect("what was planned can be planned again");
