@@ -41,9 +41,23 @@ fuzz_target!(|text: &[u8]| {
     bounded(text.len(), 256 << 20, 16 << 10, || {
         if let Ok(plan) = request.plan() {
             read(&plan);
+            emit(&request, &path);
         }
     });
 });
+
+/// Holds that what is written as a recipe says the same when it is read, without being told where
+/// models are.
+fn emit(request: &ViewRequest, path: &Path) {
+    // It may be too long with all aliases written out.
+    let Ok(emitted) = request.to_recipe() else {
+        return;
+    };
+    fs::write(path, &emitted).expect("the recipe can be written");
+    let again = ViewRequest::from_recipe(path, &Places::default());
+    let again = again.unwrap_or_else(|error| panic!("{error}\n{emitted}"));
+    assert_eq!(again.to_recipe().expect("it was said before"), emitted);
+}
 
 /// Whether it is a directory of this process: a recipe can name any.
 fn is_ours(source: &Path) -> bool {
