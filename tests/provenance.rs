@@ -254,22 +254,26 @@ fn the_plan_folds_layers_and_tells_of_every_tensor_if_asked() {
     let text = command::stdout(&workspace, flags);
     let extra = workspace.path().join("extra");
     let extra = extra.display();
+    let json = |flags: &str| -> Value {
+        serde_json::from_str(&command::stdout(&workspace, flags)).unwrap()
+    };
+    let without = json(&format!("{flags} --json"));
+    let files = without["aux_files"].as_array().unwrap();
+    let config = files.iter().find(|file| file["path"] == "config.json");
+    let config = &config.unwrap()["len"];
     for line in [
         "model.layers.{0..11}.mlp.up_proj.weight  12 × F8_E4M3 [4, 4]  192 B".to_owned(),
         "    base BF16 [4, 4] → fp8 (gives codes, block [128,128], scale_fmt ue8m0)".to_owned(),
         "model.layers.{0..11}.norm.weight  12 × BF16 [4]  96 B".to_owned(),
         "    base".to_owned(),
         format!("    extra {extra}"),
+        format!("config.json  {config} B  edited: quantization_config set"),
     ] {
         assert!(
             text.lines().any(|found| found == line),
             "{line:?} in {text}"
         );
     }
-    let json = |flags: &str| -> Value {
-        serde_json::from_str(&command::stdout(&workspace, flags)).unwrap()
-    };
-    let without = json(&format!("{flags} --json"));
     assert!(
         without["shards"][0]["tensors"][0]
             .get("provenance")

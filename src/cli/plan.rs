@@ -9,7 +9,8 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use ckptfs::catalog::{
-    AdapterReport, EditedConfig, MergeReport, ReferenceReport, Role, SourceReport, StretchReport,
+    AdapterReport, CONFIG_FILE, Edit, EditedConfig, MergeReport, ReferenceReport, Role,
+    SourceReport, StretchReport,
 };
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
@@ -23,7 +24,6 @@ use crate::cli::provenance;
 /// Prints the plan for people.
 pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
     let mut text = summary(plan);
-    text += &provenance::text(plan);
     text += &match PassthroughOutlook::of(&plan.view) {
         PassthroughOutlook {
             files,
@@ -38,6 +38,7 @@ pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
             ..
         } => format!("mounted, ckptfs answers every first read: {obstacle}\n"),
     };
+    text += &provenance::text(plan);
     text.push('\n');
     for shard in &plan.shards {
         let computed = shard.tensors.iter().filter(|t| t.computed).count();
@@ -48,9 +49,10 @@ pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
         writeln!(text, "{}  {}  {how}", shard.name, BinaryBytes(shard.len))?;
     }
     for (path, content) in aux_files(plan) {
-        let how = match content.whole_file() {
-            Some(source) => format!("= {}", source.path().display()),
-            None => "new".to_owned(),
+        let how = match (content.whole_file(), &plan.report.edited_config) {
+            (Some(source), _) => format!("= {}", source.path().display()),
+            (None, Some(config)) if path == Path::new(CONFIG_FILE) => edits(config),
+            _ => "new".to_owned(),
         };
         writeln!(
             text,
@@ -60,6 +62,16 @@ pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
         )?;
     }
     to_stdout(&text)
+}
+
+/// What is edited in config.json, in a line.
+fn edits(config: &EditedConfig) -> String {
+    let edits = config.edits.iter().map(|(key, edit)| match edit {
+        Edit::Set => format!("{key} set"),
+        Edit::Removed => format!("{key} removed"),
+    });
+    let edits: Vec<String> = edits.collect();
+    format!("edited: {}", edits.join(", "))
 }
 
 /// Prints the summary alone.

@@ -130,24 +130,28 @@ function draw() {
   const style = getComputedStyle(document.documentElement);
   const colors = FATES.map((fate) => style.getPropertyValue(`--${fate}`).trim());
   const header = style.getPropertyValue("--header").trim();
-  const paper = style.getPropertyValue("--paper").trim();
   const gap = MAP.row > 6 ? 2 : 1;
   for (let shard = 0; shard < MAP.rows; shard += 1) {
     const y = shard * MAP.row;
     context.fillStyle = header;
     context.fillRect(0, y, width * data.shards[shard].len / MAP.longest, MAP.row - gap);
-    let drawn = 0;
+    // Neighbors of one color are drawn together, up to where there is room for a line between them.
+    let begin = null, fate = null;
+    const flush = (end) => {
+      if (begin === null) return;
+      context.fillStyle = colors[fate];
+      context.fillRect(begin, y, Math.max(end - begin, 0.3), MAP.row - gap);
+    };
     for (let i = starts[shard] ?? COUNT; i < COUNT && T.shard[i] === shard; i += 1) {
       const x = width * T.offset[i] / MAP.longest;
-      const end = width * (T.offset[i] + T.len[i]) / MAP.longest;
-      context.fillStyle = colors[T.fate[i]];
-      context.fillRect(x, y, Math.max(end - x, 0.3), MAP.row - gap);
-      if (x - drawn > 3 && MAP.row > 6) {
-        context.fillStyle = paper;
-        context.fillRect(x - 0.25, y, 0.5, MAP.row - gap);
-        drawn = x;
+      const isRoom = MAP.row > 6 && x - begin > 3;
+      if (begin === null || T.fate[i] !== fate || isRoom) {
+        flush(begin !== null && isRoom ? x - 0.5 : x);
+        begin = x;
+        fate = T.fate[i];
       }
     }
+    flush(width * data.shards[shard].len / MAP.longest);
   }
 }
 function under(event) {
