@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::fuse::fusermount;
 use crate::fuse::holders::{Holder, holders};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::source::MOUNT_DIRECTORY;
 
 /// Unmounts the view at `mountpoint`, also a dead one whose process was killed. `lazy` detaches it
 /// even while it is in use; files that are open then stay readable until they are closed.
@@ -30,8 +31,8 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
             "{shown}: the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone"
         )));
     }
-    /// How often to try again where nobody is seen to hold it: who asked for its figures, say, has
-    /// just let go of it.
+    /// How often to try again where nobody holds it, or only to read its figures: whoever does, as
+    /// `ckptfs status` and `top`, lets go at once.
     const TRIES: usize = 5;
     const PAUSE: Duration = Duration::from_millis(20);
     for attempt in 1.. {
@@ -42,7 +43,9 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
                     return detach(&entry);
                 }
                 let holders = holders(&path)?;
-                if attempt == TRIES || !holders.is_empty() {
+                let own_files = path.join(MOUNT_DIRECTORY);
+                let lets_go = |holder: &Holder| holder.path().starts_with(&own_files);
+                if attempt == TRIES || !holders.iter().all(lets_go) {
                     return Err(busy(&path, &holders));
                 }
                 thread::sleep(PAUSE);
