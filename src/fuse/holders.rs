@@ -21,6 +21,15 @@ pub(super) enum Holder {
     Mount(PathBuf),
 }
 
+impl Holder {
+    /// What it holds, the first that was found.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Holder::Process { path, .. } | Holder::Mount(path) => path,
+        }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 
 use crate::error::{Error, Result};
 use crate::fuse::fusermount;
-use crate::fuse::holders::holders;
+use crate::fuse::holders::{Holder, holders};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::source::MOUNT_DIRECTORY;
 
 /// Unmounts the view at `mountpoint`, also a dead one whose process was killed. `lazy` detaches it
 /// even while it is in use; files that are open then stay readable until they are closed.
@@ -28,17 +31,30 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
             "{shown}: the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone"
         )));
     }
-    match take_away(&entry, lazy) {
-        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            if entry.is_dead() {
-                // Whoever still has it open has lost it already.
-                return detach(&entry);
+    /// How often to try again where nobody holds it, or only to read its figures: whoever does, as
+    /// `ckptfs status` and `top`, lets go at once.
+    const TRIES: usize = 5;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for attempt in 1.. {
+        match take_away(&entry, lazy) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                if entry.is_dead() {
+                    // Whoever still has it open has lost it already.
+                    return detach(&entry);
+                }
+                let holders = holders(&path)?;
+                let own_files = path.join(MOUNT_DIRECTORY);
+                let lets_go = |holder: &Holder| holder.path().starts_with(&own_files);
+                if attempt == TRIES || !holders.iter().all(lets_go) {
+                    return Err(busy(&path, &holders));
+                }
+                thread::sleep(PAUSE);
             }
-            Err(busy(&path)?)
+            Err(e) => return Err(Error::io("unmount", &path, e)),
+            Ok(()) => break,
         }
-        Err(e) => Err(Error::io("unmount", &path, e)),
-        Ok(()) => Ok(()),
     }
+    Ok(())
 }
 
 /// Takes `entry` out of the tree even while it is in use.
@@ -56,8 +72,7 @@ fn take_away(entry: &MountEntry, lazy: bool) -> io::Result<()> {
     }
 }
 
-fn busy(path: &Path) -> Result<Error> {
-    let holders = holders(path)?;
+fn busy(path: &Path, holders: &[Holder]) -> Error {
     let mut text = format!("{}: it is in use", path.display());
     if holders.is_empty() {
         text += " by processes that only root can see";
@@ -67,5 +82,5 @@ fn busy(path: &Path) -> Result<Error> {
     }
     text += "\nend that use first, or unmount with --lazy: files that are open then stay readable \
              until they are closed";
-    Ok(Error::Request(text))
+    Error::Request(text)
 }

@@ -10,10 +10,12 @@ use serde_json::Value;
 
 use crate::fixture::{Fixture, Kind, assert_refused, ckptfs, eventually, stderr};
 
-/// Runs `ckptfs status --json`; gives its exit code and what it says of `mountpoint`.
+/// Runs `ckptfs status --json`; gives its exit code and what it says of `mountpoint`. It sees mounts of
+/// its own, so that it does not have those of other tests in use when they are taken away.
 fn status_of(mountpoint: &Path, arguments: &[&str]) -> (Option<i32>, Value) {
-    let mut command = ckptfs("status");
-    let output = command.arg("--json").args(arguments).output().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", env!("CARGO_BIN_EXE_ckptfs"), "status", "--json"]);
+    let output = command.args(arguments).output().unwrap();
     (output.status.code(), entry(&output, mountpoint))
 }
 

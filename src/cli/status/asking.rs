@@ -112,6 +112,8 @@ impl Drop for Asked {
 /// The other side: prints what is learned of the mount that standard input names, in a line as soon as
 /// it is.
 pub(super) fn answer() -> anyhow::Result<()> {
+    // It would be called after the path that it was started by.
+    rustix::thread::set_name(c"ckptfs")?;
     let mut mountpoint = Vec::new();
     std::io::stdin().read_to_end(&mut mountpoint)?;
     let mountpoint = Path::new(OsStr::from_bytes(&mountpoint));
