@@ -19,7 +19,13 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 const PAGE: &str = "docs/TROUBLESHOOTING.md";
 
 /// Files and directories without messages that a user could do something about.
-const NO_MESSAGES_IN: &[&str] = &["src/cli/demo", "src/cli/plan.rs"];
+const NO_MESSAGES_IN: &[&str] = &[
+    "src/cli/demo",
+    "src/cli/plan.rs",
+    "src/cli/status/text.rs",
+    "src/cli/top/draw.rs",
+    "src/cli/top/tests.rs",
+];
 
 /// Literals that are no messages; one that ends in `*` stands for all that begin so.
 const NO_MESSAGES: &[&str] = &[
@@ -46,6 +52,48 @@ const NO_MESSAGES: &[&str] = &[
     "note: … is not in the view",
     "no problems found",
     "… problems found",
+    "# A view of ckptfs …: ckptfs mount --recipe FILE DIR …",
+    "wrote the recipe …",
+    "lora: # merged in this order",
+    "patch: # give the tensors that are not there yet, the first that has one",
+    "REGEX=REPLACEMENT, in this order",
+    "keeps the tensors of these names",
+    "leaves out the tensors of these names",
+    "models: # what the merge calls them, and where they are",
+    "fp8: # what any of these selects is quantized",
+    "references: # quantize what is quantized there",
+    "quantize the tensors of these names",
+    "planning the view",
+    "unmounting; files that are open are served until they are closed",
+    "Exit code: 0*",
+    "… and … kinds of tensors more; --json has all",
+    "too many tensors for an extended attribute; `ckptfs plan --json --provenance` tells of each",
+    "Write … to …? [y/N]",
+    "write … files: … to be written",
+    "… complete already (…)",
+    "… hard links (…)",
+    "… that the filesystem may share with the sources",
+    "space … available",
+    "space unknown: the filesystem does not tell",
+    "by dtype and shape, values were not compared",
+    "… and … tensors: … equal…, … different; other files: … equal, … different",
+    "the same … numbers",
+    "… of the norm",
+    "from nothing but zeros",
+    "… pairs with NaN or infinity left out",
+    "… of … elements differ, by … at most; L2 …, ……",
+    "a tiny view was mounted, read, and taken away",
+    "… is used",
+    "… h … min",
+    "default-src 'none'*",
+    "the kernel may read whole source files by itself",
+    "Linux …, with FUSE",
+    "can be opened",
+    "this process may mount by itself (CAP_SYS_ADMIN)",
+    "mounts go through …",
+    "other users can be let in (--allow-other)",
+    "the kernel can be told to read further ahead",
+    "up to …",
     "before the layers",
     "behind the layers",
     // Identities and debugging.
