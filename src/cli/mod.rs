@@ -7,10 +7,12 @@ mod args;
 mod background;
 mod check_values;
 mod demo;
+mod emit_recipe;
 mod inspect;
 mod logging;
 mod materialize;
 mod mount;
+mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
@@ -47,6 +49,8 @@ enum Command {
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
+        #[command(flatten)]
+        emit: emit_recipe::EmitArgs,
     },
     /// Measure what quantization costs, by layer and by kind of module
     #[command(after_help = inspect::COLUMNS_HELP)]
@@ -80,11 +84,12 @@ enum Command {
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
+    if mount_helper::is_called() {
+        return mount_helper::run();
+    }
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    raise_open_files_limit();
-    let result = FastPath::check_environment().map_err(Into::into);
-    match result.and_then(|()| cli.command.run()) {
+    match start().and_then(|()| cli.command.run()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ckptfs: {error:#}");
@@ -100,8 +105,13 @@ impl Command {
                 view,
                 json,
                 check_values,
+                emit,
             } => {
-                let plan = view.request()?.plan()?;
+                let request = view.request()?;
+                let plan = request.plan()?;
+                if emit.run(&request, json || check_values)? {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 if check_values {
                     return check_values::run(&plan, json);
                 }
@@ -135,6 +145,12 @@ impl Command {
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         }
     }
+}
+
+/// What comes before any job.
+fn start() -> anyhow::Result<()> {
+    raise_open_files_limit();
+    Ok(FastPath::check_environment()?)
 }
 
 /// Every source file stays open once it was used, and a checkpoint can have many shards. Where

@@ -1,6 +1,7 @@
 //! `ckptfs mount`
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,20 @@ pub(crate) struct MountArgs {
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+
+    #[arg(skip)]
+    pub(crate) manner: Manner,
+}
+
+/// What the mount helper asks for besides.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manner {
+    /// Do not print the summary of the plan.
+    pub(crate) quiet: bool,
+    /// What the mount table names as the source, instead of the base.
+    pub(crate) source_name: Option<OsString>,
+    /// Have no program of the mount be run.
+    pub(crate) no_exec: bool,
 }
 
 /// Mounts a view. Unless in the foreground, it returns in this process as soon as the mount
@@ -123,7 +138,9 @@ fn plan_and_mount(
 ) -> anyhow::Result<Mounted> {
     let request = view.request()?;
     let plan = request.plan()?;
-    plan::print_summary(&plan)?;
+    if !args.manner.quiet {
+        plan::print_summary(&plan)?;
+    }
     if let Some(readiness) = readiness {
         readiness.leave_terminal()?;
     }
@@ -147,10 +164,12 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
+    let source_name = args.manner.source_name.clone().or(base);
     let options = MountOptions {
         allow_other: args.allow_other,
         threads: args.threads.map(NonZeroUsize::get),
-        source_name: base.unwrap_or_default(),
+        source_name: source_name.unwrap_or_default(),
+        no_exec: args.manner.no_exec,
         sources,
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,

@@ -31,6 +31,8 @@ pub struct MountOptions {
     pub threads: Option<usize>,
     /// What the mount table names as the source of the mount.
     pub source_name: OsString,
+    /// Have no file of the mount be run as a program.
+    pub no_exec: bool,
     /// Directories that the view reads from. The mountpoint must not overlap with one.
     pub sources: Vec<PathBuf>,
     /// Mount also on a directory that is not empty, and hide what is in it. Never on one that holds
@@ -57,6 +59,7 @@ impl Default for MountOptions {
             allow_other: false,
             threads: None,
             source_name: OsString::new(),
+            no_exec: false,
             sources: Vec::new(),
             nonempty: false,
             passthrough: true,
@@ -213,7 +216,9 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
     );
     data += access_options(options);
     let data = CString::new(data).expect("numbers and names hold no NUL");
-    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    let mut flags =
+        MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    flags.set(MountFlags::NOEXEC, options.no_exec);
     let name = source_name(options);
     match rustix::mount::mount(&*name, path, FILESYSTEM_TYPE, flags, &*data) {
         Ok(()) => Ok(device.into()),
@@ -255,6 +260,9 @@ fn helper_options(name: &OsStr, options: &MountOptions) -> OsString {
         text.push(byte);
     }
     text.extend_from_slice(access_options(options).as_bytes());
+    if options.no_exec {
+        text.extend_from_slice(b",noexec");
+    }
     OsString::from_vec(text)
 }
 

@@ -19,6 +19,8 @@ use crate::tensor::Dtype;
 /// A recipe, parsed. No model was looked for yet.
 #[derive(Debug)]
 pub(super) struct Document {
+    /// All of it, as it stands.
+    pub root: Node,
     pub start: Start,
     pub view: ViewSection,
 }
@@ -89,7 +91,7 @@ impl Document {
         if let (Start::Base(..), Some((_, place))) = (&start, &view.seed) {
             return Err(place.error("seed is about a merge, and here is none"));
         }
-        Ok(Document { start, view })
+        Ok(Document { root, start, view })
     }
 }
 
@@ -102,7 +104,7 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
             )));
         }
     }
-    let reference = Reference::parse(base.text("base")?, &base.place)?;
+    let reference = Reference::of(base, "base")?;
     Ok(Start::Base(reference, base.place.clone()))
 }
 
@@ -157,10 +159,7 @@ impl Merge {
 
     /// The number of the model that `node` names.
     fn model(&mut self, node: &Node, what: &str) -> Result<ModelId> {
-        let reference = match &node.value {
-            Value::Map(_) => reference_in_parts(node, what)?,
-            _ => Reference::parse(node.text(what)?, &node.place)?,
-        };
+        let reference = Reference::of_merge(node, what)?;
         let known = self.references.iter().position(|known| *known == reference);
         Ok(known.unwrap_or_else(|| {
             self.names.push(ModelName {
@@ -302,32 +301,6 @@ fn nonempty<'a>(node: &'a Node, what: &str) -> Result<&'a [Node]> {
         [] => Err(node.place.error(format!("{what} is empty"))),
         nodes => Ok(nodes),
     }
-}
-
-/// `{model: {path: …, revision: …}, lora: …}`, as mergekit writes a reference that is no plain text.
-fn reference_in_parts(node: &Node, what: &str) -> Result<Reference> {
-    let fields = Fields::new(node, what, &["model", "lora", "override_architecture"])?;
-    if let Some(node) = fields.get("override_architecture") {
-        return Err(node.place.error("override_architecture is not supported: architectures are told by the names of tensors"));
-    }
-    let path = |node: &Node| -> Result<String> {
-        match &node.value {
-            Value::Map(_) => {
-                let fields = Fields::new(node, what, &["path", "revision"])?;
-                let path = fields.require("path")?.text("path")?;
-                Ok(match fields.get("revision") {
-                    Some(revision) => format!("{path}@{}", revision.text("revision")?),
-                    None => path.to_owned(),
-                })
-            }
-            _ => node.text(what).map(str::to_owned),
-        }
-    };
-    let mut text = path(fields.require("model")?)?;
-    if let Some(lora) = fields.get("lora") {
-        text = format!("{text}+{}", path(lora)?);
-    }
-    Reference::parse(&text, &node.place)
 }
 
 fn layer_range(node: &Node) -> Result<(u64, u64)> {

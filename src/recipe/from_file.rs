@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::ops::merge::{Definition, Merge, Place, Source};
 use crate::ops::{Cast, Lora, Operator, Precision};
 use crate::recipe::document::{Document, Start};
-use crate::recipe::models::{Places, Reference};
+use crate::recipe::models::{ModelPath, Places, Reference};
+use crate::recipe::yaml::Node;
 use crate::recipe::{Fp8Request, LoraRequest, ViewRequest};
 use crate::source::Checkpoint;
 use crate::tensor::{Dtype, is_float8};
@@ -18,6 +19,10 @@ pub struct MergeRequest {
     pub definition: Definition,
     /// In the order of [`Definition::models`].
     pub models: Vec<MergedModel>,
+    /// The recipe that it is from.
+    pub(super) root: Node,
+    /// What the recipe calls directories, and where they were found.
+    pub(super) found: Vec<(String, PathBuf)>,
 }
 
 /// A model that takes part in a merge.
@@ -35,9 +40,14 @@ impl ViewRequest {
     /// # Errors
     /// If the recipe cannot be understood (with the line), or a model is not on this machine.
     pub fn from_recipe(path: &Path, places: &Places) -> Result<Self> {
-        let Document { start, view } = Document::read(path)?;
+        let Document { root, start, view } = Document::read(path)?;
         let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
         let beside = absolute.parent().unwrap_or(Path::new("/"));
+        let mut places = places.clone();
+        let named = view.models.into_iter();
+        places
+            .named
+            .extend(named.map(|(id, directory)| (id, beside.join(directory))));
         let find = |(reference, place): &(Reference, Place)| match &reference.lora {
             None => places.find(&reference.model, beside, place),
             Some(_) => Err(place.error("a LoRA adapter can only be added to a model of the merge")),
@@ -48,12 +58,17 @@ impl ViewRequest {
                 definition,
                 references,
             } => {
+                let mut found = Vec::new();
                 let models = references.iter().zip(&definition.models);
                 let models = models.map(|(reference, name)| {
-                    let find = |path| places.find(path, beside, &name.place);
+                    let mut find = |path: &ModelPath| -> Result<PathBuf> {
+                        let directory = places.find(path, beside, &name.place)?;
+                        found.push((path.to_string(), directory.clone()));
+                        Ok(directory)
+                    };
                     Ok(MergedModel {
                         directory: find(&reference.model)?,
-                        lora: reference.lora.as_ref().map(find).transpose()?,
+                        lora: reference.lora.as_ref().map(&mut find).transpose()?,
                     })
                 });
                 let models: Vec<MergedModel> = models.collect::<Result<_>>()?;
@@ -61,6 +76,8 @@ impl ViewRequest {
                     merge: Some(MergeRequest {
                         models: models.clone(),
                         definition: definition.clone(),
+                        root,
+                        found,
                     }),
                     ..ViewRequest::new(&models[definition.donor()].directory)
                 }

@@ -6,8 +6,10 @@
 //! come out of the steps before.
 
 mod document;
+mod emit;
 mod from_file;
 mod models;
+mod quoted;
 mod settings;
 mod size;
 mod surveys;

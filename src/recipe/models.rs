@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::ops::merge::Place;
+use crate::recipe::yaml::{Fields, Node, Value};
 
 /// `path[@revision][+lora[@revision]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,66 @@ pub(super) struct ModelPath {
     pub revision: Option<String>,
 }
 
+impl ModelPath {
+    /// The keys of a path that stands for itself.
+    pub(super) const KEYS: &[&str] = &["path", "revision"];
+
+    /// `{path: …, revision: …}`: the path may hold `+` and `@`.
+    pub(super) fn of(fields: &Fields) -> Result<Self> {
+        let node = fields.require("path")?;
+        let path = node.text("path")?.to_owned();
+        if path.is_empty() {
+            return Err(node.place.error("path is empty"));
+        }
+        let revision = match fields.get("revision") {
+            Some(revision) => Some(revision.text("revision")?.to_owned()),
+            None => None,
+        };
+        Ok(ModelPath { path, revision })
+    }
+}
+
 impl Reference {
+    /// A model: text, or `{path: …, revision: …}`.
+    pub(super) fn of(node: &Node, what: &str) -> Result<Self> {
+        match &node.value {
+            Value::Map(_) => {
+                let fields = Fields::new(node, what, ModelPath::KEYS)?;
+                let model = ModelPath::of(&fields)?;
+                Ok(Reference { model, lora: None })
+            }
+            _ => Reference::parse(node.text(what)?, &node.place),
+        }
+    }
+
+    /// A model of a merge: also `{model: …, lora: …}`.
+    pub(super) fn of_merge(node: &Node, what: &str) -> Result<Self> {
+        match &node.value {
+            Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "model") => {}
+            _ => return Reference::of(node, what),
+        }
+        let fields = Fields::new(node, what, &["model", "lora", "override_architecture"])?;
+        if let Some(node) = fields.get("override_architecture") {
+            return Err(node.place.error("override_architecture is not supported: architectures are told by the names of tensors"));
+        }
+        let alone = |node: &Node| -> Result<ModelPath> {
+            match Reference::of(node, what)? {
+                Reference { model, lora: None } => Ok(model),
+                _ => Err(node
+                    .place
+                    .error("+ and another adapter stand behind this; one is enough")),
+            }
+        };
+        let node = fields.require("model")?;
+        match fields.get("lora") {
+            None => Reference::of(node, what),
+            Some(lora) => Ok(Reference {
+                model: alone(node)?,
+                lora: Some(alone(lora)?),
+            }),
+        }
+    }
+
     pub(super) fn parse(text: &str, place: &Place) -> Result<Self> {
         let bad = |problem| {
             place.error(format!(

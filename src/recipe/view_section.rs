@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ops::merge::{Place, Scalar};
 use crate::ops::{Filter, Precision, Rename};
-use crate::recipe::models::Reference;
+use crate::recipe::models::{ModelPath, Reference};
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
 use crate::recipe::{Experts, PartialBlocks, Repack, ScaleFormat, Selection};
@@ -11,6 +11,8 @@ use crate::recipe::{Experts, PartialBlocks, Repack, ScaleFormat, Selection};
 /// What stands under `view`.
 #[derive(Debug, Default)]
 pub(super) struct ViewSection {
+    /// Directories of models, by what the recipe calls them.
+    pub models: Vec<(String, String)>,
     pub truncate_embeddings: Option<Place>,
     pub seed: Option<(u64, Place)>,
     /// With the weight of each.
@@ -39,6 +41,7 @@ pub(super) struct Fp8Section {
 impl ViewSection {
     pub(super) fn parse(node: &Node) -> Result<Self> {
         const KEYS: &[&str] = &[
+            "models",
             "truncate_embeddings",
             "seed",
             "lora",
@@ -54,6 +57,12 @@ impl ViewSection {
         ];
         let fields = Fields::new(node, "view", KEYS)?;
         let mut section = ViewSection::default();
+        if let Some(node) = fields.get("models") {
+            for (id, directory) in node.map("models")? {
+                let directory = directory.text("a directory of models")?;
+                section.models.push((id.text.clone(), directory.to_owned()));
+            }
+        }
         if let Some(node) = fields.get("truncate_embeddings")
             && node.bool("truncate_embeddings")?
         {
@@ -141,31 +150,31 @@ fn entries(node: &Node) -> &[Node] {
     }
 }
 
-/// Adapters: `path`, or `{path: …, weight: …}`.
+/// Adapters: `path`, or `{path: …, revision: …, weight: …}`.
 fn loras(node: &Node) -> Result<Vec<((Reference, Place), f64)>> {
     let loras = entries(node).iter().map(|node| {
-        let (path, weight) = match &node.value {
+        let (reference, weight) = match &node.value {
             Value::Map(_) => {
-                let fields = Fields::new(node, "lora", &["path", "weight"])?;
+                let fields = Fields::new(node, "lora", &["path", "revision", "weight"])?;
                 let weight = match fields.get("weight") {
                     Some(node) => node
                         .float()
                         .ok_or_else(|| node.expected("weight", "a number"))?,
                     None => 1.0,
                 };
-                (fields.require("path")?, weight)
+                let model = ModelPath::of(&fields)?;
+                (Reference { model, lora: None }, weight)
             }
-            _ => (node, 1.0),
+            _ => (Reference::parse(node.text("lora")?, &node.place)?, 1.0),
         };
-        let reference = Reference::parse(path.text("lora")?, &path.place)?;
-        Ok(((reference, path.place.clone()), weight))
+        Ok(((reference, node.place.clone()), weight))
     });
     loras.collect()
 }
 
 fn references(node: &Node, what: &str) -> Result<Vec<(Reference, Place)>> {
     let references = entries(node).iter().map(|node| {
-        let reference = Reference::parse(node.text(what)?, &node.place)?;
+        let reference = Reference::of(node, what)?;
         Ok((reference, node.place.clone()))
     });
     references.collect()

@@ -207,7 +207,7 @@ impl Builder<'_> {
 }
 
 /// What a scalar without quotes means.
-fn plain(text: &str) -> Value {
+pub(super) fn plain(text: &str) -> Value {
     static FLOAT: LazyLock<Regex> = LazyLock::new(|| {
         let float = r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?)$";
         Regex::new(float).expect("a valid expression")

@@ -9,6 +9,7 @@ mod errors;
 mod exhaustion;
 mod faulty_directory;
 mod fixture;
+mod helper;
 mod io_errors;
 mod killed_readers;
 mod life_cycle;

@@ -79,8 +79,10 @@ fn every_example_of_the_page_is_a_view() {
     for block in blocks {
         let path = write(&workspace, block);
         let request = ViewRequest::from_recipe(&path, &places);
-        let plan = request.and_then(|request| request.plan());
-        let plan = plan.unwrap_or_else(|error| panic!("{error}\n{block}"));
+        let request = request.unwrap_or_else(|error| panic!("{error}\n{block}"));
+        let plan = request
+            .plan()
+            .unwrap_or_else(|error| panic!("{error}\n{block}"));
         assert!(
             plan.report
                 .warnings
@@ -88,6 +90,14 @@ fn every_example_of_the_page_is_a_view() {
                 .all(|w| !w.contains("no effect")),
             "{block}"
         );
-        assert!(!readback::tensors(&plan).is_empty());
+        let tensors = readback::tensors(&plan);
+        assert!(!tensors.is_empty());
+        // The recipe that is made of it needs no places, and names the same view.
+        let emitted = request.to_recipe().unwrap();
+        let path = write(&workspace, &emitted);
+        let again = ViewRequest::from_recipe(&path, &Places::default());
+        let again = again.and_then(|request| request.plan());
+        let again = again.unwrap_or_else(|error| panic!("{error}\n{emitted}"));
+        assert!(readback::tensors(&again) == tensors, "{emitted}");
     }
 }

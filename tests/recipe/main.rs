@@ -5,6 +5,7 @@ mod common;
 
 mod command;
 mod documents;
+mod emitted;
 mod errors;
 mod files;
 mod fixture;
