@@ -31,9 +31,24 @@ pub trait Progress: Sync {
     /// `bytes` more are done.
     fn advance(&self, bytes: u64);
 
+    /// `bytes` more are done without work: an earlier run has them, or they are shared with a
+    /// source.
+    fn skip(&self, bytes: u64) {
+        self.advance(bytes);
+    }
+
     /// Whether the job is to give up. It then cleans up and fails.
     fn cancelled(&self) -> bool {
         false
+    }
+}
+
+/// # Errors
+/// If the job is to give up.
+pub(crate) fn check_going_on(progress: &dyn Progress) -> Result<()> {
+    match progress.cancelled() {
+        true => Err(Error::Request("interrupted".to_owned())),
+        false => Ok(()),
     }
 }
 

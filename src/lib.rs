@@ -5,8 +5,46 @@
 //! [`layout`] arranges it as the files of a [`view`], [`read`] gives any byte range, and the
 //! outlets [`fuse`] and [`materialize`] hand the bytes on. [`recipe`] turns a request into all of
 //! that.
+//!
+//! No mount is needed to read a view:
+//!
+//! ```
+//! use std::fs;
+//!
+//! use ckptfs::read::Reader;
+//! use ckptfs::recipe::{Fp8Request, ViewRequest};
+//! use safetensors::Dtype::BF16;
+//! use safetensors::tensor::{TensorView, serialize_to_file};
+//!
+//! // A checkpoint of one bf16 weight of ones, [256, 128].
+//! let directory = tempfile::tempdir()?;
+//! let ones: Vec<u8> = [0x80, 0x3f].repeat(256 * 128);
+//! let weight = TensorView::new(BF16, vec![256, 128], &ones)?;
+//! let name = "model.layers.0.mlp.up_proj.weight";
+//! serialize_to_file([(name, weight)], None, &directory.path().join("model.safetensors"))?;
+//! fs::write(directory.path().join("config.json"), "{}")?;
+//!
+//! // The view of it in block FP8: what is planned here was not computed yet.
+//! let fp8 = Fp8Request { rules: true, ..Fp8Request::default() };
+//! let plan = ViewRequest { fp8: Some(fp8), ..ViewRequest::new(directory.path()) }.plan()?;
+//! let (shard, _, content) = plan
+//!     .view
+//!     .files()
+//!     .find(|(_, path, _)| path.ends_with("model.safetensors"))
+//!     .expect("a view keeps the names of standard shards");
+//!
+//! // Sixteen codes in the middle of it, with at most 1 MiB of computed tiles kept.
+//! let reader = Reader::new(plan.view.clone(), 1 << 20);
+//! let scales = 2 * size_of::<f32>() as u64;
+//! let mut codes = [0; 16];
+//! let count = reader.read_at(shard, content.len() - scales - 16, &mut codes)?;
+//! // 1 / 2⁻⁸ = 256 in E4M3: the largest power-of-two multiple of an amax of 1 within 448.
+//! assert_eq!((count, codes), (16, [0x78; 16]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod catalog;
+pub mod diff;
 pub mod error;
 pub mod fast_paths;
 pub mod fuse;
@@ -18,9 +56,11 @@ pub mod manifest;
 pub mod materialize;
 mod memory;
 pub mod ops;
+pub mod provenance;
 pub mod read;
 pub mod recipe;
 pub mod source;
+pub mod stats;
 pub mod tensor;
 pub mod verify;
 pub mod view;

@@ -20,6 +20,16 @@ pub(crate) fn with_capacity(capacity: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Some processors (AMD Zen) copy at a third of their speed to where a page is 1 to 63 bytes further
+/// along than at the source; so what is copied to begins with a page, and not behind the 16 bytes that
+/// an allocator keeps there.
+pub(crate) const PAGE: usize = 4096;
+
+/// How far it is from the beginning of `bytes`' memory to that of a page, less than [`PAGE`].
+pub(crate) fn to_page(bytes: &[u8]) -> usize {
+    bytes.as_ptr().addr().wrapping_neg() % PAGE
+}
+
 /// A buffer of `len` zeros.
 pub(crate) fn zeros(len: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -30,6 +40,17 @@ pub(crate) fn zeros(len: u64) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_begins_where_it_is_said_to() {
+        for len in [0, 1, 10, 5000, 2 << 20] {
+            let mut bytes = vec![0; len];
+            bytes.reserve_exact(PAGE);
+            let start = to_page(&bytes);
+            assert!(start < PAGE);
+            assert_eq!((bytes.as_ptr().addr() + start) % PAGE, 0);
+        }
+    }
 
     #[test]
     fn a_buffer_that_no_machine_has_is_an_error() {

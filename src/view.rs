@@ -265,6 +265,11 @@ impl View {
         self.entries.len()
     }
 
+    /// The top directory.
+    pub fn root(&self) -> &Entry {
+        &self.entries[View::ROOT]
+    }
+
     /// The entry `id`, if there is one.
     pub fn get(&self, id: EntryId) -> Option<&Entry> {
         self.entries.get(id)

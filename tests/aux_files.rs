@@ -77,6 +77,7 @@ fn weights_in_other_formats_and_the_marks_of_tools_are_left_out_and_listed() {
         "consolidated.safetensors.index.json",
         ".git/HEAD",
         ".cache/huggingface/x.lock",
+        ".ckptfs/stats.json",
     ];
     let checkpoint = left_out
         .iter()
@@ -112,6 +113,7 @@ fn a_name_that_only_looks_like_one_that_is_left_out_is_shown() {
         "tf_model.h5.txt",
         ".github/workflow.yml",
         ".gitignore",
+        "tokenizer/.ckptfs/stats.json",
     ];
     let checkpoint = kept
         .iter()

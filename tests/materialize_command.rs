@@ -151,7 +151,7 @@ fn an_interrupted_job_without_a_complete_file_leaves_nothing() {
     let workspace = Workspace::new();
     let base = write_sparse_base(&workspace, 1 << 30);
     let out = workspace.path().join("out");
-    for signal in [Signal::INT, Signal::TERM] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut command = materialize(&base, &out, &["--fp8", "--jobs", "1"]);
         let child = command
             .stdout(Stdio::piped())
@@ -164,7 +164,7 @@ fn an_interrupted_job_without_a_complete_file_leaves_nothing() {
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stdout));
         assert_names(&text(&output.stderr), &["interrupted"]);
         assert_eq!(names(workspace.path()), ["base"]);
     }
@@ -192,7 +192,7 @@ fn a_full_disk_is_an_error_that_names_the_destination_and_the_bytes_needed() {
     let base = write_sparse_base(&workspace, 8 * MIB);
     let base = base.to_str().unwrap();
     let script = r#"
-        "$2" materialize --base "$3" $4 --out "$1/out" >&2
+        "$2" materialize --base "$3" $4 --no-space-check --out "$1/out" >&2
         status=$?
         ls -A "$1"
         exit $status
@@ -209,6 +209,73 @@ fn a_full_disk_is_an_error_that_names_the_destination_and_the_bytes_needed() {
         assert!((needed..needed + MIB).contains(&bytes), "{error}");
         assert_eq!(text(&output.stdout), "", "nothing is left on the disk");
     }
+}
+
+#[test]
+fn too_little_space_is_found_out_before_anything_is_written() {
+    const MIB: usize = 1 << 20;
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, 8 * MIB);
+    let script = r#"
+        "$2" materialize --base "$3" $4 --out "$1/out" >&2
+        status=$?
+        ls -A "$1"
+        exit $status
+    "#;
+    for (flags, needed) in [("--fp8", 8 * MIB), ("", 16 * MIB)] {
+        let output = with_disk(&workspace, "4m", script, &[base.to_str().unwrap(), flags]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_names(&error, &["disk/out: too little space", "--no-space-check"]);
+        let numbers = error
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok());
+        let numbers: Vec<usize> = numbers.filter(|number| *number > MIB).collect();
+        let [needs, available] = numbers[..] else {
+            panic!("{error}")
+        };
+        assert!((needed..needed + MIB).contains(&needs), "{error}");
+        assert!((3 * MIB..=4 * MIB).contains(&available), "{error}");
+        assert_eq!(text(&output.stdout), "", "nothing was made");
+    }
+}
+
+#[test]
+fn what_is_complete_or_linked_needs_no_space() {
+    let workspace = Workspace::new();
+    let weight = |i: usize, rows: usize| {
+        let name = format!("model.layers.{i}.self_attn.o_proj.weight");
+        [bf16(&name, &[rows, 1024])]
+    };
+    let base = Checkpoint::new()
+        .shard("model-00001-of-00002.safetensors", weight(0, 1024))
+        .shard("model-00002-of-00002.safetensors", weight(1, 4096));
+    let base = workspace.write("base", &base);
+    // 10 MiB; somebody else has filled the disk but for 7, and then but for 1.
+    let script = r#"
+        dd if=/dev/zero of="$1/other" bs=1M count=4 2>/dev/null
+        "$2" materialize --base "$3" --out "$1/out" --part 2/2 || exit 2
+        "$2" materialize --base "$3" --out "$1/out" --part 1/2 && exit 3
+        dd if=/dev/zero of="$1/another" bs=1M count=4 2>/dev/null
+        "$2" materialize --base "$3" --out "$1/out" --part 2/2 || exit 4
+        rm "$1/other" "$1/another"
+        "$2" materialize --base "$3" --out "$1/out" --part 1/2 || exit 5
+        "$2" materialize --base "$3" --out "$1/out" --finish || exit 5
+        "$2" materialize --base "$1/out" --out "$1/copied" && exit 6
+        "$2" materialize --base "$1/out" --hardlink --out "$1/linked" || exit 7
+        for shard in "$3"/*.safetensors; do
+            cmp "$shard" "$1/out/${shard##*/}" && cmp "$shard" "$1/linked/${shard##*/}" || exit 8
+        done
+    "#;
+    let output = with_disk(&workspace, "11m", script, &[base.to_str().unwrap()]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    assert_names(
+        &text(&output.stdout),
+        &["1 were complete", "2 shards linked"],
+    );
+    assert_eq!(error.matches("too little space").count(), 2, "{error}");
+    assert_eq!(error.matches("no space left").count(), 0, "{error}");
 }
 
 #[test]
@@ -234,7 +301,7 @@ fn once_there_is_space_a_run_goes_on_with_what_was_complete() {
     let script = r#"
         dd if=/dev/zero of="$1/other" bs=1M count=13 2>/dev/null
         "$2" materialize --base "$3" --out "$1/out" --part 2/2 >&2
-        "$2" materialize --base "$3" --out "$1/out" --part 1/2 >&2 && exit 3
+        "$2" materialize --base "$3" --out "$1/out" --part 1/2 --no-space-check >&2 && exit 3
         test -e "$1/out" && exit 4
         ls -A "$1/.out.ckptfs-partial/view"
         rm "$1/other"

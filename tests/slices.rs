@@ -30,6 +30,10 @@ impl Kernel for Inverted {
         "Inverted".to_owned()
     }
 
+    fn step(&self, _output: usize) -> Option<ckptfs::catalog::Step> {
+        None
+    }
+
     fn bands(&self) -> RowBands {
         RowBands {
             groups: 1,

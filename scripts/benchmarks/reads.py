@@ -3,12 +3,12 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import mounts
 from .bench import Bench, flags_of, progress, warm
-from .readers import READERS, rate, shards, warm_rate
+from .readers import READERS, Reader, rate, read_file_direct, shards, warm_rate
 from .report import Goal
 
 SECTION = "Reads, sources in the page cache, GB/s"
@@ -28,6 +28,10 @@ class View:
     goals: dict[str, Goal]  # of first reads, by reader
     fresh: float = 1  # bytes of page cache that a byte of the view takes
     read_ahead_kb: int | None = None
+    second: dict[str, Goal] = field(
+        default_factory=lambda: dict.fromkeys(READERS, Goal(">=", 0.8))
+    )
+    reader: Reader | None = None  # of the view, if it is not that of what it is compared with
     of_mount: Callable[[Path], list[Path]] = shards
 
 
@@ -44,6 +48,7 @@ def stored_views(bench: Bench) -> list[View]:
         repacked,
         patched,
         small_read_ahead(repacked),
+        *past_page_cache(repacked),
     ]
 
 
@@ -59,14 +64,25 @@ def fp8_views(bench: Bench) -> list[View]:
         flags = flags_of(bench.base, "--fp8", "--scale-fmt", scale)
         copy = shards(bench.materialized(f"fp8-{scale}", flags))
         views.append(View(f"FP8 {scale}", flags, bench.base, copy, "native, materialized", goals))
-    return [*views, small_read_ahead(views[0])]
+    direct = [view for cached in views for view in past_page_cache(cached)]
+    return [*views, small_read_ahead(views[0]), *direct]
 
 
 def small_read_ahead(view: View) -> View:
     """A mount as it is where nobody may raise the read-ahead: read front to back."""
     name = f"{view.name}, read-ahead {SMALL_READ_AHEAD_KB} kB"
     goals = {"read": view.goals["read"]}
-    return replace(view, name=name, goals=goals, read_ahead_kb=SMALL_READ_AHEAD_KB)
+    return replace(view, name=name, goals=goals, read_ahead_kb=SMALL_READ_AHEAD_KB, second={})
+
+
+def past_page_cache(view: View) -> list[View]:
+    """The same by a reader that goes past the page cache of the mount, in both ways."""
+    goals = {"read": view.goals["read"]}
+    direct = replace(view, name=f"{view.name}, direct", goals=goals, second=goals, fresh=0)
+    return [
+        replace(direct, flags=[*view.flags, "--direct-io"]),
+        replace(direct, name=f"{view.name}, O_DIRECT", second={}, reader=read_file_direct),
+    ]
 
 
 def run_stored(bench: Bench) -> None:
@@ -130,16 +146,17 @@ def measure(bench: Bench, view: View, how: str, small: float | None) -> None:
         if view.read_ahead_kb and not mounts.set_read_ahead(mounted.path, view.read_ahead_kb):
             progress("the read-ahead of mounts cannot be set here: it is what the kernel gives")
         files = view.of_mount(mounted.path)
-        first = rate(reader, files, view.fresh) / 1e9
-        second = warm_rate(reader, files) / 1e9
+        ours = view.reader or reader
+        first = rate(ours, files, view.fresh) / 1e9
+        second = warm_rate(ours, files) / 1e9 if how in view.second else 0
 
     def row(what: str, figure: float, goal: Goal | None) -> None:
         name = f"{view.name}, {what} {HOW[how]}"
         bench.report.sample(SECTION, name, "GB/s", figure, native, view.native_is, goal, small)
 
     row("first", first, view.goals[how])
-    if not view.read_ahead_kb:
-        row("second", second, Goal(">=", 0.8))
+    if how in view.second:
+        row("second", second, view.second[how])
 
 
 def measure_unionfs(bench: Bench, view: View, how: str) -> None:

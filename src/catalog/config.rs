@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -16,12 +17,21 @@ pub const CONFIG_FILE: &str = "config.json";
 /// A JSON object whose values keep the text they were written with.
 type Object = IndexMap<String, Box<RawValue>>;
 
+/// What became of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edit {
+    Set,
+    Removed,
+}
+
 /// A config.json and the edits that operators made to it.
 #[derive(Debug, Clone)]
 pub struct Config {
     file: Arc<SourceFile>,
     object: Object,
-    edited: bool,
+    /// In the order in which keys were first edited.
+    edits: IndexMap<String, Edit>,
 }
 
 impl Config {
@@ -63,7 +73,7 @@ impl Config {
         Ok(Config {
             file,
             object,
-            edited: false,
+            edits: IndexMap::new(),
         })
     }
 
@@ -100,46 +110,59 @@ impl Config {
     /// Sets a top-level key, in its place if it exists, else at the end.
     pub fn set(&mut self, key: &str, value: &Value) {
         self.object.insert(key.to_owned(), raw(value, 1));
-        self.edited = true;
+        self.edits.insert(key.to_owned(), Edit::Set);
     }
 
     /// Removes a top-level key.
     pub fn remove(&mut self, key: &str) {
-        self.edited |= self.object.shift_remove(key).is_some();
+        if self.object.shift_remove(key).is_some() {
+            self.edits.insert(key.to_owned(), Edit::Removed);
+        }
     }
 
     /// Removes `key` from the object `outer`, keeping the rest of that object.
     pub fn remove_in(&mut self, outer: &str, key: &str) -> Result<()> {
-        self.edit_in(outer, |inner| inner.shift_remove(key).is_some())
+        let remove = |inner: &mut Object| inner.shift_remove(key).map(|_| Edit::Removed);
+        self.edit_in(outer, key, remove)
     }
 
     /// Sets `key` in the object `outer`, if there is one, in its place if it exists.
     pub fn set_in(&mut self, outer: &str, key: &str, value: &Value) -> Result<()> {
-        self.edit_in(outer, |inner| {
+        self.edit_in(outer, key, |inner| {
             inner.insert(key.to_owned(), raw(value, 2));
-            true
+            Some(Edit::Set)
         })
     }
 
-    /// Has `edit` change the object `outer` and say whether it did.
-    fn edit_in(&mut self, outer: &str, edit: impl FnOnce(&mut Object) -> bool) -> Result<()> {
+    /// Has `edit` change `key` in the object `outer` and say how, if it did.
+    fn edit_in(
+        &mut self,
+        outer: &str,
+        key: &str,
+        edit: impl FnOnce(&mut Object) -> Option<Edit>,
+    ) -> Result<()> {
         let Some(text) = self.object.get(outer) else {
             return Ok(());
         };
         let mut inner: Object = serde_json::from_str(text.get()).map_err(|e| {
             Error::checkpoint(self.path(), format!("{outer} is not a JSON object: {e}"))
         })?;
-        if edit(&mut inner) {
+        if let Some(edit) = edit(&mut inner) {
             self.object
                 .insert(outer.to_owned(), raw_text(render(&inner, 1)));
-            self.edited = true;
+            self.edits.insert(format!("{outer}.{key}"), edit);
         }
         Ok(())
     }
 
+    /// What became of which keys: `key`, or `outer.key` inside of an object.
+    pub fn edits(&self) -> &IndexMap<String, Edit> {
+        &self.edits
+    }
+
     /// The new text, or `None` if nothing was edited.
     pub fn edited_text(&self) -> Option<String> {
-        self.edited.then(|| render(&self.object, 0) + "\n")
+        (!self.edits.is_empty()).then(|| render(&self.object, 0) + "\n")
     }
 }
 

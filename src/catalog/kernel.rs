@@ -7,6 +7,8 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
+use crate::catalog::Step;
+
 /// How the rows of a tensor are divided into bands: each of `groups` groups (the leading
 /// dimensions) is cut separately into runs of at most `band_rows` rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,10 @@ pub trait Kernel: Debug + Send + Sync {
     /// What it computes, in words that are the same in every process and on every machine: two
     /// kernels with the same identity give the same bytes for the same inputs.
     fn identity(&self) -> String;
+
+    /// What it does, in words for people and programs, to give output number `output`; `None` if
+    /// it only brings an input of another kernel into form.
+    fn step(&self, output: usize) -> Option<Step>;
 
     /// The bands it computes.
     fn bands(&self) -> RowBands;

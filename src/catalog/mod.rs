@@ -4,17 +4,20 @@
 mod config;
 mod kernel;
 mod report;
+mod step;
 mod tensor;
 
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-pub use config::{CONFIG_FILE, Config};
+pub use config::{CONFIG_FILE, Config, Edit};
 pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
 pub use report::{
-    AdapterReport, MergeReport, ReferenceReport, Report, Role, SourceReport, StretchReport,
+    AdapterReport, EditedConfig, MergeReport, ReferenceReport, Report, Role, SourceReport,
+    StretchReport,
 };
+pub use step::{Step, as_written};
 pub use tensor::{Data, Node, NodeId, Part, Tensor};
 
 use crate::error::Result;

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
 use serde::Serialize;
+
+use crate::catalog::config::Edit;
 
 /// Counts, warnings and remarks collected while a view is planned.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -25,6 +28,9 @@ pub struct Report {
     pub dequantized: usize,
     /// Tensors quantized by this view.
     pub quantized: usize,
+    /// What the view changes in config.json, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edited_config: Option<EditedConfig>,
     /// What is probably not what was meant.
     pub warnings: Vec<String>,
     /// What is worth knowing.
@@ -42,6 +48,15 @@ pub struct ReferenceReport {
     pub only_in_reference: Vec<String>,
     /// Quantized by the rule set, not in the reference.
     pub only_by_rules: Vec<String>,
+}
+
+/// What a view changes in config.json.
+#[derive(Debug, Clone, Serialize)]
+pub struct EditedConfig {
+    /// The file that it is in the source.
+    pub from: PathBuf,
+    /// Keys, `outer.key` inside of objects.
+    pub edits: IndexMap<String, Edit>,
 }
 
 /// What a LoRA adapter changes.

@@ -226,7 +226,7 @@ fn parse_lora(text: &str) -> Result<LoraRequest, String> {
 }
 
 /// `ID=DIR`
-fn parse_model(text: &str) -> Result<(String, PathBuf), String> {
+pub(crate) fn parse_model(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((id, directory)) if !id.is_empty() && !directory.is_empty() => {
             Ok((id.to_owned(), absolute(Path::new(directory))))

@@ -22,18 +22,22 @@ pub(super) fn jobs() -> usize {
 }
 
 /// Prints the plan and what was found. An error if anything was: the view cannot be read whole.
-pub(crate) fn run(plan: &Plan, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    plan: &Plan,
+    json: bool,
+    with_provenance: bool,
+    quiet: bool,
+) -> anyhow::Result<ExitCode> {
     if !json {
         plan::print(plan)?;
     }
     let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
     let tensors = inspect::quantized_tensors(plan);
-    let bar = Bar::new();
+    let bar = Bar::new(quiet)?;
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
-    bar.finish();
-    let found = found?;
+    let found = bar.finish(found, anyhow::Error::from)?;
     match json {
-        true => plan::print_json(plan, Some(&found))?,
+        true => plan::print_json(plan, Some(&found), with_provenance)?,
         false => plan::to_stdout(&report(&found, tensors.len())?)?,
     }
     if !found.is_empty() {

@@ -26,7 +26,7 @@ pub(crate) struct InspectArgs {
 }
 
 /// Measures the quantized tensors of the view of `plan` and prints the figures.
-pub(crate) fn run(plan: &Plan, args: &InspectArgs) -> anyhow::Result<()> {
+pub(crate) fn run(plan: &Plan, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     let tensors = inspect::quantized_tensors(plan);
     if tensors.is_empty() && !args.json {
         return to_stdout(
@@ -34,10 +34,9 @@ pub(crate) fn run(plan: &Plan, args: &InspectArgs) -> anyhow::Result<()> {
         );
     }
     let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
-    let bar = Bar::new();
+    let bar = Bar::new(quiet)?;
     let inspection = inspect::inspect(&reader, &tensors, jobs(), &bar);
-    bar.finish();
-    let inspection = inspection?;
+    let inspection = bar.finish(inspection, anyhow::Error::from)?;
     to_stdout(&match args.json {
         true => json(&inspection)?,
         false => text(&inspection, args.tensors),

@@ -17,10 +17,14 @@ pub(crate) struct ManArgs {
     directory: PathBuf,
 }
 
+/// On the page of the program; commands with codes of their own say so in their notes.
 const EXIT_STATUS: [(&str, &str); 3] = [
     ("0", "The job is done."),
     ("1", "It failed; standard error says why."),
-    ("2", "The command line is wrong."),
+    (
+        "2",
+        "The command line is wrong. The pages of the commands tell what else there is.",
+    ),
 ];
 
 /// As in mount(8).
@@ -46,7 +50,11 @@ pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
     };
     for command in commands(&program) {
         let see_also = of_others(&name(command));
-        write(directory, command, "1", &EXIT_STATUS, &see_also)?;
+        let exit_status: &[_] = match command.has_subcommands() {
+            true => &EXIT_STATUS,
+            false => &[],
+        };
+        write(directory, command, "1", exit_status, &see_also)?;
     }
     let helper = mount_helper::command();
     let see_also = [("ckptfs-mount", "1"), ("mount", "8"), ("fstab", "5")];
@@ -114,7 +122,9 @@ fn render(
         }
         end.control("fi", []);
     }
-    end.control("SH", ["EXIT STATUS"]);
+    if !exit_status.is_empty() {
+        end.control("SH", ["EXIT STATUS"]);
+    }
     for (code, meaning) in exit_status {
         end.control("TP", []);
         end.text([bold(*code)]).text([roman(*meaning)]);

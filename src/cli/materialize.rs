@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use ckptfs::materialize::{Options, Part, Share, Summary, left_by_earlier_run, materialize};
+use ckptfs::materialize::{
+    Options, Part, Share, Summary, left_by_earlier_run, materialize, outlook,
+};
 use ckptfs::recipe::Plan;
 
-use crate::cli::plan::to_stdout;
+use crate::cli::confirm::confirm;
+use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
 
 /// Where and how to write a view.
@@ -50,19 +53,34 @@ pub(crate) struct MaterializeArgs {
     #[arg(long, value_name = "DIR")]
     facts_cache: Option<PathBuf>,
 
+    /// Do not ask before writing, as on a terminal
+    #[arg(long, short)]
+    yes: bool,
+
+    /// Begin even if the files take more than there is free space, as where the filesystem
+    /// compresses
+    #[arg(long)]
+    no_space_check: bool,
+
     /// Threads that write [default: as many as there are CPUs]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 }
 
 /// Writes the view of `plan`. `sources` are the directories that the view reads from.
-pub(crate) fn run(plan: &Plan, sources: &[PathBuf], args: &MaterializeArgs) -> anyhow::Result<()> {
+pub(crate) fn run(
+    plan: &Plan,
+    sources: &[PathBuf],
+    args: &MaterializeArgs,
+    quiet: bool,
+) -> anyhow::Result<()> {
     let defaults = Options::default();
     let options = Options {
         hardlink: args.hardlink,
         overwrite: args.overwrite,
         weights_only: args.weights_only,
         sha256: args.sha256,
+        check_space: !args.no_space_check,
         share: match (args.part, args.finish) {
             (Some(part), _) => Share::Part(part),
             (None, true) => Share::Finish,
@@ -71,27 +89,55 @@ pub(crate) fn run(plan: &Plan, sources: &[PathBuf], args: &MaterializeArgs) -> a
         jobs: args.jobs.map_or(defaults.jobs, NonZeroUsize::get),
         facts_cache: args.facts_cache.clone(),
     };
-    let bar = Bar::new();
-    bar.cancel_on_signal()?;
+    match quiet {
+        true => plan::print_warnings(plan)?,
+        false => plan::print_summary(plan)?,
+    }
+    let ahead = outlook(plan, sources, &args.out, &options)?;
+    if options.check_space {
+        ahead.check_space(&args.out)?;
+    }
+    if !args.yes {
+        confirm(&ahead, &args.out)?;
+    }
+    let bar = Bar::new(quiet)?;
     let result = materialize(plan, sources, &args.out, &options, &bar);
-    bar.finish();
-    let summary = result.map_err(|error| failed(error, args))?;
+    let failed = |error| failed(error, plan, sources, args, &options);
+    let summary = bar.finish(result, failed)?;
     let mut text = String::new();
     for warning in &summary.warnings {
         text += &format!("warning: {warning}\n");
     }
-    text += &done(&summary, args, &bar);
+    if !quiet {
+        text += &done(&summary, args, &bar);
+    }
     to_stdout(&text)
 }
 
-/// Says what can be done after `error`.
-fn failed(error: ckptfs::Error, args: &MaterializeArgs) -> anyhow::Error {
-    match left_by_earlier_run(&args.out, args.weights_only) {
-        Some(partial) => anyhow::anyhow!(
-            "{error}\nnote: {} keeps what is complete, for the same request to go on with",
-            partial.display()
+/// Says what is left after `error`, and what can be done.
+fn failed(
+    error: ckptfs::Error,
+    plan: &Plan,
+    sources: &[PathBuf],
+    args: &MaterializeArgs,
+    options: &Options,
+) -> anyhow::Error {
+    let Some(partial) = left_by_earlier_run(&args.out, args.weights_only) else {
+        return error.into();
+    };
+    let partial = partial.display();
+    // The directory may be of something else, which is the error then.
+    match outlook(plan, sources, &args.out, options) {
+        Ok(left) if left.kept > 0 => anyhow::anyhow!(
+            "{error}\nnote: {partial} keeps what is complete, {} of {} files ({} of {}), for the same request to go on with: the same command again",
+            left.kept,
+            left.files,
+            BinaryBytes(left.kept_bytes),
+            BinaryBytes(left.bytes)
         ),
-        None => error.into(),
+        _ => anyhow::anyhow!(
+            "{error}\nnote: {partial} keeps what is complete, for the same request to go on with"
+        ),
     }
 }
 

@@ -1,12 +1,16 @@
 //! The command line: arguments, terminal output, exit codes.
 //!
 //! Results go to standard output, errors to standard error. The exit code is 0 when the job is
-//! done, 1 when it failed, 2 when the command line is wrong.
+//! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
+//! it. The mount helper has the exit codes of mount(8), `diff` has codes of its own.
 
 mod args;
 mod background;
 mod check_values;
+mod confirm;
 mod demo;
+mod diff;
+mod doctor;
 mod emit_recipe;
 mod inspect;
 mod logging;
@@ -17,6 +21,12 @@ mod mount_helper;
 mod plan;
 mod privileges;
 mod progress;
+mod provenance;
+mod report;
+mod service;
+mod signals;
+mod status;
+mod top;
 mod unmount;
 mod verify;
 
@@ -29,6 +39,7 @@ use rustix::process::{Resource, Rlimit};
 use ckptfs::fast_paths::FastPath;
 
 use crate::cli::args::ViewArgs;
+use crate::cli::progress::Stopped;
 
 /// The version, and what the program was built from.
 const BUILD: &str = env!("CKPTFS_BUILD");
@@ -40,6 +51,10 @@ const BUILD: &str = env!("CKPTFS_BUILD");
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Print neither progress nor the summary of the plan
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +66,9 @@ enum Command {
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
+        /// With --json: tell for every tensor which sources it comes from, and by which steps
+        #[arg(long, requires = "json")]
+        provenance: bool,
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
@@ -64,6 +82,13 @@ enum Command {
         view: ViewArgs,
         #[command(flatten)]
         inspect: inspect::InspectArgs,
+    },
+    /// Write what a view holds as one HTML file, to be looked at in a browser
+    Report {
+        #[command(flatten)]
+        view: ViewArgs,
+        #[command(flatten)]
+        report: report::ReportArgs,
     },
     /// Mount a view on an empty directory; returns once it is ready
     Mount {
@@ -81,8 +106,20 @@ enum Command {
     },
     /// Check the structure of a directory or a mount, or its bytes against a view
     Verify(verify::VerifyArgs),
+    /// Tell what is different between two checkpoints, mounts, or views of recipes
+    #[command(
+        after_help = "The exit code is 0 if nothing is different, 1 if something is, 2 on an error."
+    )]
+    Diff(diff::DiffArgs),
     /// Take a mounted view away
     Unmount(unmount::UnmountArgs),
+    /// Check what this machine has for mounts, and mount a tiny view
+    Doctor(doctor::DoctorArgs),
+    /// Tell how mounts are: whether they answer, and what they served
+    #[command(after_help = status::EXIT_CODES_HELP)]
+    Status(status::StatusArgs),
+    /// Watch what a mount serves, live
+    Top(top::TopArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
     /// Print the completions for a shell
@@ -110,21 +147,25 @@ pub(crate) fn run() -> ExitCode {
     }
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    match start().and_then(|()| cli.command.run()) {
+    match start().and_then(|()| cli.command.run(cli.quiet)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ckptfs: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<Stopped>() {
+                Some(stopped) => ExitCode::from(stopped.exit_code()),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 impl Command {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self, quiet: bool) -> anyhow::Result<ExitCode> {
         match self {
             Command::Plan {
                 view,
                 json,
+                provenance,
                 check_values,
                 emit,
             } => {
@@ -134,35 +175,44 @@ impl Command {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
-                    return check_values::run(&plan, json);
+                    return check_values::run(&plan, json, provenance, quiet);
                 }
                 match json {
-                    true => plan::print_json(&plan, None)?,
+                    true => plan::print_json(&plan, None, provenance)?,
                     false => plan::print(&plan)?,
                 }
                 Ok(ExitCode::SUCCESS)
             }
             Command::Inspect { view, inspect } => {
                 let plan = view.request()?.plan()?;
-                inspect::run(&plan, &inspect)?;
+                inspect::run(&plan, &inspect, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Mount { view, mount } => {
+            Command::Report { view, report } => {
+                let plan = view.request()?.plan()?;
+                report::run(&plan, &report, quiet)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Mount { view, mut mount } => {
+                mount.manner.quiet = quiet;
                 mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
                 let request = view.request()?;
                 let plan = request.plan()?;
-                plan::print_summary(&plan)?;
-                materialize::run(&plan, &request.sources(), &materialize)?;
+                materialize::run(&plan, &request.sources(), &materialize, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Verify(args) => verify::run(&args),
+            Command::Verify(args) => verify::run(&args, quiet),
+            Command::Diff(args) => diff::run(&args, quiet),
             Command::Unmount(args) => {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Doctor(args) => doctor::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
             Command::Completions { shell } => {
                 print_completions(shell)?;

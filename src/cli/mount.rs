@@ -10,19 +10,21 @@ use std::thread;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use ckptfs::fuse::{Detacher, MountOptions, Mounted};
+use ckptfs::fuse::{Figures, MountOptions, Mounted};
+use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use ckptfs::recipe::parse_size;
+use ckptfs::recipe::{Plan, parse_size};
 
 use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
-use crate::cli::{logging, plan, privileges};
+use crate::cli::service::ServiceManager;
+use crate::cli::{logging, plan, privileges, signals};
 
 /// Where and how to mount.
 #[derive(Debug, Args)]
@@ -69,6 +71,12 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     readahead: u64,
 
+    /// Read files past the page cache of the mount: faster for whoever reads each file once, in
+    /// large pieces (copies, uploads, streaming loaders), slower for small or repeated reads;
+    /// mappings are as before. Needs Linux 6.6
+    #[arg(long)]
+    direct_io: bool,
+
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -108,9 +116,15 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
             Process::Background(readiness) => Some(readiness),
         },
     };
-    let mounted = match plan_and_mount(view, args, log_file, readiness.as_ref()) {
+    let service = Arc::new(match args.foreground {
+        true => ServiceManager::from_environment(),
+        false => ServiceManager::none(),
+    });
+    service.status("planning the view");
+    let mounted = match plan_and_mount(view, args, log_file, readiness.as_ref(), &service) {
         Ok(mounted) => mounted,
         Err(error) => {
+            service.status(&format!("{error:#}"));
             let Some(readiness) = readiness else {
                 return Err(error);
             };
@@ -122,7 +136,9 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     if let Some(readiness) = readiness {
         readiness.ready();
     }
+    service.ready(&format!("serving {}", mounted.mountpoint().display()));
     let result = mounted.wait();
+    service.stopping("unmounted");
     match &result {
         Ok(()) => log::info!("unmounted"),
         Err(error) => log::error!("{error}"),
@@ -135,6 +151,7 @@ fn plan_and_mount(
     args: &MountArgs,
     log_file: Option<File>,
     readiness: Option<&Readiness>,
+    service: &Arc<ServiceManager>,
 ) -> anyhow::Result<Mounted> {
     let request = view.request()?;
     let plan = request.plan()?;
@@ -149,18 +166,28 @@ fn plan_and_mount(
         (None, true) => logging::start(std::io::stderr()),
         (None, false) => {}
     }
-    mount(plan.view, request.sources(), args)
-}
-
-/// Mounts `view`, which reads from the directories `sources`, the base first; all are absolute.
-fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
+    let plan_json = plan::json(&plan, None, false)?.into_bytes().into();
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
-    let signals = Signals::new(
-        [SIGINT, SIGTERM, SIGHUP]
-            .into_iter()
-            .filter(|s| !is_ignored(*s)),
-    )?;
+    let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter();
+    let signals = Signals::new(signals.filter(|signal| !signals::is_ignored(*signal)))?;
+    let mounted = mount(&plan, plan_json, request.sources(), args)?;
+    obey_signals(signals, &mounted, service.clone())?;
+    if !args.foreground {
+        // A background process must not keep the filesystem busy that it was started in.
+        std::env::set_current_dir("/")?;
+    }
+    Ok(mounted)
+}
+
+/// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
+/// absolute.
+fn mount(
+    plan: &Plan,
+    plan_json: Arc<[u8]>,
+    sources: Vec<PathBuf>,
+    args: &MountArgs,
+) -> anyhow::Result<Mounted> {
     privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
@@ -174,8 +201,12 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
+        request: command_line(std::env::args_os().skip(1)),
+        plan: Some(plan_json),
+        direct_io: args.direct_io,
+        provenance: Some(Arc::new(provenance::Files::of(plan))),
     };
-    let mut reader = Reader::new(view, cache_size);
+    let mut reader = Reader::new(plan.view.clone(), cache_size);
     if let Some(directory) = &args.facts_cache {
         reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
     }
@@ -189,11 +220,6 @@ fn mount(view: Arc<View>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         options.source_name.display(),
         mounted.mountpoint().display()
     );
-    end_on_signal(signals, mounted.detacher())?;
-    if !args.foreground {
-        // A background process must not keep the filesystem busy that it was started in.
-        std::env::set_current_dir("/")?;
-    }
     Ok(mounted)
 }
 
@@ -220,20 +246,29 @@ fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Whether this process was started with `signal` ignored, as nohup(1) does. Then it stays so.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
-}
-
-/// Unmounts at the first signal, and goes on serving what is open; ends at once at the second.
-fn end_on_signal(mut signals: Signals, detacher: Detacher) -> std::io::Result<()> {
-    let unmount_then_exit = move || {
-        let mut signals = signals.forever();
-        if let Some(signal) = signals.next() {
+/// Unmounts at the first signal to end, and goes on serving what is open; ends at once at the second.
+/// SIGUSR1 has the figures logged.
+fn obey_signals(
+    mut signals: Signals,
+    mounted: &Mounted,
+    service: Arc<ServiceManager>,
+) -> std::io::Result<()> {
+    let (detacher, figures) = (mounted.detacher(), mounted.figures());
+    let obey = move || {
+        let mut ending = false;
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                log_figures(&figures);
+                continue;
+            }
+            if ending {
+                log::warn!(
+                    "signal {signal}: ending, files that were open are lost to their readers"
+                );
+                std::process::exit(1);
+            }
+            ending = true;
+            service.stopping("unmounting; files that are open are served until they are closed");
             log::info!(
                 "signal {signal}: unmounting; files that are open stay readable until they are \
                  closed, or until another signal"
@@ -242,13 +277,30 @@ fn end_on_signal(mut signals: Signals, detacher: Detacher) -> std::io::Result<()
                 log::error!("{error}");
             }
         }
-        if let Some(signal) = signals.next() {
-            log::warn!("signal {signal}: ending, files that were open are lost to their readers");
-            std::process::exit(1);
-        }
     };
     let thread = thread::Builder::new().name("signals".to_owned());
-    thread.spawn(unmount_then_exit).map(drop)
+    thread.spawn(obey).map(drop)
+}
+
+/// In one line of JSON, the same as `.ckptfs/stats.json`.
+fn log_figures(figures: &Figures) {
+    match serde_json::to_string(&figures.snapshot()) {
+        Ok(json) => log::info!("stats {json}"),
+        Err(error) => log::error!("cannot tell the figures: {error}"),
+    }
+}
+
+/// `arguments` as one would type them.
+fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
+    let quoted = |argument: OsString| {
+        let argument = argument.to_string_lossy().into_owned();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+        match !argument.is_empty() && argument.chars().all(plain) {
+            true => argument,
+            false => format!("'{}'", argument.replace('\'', r"'\''")),
+        }
+    };
+    arguments.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// A last check from outside of the process that serves the mount.

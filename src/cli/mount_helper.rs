@@ -158,10 +158,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn mount(args: &HelperArgs, flags: &Flags) -> anyhow::Result<()> {
-    match args.fake {
-        true => Ok(drop(flags.view.request()?.plan()?)),
-        false => mount::run(&flags.view, &flags.mount),
+    if args.fake {
+        flags.view.request()?.plan()?;
+        return Ok(());
     }
+    mount::run(&flags.view, &flags.mount)
 }
 
 /// # Errors

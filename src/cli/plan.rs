@@ -9,17 +9,21 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use ckptfs::catalog::{
-    AdapterReport, MergeReport, ReferenceReport, Role, SourceReport, StretchReport,
+    AdapterReport, EditedConfig, MergeReport, ReferenceReport, Role, SourceReport, StretchReport,
 };
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
-use ckptfs::layout::PlannedShard;
+use ckptfs::layout::PlannedTensor;
+use ckptfs::provenance::{Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::view::FileContent;
+
+use crate::cli::provenance;
 
 /// Prints the plan for people.
 pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
     let mut text = summary(plan);
+    text += &provenance::text(plan);
     text += &match PassthroughOutlook::of(&plan.view) {
         PassthroughOutlook {
             files,
@@ -63,11 +67,27 @@ pub(crate) fn print_summary(plan: &Plan) -> anyhow::Result<()> {
     to_stdout(&summary(plan))
 }
 
+/// Prints what is probably not what was meant.
+pub(crate) fn print_warnings(plan: &Plan) -> anyhow::Result<()> {
+    to_stdout(&warnings(plan))
+}
+
 /// Prints the plan for programs, with what checking the values found if that was done.
 pub(crate) fn print_json(
     plan: &Plan,
     non_finite: Option<&[NonFiniteValues]>,
+    with_provenance: bool,
 ) -> anyhow::Result<()> {
+    to_stdout(&json(plan, non_finite, with_provenance)?)
+}
+
+/// The plan for programs.
+pub(crate) fn json(
+    plan: &Plan,
+    non_finite: Option<&[NonFiniteValues]>,
+    with_provenance: bool,
+) -> anyhow::Result<String> {
+    let lineages = provenance::lineages(plan);
     let json = PlanJson {
         tensors: tensor_count(plan),
         renamed: plan.report.renamed,
@@ -89,7 +109,27 @@ pub(crate) fn print_json(
         references: &plan.report.references,
         warnings: &plan.report.warnings,
         notes: &plan.report.notes,
-        shards: &plan.shards,
+        groups: provenance::groups(plan, &lineages).0,
+        shards: plan
+            .shards
+            .iter()
+            .zip(&lineages)
+            .map(|(shard, lineages)| ShardJson {
+                name: &shard.name,
+                len: shard.len,
+                whole_file: shard.whole_file.as_deref(),
+                tensors: shard
+                    .tensors
+                    .iter()
+                    .zip(lineages)
+                    .map(|(tensor, lineage)| TensorJson {
+                        tensor,
+                        provenance: with_provenance.then_some(lineage),
+                    })
+                    .collect(),
+            })
+            .collect(),
+        edited_config: plan.report.edited_config.as_ref(),
         aux_files: aux_files(plan)
             .map(|(path, content)| AuxJson {
                 path: path.to_string_lossy().into_owned(),
@@ -101,7 +141,7 @@ pub(crate) fn print_json(
         passthrough: PassthroughJson::of(plan),
         non_finite,
     };
-    to_stdout(&(serde_json::to_string_pretty(&json)? + "\n"))
+    Ok(serde_json::to_string_pretty(&json)? + "\n")
 }
 
 #[derive(Serialize)]
@@ -125,7 +165,12 @@ struct PlanJson<'a> {
     references: &'a [ReferenceReport],
     warnings: &'a [String],
     notes: &'a [String],
-    shards: &'a [PlannedShard],
+    /// Tensors that come about in the same way.
+    groups: Vec<Group>,
+    shards: Vec<ShardJson<'a>>,
+    /// What is changed in config.json; only if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_config: Option<&'a EditedConfig>,
     aux_files: Vec<AuxJson>,
     /// What is streamed to find facts about whole tensors; only if some need any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +180,23 @@ struct PlanJson<'a> {
     /// Tensors with values that cannot be quantized; only if the values were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     non_finite: Option<&'a [NonFiniteValues]>,
+}
+
+#[derive(Serialize)]
+struct ShardJson<'a> {
+    name: &'a str,
+    len: u64,
+    whole_file: Option<&'a Path>,
+    tensors: Vec<TensorJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct TensorJson<'a> {
+    #[serde(flatten)]
+    tensor: &'a PlannedTensor,
+    /// Only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<&'a Lineage>,
 }
 
 #[derive(Serialize)]
@@ -258,10 +320,14 @@ pub(crate) fn summary(plan: &Plan) -> String {
     for note in &plan.report.notes {
         text += &format!("note: {note}\n");
     }
-    for warning in &plan.report.warnings {
-        text += &format!("warning: {warning}\n");
-    }
-    text
+    text + &warnings(plan)
+}
+
+fn warnings(plan: &Plan) -> String {
+    let warnings = plan.report.warnings.iter();
+    warnings
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect()
 }
 
 fn surveys_line(surveys: Surveys) -> String {
@@ -341,7 +407,7 @@ fn kept(plan: &Plan) -> usize {
 }
 
 /// The files that are not shards, in path order.
-fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
+pub(crate) fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
     let shards: HashSet<&Path> = plan.shards.iter().map(|s| Path::new(&s.name)).collect();
     let mut files: Vec<_> = plan
         .view

@@ -44,23 +44,23 @@ pub(crate) struct VerifyArgs {
 }
 
 /// Prints what is wrong; the exit code says whether anything is.
-pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
     let jobs = args.jobs.map_or(Options::default().jobs, NonZeroUsize::get);
     match args {
         VerifyArgs {
             directory: Some(directory),
             ..
-        } => structure(directory, jobs),
+        } => structure(directory, jobs, quiet),
         VerifyArgs {
             view: Some(view),
             out: Some(out),
             ..
-        } => against_view(view, out, jobs),
+        } => against_view(view, out, jobs, quiet),
         _ => anyhow::bail!("say what to check: a directory, or a view and --out"),
     }
 }
 
-fn structure(directory: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
+fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
     let report = verify::structure(directory)?;
     let mut text = format!(
         "{}: {} tensors of {} in {} shards\n",
@@ -69,11 +69,10 @@ fn structure(directory: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
         BinaryBytes(report.bytes),
         report.shards
     );
-    let bar = Bar::new();
-    let summed = verify::manifest(directory, jobs, &bar);
-    bar.finish();
+    let bar = Bar::new(quiet)?;
+    let summed = bar.finish(verify::manifest(directory, jobs, &bar), anyhow::Error::from)?;
     let (mut warnings, mut problems) = (report.warnings, report.problems);
-    if let Some(summed) = summed? {
+    if let Some(summed) = summed {
         text += &format!(
             "{}: compared with the checksums of {} files, {} ({})\n",
             directory.display(),
@@ -90,12 +89,11 @@ fn structure(directory: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
     conclude(text, &problems)
 }
 
-fn against_view(view: &ViewArgs, out: &Path, jobs: usize) -> anyhow::Result<ExitCode> {
+fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
     let plan = view.request()?.plan()?;
-    let bar = Bar::new();
+    let bar = Bar::new(quiet)?;
     let report = verify::against_view(&plan, out, jobs, &bar);
-    bar.finish();
-    let report = report?;
+    let report = bar.finish(report, anyhow::Error::from)?;
     let mut text = format!(
         "{}: compared with {} files of the view, {} ({})\n",
         out.display(),

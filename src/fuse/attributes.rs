@@ -1,8 +1,8 @@
 //! Entries of a view in the kernel's terms.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use fuser::{FileAttr, FileType, INodeNo};
+use fuser::{FileAttr, FileType, Generation, INodeNo};
 
 use crate::view::{Content, Entry, EntryId, View};
 
@@ -10,7 +10,13 @@ use crate::view::{Content, Entry, EntryId, View};
 pub(super) const BLOCK: u32 = 4096;
 
 /// The unit of `st_blocks`.
-const SECTOR: u64 = 512;
+pub(super) const SECTOR: u64 = 512;
+
+/// How long the kernel may trust names and attributes: a view never changes, so for a century.
+pub(super) const TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Inodes never come to stand for another entry.
+pub(super) const GENERATION: Generation = Generation(0);
 
 /// The inode of an entry is its id + 1, so the top directory has FUSE's root inode.
 pub(super) fn inode(id: EntryId) -> INodeNo {

@@ -6,25 +6,26 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::Error;
 use crate::fast_paths::FastPath;
-use crate::fuse::attributes::{BLOCK, NO_ENTRY, attributes, id, inode, kind};
+use crate::fuse::attributes::{BLOCK, GENERATION, NO_ENTRY, TTL, attributes, id, inode, kind};
+use crate::fuse::figures::Figures;
+use crate::fuse::mount::MountOptions;
+use crate::fuse::own_files::{Found, OwnFiles};
 use crate::fuse::passthrough::Passthrough;
-use crate::read::{ReadAhead, Reader};
+use crate::fuse::provenance::{PROVENANCE_ATTRIBUTE, Provenance};
+use crate::read::{Ahead, ReadAhead};
 use crate::view::{EntryId, View};
-
-/// How long the kernel may trust names and attributes: a view never changes, so for a century.
-const TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Requests that the kernel keeps in flight for readahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -35,8 +36,15 @@ const CACHED: FileHandle = FileHandle(0);
 /// Handles of files that the kernel reads from their sources.
 const PASSTHROUGH: FileHandle = FileHandle(1);
 
-/// Inodes never come to stand for another entry.
-const GENERATION: Generation = Generation(0);
+/// Handles of what is read past the page cache, from us; also what is mapped of it, through it.
+const DIRECT: FileHandle = FileHandle(2);
+
+/// Handles of what is not of the view.
+const OWN: FileHandle = FileHandle(3);
+
+/// Why a mount with [`MountOptions::direct_io`] fails.
+const NO_DIRECT_IO: &str = "with --direct-io, programs could not map its files: that needs Linux \
+     6.6 or later; mount without it, and open files with O_DIRECT instead";
 
 thread_local! {
     /// Where bytes are put together that do not lie in one piece.
@@ -45,13 +53,20 @@ thread_local! {
 
 /// A view as the kernel sees it.
 pub(super) struct ViewFs {
-    reader: Arc<Reader>,
+    figures: Arc<Figures>,
+    own: OwnFiles,
     /// Bytes of all files.
     bytes: u64,
     /// `None` if it is not wanted.
     passthrough: Option<Passthrough>,
     /// `None` if it is not wanted.
     ahead: Option<ReadAhead>,
+    /// What to do ahead of readers that come through the page cache.
+    ahead_of_cache: Ahead,
+    /// Whether files are opened to be read past the page cache.
+    direct_io: bool,
+    /// `None` if it is not told.
+    provenance: Option<Provenance>,
     /// What the kernel need not ask for any more once it was told so.
     silent: Silent,
 }
@@ -64,20 +79,50 @@ struct Silent {
 }
 
 impl ViewFs {
-    pub(super) fn new(reader: Arc<Reader>, passthrough: bool, ahead: Option<ReadAhead>) -> Self {
-        let view = reader.view();
+    pub(super) fn new(
+        figures: Arc<Figures>,
+        options: &MountOptions,
+        ahead: Option<ReadAhead>,
+        ahead_of_cache: Ahead,
+    ) -> Self {
+        let view = figures.reader.view();
         let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
         ViewFs {
             bytes: bytes.sum(),
-            passthrough: passthrough.then(Passthrough::default),
-            reader,
+            own: OwnFiles::new(options.plan.clone(), view),
+            passthrough: options.passthrough.then(Passthrough::default),
+            figures,
             ahead,
+            ahead_of_cache,
+            direct_io: options.direct_io,
+            provenance: options.provenance.clone().map(Provenance::new),
             silent: Silent::default(),
         }
     }
 
     fn view(&self) -> &View {
-        self.reader.view()
+        self.figures.reader.view()
+    }
+
+    /// What `stat` shows of `inode`.
+    fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
+        match OwnFiles::has(inode) {
+            true => self.own.attributes(inode),
+            false => attributes(self.view(), id(inode)),
+        }
+    }
+
+    /// What is called `name` in `parent`.
+    fn find(&self, parent: INodeNo, name: &OsStr) -> Option<Found> {
+        let own = self.own.lookup(parent, name, &self.figures);
+        own.or_else(|| {
+            let id = self.view().lookup(id(parent), name)?;
+            let attributes = attributes(self.view(), id)?;
+            Some(Found {
+                attributes,
+                ttl: TTL,
+            })
+        })
     }
 
     /// Calls `visit` with the entries of directory `id` from position `from`, each with the
@@ -108,6 +153,7 @@ impl ViewFs {
     /// which answers EIO, and the thread lives on.
     fn guard(&self, inode: INodeNo, answer: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(answer)).is_err() {
+            self.figures.serving.error();
             log::error!("{}: panic in a request for it", self.shown(inode));
         }
     }
@@ -160,12 +206,16 @@ impl Filesystem for ViewFs {
                 log::info!("the kernel lacks {capability:?}");
             }
         }
+        if self.direct_io {
+            let mappings = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+            mappings.map_err(|_| io::Error::other(NO_DIRECT_IO))?;
+        }
         // The largest readahead that the kernel offers is what it gets without being asked.
         config
             .set_max_background(MAX_BACKGROUND)
             .map_err(|nearest| io::Error::other(format!("max_background must be {nearest}")))?;
         if let Some(passthrough) = &mut self.passthrough {
-            passthrough.request(self.reader.view(), config);
+            passthrough.request(self.figures.reader.view(), config);
         }
         if FastPath::SilentOpen.is_enabled() {
             let offered = config.capabilities();
@@ -179,13 +229,16 @@ impl Filesystem for ViewFs {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard(parent, || {
-            let found = self.view().lookup(id(parent), name);
-            match found.and_then(|id| attributes(self.view(), id)) {
-                Some(attributes) => reply.entry(&TTL, &attributes, GENERATION),
+            match self.find(parent, name) {
+                Some(Found { attributes, ttl }) => reply.entry(&ttl, &attributes, GENERATION),
                 // An ENOENT would be asked for again.
                 None => reply.entry(&TTL, &NO_ENTRY, GENERATION),
             }
         });
+    }
+
+    fn forget(&self, _request: &Request, inode: INodeNo, _lookups: u64) {
+        self.own.forget(inode);
     }
 
     fn getattr(
@@ -195,7 +248,7 @@ impl Filesystem for ViewFs {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.guard(inode, || match attributes(self.view(), id(inode)) {
+        self.guard(inode, || match self.attributes(inode) {
             Some(attributes) => reply.attr(&TTL, &attributes),
             None => reply.error(Errno::ENOENT),
         });
@@ -206,6 +259,11 @@ impl Filesystem for ViewFs {
             if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
                 return reply.error(Errno::EROFS);
             }
+            if self.own.has_file(inode) {
+                return reply.opened(OWN, FopenFlags::FOPEN_NOFLUSH);
+            }
+            let serving = &self.figures.serving;
+            serving.open_requested();
             let id = id(inode);
             let Some(content) = self.view().file(id) else {
                 return reply.error(Errno::EISDIR);
@@ -215,22 +273,36 @@ impl Filesystem for ViewFs {
                     Ok(Some(backing)) => {
                         // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
                         let flags = FopenFlags::FOPEN_NOFLUSH;
+                        serving.opened_passthrough(id, content.len());
                         return reply.opened_passthrough(PASSTHROUGH, flags, &backing);
                     }
                     Ok(None) => {}
                     Err(error) => {
+                        serving.error();
                         log::error!("{}: cannot open it: {error}", self.shown(inode));
                         return reply.error(errno(&error));
                     }
                 }
             }
+            let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            if self.direct_io {
+                // Of one large read with O_DIRECT, the kernel asks for several pieces at once;
+                // told FOPEN_DIRECT_IO, it would ask for one after the other.
+                let direct = match flags.0 & libc::O_DIRECT {
+                    0 => FopenFlags::FOPEN_DIRECT_IO,
+                    _ => FopenFlags::empty(),
+                };
+                serving.opened();
+                return reply.opened(DIRECT, keep | direct);
+            }
             let passthrough = self.passthrough.as_ref();
             if self.silent.open && !passthrough.is_some_and(Passthrough::needs_opens) {
                 // From now on, the kernel opens files by itself and keeps their pages.
+                serving.opens_are_unseen();
                 return reply.error(Errno::ENOSYS);
             }
-            let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-            reply.opened(CACHED, flags);
+            serving.opened();
+            reply.opened(CACHED, keep);
         });
     }
 
@@ -244,8 +316,14 @@ impl Filesystem for ViewFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        if let (PASSTHROUGH, Some(passthrough)) = (handle, &self.passthrough) {
-            passthrough.close(id(inode));
+        let serving = &self.figures.serving;
+        match (handle, &self.passthrough) {
+            (PASSTHROUGH, Some(passthrough)) => {
+                passthrough.close(id(inode));
+                serving.closed_passthrough();
+            }
+            (CACHED | DIRECT, _) => serving.closed(),
+            _ => {}
         }
         reply.ok();
     }
@@ -254,28 +332,39 @@ impl Filesystem for ViewFs {
         &self,
         _request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         self.guard(inode, || {
-            if let Some(ahead) = &self.ahead {
-                ahead.note(id(inode), offset..offset.saturating_add(size.into()));
+            if OwnFiles::has(inode) {
+                return self.own.read(inode, offset, size, reply);
             }
+            if let Some(ahead) = &self.ahead {
+                // The kernel reads nothing ahead of who reads past its page cache.
+                let what = match (handle, flags.0 & libc::O_DIRECT) {
+                    (DIRECT, 0) => Ahead::Everything,
+                    (_, 0) => self.ahead_of_cache,
+                    _ => Ahead::Tiles,
+                };
+                ahead.note(id(inode), offset..offset.saturating_add(size.into()), what);
+            }
+            let (serving, reader) = (&self.figures.serving, &self.figures.reader);
             let mut reply = Some(reply);
             let result = SCRATCH.with_borrow_mut(|scratch| {
                 let send = |bytes: &[u8]| {
+                    serving.read(id(inode), bytes.len() as u64);
                     if let Some(reply) = reply.take() {
                         reply.data(bytes);
                     }
                 };
-                self.reader
-                    .read_with(id(inode), offset, size as usize, scratch, send)
+                reader.read_with(id(inode), offset, size as usize, scratch, send)
             });
             if let Err(error) = result {
+                serving.error();
                 log::error!(
                     "{}: cannot read {size} bytes at offset {offset}: {error}",
                     self.shown(inode)
@@ -287,13 +376,37 @@ impl Filesystem for ViewFs {
         });
     }
 
+    fn getxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        // ENOSYS would be an answer to all that is ever asked. Of EOPNOTSUPP programs like ls know
+        // that it holds for the whole filesystem.
+        let Some(provenance) = &self.provenance else {
+            return reply.error(Errno::ENOSYS);
+        };
+        if name != PROVENANCE_ATTRIBUTE {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        self.guard(inode, || match provenance.of(id(inode)) {
+            None => reply.error(Errno::ENODATA),
+            Some(value) if size == 0 => reply.size(value.len() as u32),
+            Some(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+            Some(value) => reply.data(&value),
+        });
+    }
+
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
-        match self.view().children(id(inode)) {
+        match self.attributes(inode).map(|attributes| attributes.kind) {
             // From now on, the kernel opens directories by itself and keeps their lists.
-            Some(_) if self.silent.opendir => reply.error(Errno::ENOSYS),
-            Some(_) => reply.opened(CACHED, flags),
-            None => reply.error(Errno::ENOTDIR),
+            Some(FileType::Directory) if self.silent.opendir => reply.error(Errno::ENOSYS),
+            Some(FileType::Directory) => reply.opened(CACHED, flags),
+            _ => reply.error(Errno::ENOTDIR),
         }
     }
 
@@ -306,6 +419,9 @@ impl Filesystem for ViewFs {
         mut reply: ReplyDirectory,
     ) {
         self.guard(directory, || {
+            if OwnFiles::has(directory) {
+                return self.own.readdir(directory, offset, reply);
+            }
             let listed = self.list(id(directory), offset, |position, id, name| {
                 let entry = self.view().get(id);
                 entry.is_some_and(|entry| reply.add(inode(id), position, kind(entry), name))
@@ -326,6 +442,11 @@ impl Filesystem for ViewFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.guard(directory, || {
+            if OwnFiles::has(directory) {
+                return self
+                    .own
+                    .readdirplus(directory, offset, &self.figures, reply);
+            }
             let listed = self.list(id(directory), offset, |position, id, name| {
                 attributes(self.view(), id).is_some_and(|attributes| {
                     reply.add(inode(id), position, name, &TTL, &attributes, GENERATION)
@@ -346,13 +467,11 @@ impl Filesystem for ViewFs {
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        const ANY_EXECUTE: u32 = 0o111;
-        match self.view().get(id(inode)) {
+        const ANY_EXECUTE: u16 = 0o111;
+        match self.attributes(inode).map(|attributes| attributes.perm) {
             None => reply.error(Errno::ENOENT),
             Some(_) if mask.contains(AccessFlags::W_OK) => reply.error(Errno::EROFS),
-            Some(entry)
-                if mask.contains(AccessFlags::X_OK) && entry.attributes.mode & ANY_EXECUTE == 0 =>
-            {
+            Some(mode) if mask.contains(AccessFlags::X_OK) && mode & ANY_EXECUTE == 0 => {
                 reply.error(Errno::EACCES)
             }
             Some(_) => reply.ok(),
@@ -385,9 +504,9 @@ impl Filesystem for ViewFs {
         ) -> ReplyWrite;
     }
 
-    // ENOSYS leaves these to the kernel, for good: extended attributes are not supported.
+    // ENOSYS leaves these to the kernel, for good. Extended attributes are not listed: whoever copies
+    // files with all that are listed gets the files alone, and nothing is asked for each file.
     answer_all! { ENOSYS:
-        getxattr(INodeNo, &OsStr, u32) -> ReplyXattr;
         listxattr(INodeNo, u32) -> ReplyXattr;
         flush(INodeNo, FileHandle, LockOwner) -> ReplyEmpty;
         fsync(INodeNo, FileHandle, bool) -> ReplyEmpty;

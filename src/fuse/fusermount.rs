@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::error::{Error, Result};
@@ -17,6 +19,52 @@ const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Where the helper finds the socket over which it sends the device.
 const SOCKET_VARIABLE: &str = "_FUSE_COMMFD";
+
+/// What configures the helper.
+pub(super) const CONFIG: &str = "/etc/fuse.conf";
+
+pub(super) const MISSING: &str =
+    "the helper fusermount3 is not installed; install the package fuse3";
+
+/// The installed helper.
+pub(super) fn installed() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let mut candidates = NAMES.iter().flat_map(|name| {
+        directories
+            .iter()
+            .map(move |directory| directory.join(name))
+    });
+    candidates.find(|path| path.is_file())
+}
+
+/// Why the helper at `path` gains no powers when it is started, and the cure.
+pub(super) fn powerless(path: &Path) -> Option<String> {
+    let metadata = path.metadata().ok()?;
+    let shown = path.display();
+    if metadata.mode() & 0o4000 == 0 || metadata.uid() != 0 {
+        return Some(format!(
+            "{shown} is not setuid root: as root, chown root {shown} && chmod u+s {shown}"
+        ));
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if status.lines().any(|line| line == "NoNewPrivs:\t1") {
+        return Some(
+            "this process may gain no privileges (no_new_privs), so setuid programs do not work: run it without --security-opt no-new-privileges (container) or NoNewPrivileges (systemd)".to_owned(),
+        );
+    }
+    let filesystem = rustix::fs::statvfs(path).ok()?;
+    let is_nosuid = filesystem.f_flag.contains(StatVfsMountFlags::NOSUID);
+    is_nosuid.then(|| {
+        format!("{shown} is on a filesystem that is mounted nosuid, so it gains no privileges: install it elsewhere")
+    })
+}
+
+/// Whether the helper lets users have `allow_other`.
+pub(super) fn allows_other() -> bool {
+    let config = std::fs::read_to_string(CONFIG).unwrap_or_default();
+    config.lines().any(|line| line.trim() == "user_allow_other")
+}
 
 /// Mounts on `mountpoint` with comma-separated `options`; gives the opened FUSE device.
 pub(super) fn mount(mountpoint: &Path, options: &OsStr) -> Result<OwnedFd> {
@@ -30,13 +78,7 @@ pub(super) fn mount(mountpoint: &Path, options: &OsStr) -> Result<OwnedFd> {
         Ok(command.stdin(OwnedFd::from(theirs.try_clone()?)))
     })
     .map_err(failed)?
-    .ok_or_else(|| {
-        Error::Request(
-            "mounting needs root or the helper fusermount3, which is not installed; install the \
-             package fuse3"
-                .to_owned(),
-        )
-    })?;
+    .ok_or_else(|| Error::Request(format!("mounting needs root or a helper, and {MISSING}")))?;
     drop(theirs);
     let device = receive(&ours);
     let message = finish(&mut helper).map_err(failed)?;
@@ -113,12 +155,15 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 }
 
 fn refused(mountpoint: &Path, message: &str) -> Error {
+    let powerless = installed().and_then(|helper| powerless(&helper));
     let advice = if message.contains("user_allow_other") {
-        "; --allow-other needs the line user_allow_other in /etc/fuse.conf"
+        format!("; --allow-other needs root, or the line user_allow_other in {CONFIG}")
+    } else if let Some(powerless) = powerless {
+        format!("; {powerless}")
     } else if message.contains("not permitted") {
-        "; in a container, run it with --device /dev/fuse --cap-add SYS_ADMIN"
+        "; in a container, run it with --device /dev/fuse --cap-add SYS_ADMIN".to_owned()
     } else {
-        ""
+        String::new()
     };
     Error::Request(format!(
         "{}: the mount was refused: {message}{advice}",

@@ -3,17 +3,26 @@
 //! kernel sees them, and errno.
 
 mod attributes;
+mod checkup;
+mod figures;
 mod filesystem;
 mod fusermount;
 mod holders;
 mod mount;
 mod mount_table;
 mod mountpoint;
+mod mounts;
+mod own_files;
 mod passthrough;
+mod provenance;
 mod read_ahead;
 mod rehearsal;
 mod unmount;
 
+pub use checkup::{Check, Level, checkup};
+pub use figures::Figures;
 pub use mount::{Detacher, MountOptions, Mounted, mount};
+pub use mounts::{Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts};
 pub use passthrough::PassthroughOutlook;
+pub use provenance::PROVENANCE_ATTRIBUTE;
 pub use unmount::unmount;

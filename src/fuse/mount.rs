@@ -14,12 +14,14 @@ use fuser::{Config, Session, SessionACL};
 use rustix::mount::MountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
-use crate::read::{Reader, When};
+use crate::provenance;
+use crate::read::{Ahead, Reader};
 
-const DEVICE: &str = "/dev/fuse";
+pub(super) const DEVICE: &str = "/dev/fuse";
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
@@ -42,9 +44,20 @@ pub struct MountOptions {
     /// and this process is root. It then notices changes of a source only when a file is opened.
     pub passthrough: bool,
     /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
-    /// (128 KiB). Only root can have the kernel read further. Where it does not, or sources are
-    /// slow, tiles are computed ahead here, four times as far.
+    /// (128 KiB). Only root can have the kernel read further. Where it does not, tiles are computed
+    /// ahead here, and four times as far where sources are slow.
     pub read_ahead: u64,
+    /// How the view was asked for, as the mount's figures tell it.
+    pub request: String,
+    /// What the mount shows in `.ckptfs/plan.json`, if that is wanted.
+    pub plan: Option<Arc<[u8]>>,
+    /// Have read(2) of all other files go past the page cache of the mount, as if each was opened
+    /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
+    /// cache all the same, which needs Linux 6.6.
+    pub direct_io: bool,
+    /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
+    /// there are no extended attributes.
+    pub provenance: Option<Arc<provenance::Files>>,
 }
 
 impl MountOptions {
@@ -64,6 +77,10 @@ impl Default for MountOptions {
             nonempty: false,
             passthrough: true,
             read_ahead: Self::DEFAULT_READ_AHEAD,
+            request: String::new(),
+            plan: None,
+            direct_io: false,
+            provenance: None,
         }
     }
 }
@@ -73,6 +90,7 @@ impl Default for MountOptions {
 #[must_use]
 pub struct Mounted {
     detacher: Detacher,
+    figures: Arc<Figures>,
     session: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -114,9 +132,16 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
         unique_id: mount_table::unique_id(&path),
         entry: entry.clone(),
     };
-    match start(reader, device, detacher.clone(), options, threads) {
+    let about = About {
+        mountpoint: path.clone(),
+        request: options.request.clone(),
+        sources: options.sources.clone(),
+    };
+    let figures = Arc::new(Figures::new(reader, about));
+    match start(figures.clone(), device, detacher.clone(), options, threads) {
         Ok(session) => Ok(Mounted {
             detacher,
+            figures,
             session: Some(session),
         }),
         Err(e) => {
@@ -135,6 +160,11 @@ impl Mounted {
     /// A handle to end the mount while another thread waits for its end.
     pub fn detacher(&self) -> Detacher {
         self.detacher.clone()
+    }
+
+    /// What was counted of the mount.
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
     }
 
     /// Serves until somebody unmounts the view and everything that was open is closed.
@@ -196,14 +226,7 @@ impl Detacher {
 
 /// Puts a filesystem at `path`; gives the FUSE device over which the kernel will ask for it.
 fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
-    let device = File::options().read(true).write(true).open(DEVICE);
-    let device = device.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::Request(format!(
-            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
-             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
-        )),
-        _ => Error::io("open", DEVICE, e),
-    })?;
+    let device = open_device().map_err(Error::Request)?;
     let mode = path
         .metadata()
         .map_err(|e| Error::io("read the attributes", path, e))?
@@ -231,6 +254,26 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
         )),
         Err(e) => Err(Error::io("mount", path, e.into())),
     }
+}
+
+/// Opens the FUSE device.
+///
+/// # Errors
+/// What hinders it, and the cure.
+pub(super) fn open_device() -> std::result::Result<File, String> {
+    let device = File::options().read(true).write(true).open(DEVICE);
+    device.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => format!(
+            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
+             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "{DEVICE} cannot be opened by this user ({e}): have root allow it (chmod 666 \
+             {DEVICE}, or the group that owns it), or in a container, run it with --device \
+             {DEVICE}"
+        ),
+        _ => format!("{DEVICE} cannot be opened: {e}"),
+    })
 }
 
 /// With `allow_other`, the kernel holds every user to the modes of the files. Without, the only
@@ -274,7 +317,7 @@ fn threads(options: &MountOptions) -> usize {
 
 /// Starts the threads that serve the mount.
 fn start(
-    reader: Arc<Reader>,
+    figures: Arc<Figures>,
     device: OwnedFd,
     detacher: Detacher,
     options: &MountOptions,
@@ -289,15 +332,15 @@ fn start(
     };
     let bdi = &detacher.entry.device;
     let kernel_setting = read_ahead::by_kernel(bdi, options.read_ahead);
-    let when = match kernel_setting {
+    let ahead_of_cache = match kernel_setting {
         // Its many requests at once keep all processors busy, unless these wait for a disk.
-        Some(_) => When::SourcesAreSlow,
-        None => When::Always,
+        Some(_) => Ahead::OfSlowSources,
+        None => Ahead::Tiles,
     };
-    let ahead = read_ahead::of_tiles(&reader, options.read_ahead, threads, when)?;
+    let ahead = read_ahead::here(&figures.reader, options.read_ahead, threads)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
-    let filesystem = ViewFs::new(reader, options.passthrough, ahead);
+    let filesystem = ViewFs::new(figures, options, ahead, ahead_of_cache);
     let session = Session::from_fd(filesystem, device, acl, config)?;
     if let Some(setting) = kernel_setting {
         setting.apply();

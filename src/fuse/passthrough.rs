@@ -150,14 +150,8 @@ impl PassthroughOutlook {
             Some(format!(
                 "whole source files are only {bytes} of {all} bytes"
             ))
-        } else if !FastPath::Passthrough.is_enabled() {
-            Some("it is switched off by the environment".to_owned())
-        } else if !rustix::process::geteuid().is_root() {
-            Some("it needs root (CAP_SYS_ADMIN)".to_owned())
-        } else if !is_since(rustix::system::uname().release(), (6, 9)) {
-            Some("the kernel is older than Linux 6.9".to_owned())
         } else {
-            None
+            obstacle()
         };
         PassthroughOutlook {
             files,
@@ -165,6 +159,21 @@ impl PassthroughOutlook {
             obstacle,
         }
     }
+}
+
+/// Why this user on this machine has no passthrough, as far as can be told before the kernel is
+/// asked.
+pub(super) fn obstacle() -> Option<String> {
+    let problem = if !FastPath::Passthrough.is_enabled() {
+        "it is switched off by the environment"
+    } else if !rustix::process::geteuid().is_root() {
+        "it needs root (CAP_SYS_ADMIN)"
+    } else if !is_since(rustix::system::uname().release(), (6, 9)) {
+        "the kernel is older than Linux 6.9"
+    } else {
+        return None;
+    };
+    Some(problem.to_owned())
 }
 
 /// Whether a kernel's release, such as `6.12.9-amd64`, is at least `version`. One that cannot be

@@ -1,12 +1,12 @@
 //! Reading ahead of a sequential reader of a mount: the kernel asks for more than the reader did, as
-//! far as root lets it, and tiles are computed before it asks for them.
+//! far as root lets it, and this process works before it is asked.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::fast_paths::FastPath;
-use crate::read::{ReadAhead, Reader, When};
+use crate::read::{ReadAhead, Reader};
 
 /// The kernel's setting of how far it reads ahead on a mount.
 #[derive(Debug)]
@@ -31,21 +31,16 @@ pub(super) fn by_kernel(device: &str, bytes: u64) -> Option<KernelSetting> {
     Some(KernelSetting { file, kib })
 }
 
-/// What computes tiles ahead on `threads` threads, where the kernel reads `bytes` bytes ahead.
-pub(super) fn of_tiles(
+/// What works `bytes` bytes ahead on `threads` threads.
+pub(super) fn here(
     reader: &Arc<Reader>,
     bytes: u64,
     threads: usize,
-    when: When,
 ) -> io::Result<Option<ReadAhead>> {
-    /// What a tile is computed from may have to come from a disk, which takes longer than a request
-    /// to this process.
-    const TIMES_FURTHER: u64 = 4;
     if !is_wanted(bytes) {
         return Ok(None);
     }
-    let window = bytes.saturating_mul(TIMES_FURTHER);
-    ReadAhead::start(reader.clone(), window, threads, when).map(Some)
+    ReadAhead::start(reader.clone(), bytes, threads).map(Some)
 }
 
 /// Whether to do more than the kernel does by itself.

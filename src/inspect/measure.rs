@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::error::Result;
 use crate::inspect::{AmaxRange, Fidelity, QuantizedTensor};
-use crate::jobs::Progress;
+use crate::jobs::{self, Progress};
 use crate::kernels::fp8::{BLOCK, Element};
 use crate::read::Reader;
 use crate::tensor::Dtype;
@@ -29,6 +29,7 @@ pub(super) fn measure(
     // leaves the scales in the cache.
     let bands = kernel.bands();
     for band in (0..bands.count()).map(|index| bands.band(index)) {
+        jobs::check_going_on(progress)?;
         let elements = kernel.output_bytes(0, &band);
         codes.resize((elements.end - elements.start) as usize, 0);
         reader.read_tensor(&tensor.codes, elements.start, &mut codes)?;

@@ -8,6 +8,7 @@ mod measure;
 mod values;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 pub use fidelity::{AmaxRange, Fidelity};
@@ -146,5 +147,8 @@ fn map<R: Send + Sync>(
     work: impl Fn(&QuantizedTensor) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     progress.start(tensors.iter().map(|tensor| tensor.source.len).sum());
-    jobs::map(tensors, jobs, work)
+    jobs::map(tensors, jobs, |tensor| {
+        progress.file(Path::new(&tensor.name));
+        work(tensor)
+    })
 }

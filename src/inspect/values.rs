@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Result;
 use crate::inspect::QuantizedTensor;
-use crate::jobs::Progress;
+use crate::jobs::{self, Progress};
 use crate::kernels::fp8::Element;
 use crate::read::Reader;
 use crate::tensor::Dtype;
@@ -67,6 +67,7 @@ pub(super) fn check(
     let mut buffer = vec![0; CHUNK_BYTES.min(source.len) as usize];
     let mut offset = 0;
     while offset < source.len {
+        jobs::check_going_on(progress)?;
         let chunk = &mut buffer[..CHUNK_BYTES.min(source.len - offset) as usize];
         reader.read_tensor(source, offset, chunk)?;
         let first = offset / element_bytes;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 pub use shards::{Partition, is_standard_name, shards};
 
+use crate::catalog::{Data, Tensor};
 use crate::tensor::{Dtype, Name, Shape};
 use crate::view::EntryId;
 
@@ -42,4 +43,20 @@ pub struct PlannedTensor {
     pub from: Arc<Path>,
     /// Whether the bytes are computed.
     pub computed: bool,
+    /// Where its bytes come from.
+    #[serde(skip)]
+    pub data: Data,
+}
+
+impl PlannedTensor {
+    /// The tensor apart from its place in a shard.
+    pub fn tensor(&self) -> Tensor {
+        Tensor {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            len: self.len,
+            data: self.data.clone(),
+            home: None,
+        }
+    }
 }

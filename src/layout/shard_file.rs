@@ -177,5 +177,6 @@ fn planned(name: &Name, tensor: &Tensor, offset: u64) -> PlannedTensor {
         len: tensor.len,
         from: tensor.origin().clone(),
         computed: !tensor.is_stored(),
+        data: tensor.data.clone(),
     }
 }

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use regex::Regex;
 use serde::{Serialize, Serializer};
 
-use crate::catalog::{CONFIG_FILE, Catalog, Report, Tensor};
+use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Report, Tensor};
 use crate::error::{Error, Result};
 use crate::jobs;
 use crate::layout::PlannedShard;
@@ -43,7 +43,7 @@ type Tensors<'a> = Vec<(&'a Name, &'a Tensor)>;
 /// # Errors
 /// If a file cannot be made, for example because its header would be too long.
 pub fn shards(
-    catalog: Catalog,
+    mut catalog: Catalog,
     partition: Partition,
     shard_bytes: u64,
 ) -> Result<(View, Vec<PlannedShard>, Report)> {
@@ -75,6 +75,10 @@ pub fn shards(
         let mut file = synthesized(CONFIG_FILE, text.into_bytes(), &catalog, newest);
         file.attributes.mode &= mode_for(catalog.attributes, config.file().attributes());
         files.push(file);
+        catalog.report.edited_config = Some(EditedConfig {
+            from: config.path().to_owned(),
+            edits: config.edits().clone(),
+        });
     }
     let view = View::new(catalog.attributes, files, &catalog.aux);
     for shard in &mut planned {

@@ -53,6 +53,16 @@ pub(super) fn wants_space(file: &File) -> bool {
     Way::of(file) == Way::Memory
 }
 
+/// Whether files that are made where `file` is may share blocks with sources.
+pub(super) fn shares_blocks(file: &File) -> bool {
+    Way::of(file) == Way::Blocks
+}
+
+/// Whether the two offsets are at the same place within a block, as shared blocks must be.
+pub(super) fn same_place(offset: u64, start: u64) -> bool {
+    offset % BLOCK == start % BLOCK
+}
+
 /// Copies `len` bytes of `source` from `offset` to byte `start` of `output`.
 ///
 /// # Errors
@@ -78,10 +88,11 @@ fn by(
     start: u64,
     len: u64,
 ) -> Result<()> {
-    let same_place = offset % BLOCK == start % BLOCK;
     let by_memory = match way {
         Way::Kernel => 0,
-        Way::Blocks if same_place => (start.next_multiple_of(BLOCK) - start).min(len),
+        Way::Blocks if same_place(offset, start) => {
+            (start.next_multiple_of(BLOCK) - start).min(len)
+        }
         Way::Blocks | Way::Memory => len,
     };
     through_memory(source, offset, output, start, by_memory)?;

@@ -38,42 +38,36 @@ pub(super) fn write(
     let request = Request::new(plan, false, parts);
     let restore = |previous: &_| destination.restore(previous);
     let partial = Partial::open(path, options.share, request, restore, progress)?;
-    let files = NewFile::all(plan);
-    if was_placing && is_placed(&partial, destination, &files, options, progress)? {
-        return Ok(finish(partial, destination, all_kept(&files)));
+    let all = NewFile::all(plan);
+    if was_placing && is_placed(&partial, destination, &all, options, progress)? {
+        return Ok(finish(partial, destination, all_kept(&all)));
     }
     // What was there may be back.
     destination.check_replaceable(options.overwrite)?;
-    let (shards, others): (Vec<NewFile>, Vec<NewFile>) =
-        files.into_iter().partition(NewFile::is_shard);
+    let files = files(plan, options.share);
     let write = |files: &[NewFile]| {
-        let written = Writer::new(plan, &partial, options, progress)?.write(files);
+        let writer = Writer::new(plan, &partial, destination.shown(), options, progress)?;
+        let written = writer.write(files);
         written.map_err(|e| out_of_space(e, destination, &partial, files))
     };
     let summary = match options.share {
         Share::Whole => {
-            let files: Vec<NewFile> = shards.into_iter().chain(others).collect();
             let summary = write(&files)?;
             write_manifest(&partial, &files, options)?;
             summary
         }
-        Share::Part(part) => {
-            let part_of = part_of_shards(&shards, part.of());
-            let of_part = |(_, number): &(NewFile, usize)| *number == part.number();
-            let own = shards.into_iter().zip(part_of).filter(of_part);
-            let own: Vec<NewFile> = own.map(|(shard, _)| shard).collect();
-            return write(&own);
-        }
+        Share::Part(_) => return write(&files),
         Share::Finish => {
             let parts = parts.expect("parts are finished");
+            let shards: Vec<NewFile> = all.into_iter().filter(NewFile::is_shard).collect();
             check_parts(&partial, parts, &shards, options)?;
-            let written = write(&others)?;
+            let written = write(&files)?;
             let mut summary = all_kept(&shards);
             summary.files += written.files;
             summary.bytes += written.bytes;
             summary.kept += written.kept;
             summary.kept_bytes += written.kept_bytes;
-            let files: Vec<NewFile> = shards.into_iter().chain(others).collect();
+            let files: Vec<NewFile> = shards.into_iter().chain(files).collect();
             write_manifest(&partial, &files, options)?;
             summary
         }
@@ -83,6 +77,22 @@ pub(super) fn write(
         .replace_with(&partial.view(), &partial.previous(), options.overwrite)
         .inspect_err(|_| partial.end_placing())?;
     Ok(finish(partial, destination, summary))
+}
+
+/// The files that a run with this share of the view writes, shards first.
+pub(super) fn files(plan: &Plan, share: Share) -> Vec<NewFile<'_>> {
+    let (shards, others): (Vec<NewFile>, Vec<NewFile>) =
+        NewFile::all(plan).into_iter().partition(NewFile::is_shard);
+    match share {
+        Share::Whole => shards.into_iter().chain(others).collect(),
+        Share::Finish => others,
+        Share::Part(part) => {
+            let part_of = part_of_shards(&shards, part.of());
+            let of_part = |(_, number): &(NewFile, usize)| *number == part.number();
+            let own = shards.into_iter().zip(part_of).filter(of_part);
+            own.map(|(shard, _)| shard).collect()
+        }
+    }
 }
 
 /// Deletes what is left once the files are in place.

@@ -13,6 +13,7 @@ mod partial;
 mod parts;
 mod pieces;
 mod request;
+mod space;
 mod state;
 mod sums;
 mod weights_only;
@@ -30,6 +31,7 @@ use crate::materialize::write::NewFile;
 use crate::recipe::Plan;
 
 pub use crate::materialize::parts::Part;
+pub use crate::materialize::space::{Outlook, outlook};
 
 /// How to write a view.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Put only shards and index into an existing directory.
     pub weights_only: bool,
+    /// Refuse to begin where the files take more than there is free space.
+    pub check_space: bool,
     /// Write the checksums of all files beside them. Not of weights alone.
     pub sha256: bool,
     /// How much of the view to write. Weights alone are written as a whole.
@@ -58,6 +62,7 @@ impl Default for Options {
             hardlink: false,
             overwrite: false,
             weights_only: false,
+            check_space: true,
             sha256: false,
             share: Share::Whole,
             jobs: thread::available_parallelism().map_or(1, usize::from),

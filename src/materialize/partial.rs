@@ -142,7 +142,7 @@ impl Partial {
             path,
         };
         partial.begin(progress)?;
-        *partial.records.lock() = partial.read_logs()?;
+        *partial.records.lock() = read_logs(&partial.path)?;
         partial.is_open = true;
         Ok(partial)
     }
@@ -184,7 +184,7 @@ impl Partial {
 
     /// Deletes all but the lock. What says of which request the rest is goes last.
     fn clear(&self) -> Result<()> {
-        for log in self.logs()? {
+        for log in logs(&self.path)? {
             remove(&log)?;
         }
         for name in ["view", "previous", PLACING, REQUEST] {
@@ -221,35 +221,6 @@ impl Partial {
     /// Whether part `number` was ever begun.
     pub(super) fn has_part(&self, number: usize) -> bool {
         self.path.join(format!("part-{number}.jsonl")).exists()
-    }
-
-    fn logs(&self) -> Result<Vec<PathBuf>> {
-        let list_error = |e| Error::io("list", &self.path, e);
-        let mut logs = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(list_error)? {
-            let path = entry.map_err(list_error)?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "jsonl")
-            {
-                logs.push(path);
-            }
-        }
-        Ok(logs)
-    }
-
-    fn read_logs(&self) -> Result<BTreeMap<EntryId, Record>> {
-        let mut records = BTreeMap::new();
-        for log in self.logs()? {
-            let text = fs::read(&log).map_err(|e| Error::io("read", &log, e))?;
-            // A line that was cut off, or was not yet on the disk, is of no complete file.
-            let lines = text.split_inclusive(|byte| *byte == b'\n');
-            let lines = lines.filter_map(|line| line.strip_suffix(b"\n"));
-            for record in lines.map_while(|line| serde_json::from_slice::<Record>(line).ok()) {
-                records.insert(record.entry, record);
-            }
-        }
-        Ok(records)
     }
 
     /// Begins the records of this run with `kept`, those of earlier ones that still hold. All others
@@ -373,6 +344,44 @@ pub(super) fn parts_at(path: &Path) -> Result<usize> {
             "no part of this view was written here; write all with --part first",
         )),
     }
+}
+
+/// The files that are recorded as complete in the partial directory at `path`, if it is there and
+/// of `request`.
+pub(super) fn recorded(path: &Path, request: &Request) -> Result<BTreeMap<EntryId, Record>> {
+    match read_request(path)? {
+        Some(found) if request.difference(&found).is_none() => read_logs(path),
+        _ => Ok(BTreeMap::new()),
+    }
+}
+
+fn logs(path: &Path) -> Result<Vec<PathBuf>> {
+    let list_error = |e| Error::io("list", path, e);
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(path).map_err(list_error)? {
+        let path = entry.map_err(list_error)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "jsonl")
+        {
+            logs.push(path);
+        }
+    }
+    Ok(logs)
+}
+
+fn read_logs(path: &Path) -> Result<BTreeMap<EntryId, Record>> {
+    let mut records = BTreeMap::new();
+    for log in logs(path)? {
+        let text = fs::read(&log).map_err(|e| Error::io("read", &log, e))?;
+        // A line that was cut off, or was not yet on the disk, is of no complete file.
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        let lines = lines.filter_map(|line| line.strip_suffix(b"\n"));
+        for record in lines.map_while(|line| serde_json::from_slice::<Record>(line).ok()) {
+            records.insert(record.entry, record);
+        }
+    }
+    Ok(records)
 }
 
 /// Whether an earlier run was about to move its files from the partial directory at `path`.

@@ -53,7 +53,7 @@ pub(super) fn place(
         check_names(&files, &placed, destination, options.overwrite)?;
         files.retain(|file| !placed.contains(&file.path));
     }
-    let mut summary = Writer::new(plan, &partial, options, progress)?
+    let mut summary = Writer::new(plan, &partial, destination.shown(), options, progress)?
         .write(&files)
         .map_err(|e| out_of_space(e, destination, &partial, &files))?;
     summary.files += placed.len();
@@ -89,7 +89,7 @@ fn restore(previous: &Path, destination: &Destination) -> Result<()> {
 }
 
 /// The shards and then the index, which makes them a checkpoint.
-fn weights(plan: &Plan) -> Vec<NewFile<'_>> {
+pub(super) fn weights(plan: &Plan) -> Vec<NewFile<'_>> {
     let mut weights: Vec<NewFile> = NewFile::all(plan)
         .into_iter()
         .filter(|file| file.is_shard() || file.path == Path::new(INDEX_FILE))

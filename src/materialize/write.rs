@@ -16,7 +16,7 @@ use crate::materialize::output::{Output, sync_directory};
 use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::sums::{self, Sums};
-use crate::materialize::{Options, Summary, copy};
+use crate::materialize::{Options, Summary, copy, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
 use crate::source::{Attributes, SourceFile};
@@ -58,6 +58,8 @@ impl<'a> NewFile<'a> {
 pub(super) struct Writer<'a> {
     reader: Reader,
     partial: &'a Partial,
+    /// The destination as the user wrote it.
+    shown: &'a Path,
     /// Where the view's top directory is made.
     directory: PathBuf,
     options: &'a Options,
@@ -75,6 +77,7 @@ impl<'a> Writer<'a> {
     pub(super) fn new(
         plan: &Plan,
         partial: &'a Partial,
+        shown: &'a Path,
         options: &'a Options,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
@@ -89,6 +92,7 @@ impl<'a> Writer<'a> {
         Ok(Writer {
             reader,
             partial,
+            shown,
             directory: partial.view(),
             options,
             progress,
@@ -109,6 +113,9 @@ impl<'a> Writer<'a> {
         };
         self.progress.start(summary.bytes);
         let kept = self.keep(files, &mut summary)?;
+        let missing = files.iter().zip(&kept).filter(|(_, kept)| !**kept);
+        let missing: Vec<&NewFile> = missing.map(|(file, _)| file).collect();
+        space::check(&missing, &self.directory, self.shown, self.options)?;
         let mut queue = Queue::default();
         let mut linked = Vec::new();
         for (file, _) in files.iter().zip(kept).filter(|(_, kept)| !kept) {
@@ -151,7 +158,7 @@ impl<'a> Writer<'a> {
             let sha256 = self.options.sha256;
             let record = kept(self.partial, file, &path, sha256, self.progress)?;
             if record.is_some() {
-                self.progress.advance(file.content.len());
+                self.progress.skip(file.content.len());
             }
             Ok(record)
         })?;
@@ -232,7 +239,7 @@ impl<'a> Writer<'a> {
             source.check_unchanged()?;
             sums.sha256 = read.and_then(|sums| sums.sha256);
         }
-        self.progress.advance(file.content.len());
+        self.progress.skip(file.content.len());
         self.partial.add(Record::new(file.entry, &file.path, sums))
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{F64ToF32, F64ToOdd, Source, convert};
@@ -244,6 +244,10 @@ impl Kernel for CastKernel {
             "{:?} as {:?}, {} elements",
             self.from, self.to, self.elements
         )
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        Some(Step::new("cast").with("to", self.to.dtype().to_string()))
     }
 
     fn bands(&self) -> RowBands {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{Code, E4m3, E5m2, dequantize_row};
@@ -211,6 +211,13 @@ impl Kernel for DequantizeKernel {
             ..
         } = self;
         format!("{codes:?} times {scales:?} as {to:?}, {grid:?}")
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        let step = Step::new("dequantize")
+            .with("to", self.to.dtype().to_string())
+            .with("block", self.grid.block.to_vec());
+        Some(step)
     }
 
     fn bands(&self) -> RowBands {

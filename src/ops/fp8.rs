@@ -11,7 +11,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use indexmap::{IndexMap, IndexSet};
 
-use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{self, Element, ScaleFormat, quantize_block_row};
@@ -319,6 +319,21 @@ impl Kernel for QuantizeKernel {
             ..
         } = self;
         format!("block FP8 of {dtype:?}, {matrix:?}, scales {format:?}")
+    }
+
+    fn step(&self, output: usize) -> Option<Step> {
+        const OUTPUTS: [&str; 2] = ["codes", "scales"];
+        let step = Step::new("fp8")
+            .with("gives", OUTPUTS[output])
+            .with("block", vec![BLOCK, BLOCK])
+            .with(
+                "scale_fmt",
+                match self.format {
+                    ScaleFormat::Ue8m0 => "ue8m0",
+                    ScaleFormat::Float32 => "float32",
+                },
+            );
+        Some(step)
     }
 
     fn bands(&self) -> RowBands {

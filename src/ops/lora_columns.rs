@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::kernels::low_rank::{self, Float};
 use crate::ops::lora_factors::{F32, SINGLE_BAND, computed, with_float};
 use crate::ops::lora_kernels::Base;
@@ -64,6 +64,10 @@ impl Kernel for ColumnSquares {
         )
     }
 
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
+    }
+
     fn bands(&self) -> RowBands {
         self.bands
     }
@@ -118,6 +122,10 @@ struct ColumnFactors {
 impl Kernel for ColumnFactors {
     fn identity(&self) -> String {
         format!("{self:?}")
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
     }
 
     fn bands(&self) -> RowBands {

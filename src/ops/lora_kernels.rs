@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor, as_written};
 use crate::kernels::CpuPath;
 use crate::kernels::low_rank::{self, Finish, PANEL, Product};
 use crate::ops::lora_columns::{column_factors, column_squares};
@@ -194,6 +194,18 @@ impl Merge {
 impl Kernel for Merge {
     fn identity(&self) -> String {
         format!("{:?} {}", self.kind, self.base.identity())
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        let kind = match self.kind {
+            Kind::Add | Kind::AddRounded => "LoRA",
+            Kind::RowLengths | Kind::ColumnFactors => "DoRA",
+        };
+        let step = Step::new("lora")
+            .with("kind", kind)
+            .with("rank", self.base.rank)
+            .with("scaling", as_written(self.base.scale));
+        Some(step)
     }
 
     fn bands(&self) -> RowBands {

@@ -1,5 +1,5 @@
-//! Computing ahead of those who read a file in order, on threads of its own: the next tiles, and the
-//! facts of the next tensor.
+//! Working ahead of those who read a file in order, on threads of its own: computing the next tiles
+//! and the facts of the next tensor, reading what is stored.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,22 +12,22 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
 
 use crate::catalog::{Node, NodeId};
+use crate::read::fetched::Piece;
 use crate::read::reader::{Reader, TileRef};
 use crate::view::EntryId;
 
-/// Computes tiles of a view before sequential readers ask for them.
+/// Computes tiles of a view, and reads what it stores, before sequential readers ask for them.
 ///
-/// It only ever fills the reader's cache: whether it runs, and how fast, changes no byte. A tile
-/// that cannot be computed is left for the reader who asks for it, who gets the error.
+/// It only ever fills the reader's caches: whether it runs, and how fast, changes no byte. What
+/// cannot be computed or read is left for the reader who asks for it, who gets the error.
 #[derive(Debug)]
 pub struct ReadAhead {
     reader: Arc<Reader>,
     /// Bytes of a file to be ahead of its reader.
     window: u64,
-    when: When,
     streams: Mutex<Streams>,
     /// `None` only while this is dropped.
-    queue: Option<Sender<TileRef>>,
+    queue: Option<Sender<Job>>,
     /// Likewise.
     surveys: Option<Sender<Arc<Node>>>,
     /// The node that was last sent there.
@@ -35,36 +35,43 @@ pub struct ReadAhead {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// When to compute ahead.
+#[derive(Debug)]
+enum Job {
+    /// A tile, for the reader who was last seen at that place of the file.
+    Compute(TileRef, Arc<AtomicU64>),
+    Fetch(Arc<Piece>),
+}
+
+/// What to do ahead of a sequential reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Of every sequential reader.
-    Always,
-    /// Only while sources are read from something slower than memory. Else whoever asks for a
-    /// tile computes it, and has it in the caches of its processor.
-    SourcesAreSlow,
+pub enum Ahead {
+    /// Compute tiles while sources are read from something slower than memory. Else whoever asks
+    /// for a tile computes it, and has it in the caches of its processor.
+    OfSlowSources,
+    /// Compute tiles: nobody asks for bytes before the reader does.
+    Tiles,
+    /// Also read what is stored, as long as no other reader asks for anything between.
+    Everything,
 }
 
 impl ReadAhead {
     /// The part of the cache that may be taken ahead of one reader.
     const CACHE_SHARE: u64 = 8;
 
-    /// Starts `threads` threads that compute `window` bytes ahead of every sequential reader, or
-    /// an eighth of the reader's cache if that is less.
+    /// Starts `threads` threads that compute `window` bytes ahead of every sequential reader, and
+    /// further while sources are slow; at most an eighth of the reader's cache.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(reader: Arc<Reader>, window: u64, threads: usize, when: When) -> io::Result<Self> {
-        /// Tiles that wait. What does not fit is computed when it is asked for.
+    pub fn start(reader: Arc<Reader>, window: u64, threads: usize) -> io::Result<Self> {
+        /// What waits. What does not fit is done when it is asked for.
         const QUEUE: usize = 256;
-        let (queue, tiles) = crossbeam_channel::bounded(QUEUE);
+        let (queue, jobs) = crossbeam_channel::bounded(QUEUE);
         // A survey has threads of its own: one at a time.
         let (surveys, nodes) = crossbeam_channel::bounded(1);
         let mut this = ReadAhead {
-            // More would push out what is ahead of others before they come to it.
-            window: window.min(reader.cache_bytes() as u64 / Self::CACHE_SHARE),
+            window,
             reader,
-            when,
             streams: Mutex::default(),
             queue: Some(queue),
             surveys: Some(surveys),
@@ -76,20 +83,20 @@ impl ReadAhead {
         this.workers
             .push(surveyor.spawn(move || survey(&reader, &nodes))?);
         for number in 0..threads {
-            let (reader, tiles) = (this.reader.clone(), tiles.clone());
+            let (reader, jobs) = (this.reader.clone(), jobs.clone());
             let worker = thread::Builder::new().name(format!("ahead-{number}"));
             this.workers
-                .push(worker.spawn(move || work(&reader, &tiles))?);
+                .push(worker.spawn(move || work(&reader, &jobs))?);
         }
         Ok(this)
     }
 
-    /// Tells that `range` of file `id` is about to be read.
-    pub fn note(&self, id: EntryId, range: Range<u64>) {
-        let wanted = self.when == When::Always || self.reader.waits_for_sources();
-        let window = if wanted { self.window } else { 0 };
+    /// Tells that `range` of file `id` is about to be read, and what to do ahead of whoever reads
+    /// it.
+    pub fn note(&self, id: EntryId, range: Range<u64>, what: Ahead) {
+        let windows = self.windows(what);
         let from = range.start;
-        let Some(ahead) = self.streams.lock().advance(id, range, window) else {
+        let Some(ahead) = self.streams.lock().advance(id, range, windows) else {
             return;
         };
         let (Some(queue), Some(surveys)) = (&self.queue, &self.surveys) else {
@@ -101,10 +108,38 @@ impl ReadAhead {
             // One that does not fit is made when its tensor is read.
             let _ = surveys.try_send(node);
         }
-        for tile in self.reader.tiles_in(id, ahead) {
-            if let Err(TrySendError::Full(_)) = queue.try_send(tile) {
+        let pieces = self.reader.stored_in(id, ahead.stored).into_iter();
+        let tiles = self.reader.tiles_in(id, ahead.tiles).into_iter();
+        for job in pieces
+            .map(Job::Fetch)
+            .chain(tiles.map(|tile| Job::Compute(tile, ahead.position.clone())))
+        {
+            if let Err(TrySendError::Full(_)) = queue.try_send(job) {
                 break;
             }
+        }
+    }
+
+    fn windows(&self, what: Ahead) -> Windows {
+        /// What a disk gives takes longer than a request.
+        const TIMES_FURTHER: u64 = 4;
+        /// Two pieces: one that is read while another is given to the reader. More would have left
+        /// the caches of the processor before they are.
+        const STORED: u64 = 2 * Reader::PIECE;
+        let tiles = match what {
+            _ if self.reader.waits_for_sources() => self.window.saturating_mul(TIMES_FURTHER),
+            Ahead::OfSlowSources => 0,
+            Ahead::Tiles | Ahead::Everything => self.window,
+        };
+        let stored = match what {
+            Ahead::Everything => self.window.min(STORED),
+            Ahead::OfSlowSources | Ahead::Tiles => 0,
+        };
+        // More would push out what is ahead of others before they come to it.
+        let most = self.reader.cache_bytes() as u64 / Self::CACHE_SHARE;
+        Windows {
+            tiles: tiles.min(most),
+            stored,
         }
     }
 }
@@ -120,10 +155,15 @@ impl Drop for ReadAhead {
     }
 }
 
-fn work(reader: &Reader, tiles: &Receiver<TileRef>) {
-    for tile in tiles {
-        // A panic is for whoever asks for the tile, who meets it again.
-        let _ = catch_unwind(AssertUnwindSafe(|| reader.prepare(&tile)));
+fn work(reader: &Reader, jobs: &Receiver<Job>) {
+    for job in jobs {
+        // A panic is for whoever asks for the bytes, who meets it again.
+        let _ = catch_unwind(AssertUnwindSafe(|| match job {
+            // Who has come to it has it, and may have read it to its end by now.
+            Job::Compute(tile, position) if position.load(Ordering::Relaxed) >= tile.end => {}
+            Job::Compute(tile, _) => reader.prepare(&tile),
+            Job::Fetch(piece) => reader.fetch(&piece),
+        }));
     }
 }
 
@@ -140,13 +180,31 @@ struct Streams {
     known: Vec<Stream>,
 }
 
+/// How far ahead of a reader what is done.
+#[derive(Debug, Clone, Copy)]
+struct Windows {
+    tiles: u64,
+    stored: u64,
+}
+
+/// Ranges of a file.
+struct Ranges {
+    position: Arc<AtomicU64>,
+    tiles: Range<u64>,
+    stored: Range<u64>,
+}
+
 #[derive(Debug)]
 struct Stream {
     file: EntryId,
     /// The end of what was read.
-    next: u64,
+    position: Arc<AtomicU64>,
+    /// How much was read.
+    run: u64,
     /// The end of what was computed ahead; 0 before the reader was seen to go on.
-    ahead: u64,
+    tiles: u64,
+    /// The end of what was read ahead, likewise.
+    stored: u64,
 }
 
 impl Streams {
@@ -158,11 +216,11 @@ impl Streams {
 
     /// Notes a read of `range` of `file`; if it goes on where another ended, gives what to compute
     /// ahead now, which may be nothing.
-    fn advance(&mut self, file: EntryId, range: Range<u64>, window: u64) -> Option<Range<u64>> {
+    fn advance(&mut self, file: EntryId, range: Range<u64>, windows: Windows) -> Option<Ranges> {
         let continued = self.known.iter().rposition(|stream| {
-            stream.file == file
-                && (stream.next.saturating_sub(Self::SLACK)..=stream.next + Self::SLACK)
-                    .contains(&range.start)
+            let next = stream.position.load(Ordering::Relaxed);
+            let near = next.saturating_sub(Self::SLACK)..=next.saturating_add(Self::SLACK);
+            stream.file == file && near.contains(&range.start)
         });
         let Some(position) = continued else {
             if self.known.len() == Self::MOST {
@@ -170,17 +228,31 @@ impl Streams {
             }
             self.known.push(Stream {
                 file,
-                next: range.end,
-                ahead: 0,
+                position: Arc::new(range.end.into()),
+                run: range.end - range.start,
+                tiles: 0,
+                stored: 0,
             });
             return None;
         };
+        // Several readers at once keep the processors busy by themselves.
+        let is_alone = position + 1 == self.known.len();
         let mut stream = self.known.remove(position);
-        stream.next = stream.next.max(range.end);
-        let from = stream.ahead.max(stream.next);
-        let to = stream.next + window;
-        stream.ahead = to.max(from);
+        let before = stream.position.fetch_max(range.end, Ordering::Relaxed);
+        let next = before.max(range.end);
+        stream.run += range.end - range.start;
+        let extend = |done: &mut u64, window: u64| {
+            let from = next.max(*done);
+            *done = from.max(next + window);
+            from..*done
+        };
+        let stored = if is_alone { windows.stored } else { 0 }.min(stream.run);
+        let ranges = Ranges {
+            position: stream.position.clone(),
+            tiles: extend(&mut stream.tiles, windows.tiles),
+            stored: extend(&mut stream.stored, stored),
+        };
         self.known.push(stream);
-        Some(from..to.max(from))
+        Some(ranges)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::read::sync::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
 
 /// Buffers that nobody uses now, by capacity.
@@ -32,7 +32,7 @@ impl Buffers {
     /// # Errors
     /// If there is no memory for it.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Result<Buffer> {
-        let capacity = len.next_power_of_two();
+        let capacity = len.next_power_of_two() + memory::PAGE;
         let reused = {
             let mut idle = self.idle.lock();
             let reused = idle.by_capacity.get_mut(&capacity).and_then(Vec::pop);
@@ -41,11 +41,15 @@ impl Buffers {
         };
         let mut bytes = match reused {
             Some(bytes) => bytes,
-            None => memory::with_capacity(capacity)?,
+            None => {
+                memory::with_capacity(capacity).map_err(|_| Error::OutOfMemory { bytes: len })?
+            }
         };
-        bytes.resize(len, 0);
+        let start = memory::to_page(&bytes);
+        bytes.resize(start + len, 0);
         Ok(Buffer {
             bytes,
+            start,
             home: Some(self.clone()),
         })
     }
@@ -64,12 +68,18 @@ impl Buffers {
 #[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
+    /// Where they begin in it.
+    start: usize,
     home: Option<Arc<Buffers>>,
 }
 
 impl From<Vec<u8>> for Buffer {
     fn from(bytes: Vec<u8>) -> Self {
-        Buffer { bytes, home: None }
+        Buffer {
+            bytes,
+            start: 0,
+            home: None,
+        }
     }
 }
 
@@ -77,19 +87,19 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.start..]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.bytes[self.start..]
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer of {} bytes", self.bytes.len())
+        write!(f, "Buffer of {} bytes", self.len())
     }
 }
 

@@ -4,12 +4,13 @@ mod ahead;
 mod buffers;
 mod facts;
 mod facts_cache;
+mod fetched;
 mod pace;
 mod reader;
 mod sync;
 mod tiles;
 
-pub use ahead::{ReadAhead, When};
+pub use ahead::{Ahead, ReadAhead};
 pub use buffers::Buffer;
 pub use facts_cache::FactsCache;
 pub use reader::Reader;

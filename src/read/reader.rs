@@ -10,8 +10,11 @@ use crate::memory;
 use crate::read::buffers::{Buffer, Buffers};
 use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
+use crate::read::fetched::{Fetched, Piece};
 use crate::read::pace::Pace;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
+use crate::source::SourceFile;
+use crate::stats::{CacheStats, Origin, Reading, Served};
 use crate::view::{EntryId, FileContent, Segment, SegmentData, View};
 
 /// Gives the bytes of a view's files. Shared by any number of threads.
@@ -24,8 +27,11 @@ pub struct Reader {
     facts: FactStore,
     facts_cache: Option<FactsCache>,
     buffers: Arc<Buffers>,
+    /// Of what is stored.
+    fetched: Fetched,
     /// Of the inputs of tiles.
     pace: Pace,
+    stats: Reading,
 }
 
 /// A tile, named by an output of a node that is wanted of it.
@@ -34,6 +40,23 @@ pub(super) struct TileRef {
     node: Arc<Node>,
     output: usize,
     band: Band,
+    /// Where its bytes end in the file for which it is wanted.
+    pub(super) end: u64,
+}
+
+/// Whether a tile was there, or being computed by another, when it was looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lookup {
+    Hit,
+    Miss,
+}
+
+fn origin(segment: &Segment) -> Origin {
+    match segment.data {
+        SegmentData::Bytes(_) => Origin::Made,
+        SegmentData::Source { .. } => Origin::Spliced,
+        SegmentData::Computed { .. } => Origin::Computed,
+    }
 }
 
 /// An input of a band.
@@ -75,6 +98,11 @@ fn kept_by(node: &Node) -> u64 {
 }
 
 impl Reader {
+    /// Most stored bytes that are read ahead, or an eighth of the cache if that is less.
+    const MOST_FETCHED_BYTES: u64 = 32 << 20;
+    /// Most bytes of one of their pieces: as many as a request of the kernel asks for.
+    pub(super) const PIECE: u64 = 1 << 20;
+
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
         Reader {
@@ -84,7 +112,9 @@ impl Reader {
             facts: FactStore::default(),
             facts_cache: None,
             buffers: Arc::default(),
+            fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
             pace: Pace::default(),
+            stats: Reading::default(),
         }
     }
 
@@ -111,6 +141,28 @@ impl Reader {
         self.tiles.bytes()
     }
 
+    /// What was counted of the reads so far.
+    pub fn stats(&self) -> &Reading {
+        &self.stats
+    }
+
+    /// The state of the cache of tiles.
+    pub fn cache_stats(&self) -> CacheStats {
+        let (hits, misses) = self.stats.hits_and_misses();
+        CacheStats {
+            capacity_bytes: self.cache_bytes() as u64,
+            bytes: self.cached_bytes() as u64,
+            kept_bytes: self.kept.bytes() as u64,
+            hits,
+            misses,
+        }
+    }
+
+    /// Bytes of sources that were read ahead, or are about to be, and wait for their reader.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched.bytes()
+    }
+
     /// Fills `buffer` with the bytes of file `id` from `offset`; returns how many there were,
     /// less than `buffer.len()` only at the end of the file.
     pub fn read_at(&self, id: EntryId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
@@ -119,6 +171,7 @@ impl Reader {
             .len()
             .min(offset.saturating_add(buffer.len() as u64));
         let mut at = offset;
+        let mut served = Served::default();
         for segment in content.segments_from(offset) {
             if at >= end {
                 break;
@@ -126,8 +179,10 @@ impl Reader {
             let stop = end.min(segment.start + segment.len);
             let part = &mut buffer[(at - offset) as usize..(stop - offset) as usize];
             self.read_segment(segment, at - segment.start, part)?;
+            served.add(origin(segment), stop - at);
             at = stop;
         }
+        self.stats.served(served);
         Ok((at - offset) as usize)
     }
 
@@ -150,6 +205,7 @@ impl Reader {
             let within = offset - segment.start;
             match &segment.data {
                 SegmentData::Bytes(bytes) => {
+                    self.stats.served(Served::of(Origin::Made, len));
                     return Ok(borrow(&bytes[within as usize..(within + len) as usize]));
                 }
                 SegmentData::Computed {
@@ -164,17 +220,29 @@ impl Reader {
                         let key = TileKey::new(node, &band);
                         let bytes = self.tile_output(node, *output, band)?;
                         let from = (at - range.start) as usize;
+                        self.stats.served(Served::of(Origin::Computed, len));
                         let result = borrow(&bytes[from..from + len as usize]);
                         self.tiles.served(key, &bytes, len as usize);
                         return Ok(result);
                     }
                 }
-                SegmentData::Source { .. } => {}
+                SegmentData::Source { file, offset } => {
+                    let (at, len) = (offset + within, len as usize);
+                    let lent = self.fetched.get(file, at, len, &self.buffers)?;
+                    if let Some(lent) = lent.filter(|lent| lent.len() == len) {
+                        let result = borrow(&lent);
+                        self.fetched.served(lent);
+                        return Ok(result);
+                    }
+                }
             }
         }
-        memory::resize(scratch, len as usize)?;
-        self.read_at(id, offset, scratch)?;
-        Ok(borrow(scratch))
+        let len = len as usize;
+        memory::resize(scratch, len + memory::PAGE)?;
+        let start = memory::to_page(scratch);
+        let bytes = &mut scratch[start..start + len];
+        self.read_at(id, offset, bytes)?;
+        Ok(borrow(bytes))
     }
 
     /// The tiles that hold computed bytes of `range` of file `id`: those that begin in it, and the
@@ -207,12 +275,45 @@ impl Reader {
                         node: node.clone(),
                         output: *output,
                         band,
+                        end: segment.start + (bytes.end - offset),
                     });
                 }
                 at = bytes.end;
             }
         }
         tiles
+    }
+
+    /// Pieces of the stored bytes in `range` of file `id`, to be fetched, as far as there is room.
+    pub(super) fn stored_in(&self, id: EntryId, range: Range<u64>) -> Vec<Arc<Piece>> {
+        let mut pieces = Vec::new();
+        let Some(content) = self.view.file(id) else {
+            return pieces;
+        };
+        for segment in content.segments_from(range.start) {
+            if segment.start >= range.end {
+                break;
+            }
+            let SegmentData::Source { file, offset } = &segment.data else {
+                continue;
+            };
+            let mut at = offset + range.start.saturating_sub(segment.start);
+            let end = offset + segment.len.min(range.end - segment.start);
+            while at < end {
+                let to = end.min(at + Self::PIECE);
+                let Some(piece) = self.fetched.plan(file, at..to) else {
+                    return pieces;
+                };
+                pieces.push(piece);
+                at = to;
+            }
+        }
+        pieces
+    }
+
+    /// Reads `piece` now, unless somebody did.
+    pub(super) fn fetch(&self, piece: &Piece) {
+        piece.fetch(&self.buffers);
     }
 
     /// The first node with facts to find whose bytes in file `id` begin soon after `offset`.
@@ -251,9 +352,14 @@ impl Reader {
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
     /// it fails again for whoever asks for its bytes, who is told.
     pub(super) fn prepare(&self, tile: &TileRef) {
-        let TileRef { node, output, band } = tile;
+        let TileRef {
+            node, output, band, ..
+        } = tile;
         if !self.tiles.knows(TileKey::new(node, band), *output) {
-            let _ = self.tile_output(node, *output, band.clone());
+            let found = self.find_tile(node, *output, band);
+            if let Ok((_, Lookup::Miss)) = found {
+                self.stats.tile_ahead();
+            }
         }
     }
 
@@ -292,13 +398,30 @@ impl Reader {
                 buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
                 Ok(())
             }
-            SegmentData::Source { file, offset } => file.read_exact_at(buffer, offset + within),
+            SegmentData::Source { file, offset } => self.read_stored(file, offset + within, buffer),
             SegmentData::Computed {
                 node,
                 output,
                 offset,
             } => self.read_computed(node, *output, offset + within, buffer),
         }
+    }
+
+    /// Fills `buffer` with the bytes of `file` from `offset`, as far as they were read ahead from
+    /// there.
+    fn read_stored(&self, file: &Arc<SourceFile>, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, buffer);
+        while let Some(lent) = self.fetched.get(file, at, rest.len(), &self.buffers)? {
+            let (part, after) = rest.split_at_mut(lent.len());
+            part.copy_from_slice(&lent);
+            at += lent.len() as u64;
+            self.fetched.served(lent);
+            rest = after;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+        file.read_exact_at(rest, at)
     }
 
     /// Fills `buffer` with the bytes of output `output` of `node` from byte `offset`.
@@ -326,9 +449,22 @@ impl Reader {
     }
 
     fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<TileOutput> {
-        let key = TileKey::new(node, &band);
-        self.tiles
-            .output(key, output, || self.compute(node, &band).map(Arc::new))
+        let (bytes, lookup) = self.find_tile(node, output, &band)?;
+        self.stats.looked_up(lookup == Lookup::Hit);
+        Ok(bytes)
+    }
+
+    fn find_tile(&self, node: &Node, output: usize, band: &Band) -> Result<(TileOutput, Lookup)> {
+        let mut lookup = Lookup::Hit;
+        let bytes = self.tiles.output(TileKey::new(node, band), output, || {
+            lookup = Lookup::Miss;
+            let facts = self.facts(node)?;
+            let start = Instant::now();
+            let tile = self.compute(node, band, &facts)?;
+            self.stats.tile(start.elapsed());
+            Ok(Arc::new(tile))
+        })?;
+        Ok((bytes, lookup))
     }
 
     /// The bytes of every input of `node` that `band` needs.
@@ -356,7 +492,12 @@ impl Reader {
             return Ok(Arc::default());
         };
         self.facts.of(node.id(), || {
-            let find = || self.survey(node, survey);
+            let find = || {
+                let start = Instant::now();
+                let facts = self.survey(node, survey)?;
+                self.stats.survey(start.elapsed());
+                Ok(facts)
+            };
             match &self.facts_cache {
                 Some(cache) => cache.of(node, find),
                 None => find(),
@@ -364,8 +505,7 @@ impl Reader {
         })
     }
 
-    fn compute(&self, node: &Node, band: &Band) -> Result<Tile> {
-        let facts = self.facts(node)?;
+    fn compute(&self, node: &Node, band: &Band, facts: &[f64]) -> Result<Tile> {
         let inputs = self.inputs(node, band)?;
         let outputs: Result<Vec<Buffer>> = (0..node.kernel.outputs())
             .map(|k| {
@@ -378,7 +518,7 @@ impl Reader {
         let mut output_slices: Vec<&mut [u8]> =
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();
         node.kernel
-            .compute(&facts, band, &slices, &mut output_slices)
+            .compute(facts, band, &slices, &mut output_slices)
             .map_err(|fault| Error::NonFinite {
                 tensor: node.name.to_string(),
                 row: band.group * node.kernel.bands().rows_per_group + fault.row,
@@ -400,8 +540,10 @@ impl Reader {
         };
         let band = node.kernel.bands().band(0);
         let key = TileKey::new(node, &band);
-        self.kept
-            .output(key, 0, || self.compute(node, &band).map(Arc::new))
+        self.kept.output(key, 0, || {
+            let facts = self.facts(node)?;
+            self.compute(node, &band, &facts).map(Arc::new)
+        })
     }
 
     /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It

@@ -33,6 +33,10 @@ impl AuxEntry {
     }
 }
 
+/// The directory at the top of a mount that tells about it. What a source has of that name is not
+/// shown, mounted or written, so that it stands for one thing everywhere.
+pub const MOUNT_DIRECTORY: &str = ".ckptfs";
+
 /// The most files and directories beside the weights.
 const MOST_ENTRIES: usize = 1 << 18;
 
@@ -99,6 +103,8 @@ fn left_out_reason(name: &str) -> Option<&'static str> {
         Some("an index of other weights")
     } else if matches!(name, ".git" | ".cache") || name.ends_with(".ckptfs-partial") {
         Some("not part of the model")
+    } else if name == MOUNT_DIRECTORY {
+        Some("the name of the directory in which a mount tells about itself")
     } else if name == MANIFEST_FILE {
         Some("checksums of this directory's files, not of the view's")
     } else {

@@ -12,7 +12,7 @@ mod header;
 mod index;
 mod links;
 
-pub use aux_files::AuxEntry;
+pub use aux_files::{AuxEntry, MOUNT_DIRECTORY};
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
 pub use file::{Attributes, SourceFile};
 pub use header::{

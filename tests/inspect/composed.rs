@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ckptfs::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use ckptfs::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use ckptfs::inspect::{check_values, quantized_tensors};
 use ckptfs::layout::{self, Partition};
 use ckptfs::ops::{Fp8, Operator, PartialBlocks, Selection};
@@ -34,6 +34,10 @@ impl UpsideDown {
 impl Kernel for UpsideDown {
     fn identity(&self) -> String {
         "upside down".to_owned()
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
     }
 
     fn bands(&self) -> RowBands {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Catalog, Tensor};
+use ckptfs::catalog::{Catalog, Step, Tensor};
 use ckptfs::kernels::lanes::{Precision, Round};
 use ckptfs::layout::{self, Partition};
 use ckptfs::ops::merge::{At, Extent, Formula, Lanes, PointwiseKernel};
-use ckptfs::read::{FactsCache, ReadAhead, Reader, When};
+use ckptfs::read::{Ahead, FactsCache, ReadAhead, Reader};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, ViewRequest};
 use ckptfs::source;
 use safetensors::Dtype;
@@ -38,6 +38,10 @@ impl fmt::Debug for Standard {
 }
 
 impl Formula for Standard {
+    fn step(&self) -> Step {
+        Step::merge("standard")
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         for (y, x) in output.iter_mut().zip(inputs.input(0)) {
@@ -147,6 +151,9 @@ fn facts_are_those_of_the_whole_tensor_and_found_once_for_all_readers() {
         _ => unreachable!("it is computed"),
     };
     assert_eq!(facts_cost, 2 * 2 * ELEMENTS as u64);
+    let facts = reader.stats().fact_stats();
+    assert_eq!(facts.surveys, 1);
+    assert!(facts.seconds > 0.0);
 }
 
 #[test]
@@ -250,15 +257,15 @@ fn reading_in_order_finds_the_facts_of_the_next_tensor_ahead() {
     let (view, shards, _) =
         layout::shards(catalog, Partition::Repack, DEFAULT_SHARD_BYTES).unwrap();
     let reader = Arc::new(Reader::new(Arc::new(view), 16 << 20));
-    let ahead = ReadAhead::start(reader, 0, 1, When::SourcesAreSlow).unwrap();
+    let ahead = ReadAhead::start(reader, 0, 1).unwrap();
     let start = shards[0]
         .tensors
         .iter()
         .find(|t| *t.name == *"x")
         .unwrap()
         .offset;
-    ahead.note(shards[0].entry, start..start + 4096);
-    ahead.note(shards[0].entry, start + 4096..start + 8192);
+    ahead.note(shards[0].entry, start..start + 4096, Ahead::Tiles);
+    ahead.note(shards[0].entry, start + 4096..start + 8192, Ahead::Tiles);
 
     let deadline = Instant::now() + Duration::from_secs(60);
     while tallied[1].load(Ordering::Relaxed) < 2 * 64 {

@@ -19,10 +19,11 @@ const SOURCE: &str = "model-00001-of-00002.safetensors";
 const SHARD: &str = "model-00001-of-00003.safetensors";
 
 /// What is mounted, and how, in each test.
-const MOUNTS: [(Kind, &[&str]); 3] = [
+const MOUNTS: [(Kind, &[&str]); 4] = [
     (Kind::Patched, &["--no-passthrough"]),
     (Kind::Patched, &[]),
     (Kind::PatchedFp8, &[]),
+    (Kind::PatchedFp8, &["--direct-io"]),
 ];
 
 /// A mount with a log, nothing of which was read yet.

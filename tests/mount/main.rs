@@ -5,6 +5,7 @@
 mod common;
 
 mod changes;
+mod direct;
 mod errors;
 mod exhaustion;
 mod faulty_directory;
@@ -17,7 +18,13 @@ mod links;
 mod metadata;
 mod mountpoints;
 mod panics;
+mod provenance;
 mod read_only;
 mod reads;
 mod requests;
+mod service;
+mod stats;
+mod status;
+mod top;
 mod unmounting;
+mod users;

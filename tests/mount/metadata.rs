@@ -184,18 +184,6 @@ fn names_that_are_not_there_are_not_found() {
 }
 
 #[test]
-fn extended_attributes_are_not_supported() {
-    let fixture = Fixture::new();
-    fixture.mount(Kind::Patched, &[]);
-    let path = fixture.mountpoint.join("README.md");
-    let mut buffer = [0; 100];
-    let error = rustix::fs::getxattr(&path, "user.a", &mut buffer).unwrap_err();
-    assert_eq!(error, rustix::io::Errno::OPNOTSUPP);
-    let listed = rustix::fs::listxattr(&path, &mut buffer);
-    assert_eq!(listed, Err(rustix::io::Errno::OPNOTSUPP));
-}
-
-#[test]
 fn the_filesystem_tells_its_size_and_that_it_is_full_and_read_only() {
     let fixture = Fixture::new();
     fixture.mount(Kind::PatchedFp8, &[]);

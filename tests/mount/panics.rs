@@ -6,12 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands};
+use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step};
 use ckptfs::fuse::{MountOptions, Mounted, mount};
 use ckptfs::read::Reader;
 use ckptfs::source::Attributes;
 use ckptfs::view::{FileContent, SegmentData, TopFile, View};
-use memmap2::{Advice, Mmap};
+use memmap2::Mmap;
+use rustix::process::{Pid, WaitOptions};
 
 use crate::fixture::Fixture;
 
@@ -24,6 +25,10 @@ const LEN: u64 = 10_000;
 impl Kernel for Panics {
     fn identity(&self) -> String {
         "Panics".to_owned()
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        None
     }
 
     fn bands(&self) -> RowBands {
@@ -104,6 +109,9 @@ fn a_panic_while_answering_a_read_gives_eio_and_the_mount_lives_on() {
         assert!(fixture.mountpoint.join("neither").metadata().is_err());
         rustix::fs::statvfs(&fixture.mountpoint).unwrap();
     }
+    let figures = mounted.figures().snapshot();
+    assert!(figures.requests.errors >= 3);
+    assert_eq!(figures.served.bytes(), 4);
     drop(bug);
     mounted.unmount().unwrap();
 }
@@ -135,9 +143,26 @@ fn who_reads_such_a_tile_through_a_mapping_gets_the_signal_of_an_io_error() {
     let bug = File::open(fixture.mountpoint.join("bug")).unwrap();
     // SAFETY: nothing writes to a view.
     let mapping = unsafe { Mmap::map(&bug) }.unwrap();
-    // EFAULT stands for SIGBUS.
-    let error = mapping.advise(Advice::PopulateRead).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+    // In a process of its own: who waits for pages may hold a lock on the memory of its process, which
+    // the threads that serve the mount, here of this process, may need to answer.
+    // SAFETY: the child has a copy of the mapping, calls only what may be called after a fork of a
+    // process with threads, and ends without running anything of the parent's.
+    let child = unsafe {
+        match libc::fork() {
+            0 => {
+                let populate = libc::MADV_POPULATE_READ;
+                let start = mapping.as_ptr().cast_mut().cast();
+                let result = libc::madvise(start, mapping.len(), populate);
+                // EFAULT stands for SIGBUS.
+                let as_expected = result == -1 && *libc::__errno_location() == libc::EFAULT;
+                libc::_exit(i32::from(!as_expected))
+            }
+            child => Pid::from_raw(child).unwrap(),
+        }
+    };
+    let ended = rustix::process::waitpid(Some(child), WaitOptions::empty());
+    let (_, status) = ended.unwrap().unwrap();
+    assert_eq!(status.exit_status(), Some(0));
     let good = fs::read(fixture.mountpoint.join("good")).unwrap();
     assert_eq!(good, b"good");
     drop((mapping, bug));

@@ -10,7 +10,7 @@ use std::thread;
 use ckptfs::fast_paths::FastPath;
 use rustix::process::Signal;
 
-use crate::fixture::{Fixture, Kind, Server, eventually};
+use crate::fixture::{Fixture, Kind, Server, eventually, stderr};
 
 /// Asserts that `action` ends while `server` stands still.
 fn without(server: &Server, what: &str, action: impl FnOnce() + Send + 'static) {
@@ -60,15 +60,50 @@ fn what_was_listed_once_is_listed_again_without_the_process() {
         let server = fixture.serve(kind);
         let files = look_at_all(&fixture.mountpoint);
         assert!(files.len() > 1000);
-        // ls also asks for security labels and access control lists.
-        let mountpoint = fixture.mountpoint.clone();
-        let ls = move || Command::new("ls").arg("-lR").arg(&mountpoint).output();
-        assert!(ls().unwrap().status.success());
         let mountpoint = fixture.mountpoint.clone();
         without(&server, "the second listing ends", move || {
             assert_eq!(look_at_all(&mountpoint), files);
-            assert!(ls().unwrap().status.success());
         });
+    }
+}
+
+/// How often the process has read so far: at least once for each request.
+fn reads(process: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap();
+    let count = io.lines().find_map(|line| line.strip_prefix("syscr: "));
+    count.unwrap().parse().unwrap()
+}
+
+/// Archives and copies are of the files alone. Access control lists, security labels and capabilities, which ls shows and cp copies, are
+/// extended attributes.
+#[test]
+fn programs_that_ask_for_extended_attributes_do_not_ask_for_each_file() {
+    if !FastPath::SilentOpen.is_enabled() {
+        return;
+    }
+    let fixture = with_many_files();
+    let server = fixture.serve_with(Kind::PatchedFp8, &["--no-passthrough"]);
+    let [archive, copy] = ["archive", "copy"].map(|name| fixture.path(name));
+    let [archive, copy] = [&archive, &copy].map(|path| path.to_str().unwrap());
+    let mountpoint = fixture.mountpoint.join("one");
+    let mountpoint = mountpoint.to_str().unwrap();
+    for command in [
+        &["ls", "-lR", "--color=always", mountpoint][..],
+        &["find", mountpoint, "-ls"],
+        &["tar", "--xattrs", "-cf", archive, mountpoint],
+        &["cp", "-r", mountpoint, copy],
+    ] {
+        let run = || {
+            let output = Command::new(command[0]).args(&command[1..]).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+        };
+        run();
+        // The pages of small files stay with the kernel.
+        let before = reads(server.id());
+        run();
+        let asked = reads(server.id()) - before;
+        assert!(asked <= 10, "{asked} requests of {command:?}");
     }
 }
 

@@ -85,7 +85,7 @@ proptest! {
             drop: pattern(drop),
             dtype,
             experts,
-            fp8: is_fp8.then(|| Fp8Request {
+            fp8: is_fp8.then_some(Fp8Request {
                 rules,
                 references,
                 patterns,

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use crate::catalog::Step;
 use crate::kernels::lanes::{Precision, Round};
 
 /// How a merged element follows from the elements at the same place of the inputs.
@@ -14,6 +15,9 @@ use crate::kernels::lanes::{Precision, Round};
 pub trait Formula: Debug + Send + Sync + 'static {
     /// Whether [`Formula::merge`] is given whole rows, one at a time, and not runs of any length.
     const WHOLE_ROWS: bool = false;
+
+    /// What it does, by [`Step::merge`], for people and programs.
+    fn step(&self) -> Step;
 
     /// Gives the merged elements of a run of which `inputs` are those of every input.
     fn merge<R: Round>(&self, facts: &[f64], at: At, inputs: Lanes<'_>, output: &mut [f32]);

@@ -4,6 +4,9 @@
 //! normalized; summed in f32 in the order of the inputs, whatever their format, each product
 //! added without a rounding of its own, and rounded to the format once.
 
+use serde_json::Value;
+
+use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::Round;
 use crate::ops::merge::formula::{At, Formula, Lanes};
 
@@ -15,6 +18,13 @@ pub struct Linear {
 }
 
 impl Formula for Linear {
+    fn step(&self) -> Step {
+        let weights: Vec<Value> = self.weights.iter().map(|w| as_written(*w)).collect();
+        Step::merge("linear")
+            .with("weights", weights)
+            .with("normalize", self.normalize)
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         output.fill(0.0);

@@ -5,6 +5,7 @@
 //! `t = n·c / (1 + (n − 1)·c)` (0 where that is not defined), merged `t·mean(w) + (1 − t)·base`, each
 //! operation in the working format. The angle is that of whole tensors or, filter-wise, of each row.
 
+use crate::catalog::Step;
 use crate::kernels::lanes::{Precision, Round, dot, total};
 use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
 
@@ -21,6 +22,10 @@ pub struct ModelStockByRow {
 }
 
 impl Formula for ModelStock {
+    fn step(&self) -> Step {
+        Step::merge("model stock").with("angle_of", "tensors")
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         interpolate::<R>(self.models, R::round(facts[0] as f32), inputs, output);
@@ -62,6 +67,10 @@ impl Formula for ModelStock {
 
 impl Formula for ModelStockByRow {
     const WHOLE_ROWS: bool = true;
+
+    fn step(&self) -> Step {
+        Step::merge("model stock").with("angle_of", "rows")
+    }
 
     #[inline(always)]
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {

@@ -4,6 +4,7 @@
 //! operation in the working format; the quotient is the reciprocal times `t`.
 //! <https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001>
 
+use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::Round;
 use crate::ops::merge::formula::{At, Formula, Lanes};
 
@@ -14,6 +15,10 @@ pub struct NearSwap {
 }
 
 impl Formula for NearSwap {
+    fn step(&self) -> Step {
+        Step::merge("nearswap").with("t", as_written(self.t))
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         let least = R::round(1e-6);

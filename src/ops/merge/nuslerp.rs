@@ -4,6 +4,7 @@
 //! position (`t = w₂ / (w₁ + w₂)`), and a choice of what counts as a vector: the whole tensor, each
 //! row, or each column. The straight line takes over where `1 − cos²θ` vanishes.
 
+use crate::catalog::Step;
 use crate::kernels::lanes::{Precision, Round, dot, total};
 use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
 
@@ -31,6 +32,14 @@ pub struct NuSlerpByColumn(pub Between);
 const SHORTEST: f32 = 1e-7;
 
 impl Between {
+    /// `vectors` are what counts as vectors.
+    fn step(self, vectors: &str) -> Step {
+        Step::merge("nuslerp")
+            .with("t", self.t)
+            .with("vectors", vectors)
+            .with("differences_from_base", self.base)
+    }
+
     /// The two vectors of a run, one after the other.
     #[inline(always)]
     fn vectors<R: Round>(self, inputs: Lanes<'_>) -> [Vec<f32>; 2] {
@@ -116,6 +125,10 @@ fn unit_product<R: Round>(a: f32, b: f32, lengths: [f32; 2]) -> f32 {
 }
 
 impl Formula for NuSlerp {
+    fn step(&self) -> Step {
+        self.0.step("tensors")
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         let [a, b] = self.0.vectors::<R>(inputs);
@@ -177,6 +190,10 @@ impl Formula for NuSlerp {
 impl Formula for NuSlerpByRow {
     const WHOLE_ROWS: bool = true;
 
+    fn step(&self) -> Step {
+        self.0.step("rows")
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         let [a, b] = self.0.vectors::<R>(inputs);
@@ -195,6 +212,10 @@ impl Formula for NuSlerpByRow {
 
 impl Formula for NuSlerpByColumn {
     const WHOLE_ROWS: bool = true;
+
+    fn step(&self) -> Step {
+        self.0.step("columns")
+    }
 
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {

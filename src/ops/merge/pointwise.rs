@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Survey, Tensor};
+use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Step, Survey, Tensor};
 use crate::kernels::lanes::{Bf16, F16, F32, Precision, Round, plain_nan};
 use crate::kernels::{CpuPath, Loop};
 use crate::ops::merge::formula::{At, Extent, Formula, Lanes, RUN};
@@ -149,6 +149,14 @@ impl<F: Formula> Kernel for PointwiseKernel<F> {
             path: _,
         } = self;
         format!("{formula:?} of {inputs:?} in {working:?} as {output:?}, {bands:?} of {columns}")
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        let formats = [("computed_in", self.working), ("given_in", self.output)];
+        let with_format = |step: Step, (what, format): (&str, Precision)| {
+            step.with(what, format.dtype().to_string())
+        };
+        Some(formats.into_iter().fold(self.formula.step(), with_format))
     }
 
     fn bands(&self) -> RowBands {

@@ -27,6 +27,11 @@ impl RandomMask {
         }
     }
 
+    /// The probability with which it chooses an element.
+    pub fn density(&self) -> f64 {
+        self.bound as f64 / 2f64.powi(32)
+    }
+
     /// Whether the element at `position` is chosen.
     #[inline(always)]
     pub fn contains(&self, position: u64) -> bool {

@@ -1,5 +1,6 @@
 //! Scale: one input times a factor, or as it is in another dtype.
 
+use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::Round;
 use crate::ops::merge::formula::{At, Formula, Lanes};
 
@@ -11,6 +12,13 @@ pub struct Scale {
 }
 
 impl Formula for Scale {
+    fn step(&self) -> Step {
+        match self.factor {
+            Some(factor) => Step::merge("scale").with("factor", as_written(factor)),
+            None => Step::merge("passthrough"),
+        }
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         let input = inputs.input(0);

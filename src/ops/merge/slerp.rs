@@ -5,6 +5,7 @@
 //! product of the whole tensors, and rounded to the working format once.
 //! <https://en.wikipedia.org/wiki/Slerp>
 
+use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::{Precision, Round, dot};
 use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
 
@@ -22,6 +23,10 @@ const IN_LINE: f64 = 0.9995;
 const SHORTEST: f64 = 1e-8;
 
 impl Formula for Slerp {
+    fn step(&self) -> Step {
+        Step::merge("slerp").with("t", as_written(self.t))
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         let (of_a, of_b) = (facts[0] as f32, facts[1] as f32);

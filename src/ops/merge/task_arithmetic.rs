@@ -14,6 +14,9 @@
 //! weighted sum (plus where it is 0), and only their weights. With rescaling, what was kept is
 //! multiplied by `Σ |δ| / Σ |kept δ|`.
 
+use serde_json::{Value, json};
+
+use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::{Precision, Round, l1_norm};
 use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
 use crate::ops::merge::random_mask::RandomMask;
@@ -165,6 +168,24 @@ impl TaskArithmetic {
 }
 
 impl Formula for TaskArithmetic {
+    fn step(&self) -> Step {
+        let weights: Vec<Value> = self.weights.iter().map(|w| as_written(*w)).collect();
+        let rank = |cut: Option<usize>| cut.map(|cut| self.cuts.0[cut].rank);
+        let kept = self.kept.iter().map(|kept| match kept {
+            Kept::All => json!("all"),
+            Kept::None => json!("none"),
+            Kept::Ranks(from, to) => json!({"ranks": [rank(*from), rank(*to)]}),
+            Kept::Random(mask) => json!({"random": mask.density()}),
+        });
+        Step::merge("task arithmetic")
+            .with("weights", weights)
+            .with("keeps", kept.collect::<Vec<_>>())
+            .with("consensus", self.combination.consensus)
+            .with("normalize", self.combination.normalize)
+            .with("rescale", self.combination.rescale)
+            .with("lambda", self.combination.lambda)
+    }
+
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         let Combination {

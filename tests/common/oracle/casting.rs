@@ -96,7 +96,7 @@ pub(crate) fn values(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
     }
 }
 
-fn e4m3(code: u8) -> f64 {
+pub(crate) fn e4m3(code: u8) -> f64 {
     let sign = if code & 0x80 == 0 { 1.0 } else { -1.0 };
     match code & 0x7f {
         0x7f => f64::NAN,

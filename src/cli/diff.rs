@@ -1,0 +1,172 @@
+//! `ckptfs diff`: what is different between two checkpoints, mounts or views.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use ckptfs::diff::{self, Diff, FileDiff, Header, Row, Values, What};
+
+use crate::cli::args::parse_model;
+use crate::cli::check_values;
+use crate::cli::plan::to_stdout;
+use crate::cli::progress::Bar;
+use crate::cli::provenance::printable;
+
+/// What to compare, and how.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Checkpoint directory, mount, or recipe (a file) of a view
+    a: PathBuf,
+
+    /// What to compare it with, likewise
+    b: PathBuf,
+
+    /// Directory of a model that a recipe names (repeatable)
+    #[arg(long, value_name = "ID=DIR", value_parser = parse_model)]
+    model: Vec<(String, PathBuf)>,
+
+    /// Compare names, dtypes and shapes of tensors, not their values
+    #[arg(long)]
+    no_values: bool,
+
+    /// Print everything as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Threads that read and compare [default: as many as there are CPUs]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// As diff(1) has them; other commands have no third answer.
+const DIFFERENT: u8 = 1;
+const TROUBLE: u8 = 2;
+
+/// Prints what is different. The exit code says whether anything is: 0, 1, or 2 for an error.
+pub(crate) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<ExitCode> {
+    match compare(args, quiet) {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::from(DIFFERENT)),
+        Err(error) => {
+            eprintln!("ckptfs: {error:#}");
+            Ok(ExitCode::from(TROUBLE))
+        }
+    }
+}
+
+fn compare(args: &DiffArgs, quiet: bool) -> anyhow::Result<bool> {
+    let [a, b] = [&args.a, &args.b].map(|path| diff::plan(path, &args.model));
+    let (a, b) = (a?, b?);
+    let jobs = args.jobs.map_or_else(check_values::jobs, NonZeroUsize::get);
+    let bar = Bar::new(quiet)?;
+    let diff = diff::diff([&a, &b], !args.no_values, jobs, &bar);
+    let diff = bar.finish(diff, anyhow::Error::from)?;
+    let rows = diff::rows(&diff.different);
+    to_stdout(&match args.json {
+        true => {
+            let json = DiffJson {
+                diff: &diff,
+                rows: &rows,
+            };
+            serde_json::to_string_pretty(&json)? + "\n"
+        }
+        false => text(&diff, &rows),
+    })?;
+    Ok(diff.is_empty())
+}
+
+#[derive(Serialize)]
+struct DiffJson<'a> {
+    #[serde(flatten)]
+    diff: &'a Diff,
+    /// The same as `different`, layers folded.
+    rows: &'a [Row],
+}
+
+fn text(diff: &Diff, rows: &[Row]) -> String {
+    /// As many kinds of tensors as a plan shows.
+    const SHOWN: usize = 200;
+    let mut text = String::new();
+    for row in &rows[..rows.len().min(SHOWN)] {
+        let name = printable(&row.name.to_string());
+        let (what, header) = (word(row.what), headers(row));
+        text += &format!("{what}  {name}  {} × {header}\n", row.tensors);
+        if let Some(values) = &row.values {
+            text += &format!("    {}\n", figures(values));
+        }
+    }
+    if rows.len() > SHOWN {
+        let left_out = rows.len() - SHOWN;
+        text += &format!("… and {left_out} kinds of tensors more; --json has all\n");
+    }
+    for FileDiff { path, what, keys } in &diff.files {
+        let path = printable(&path.display().to_string());
+        text += &format!("{}  {path}\n", word(*what));
+        for key in keys {
+            let value = |value: &Option<Value>| value.as_ref().map_or("–".to_owned(), shortened);
+            let name = printable(&key.key);
+            text += &format!("    {name}: {} → {}\n", value(&key.a), value(&key.b));
+        }
+    }
+    let [a, b] = diff.tensors;
+    let how = match diff.values_compared {
+        true => "",
+        false => " by dtype and shape, values were not compared",
+    };
+    text += &format!(
+        "{a} and {b} tensors: {} equal{how}, {} different; other files: {} equal, {} different\n",
+        diff.equal,
+        diff.different.len(),
+        diff.files_equal,
+        diff.files.len()
+    );
+    text
+}
+
+fn word(what: What) -> &'static str {
+    match what {
+        What::Added => "added",
+        What::Removed => "removed",
+        What::Changed => "changed",
+    }
+}
+
+/// `BF16 [4, 4]`, or `BF16 [4, 4] → F8_E4M3 [4, 4]`.
+pub(crate) fn headers(row: &Row) -> String {
+    let one = |header: &Header| format!("{} {:?}", header.dtype, header.shape);
+    match (&row.a, &row.b) {
+        (Some(a), Some(b)) if a != b => format!("{} → {}", one(a), one(b)),
+        (Some(header), _) | (None, Some(header)) => one(header),
+        (None, None) => String::new(),
+    }
+}
+
+/// The figures in a line.
+pub(crate) fn figures(values: &Values) -> String {
+    let relative = match values.relative() {
+        Some(relative) => format!("{relative:.4e} of the norm"),
+        None => "of nothing but zeros".to_owned(),
+    };
+    let not_finite = match values.not_finite {
+        0 => String::new(),
+        count => format!(", {count} pairs with NaN or infinity left out"),
+    };
+    format!(
+        "{} of {} elements, by {:.4e} at most; L2 {:.4e}, {relative}{not_finite}",
+        values.differing, values.elements, values.max_abs, values.l2
+    )
+}
+
+/// JSON of at most a line.
+pub(crate) fn shortened(value: &Value) -> String {
+    const LINE: usize = 100;
+    let text = value.to_string();
+    match text.char_indices().nth(LINE) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}

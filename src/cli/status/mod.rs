@@ -1,0 +1,148 @@
+//! `ckptfs status`
+
+mod asking;
+mod text;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use ckptfs::fuse::{Answer, HoldingProcess, OurMount, mount_at, mounts};
+use ckptfs::stats::Snapshot;
+
+use crate::cli::plan::to_stdout;
+
+use asking::{Outcome, ask};
+
+pub(crate) use asking::ask_for_figures;
+pub(crate) use text::{bytes, duration, micros, percent};
+
+pub(crate) const EXIT_CODES_HELP: &str = "\
+Exit code:
+  0  every mount that was asked about answers; without MOUNTPOINT, every mount that this user may
+     read does (or there is none)
+  1  one is dead, does not answer, or tells no figures; or nothing of ours is mounted at MOUNTPOINT
+  2  the command line is wrong";
+
+/// Which mounts to tell about.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Directories that views are mounted on [default: all mounts of ckptfs]
+    mountpoint: Vec<PathBuf>,
+
+    /// Print everything as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Seconds to wait for the answer of a mount; one that streams sources for facts may take longer
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    timeout: Duration,
+
+    /// What `status` runs in a process of its own, which may be left behind
+    #[arg(long, hide = true, exclusive = true)]
+    ask: bool,
+}
+
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| format!("{text:?} is not a number of seconds"))
+}
+
+/// What is known of a mount.
+#[derive(Debug, Serialize)]
+pub(crate) struct MountStatus {
+    mountpoint: String,
+    /// The base, as the mount table names it.
+    source: String,
+    state: State,
+    /// What is wrong and what to do; null if it serves.
+    problem: Option<String>,
+    /// Processes that hold it, as far as this user may see them; null if that is not known.
+    readers: Option<Vec<HoldingProcess>>,
+    stats: Option<Box<Snapshot>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Serving,
+    Dead,
+    Silent,
+    Unreadable,
+    Covered,
+}
+
+/// Prints the state of the mounts that `args` names.
+pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    if args.ask {
+        return asking::answer().map(|()| ExitCode::SUCCESS);
+    }
+    let named = !args.mountpoint.is_empty();
+    let asked = match named {
+        true => {
+            let mountpoints = args.mountpoint.iter();
+            mountpoints.map(|path| mount_at(path)).collect()
+        }
+        false => mounts(),
+    }?;
+    let outcomes = ask(&asked, args.timeout);
+    let statuses = asked.iter().zip(outcomes);
+    let statuses = statuses.map(|(mount, outcome)| MountStatus::new(mount, outcome, args.timeout));
+    let statuses: Vec<MountStatus> = statuses.collect();
+    match args.json {
+        true => to_stdout(&(serde_json::to_string_pretty(&statuses)? + "\n"))?,
+        false => to_stdout(&text::render(&statuses))?,
+    }
+    let is_well = |status: &MountStatus| match status.state {
+        State::Serving => true,
+        State::Dead | State::Silent => false,
+        State::Unreadable | State::Covered => !named,
+    };
+    Ok(match statuses.iter().all(is_well) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+impl MountStatus {
+    fn new(mount: &OurMount, outcome: Outcome, timeout: Duration) -> Self {
+        let mountpoint = mount.mountpoint.display();
+        let (state, problem, stats) = match outcome.answer {
+            _ if mount.covered => (
+                State::Covered,
+                Some("another filesystem is mounted over it; unmount that to reach it".to_owned()),
+                None,
+            ),
+            Some(Answer::Figures(stats)) => (State::Serving, None, Some(stats)),
+            Some(Answer::Dead) => (
+                State::Dead,
+                Some(format!(
+                    "the process that served it is gone; clear it with: ckptfs unmount {mountpoint}"
+                )),
+                None,
+            ),
+            Some(Answer::Unreadable(why)) => (State::Unreadable, Some(why), None),
+            None => (
+                State::Silent,
+                Some(format!(
+                    "it did not answer within {} seconds: all of its threads are busy, its process \
+                     is stopped, or its sources hang; its log may tell more, also by SIGUSR1",
+                    timeout.as_secs_f64()
+                )),
+                None,
+            ),
+        };
+        MountStatus {
+            mountpoint: mountpoint.to_string(),
+            source: mount.source.clone(),
+            state,
+            problem,
+            readers: outcome.readers,
+            stats,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How far the numbers of two tensors are from each other.
+
+use half::{bf16, f16};
+use serde::Serialize;
+
+use crate::catalog::Tensor;
+use crate::error::Result;
+use crate::jobs::Progress;
+use crate::read::Reader;
+use crate::tensor::Dtype;
+use crate::tensor::float8::e4m3_to_f32;
+
+/// Figures of the difference `b - a` of two tensors of the same shape, in f64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Values {
+    pub elements: u64,
+    /// Elements that are not the same number (-0 is 0, and every NaN is the same).
+    pub differing: u64,
+    /// Pairs that are not the same, one of which is NaN or infinity; they are in no figure below.
+    pub not_finite: u64,
+    /// The largest magnitude of a difference.
+    pub max_abs: f64,
+    /// The square root of the sum of the squared differences.
+    pub l2: f64,
+    /// The same of the first tensor's numbers.
+    pub norm_a: f64,
+}
+
+impl Values {
+    /// [`Values::l2`] relative to [`Values::norm_a`]; `None` if that is 0.
+    pub fn relative(&self) -> Option<f64> {
+        (self.norm_a > 0.0).then(|| self.l2 / self.norm_a)
+    }
+
+    /// Makes it the figures of these tensors and `other` ones together.
+    pub fn join(&mut self, other: &Values) {
+        self.elements += other.elements;
+        self.differing += other.differing;
+        self.not_finite += other.not_finite;
+        self.max_abs = self.max_abs.max(other.max_abs);
+        self.l2 = self.l2.hypot(other.l2);
+        self.norm_a = self.norm_a.hypot(other.norm_a);
+    }
+}
+
+/// Whether [`compare`] knows the numbers of `dtype`.
+pub(super) fn is_known(dtype: Dtype) -> bool {
+    use Dtype::{BF16, F8_E4M3, F16, F32, F64};
+    matches!(dtype, BF16 | F16 | F32 | F64 | F8_E4M3)
+}
+
+/// Elements that are compared at once.
+const CHUNK: u64 = 1 << 18;
+
+/// Streams two tensors of the same shape, of dtypes that are known.
+pub(super) fn compare(sides: [(&Tensor, &Reader); 2], progress: &dyn Progress) -> Result<Values> {
+    let size = |tensor: &Tensor| tensor.dtype.bitsize() as u64 / 8;
+    let elements = sides[0].0.len / size(sides[0].0);
+    let mut values = Values {
+        elements,
+        ..Values::default()
+    };
+    let (mut squares, mut squares_a) = (0.0, 0.0);
+    let mut bytes = [Vec::new(), Vec::new()];
+    let mut numbers = [Vec::new(), Vec::new()];
+    let mut at = 0;
+    while at < elements {
+        let count = CHUNK.min(elements - at);
+        for (i, (tensor, reader)) in sides.into_iter().enumerate() {
+            let size = size(tensor);
+            bytes[i].resize((count * size) as usize, 0);
+            reader.read_tensor(tensor, at * size, &mut bytes[i])?;
+            decode(tensor.dtype, &bytes[i], &mut numbers[i]);
+            progress.advance(count * size);
+        }
+        for (&a, &b) in numbers[0].iter().zip(&numbers[1]) {
+            if a == b || a.is_nan() && b.is_nan() {
+                if a.is_finite() {
+                    squares_a += a * a;
+                }
+                continue;
+            }
+            values.differing += 1;
+            if a.is_finite() && b.is_finite() {
+                let difference: f64 = b - a;
+                values.max_abs = values.max_abs.max(difference.abs());
+                squares += difference * difference;
+                squares_a += a * a;
+            } else {
+                values.not_finite += 1;
+            }
+        }
+        at += count;
+    }
+    values.l2 = squares.sqrt();
+    values.norm_a = squares_a.sqrt();
+    Ok(values)
+}
+
+fn decode(dtype: Dtype, bytes: &[u8], numbers: &mut Vec<f64>) {
+    numbers.clear();
+    match dtype {
+        Dtype::BF16 => numbers.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| bf16::from_le_bytes(*b).to_f64()),
+        ),
+        Dtype::F16 => numbers.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f16::from_le_bytes(*b).to_f64()),
+        ),
+        Dtype::F32 => numbers.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f64::from(f32::from_le_bytes(*b))),
+        ),
+        Dtype::F64 => numbers.extend(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b))),
+        Dtype::F8_E4M3 => numbers.extend(bytes.iter().map(|code| f64::from(e4m3_to_f32(*code)))),
+        _ => unreachable!("only known dtypes are compared"),
+    }
+}

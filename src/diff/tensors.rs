@@ -1,0 +1,227 @@
+//! Tensors of two views, by name.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::catalog::{CONFIG_FILE, Config, Data, Tensor};
+use crate::diff::What;
+use crate::diff::numbers::{self, Values};
+use crate::error::Result;
+use crate::jobs::{self, Progress};
+use crate::ops::{Precision, dequantized};
+use crate::read::Reader;
+use crate::recipe::Plan;
+use crate::tensor::{Dtype, Name, Shape, is_float8, scale_name};
+use crate::view::View;
+
+/// A tensor that is not the same in both views.
+#[derive(Debug, Clone, Serialize)]
+pub struct TensorDiff {
+    pub name: Name,
+    pub what: What,
+    /// What it is in the first view.
+    pub a: Option<Header>,
+    /// What it is in the second view.
+    pub b: Option<Header>,
+    /// How far the numbers are from each other, if they are floats of one shape and were
+    /// compared. Those of FP8 with block scales are dequantized.
+    pub values: Option<Values>,
+}
+
+/// What a header says of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Header {
+    pub dtype: Dtype,
+    pub shape: Shape,
+}
+
+/// One of the two views.
+pub(super) struct Side<'a> {
+    reader: &'a Reader,
+    tensors: IndexMap<Name, Tensor>,
+    /// Rows and columns that a scale is for.
+    block: [u64; 2],
+}
+
+impl<'a> Side<'a> {
+    pub(super) fn new(plan: &Plan, reader: &'a Reader) -> Result<Self> {
+        let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
+        Ok(Side {
+            reader,
+            tensors: tensors.map(|t| (t.name.clone(), t.tensor())).collect(),
+            block: block(plan, reader)?,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// The tensor as numbers that can be compared, if its dtype is one of those.
+    fn numbers(&self, name: &str, tensor: &Tensor) -> Option<Tensor> {
+        let scales = is_float8(tensor.dtype).then(|| self.tensors.get(&*scale_name(name)));
+        if let Some(Some(scales)) = scales {
+            return dequantized(name, tensor, scales, self.block, Precision::F32).ok();
+        }
+        numbers::is_known(tensor.dtype).then(|| tensor.clone())
+    }
+}
+
+/// The block size that the view's config.json declares.
+fn block(plan: &Plan, reader: &Reader) -> Result<[u64; 2]> {
+    const USUAL: [u64; 2] = [128, 128];
+    let Some(entry) = plan.view.lookup(View::ROOT, CONFIG_FILE.as_ref()) else {
+        return Ok(USUAL);
+    };
+    let len = plan.view.file(entry).map_or(0, |file| file.len());
+    if len > Config::MAX_BYTES {
+        return Ok(USUAL);
+    }
+    let mut text = vec![0; len as usize];
+    reader.read_at(entry, 0, &mut text)?;
+    let config: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let declared = [&config, &config["text_config"]]
+        .map(|config| &config["quantization_config"]["weight_block_size"]);
+    let sizes = declared.map(|size| Some([size[0].as_u64()?, size[1].as_u64()?]));
+    let size = sizes.into_iter().flatten().next();
+    Ok(size.filter(|size| !size.contains(&0)).unwrap_or(USUAL))
+}
+
+impl Header {
+    fn of(tensor: &Tensor) -> Self {
+        Header {
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+        }
+    }
+}
+
+/// Gives how many tensors are the same, and all others.
+pub(super) fn compare(
+    sides: &[Side; 2],
+    values: bool,
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<(usize, Vec<TensorDiff>)> {
+    let [a, b] = sides;
+    let pairs: Vec<_> = a
+        .tensors
+        .iter()
+        .map(|(name, tensor)| (name, tensor, b.tensors.get(name)))
+        .collect();
+    if values {
+        let both = pairs.iter().filter(|(_, a, b)| {
+            b.is_some_and(|b| (a.dtype, &a.shape) == (b.dtype, &b.shape) && !is_same_place(a, b))
+        });
+        progress.start(both.map(|(_, tensor, _)| 2 * tensor.len).sum());
+    }
+    let found = jobs::map(&pairs, jobs, |&(name, of_a, of_b)| {
+        let Some(of_b) = of_b else {
+            return Ok(Some(only(name, What::Removed, of_a)));
+        };
+        changed(sides, name, [of_a, of_b], values, progress)
+    })?;
+    let mut different: Vec<TensorDiff> = found.into_iter().flatten().collect();
+    let equal = pairs.len() - different.len();
+    let added = b
+        .tensors
+        .iter()
+        .filter(|(name, _)| !a.tensors.contains_key(*name));
+    different.extend(added.map(|(name, tensor)| only(name, What::Added, tensor)));
+    Ok((equal, different))
+}
+
+fn only(name: &Name, what: What, tensor: &Tensor) -> TensorDiff {
+    let header = Some(Header::of(tensor));
+    let (a, b) = match what {
+        What::Added => (None, header),
+        _ => (header, None),
+    };
+    TensorDiff {
+        name: name.clone(),
+        what,
+        a,
+        b,
+        values: None,
+    }
+}
+
+/// How a tensor that both have is different, if it is.
+fn changed(
+    [a, b]: &[Side; 2],
+    name: &Name,
+    [of_a, of_b]: [&Tensor; 2],
+    values: bool,
+    progress: &dyn Progress,
+) -> Result<Option<TensorDiff>> {
+    let headers = [Header::of(of_a), Header::of(of_b)];
+    let is_same_header = headers[0] == headers[1];
+    if is_same_header && (!values || same_bytes([(of_a, a.reader), (of_b, b.reader)], progress)?) {
+        return Ok(None);
+    }
+    let mut figures = None;
+    if values
+        && of_a.shape == of_b.shape
+        && let (Some(of_a), Some(of_b)) = (a.numbers(name, of_a), b.numbers(name, of_b))
+    {
+        // What is told of is what was read to find that they differ.
+        figures = Some(numbers::compare(
+            [(&of_a, a.reader), (&of_b, b.reader)],
+            &(),
+        )?);
+    }
+    let [header_a, header_b] = headers;
+    Ok(Some(TensorDiff {
+        name: name.clone(),
+        what: What::Changed,
+        a: Some(header_a),
+        b: Some(header_b),
+        values: figures,
+    }))
+}
+
+/// Whether both are the same bytes of the same file.
+fn is_same_place(a: &Tensor, b: &Tensor) -> bool {
+    match (&a.data, &b.data) {
+        (
+            Data::Stored { shard, offset },
+            Data::Stored {
+                shard: other,
+                offset: at,
+            },
+        ) => {
+            offset == at
+                && a.len == b.len
+                && shard.file.device_and_inode() == other.file.device_and_inode()
+        }
+        _ => false,
+    }
+}
+
+/// Compares the bytes of two tensors of the same length, up to the first difference.
+fn same_bytes(
+    [(a, reader_a), (b, reader_b)]: [(&Tensor, &Reader); 2],
+    progress: &dyn Progress,
+) -> Result<bool> {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    if is_same_place(a, b) {
+        return Ok(true);
+    }
+    let mut buffers = [(); 2].map(|()| vec![0; CHUNK_BYTES.min(a.len) as usize]);
+    let mut at = 0;
+    while at < a.len {
+        let count = CHUNK_BYTES.min(a.len - at) as usize;
+        let [of_a, of_b] = &mut buffers;
+        let (of_a, of_b) = (&mut of_a[..count], &mut of_b[..count]);
+        reader_a.read_tensor(a, at, of_a)?;
+        reader_b.read_tensor(b, at, of_b)?;
+        if of_a != of_b {
+            progress.advance(2 * (a.len - at));
+            return Ok(false);
+        }
+        progress.advance(2 * count as u64);
+        at += count as u64;
+    }
+    Ok(true)
+}

@@ -1,0 +1,192 @@
+//! What this machine has for mounts by this user, and what is missing, before anything is mounted.
+
+use std::fs;
+
+use rustix::fs::Access;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
+use serde::Serialize;
+
+use crate::fast_paths::FastPath;
+use crate::fuse::mount::{DEVICE, open_device};
+use crate::fuse::{fusermount, passthrough};
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Mounts work without it.
+    Warn,
+    /// Mounts need it.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub level: Level,
+    /// What there is, and where that is not enough, the cure.
+    pub found: String,
+    /// What its lack costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<&'static str>,
+}
+
+impl Check {
+    /// Something that is as it should be.
+    pub fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Check {
+            name,
+            level: Level::Ok,
+            found: found.into(),
+            cost: None,
+        }
+    }
+
+    /// Something that mounts work without.
+    pub fn warn(name: &'static str, found: impl Into<String>, cost: &'static str) -> Self {
+        Check {
+            level: Level::Warn,
+            cost: Some(cost),
+            ..Check::ok(name, found)
+        }
+    }
+
+    /// Something that mounts need.
+    pub fn fail(name: &'static str, found: impl Into<String>) -> Self {
+        Check {
+            level: Level::Fail,
+            ..Check::ok(name, found)
+        }
+    }
+}
+
+/// Looks at all that mounts depend on. Nothing is changed.
+pub fn checkup() -> Vec<Check> {
+    let can_mount = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    let mut checks = vec![kernel(), device(), privileges(can_mount)];
+    checks.push(allow_other(can_mount));
+    checks.push(match passthrough::obstacle() {
+        None => Check::ok(
+            "passthrough",
+            "the kernel may read whole source files by itself",
+        ),
+        Some(obstacle) => Check::warn(
+            "passthrough",
+            obstacle,
+            "files that are whole source files are read through ckptfs, with a copy more",
+        ),
+    });
+    checks.push(read_ahead());
+    checks.push(open_files());
+    checks.push(address_space());
+    checks
+}
+
+fn kernel() -> Check {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has_fuse = filesystems.lines().any(|line| line.ends_with("\tfuse"));
+    match has_fuse {
+        true => Check::ok("kernel", format!("Linux {release}, with FUSE")),
+        false => Check::warn(
+            "kernel",
+            format!("Linux {release}, FUSE not loaded: modprobe fuse"),
+            "the first mount works only if the kernel loads the module by itself",
+        ),
+    }
+}
+
+fn device() -> Check {
+    match open_device() {
+        Ok(_) => Check::ok(DEVICE, "can be opened"),
+        Err(problem) => Check::fail(DEVICE, problem),
+    }
+}
+
+/// Root's power, or the helper that has it.
+fn privileges(can_mount: bool) -> Check {
+    const NAME: &str = "privileges";
+    if can_mount {
+        return Check::ok(NAME, "this process may mount by itself (CAP_SYS_ADMIN)");
+    }
+    let Some(helper) = fusermount::installed() else {
+        return Check::fail(NAME, fusermount::MISSING);
+    };
+    match fusermount::powerless(&helper) {
+        Some(problem) => Check::fail(NAME, problem),
+        None => Check::ok(NAME, format!("mounts go through {}", helper.display())),
+    }
+}
+
+fn allow_other(can_mount: bool) -> Check {
+    const NAME: &str = "allow-other";
+    if can_mount || fusermount::allows_other() {
+        return Check::ok(NAME, "other users can be let in (--allow-other)");
+    }
+    Check::warn(
+        NAME,
+        format!(
+            "other users cannot be let in: have root add the line user_allow_other to {}",
+            fusermount::CONFIG
+        ),
+        "--allow-other is refused; the mount is for this user alone, not even for root",
+    )
+}
+
+fn read_ahead() -> Check {
+    const NAME: &str = "read-ahead";
+    const COST: &str = "sequential reads take more requests, and are slower";
+    if !FastPath::ReadAhead.is_enabled() {
+        return Check::warn(NAME, "it is switched off by the environment", COST);
+    }
+    let devices = fs::read_dir("/sys/class/bdi")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut settings = devices.map(|device| device.path().join("read_ahead_kb"));
+    let Some(setting) = settings.next() else {
+        return Check::warn(NAME, "/sys/class/bdi is not there: mount sysfs", COST);
+    };
+    match rustix::fs::access(&setting, Access::WRITE_OK) {
+        Ok(()) => Check::ok(NAME, "the kernel can be told to read further ahead"),
+        Err(_) => Check::warn(
+            NAME,
+            "only root may have the kernel read further ahead, where /sys is writable; ckptfs computes ahead instead",
+            COST,
+        ),
+    }
+}
+
+/// Every shard of every source stays open.
+fn open_files() -> Check {
+    const NAME: &str = "open files";
+    const ENOUGH: u64 = 4096;
+    match getrlimit(Resource::Nofile).maximum {
+        Some(most) if most < ENOUGH => Check::warn(
+            NAME,
+            format!("at most {most}: raise the hard limit (ulimit -Hn, LimitNOFILE)"),
+            "each shard of each source takes one; more are an error when the view is planned",
+        ),
+        Some(most) => Check::ok(NAME, format!("up to {most}")),
+        None => Check::ok(NAME, "without limit"),
+    }
+}
+
+/// Threads and the cache take address space.
+fn address_space() -> Check {
+    const NAME: &str = "address space";
+    match getrlimit(Resource::As).current {
+        Some(bytes) => Check::warn(
+            NAME,
+            format!("limited to {} MiB (ulimit -v)", bytes >> 20),
+            "mounts whose threads and cache do not fit are refused, or give errors for what does not: fewer --threads, smaller --cache-size",
+        ),
+        None => Check::ok(NAME, "without limit"),
+    }
+}

@@ -1,0 +1,73 @@
+//! The figures of a mount, put together from what its reader and its requests counted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::read::Reader;
+use crate::stats::{SCHEMA, Serving, Snapshot, ViewStats};
+
+/// What a mount can tell about itself, at any time and from any thread.
+#[derive(Debug)]
+pub struct Figures {
+    pub(super) reader: Arc<Reader>,
+    pub(super) serving: Serving,
+    about: About,
+    began: Instant,
+}
+
+/// What does not change while a view is mounted.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) mountpoint: PathBuf,
+    pub(super) request: String,
+    pub(super) sources: Vec<PathBuf>,
+}
+
+impl Figures {
+    pub(super) fn new(reader: Arc<Reader>, about: About) -> Self {
+        Figures {
+            serving: Serving::new(reader.view().len()),
+            reader,
+            about,
+            began: Instant::now(),
+        }
+    }
+
+    /// The figures now. Those that change at the same time may be of different moments.
+    pub fn snapshot(&self) -> Snapshot {
+        /// Files that are told of one by one.
+        const FILES: usize = 1000;
+        let view = self.reader.view();
+        let (files, files_used) = self.serving.file_stats(FILES, |id| {
+            let len = view.file(id).map_or(0, |file| file.len());
+            (view.path(id).to_string_lossy().into_owned(), len)
+        });
+        let lens = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
+        let sources = self.about.sources.iter();
+        let reading = self.reader.stats();
+        Snapshot {
+            schema: SCHEMA,
+            ckptfs: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mountpoint: self.about.mountpoint.to_string_lossy().into_owned(),
+            uptime_seconds: self.began.elapsed().as_secs_f64(),
+            view: ViewStats {
+                request: self.about.request.clone(),
+                sources: sources
+                    .map(|path| path.to_string_lossy().into_owned())
+                    .collect(),
+                files: lens.clone().count() as u64,
+                bytes: lens.sum(),
+            },
+            requests: self.serving.request_stats(),
+            served: reading.served_stats(),
+            passthrough: self.serving.passthrough_stats(),
+            cache: self.reader.cache_stats(),
+            tiles: reading.tile_stats(),
+            facts: reading.fact_stats(),
+            files_used,
+            files,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What the files of a view are made of, as JSON that fits into an extended attribute.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::catalog::{CONFIG_FILE, EditedConfig};
+use crate::layout::{PlannedShard, PlannedTensor};
+use crate::provenance::{Group, Lineage, groups};
+use crate::recipe::Plan;
+use crate::tensor::{Dtype, Shape};
+use crate::view::{EntryId, View};
+
+/// The most bytes that Linux takes as the value of an extended attribute.
+pub const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+
+/// The provenance of the files of a view.
+#[derive(Debug)]
+pub struct Files {
+    view: Arc<View>,
+    shards: HashMap<EntryId, PlannedShard>,
+    edited_config: Option<EditedConfig>,
+}
+
+/// What is told of a file.
+#[derive(Serialize)]
+struct FileJson<'a> {
+    file: String,
+    bytes: u64,
+    #[serde(flatten)]
+    made: Made<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Made<'a> {
+    /// A source file as it is.
+    SourceFile {
+        from: String,
+        #[serde(flatten)]
+        tensors: Option<Tensors<'a>>,
+    },
+    /// A config.json with some keys edited.
+    EditedConfig(&'a EditedConfig),
+    /// A file that the plan made.
+    #[serde(rename = "made_by_the_plan")]
+    New,
+    /// A shard that is put together.
+    Shard {
+        /// Where the header is, which the plan made.
+        header_bytes: [u64; 2],
+        #[serde(flatten)]
+        tensors: Tensors<'a>,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Tensors<'a> {
+    Each {
+        tensors: Vec<TensorJson<'a>>,
+    },
+    /// Where the tensors are too many.
+    Summary {
+        summary: &'static str,
+        tensors: usize,
+        groups: &'a [Group],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        groups_left_out: Option<usize>,
+    },
+}
+
+#[derive(Serialize)]
+struct TensorJson<'a> {
+    tensor: &'a str,
+    dtype: Dtype,
+    shape: &'a Shape,
+    /// Offsets in the file.
+    bytes: [u64; 2],
+    #[serde(flatten)]
+    lineage: &'a Lineage,
+}
+
+impl Files {
+    /// What there is to tell of the files of `plan`'s view.
+    pub fn of(plan: &Plan) -> Self {
+        let shards = plan.shards.iter();
+        Files {
+            view: plan.view.clone(),
+            shards: shards.map(|shard| (shard.entry, shard.clone())).collect(),
+            edited_config: plan.report.edited_config.clone(),
+        }
+    }
+
+    /// The provenance of the file `entry` as JSON of at most [`MAX_ATTRIBUTE_BYTES`]; a summary by
+    /// groups of tensors where all would not fit. `None` if it is not a file.
+    pub fn json(&self, entry: EntryId) -> Option<Vec<u8>> {
+        let content = self.view.file(entry)?;
+        let told = |made| {
+            let json = FileJson {
+                file: self.view.path(entry).to_string_lossy().into_owned(),
+                bytes: content.len(),
+                made,
+            };
+            serde_json::to_vec(&json).expect("strings and numbers have a JSON text")
+        };
+        let from = content.whole_file();
+        let from = from.map(|source| source.path().to_string_lossy().into_owned());
+        let Some(shard) = self.shards.get(&entry) else {
+            return Some(told(match (from, &self.edited_config) {
+                (Some(from), _) => Made::SourceFile {
+                    from,
+                    tensors: None,
+                },
+                (None, Some(config)) if self.view.path(entry) == *CONFIG_FILE => {
+                    Made::EditedConfig(config)
+                }
+                _ => Made::New,
+            }));
+        };
+        let header_bytes = [0, shard.tensors.first().map_or(shard.len, |t| t.offset)];
+        let told = |tensors| match &from {
+            Some(from) => told(Made::SourceFile {
+                from: from.clone(),
+                tensors: Some(tensors),
+            }),
+            None => told(Made::Shard {
+                header_bytes,
+                tensors,
+            }),
+        };
+        let lineages = shard.tensors.iter();
+        let lineages = lineages.map(|tensor| Lineage::of(&tensor.name, &tensor.tensor()));
+        let lineages: Vec<Lineage> = lineages.collect();
+        let tensors = || shard.tensors.iter().zip(&lineages);
+        // With less than this for each there is no need to try.
+        const LEAST_TENSOR_BYTES: usize = 128;
+        if shard.tensors.len() <= MAX_ATTRIBUTE_BYTES / LEAST_TENSOR_BYTES {
+            let each = told(Tensors::Each {
+                tensors: tensors().map(TensorJson::of).collect(),
+            });
+            if each.len() <= MAX_ATTRIBUTE_BYTES {
+                return Some(each);
+            }
+        }
+        let (groups, _) = groups(tensors());
+        let mut shown = groups.len();
+        loop {
+            let summary = told(Tensors::Summary {
+                summary: "too many tensors for an extended attribute; `ckptfs plan --json --provenance` tells of each",
+                tensors: shard.tensors.len(),
+                groups: &groups[..shown],
+                groups_left_out: Some(groups.len() - shown).filter(|left_out| *left_out > 0),
+            });
+            if summary.len() <= MAX_ATTRIBUTE_BYTES {
+                return Some(summary);
+            }
+            if shown == 0 {
+                return None;
+            }
+            shown /= 2;
+        }
+    }
+}
+
+impl<'a> TensorJson<'a> {
+    fn of((tensor, lineage): (&'a PlannedTensor, &'a Lineage)) -> Self {
+        TensorJson {
+            tensor: &tensor.name,
+            dtype: tensor.dtype,
+            shape: &tensor.shape,
+            bytes: [tensor.offset, tensor.offset + tensor.len],
+            lineage,
+        }
+    }
+}

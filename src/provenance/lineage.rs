@@ -1,0 +1,315 @@
+//! The sources of a tensor and the steps from them to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::catalog::{Data, Node, NodeId, Step, Tensor};
+use crate::source::{Shard, StoredTensor};
+use crate::tensor::Name;
+
+/// Where a tensor comes from.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Lineage {
+    /// The tensors of sources that its bytes lie in or are computed from, each once.
+    pub from: Vec<Source>,
+    /// What was done to all of `from` together, first things first; nothing if they are given as
+    /// they are. What was done to one of them alone, before, is in [`Source::steps`].
+    pub steps: Vec<Step>,
+}
+
+/// A tensor of a source, or a range of it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    shard: Arc<Shard>,
+    /// The position in the shard's header.
+    position: usize,
+    /// From the first byte to the last that are taken, as offsets in the file.
+    pub bytes: Range<u64>,
+    /// How many runs of bytes are taken from it.
+    pub runs: usize,
+    /// What was done to it before it met the others.
+    pub steps: Vec<Step>,
+}
+
+impl Source {
+    /// The directory that the shard's name is relative to.
+    pub fn checkpoint(&self) -> &Path {
+        let parts = Path::new(&self.shard.name).components().count();
+        let path = self.shard.file.path();
+        path.ancestors().nth(parts).unwrap_or(path)
+    }
+
+    /// The file's name in the checkpoint.
+    pub fn file(&self) -> &str {
+        &self.shard.name
+    }
+
+    /// The name that the tensor has there.
+    pub fn name(&self) -> &Name {
+        self.entry().0
+    }
+
+    /// The tensor as the file's header describes it.
+    pub fn tensor(&self) -> &StoredTensor {
+        self.entry().1
+    }
+
+    fn entry(&self) -> (&Name, &StoredTensor) {
+        let entry = self.shard.header.get_index(self.position);
+        entry.expect("a source is one of its shard's tensors")
+    }
+
+    fn is_same(&self, other: &Source) -> bool {
+        Arc::ptr_eq(&self.shard, &other.shard) && self.position == other.position
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("checkpoint", self.checkpoint())?;
+        map.serialize_entry("file", self.file())?;
+        map.serialize_entry("tensor", self.name())?;
+        map.serialize_entry("dtype", &self.tensor().dtype)?;
+        map.serialize_entry("shape", &self.tensor().shape)?;
+        map.serialize_entry("bytes", &[self.bytes.start, self.bytes.end])?;
+        if self.runs > 1 {
+            map.serialize_entry("runs", &self.runs)?;
+        }
+        if !self.steps.is_empty() {
+            map.serialize_entry("steps", &self.steps)?;
+        }
+        map.end()
+    }
+}
+
+impl Lineage {
+    /// The lineage of `tensor`, which the view calls `name`.
+    pub fn of(name: &str, tensor: &Tensor) -> Self {
+        let mut traced = Tracer::default().tensor(tensor, name);
+        traced.call(name);
+        Lineage {
+            from: traced.from,
+            steps: traced.steps,
+        }
+    }
+}
+
+/// A lineage on its way.
+#[derive(Debug, Clone, Default)]
+struct Traced {
+    from: Vec<Source>,
+    steps: Vec<Step>,
+    /// What the tensor is called here; `None` if it is a part or a whole of named ones.
+    name: Option<Name>,
+}
+
+impl Traced {
+    /// Notes that it is called `name` from here on.
+    fn call(&mut self, name: &str) {
+        if let Some(before) = self.name.take_if(|before| &**before != name) {
+            let step = Step::new("rename").with("from", &*before).with("to", name);
+            self.steps.push(step);
+        }
+        self.name = Some(name.into());
+    }
+
+    /// The sources, each with the steps that were done to all of them here.
+    fn apart(self) -> impl Iterator<Item = Source> {
+        let steps = self.steps;
+        self.from.into_iter().map(move |mut source| {
+            source.steps.extend_from_slice(&steps);
+            source
+        })
+    }
+
+    /// Adds `sources`, those of one tensor put together.
+    fn add(&mut self, sources: impl Iterator<Item = Source>, known: &mut Known) {
+        for source in sources {
+            let key = (Arc::as_ptr(&source.shard), source.position);
+            let same = known.entry(key).or_default().iter().copied();
+            let mut same = same.filter(|&at| self.from[at].steps == source.steps);
+            if let Some(at) = same.next() {
+                let Source { bytes, runs, .. } = &mut self.from[at];
+                if !(bytes.contains(&source.bytes.start) && source.bytes.end <= bytes.end) {
+                    *runs += source.runs;
+                }
+                *bytes = bytes.start.min(source.bytes.start)..bytes.end.max(source.bytes.end);
+            } else {
+                known.entry(key).or_default().push(self.from.len());
+                self.from.push(source);
+            }
+        }
+    }
+}
+
+/// Where the sources are in a list of them, by the tensor they are.
+type Known = HashMap<(*const Shard, usize), Vec<usize>>;
+
+/// Follows tensors to their sources. Nodes that many share are followed once.
+#[derive(Default)]
+struct Tracer {
+    inputs: HashMap<NodeId, Vec<Traced>>,
+}
+
+impl Tracer {
+    /// `name` decides between tensors without bytes, which may share a place.
+    fn tensor(&mut self, tensor: &Tensor, name: &str) -> Traced {
+        match &tensor.data {
+            Data::Joined(parts) => {
+                let parts: Vec<Traced> = parts
+                    .iter()
+                    .map(|part| self.piece(&part.data, part.len, name))
+                    .collect();
+                join(parts)
+            }
+            data => self.piece(data, tensor.len, name),
+        }
+    }
+
+    fn piece(&mut self, data: &Data, len: u64, name: &str) -> Traced {
+        match data {
+            Data::Stored { shard, offset } => stored(shard, *offset..offset + len, name),
+            Data::Computed {
+                node,
+                output,
+                offset,
+            } => {
+                let mut traced = self.output(node, *output);
+                let bands = node.kernel.bands();
+                let whole = match bands.count() {
+                    0 => 0,
+                    count => {
+                        let last = bands.band(count - 1);
+                        node.kernel.output_bytes(*output, &last).end
+                    }
+                };
+                if len < whole {
+                    traced.steps.push(slice(*offset..offset + len));
+                    traced.name = None;
+                }
+                traced
+            }
+            Data::Joined(_) => unreachable!("a piece is not joined"),
+        }
+    }
+
+    fn output(&mut self, node: &Node, output: usize) -> Traced {
+        if !self.inputs.contains_key(&node.id()) {
+            let inputs = node.inputs.iter();
+            let inputs = inputs.map(|input| self.tensor(input, &node.name)).collect();
+            self.inputs.insert(node.id(), inputs);
+        }
+        let mut inputs = self.inputs[&node.id()].clone().into_iter();
+        let mut known = Known::new();
+        let mut traced = Traced::default();
+        match node.kernel.step(output) {
+            Some(mut step) if !step.inputs_alike => {
+                let mut first = inputs.next().expect("a node has an input");
+                first.call(&node.name);
+                traced.steps = std::mem::take(&mut first.steps);
+                traced.add(first.from.into_iter(), &mut known);
+                let here: BTreeSet<String> = checkpoints(&traced.from);
+                inputs.for_each(|input| traced.add(input.apart(), &mut known));
+                let with = checkpoints(&traced.from);
+                let with: Vec<String> = with.difference(&here).cloned().collect();
+                if !with.is_empty() {
+                    step = step.with("with", with);
+                }
+                traced.steps.push(step);
+            }
+            step => {
+                inputs.for_each(|input| traced.add(input.apart(), &mut known));
+                traced.steps.extend(step);
+            }
+        }
+        traced.name = (output == 0).then(|| node.name.clone());
+        traced
+    }
+}
+
+fn checkpoints(sources: &[Source]) -> BTreeSet<String> {
+    let directories = sources.iter().map(Source::checkpoint);
+    directories
+        .map(|directory| directory.display().to_string())
+        .collect()
+}
+
+fn slice(bytes: Range<u64>) -> Step {
+    Step::new("slice").with("bytes", vec![bytes.start, bytes.end])
+}
+
+/// Bytes of one tensor of a source.
+fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Traced {
+    let header = &shard.header;
+    let is_empty_there = |tensor: &StoredTensor| tensor.len == 0 && tensor.offset == bytes.start;
+    let position = match header.get_full(name) {
+        Some((position, _, tensor)) if bytes.is_empty() && is_empty_there(tensor) => position,
+        _ if bytes.is_empty() => {
+            let first = header.partition_point(|_, tensor| tensor.offset < bytes.start);
+            let empty = header
+                .get_index(first)
+                .is_some_and(|(_, t)| is_empty_there(t));
+            if empty {
+                first
+            } else {
+                first.saturating_sub(1)
+            }
+        }
+        _ => header.partition_point(|_, tensor| tensor.offset + tensor.len <= bytes.start),
+    };
+    let (found, tensor) = header.get_index(position).expect("bytes of its tensors");
+    let is_whole = bytes.end - bytes.start == tensor.len;
+    let (steps, name) = match is_whole {
+        true => (Vec::new(), Some(found.clone())),
+        false => {
+            let start = bytes.start - tensor.offset;
+            (vec![slice(start..bytes.end - tensor.offset)], None)
+        }
+    };
+    Traced {
+        from: vec![Source {
+            shard: shard.clone(),
+            position,
+            bytes,
+            runs: 1,
+            steps: Vec::new(),
+        }],
+        steps,
+        name,
+    }
+}
+
+/// Parts put one after the other. Steps that all share are done to all, except for slices: which
+/// bytes are taken, each source tells.
+fn join(mut parts: Vec<Traced>) -> Traced {
+    let count = parts.len();
+    for part in &mut parts {
+        part.steps.retain(|step| step.operator != "slice");
+    }
+    let shared = parts[0].steps.clone();
+    let is_shared = parts.iter().all(|part| part.steps == shared);
+    let mut joined = Traced::default();
+    let mut known = Known::new();
+    for part in parts {
+        match is_shared {
+            true => joined.add(part.from.into_iter(), &mut known),
+            false => joined.add(part.apart(), &mut known),
+        }
+    }
+    if is_shared {
+        joined.steps = shared;
+    }
+    joined.steps.push(Step::new("join").with("parts", count));
+    joined
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        self.is_same(other) && self.bytes == other.bytes && self.steps == other.steps
+    }
+}

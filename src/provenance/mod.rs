@@ -1,0 +1,14 @@
+//! Where the tensors of a view come from: their sources, and the steps from those to them.
+//!
+//! [`Lineage::of`] tells it of one tensor, [`Group`] of many that differ only by the numbers in their
+//! names, and [`Files`] of the files of a view.
+
+mod files;
+mod groups;
+mod lineage;
+mod pattern;
+
+pub use files::{Files, MAX_ATTRIBUTE_BYTES};
+pub use groups::{Group, GroupSource, groups};
+pub use lineage::{Lineage, Source};
+pub use pattern::Pattern;

@@ -1,0 +1,149 @@
+//! Stored bytes that were read before a reader asks for them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::read::buffers::{Buffer, Buffers};
+use crate::source::SourceFile;
+
+/// A range of a source file that is read ahead, or is about to be.
+pub(super) struct Piece {
+    file: Arc<SourceFile>,
+    range: Range<u64>,
+    planned: Instant,
+    /// `None` if it cannot be read: whoever asks for it tries anew, and is told why.
+    bytes: OnceLock<Option<Buffer>>,
+}
+
+impl Piece {
+    fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Its bytes, read now if they were not yet. Two who ask at once read them once.
+    fn bytes(&self, buffers: &Arc<Buffers>) -> Option<&[u8]> {
+        let read = || {
+            let mut bytes = buffers.take(self.len() as usize).ok()?;
+            let read = self.file.read_exact_at(&mut bytes, self.range.start);
+            read.ok().map(|()| bytes)
+        };
+        self.bytes.get_or_init(read).as_deref()
+    }
+
+    /// Reads its bytes.
+    pub(super) fn fetch(&self, buffers: &Arc<Buffers>) {
+        let _ = self.bytes(buffers);
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {}", self.range, self.file.path().display())
+    }
+}
+
+/// The pieces that wait for their readers, bounded in bytes.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    capacity: u64,
+    pieces: Mutex<VecDeque<Arc<Piece>>>,
+}
+
+impl Fetched {
+    /// What is not asked for in this time makes room for others.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// Room for `capacity` bytes.
+    pub(super) fn new(capacity: u64) -> Self {
+        Fetched {
+            capacity,
+            pieces: Mutex::default(),
+        }
+    }
+
+    /// Bytes of all pieces.
+    pub(super) fn bytes(&self) -> u64 {
+        self.pieces.lock().iter().map(|piece| piece.len()).sum()
+    }
+
+    /// Makes a piece of `range` of `file`, to be [fetched](Piece::fetch); `None` if there is no room
+    /// for it.
+    pub(super) fn plan(&self, file: &Arc<SourceFile>, range: Range<u64>) -> Option<Arc<Piece>> {
+        let mut pieces = self.pieces.lock();
+        let mut held: u64 = pieces.iter().map(|piece| piece.len()).sum();
+        while held + (range.end - range.start) > self.capacity {
+            let oldest = pieces.pop_front_if(|oldest| oldest.planned.elapsed() > Self::PATIENCE)?;
+            held -= oldest.len();
+        }
+        let piece = Arc::new(Piece {
+            file: file.clone(),
+            range,
+            planned: Instant::now(),
+            bytes: OnceLock::new(),
+        });
+        pieces.push_back(piece.clone());
+        Some(piece)
+    }
+
+    /// The first of the `len` bytes of `file` from `offset`, as many as a piece holds; `None` if none
+    /// holds the first one.
+    ///
+    /// # Errors
+    /// If the file is not what it was when the view was planned, as
+    /// [`SourceFile::read_exact_at`] would say.
+    pub(super) fn get(
+        &self,
+        file: &Arc<SourceFile>,
+        offset: u64,
+        len: usize,
+        buffers: &Arc<Buffers>,
+    ) -> Result<Option<Lent>> {
+        let holds =
+            |piece: &&Arc<Piece>| Arc::ptr_eq(&piece.file, file) && piece.range.contains(&offset);
+        let Some(piece) = self.pieces.lock().iter().find(holds).cloned() else {
+            return Ok(None);
+        };
+        let Some(held) = piece.bytes(buffers).map(<[u8]>::len) else {
+            self.forget(&piece);
+            return Ok(None);
+        };
+        file.check_unchanged()?;
+        let from = (offset - piece.range.start) as usize;
+        let range = from..held.min(from + len);
+        Ok(Some(Lent { piece, range }))
+    }
+
+    /// Notes that a reader has had what was lent. A piece that was read to its end is not kept.
+    pub(super) fn served(&self, lent: Lent) {
+        if lent.range.end as u64 == lent.piece.len() {
+            self.forget(&lent.piece);
+        }
+    }
+
+    fn forget(&self, piece: &Arc<Piece>) {
+        self.pieces
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, piece));
+    }
+}
+
+/// Bytes of a piece.
+pub(super) struct Lent {
+    piece: Arc<Piece>,
+    range: Range<usize>,
+}
+
+impl Deref for Lent {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let bytes = self.piece.bytes.get().and_then(Option::as_deref);
+        &bytes.expect("what is lent was read")[self.range.clone()]
+    }
+}
