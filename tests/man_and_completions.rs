@@ -38,16 +38,18 @@ fn every_command_has_a_page_and_every_flag_is_on_it() {
     let commands = commands();
     assert!(commands.iter().any(|command| command == "mount"));
 
-    let mut expected = BTreeSet::from(["ckptfs.1".to_owned(), "mount.ckptfs.8".to_owned()]);
+    let mut expected = BTreeSet::from(["ckptfs.1".to_owned()]);
     expected.extend(commands.iter().map(|command| format!("ckptfs-{command}.1")));
-    let found = fs::read_dir(&pages).unwrap();
-    let found: BTreeSet<_> = found
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert_eq!(found, expected);
+    let names = |section: &str| -> BTreeSet<_> {
+        let files = fs::read_dir(pages.join(section)).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    };
+    assert_eq!(names("man1"), expected);
+    assert_eq!(names("man8"), BTreeSet::from(["mount.ckptfs.8".to_owned()]));
 
     for command in &commands {
-        let page = fs::read_to_string(pages.join(format!("ckptfs-{command}.1"))).unwrap();
+        let page = fs::read_to_string(pages.join(format!("man1/ckptfs-{command}.1"))).unwrap();
         // As roff writes a hyphen that is none.
         let page = page.replace("\\-", "-");
         let flags = flags(&ckptfs(&[command, "--help"]));
@@ -56,7 +58,7 @@ fn every_command_has_a_page_and_every_flag_is_on_it() {
             assert!(page.contains(&flag), "{command} {flag}");
         }
     }
-    let helper = fs::read_to_string(pages.join("mount.ckptfs.8")).unwrap();
+    let helper = fs::read_to_string(pages.join("man8/mount.ckptfs.8")).unwrap();
     for text in [".TH mount.ckptfs 8 ", "\\fB32\\fR"] {
         assert!(helper.contains(text), "{text}\n{helper}");
     }

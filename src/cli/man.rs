@@ -13,7 +13,7 @@ use crate::cli::mount_helper;
 /// Where to.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Directory to write the pages to; made if it is not there
+    /// Directory of man pages, such as ~/.local/share/man: the pages go to its man1 and man8
     directory: PathBuf,
 }
 
@@ -37,8 +37,6 @@ const EXIT_STATUS_OF_HELPER: [(&str, &str); 3] = [
 /// Writes a page for `program`, for each of its commands, and for the mount helper.
 pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
     let directory = &args.directory;
-    fs::create_dir_all(directory)
-        .with_context(|| format!("{}: cannot make the directory", directory.display()))?;
     let mut program = program.disable_help_subcommand(true);
     program.build();
     let pages: Vec<String> = commands(&program).map(name).collect();
@@ -83,6 +81,9 @@ fn write(
     let page = Man::new(command.clone())
         .section(section)
         .source(concat!("ckptfs ", env!("CARGO_PKG_VERSION")));
+    let directory = directory.join(format!("man{section}"));
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("{}: cannot make the directory", directory.display()))?;
     let path = directory.join(page.get_filename());
     let text = render(&page, command, exit_status, see_also)?;
     fs::write(&path, text).with_context(|| format!("{}: cannot write", path.display()))

@@ -128,7 +128,7 @@ enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write the man pages into a directory
+    /// Write the man pages to a directory
     Man(man::ManArgs),
 }
 
