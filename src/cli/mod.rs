@@ -14,6 +14,7 @@ mod doctor;
 mod emit_recipe;
 mod inspect;
 mod logging;
+mod man;
 mod materialize;
 mod mount;
 mod mount_helper;
@@ -29,9 +30,10 @@ mod top;
 mod unmount;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit};
 
 use ckptfs::fast_paths::FastPath;
@@ -39,10 +41,13 @@ use ckptfs::fast_paths::FastPath;
 use crate::cli::args::ViewArgs;
 use crate::cli::progress::Stopped;
 
+/// The version, and what the program was built from.
+const BUILD: &str = env!("CKPTFS_BUILD");
+
 /// Mount the checkpoint that was never written: patched, FP8 and repacked views of safetensors
 /// checkpoints.
 #[derive(Debug, Parser)]
-#[command(name = "ckptfs", version, max_term_width = 100)]
+#[command(name = "ckptfs", version, long_version = BUILD, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -117,6 +122,22 @@ enum Command {
     Top(top::TopArgs),
     /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
     Demo,
+    /// Print the completions for a shell
+    Completions {
+        /// Shell that they are for
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages to a directory
+    Man(man::ManArgs),
+}
+
+/// Shells that the program has completions for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Fish,
+    Zsh,
 }
 
 /// Runs the program.
@@ -193,6 +214,14 @@ impl Command {
             Command::Status(args) => status::run(&args),
             Command::Top(args) => top::run(&args),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+            Command::Completions { shell } => {
+                print_completions(shell)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Man(args) => {
+                man::run(Cli::command(), &args)?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -212,4 +241,16 @@ fn raise_open_files_limit() {
         ..limit
     };
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+}
+
+fn print_completions(shell: Shell) -> anyhow::Result<()> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Fish => clap_complete::Shell::Fish,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ckptfs", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(())
 }

@@ -10,10 +10,10 @@ use clap::{ArgAction, CommandFactory, Parser};
 
 use crate::cli::args::ViewArgs;
 use crate::cli::mount::{self, Manner, MountArgs};
-use crate::cli::start;
+use crate::cli::{BUILD, start};
 
 /// The name by which mount(8) looks for this program.
-const NAME: &str = "mount.ckptfs";
+pub(crate) const NAME: &str = "mount.ckptfs";
 
 /// Exit codes of mount(8).
 const WRONG_USAGE: u8 = 1;
@@ -24,6 +24,7 @@ const MOUNT_FAILED: u8 = 32;
 #[command(
     name = NAME,
     version,
+    long_version = BUILD,
     after_help = "Options are those of `ckptfs mount`, without the dashes: allow_other, \
                   cache-size=1GiB; of a checkpoint directory also fp8, extra=DIR and the like."
 )]
@@ -123,6 +124,11 @@ const NO_OPTIONS: &[&str] = &["base", "source", "recipe", "foreground", "help", 
 pub(crate) fn is_called() -> bool {
     let program = std::env::args_os().next();
     program.is_some_and(|program| Path::new(&program).file_name() == Some(OsStr::new(NAME)))
+}
+
+/// Its command line.
+pub(crate) fn command() -> clap::Command {
+    HelperArgs::command()
 }
 
 /// Runs the helper.

@@ -27,7 +27,13 @@ scratch=$1 models=$2 repository=$3 script=$4
 mount -t tmpfs tmpfs "$scratch"
 mkdir "$scratch"/{upper,work,root}
 mount -t overlay overlay -o "lowerdir=/,upperdir=$scratch/upper,workdir=$scratch/work" "$scratch/root"
-mount --rbind /dev "$scratch/root/dev"
+# Devices of its own: what is installed may change their modes, also those of /dev/null.
+mount -t tmpfs -o mode=755 none "$scratch/root/dev"
+cp -a /dev/{null,zero,full,random,urandom,tty,fuse} "$scratch/root/dev/"
+mkdir "$scratch/root"/dev/{pts,shm}
+mount -t devpts -o newinstance,ptmxmode=666 none "$scratch/root/dev/pts"
+ln -s pts/ptmx "$scratch/root/dev/ptmx"
+ln -s /proc/self/fd "$scratch/root/dev/fd"
 mount --rbind /sys "$scratch/root/sys"
 mount -t proc proc "$scratch/root/proc"
 for directory in "$repository" "$TARGET"; do
