@@ -18,6 +18,7 @@ mod links;
 mod metadata;
 mod mountpoints;
 mod panics;
+mod propagation;
 mod provenance;
 mod read_only;
 mod reads;
