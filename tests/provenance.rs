@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ckptfs::provenance::{Files, Lineage, MAX_ATTRIBUTE_BYTES};
 use ckptfs::recipe::{Experts, Fp8Request, LoraRequest, Places, Plan, Precision, ViewRequest};
@@ -320,8 +321,8 @@ fn every_file_has_an_account_that_fits_into_an_extended_attribute() {
             }),
             ..ViewRequest::new(workspace.path().join("base"))
         };
-        let plan = request.plan().unwrap();
-        let files = Files::of(&plan);
+        let plan = Arc::new(request.plan().unwrap());
+        let files = Files::of(plan.clone());
         let told = |name: &str| -> Value {
             let entry = plan.view.lookup(View::ROOT, name.as_ref()).unwrap();
             let json = files.json(entry).unwrap();
@@ -380,9 +381,9 @@ fn names_that_are_all_different_are_cut_off_and_counted() {
     let workspace = Workspace::new();
     let tensors: Vec<TensorData> = (0..3000).map(|i| bf16(&format!("{i:x}z"), &[1])).collect();
     let base = workspace.write("base", &Checkpoint::single(tensors));
-    let plan = ViewRequest::new(&base).plan().unwrap();
+    let plan = Arc::new(ViewRequest::new(&base).plan().unwrap());
     let entry = plan.shards[0].entry;
-    let json = Files::of(&plan).json(entry).unwrap();
+    let json = Files::of(plan).json(entry).unwrap();
     assert!(json.len() <= MAX_ATTRIBUTE_BYTES);
     let json: Value = serde_json::from_slice(&json).unwrap();
     let shown = json["groups"].as_array().unwrap().len() as u64;

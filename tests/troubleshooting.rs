@@ -21,6 +21,7 @@ const PAGE: &str = "docs/TROUBLESHOOTING.md";
 /// Files and directories without messages that a user could do something about.
 const NO_MESSAGES_IN: &[&str] = &[
     "src/cli/demo",
+    "src/cli/man.rs",
     "src/cli/plan.rs",
     "src/cli/status/text.rs",
     "src/cli/top/draw.rs",

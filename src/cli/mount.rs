@@ -13,7 +13,7 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use ckptfs::fuse::{Figures, MountOptions, Mounted};
+use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
 use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
 use ckptfs::source::{Enclosure, INDEX_FILE};
@@ -154,7 +154,7 @@ fn plan_and_mount(
     service: &Arc<ServiceManager>,
 ) -> anyhow::Result<Mounted> {
     let request = view.request()?;
-    let plan = request.plan()?;
+    let plan = Arc::new(request.plan()?);
     if !args.manner.quiet {
         plan::print_summary(&plan)?;
     }
@@ -166,12 +166,11 @@ fn plan_and_mount(
         (None, true) => logging::start(std::io::stderr()),
         (None, false) => {}
     }
-    let plan_json = plan::json(&plan, None, false)?.into_bytes().into();
     // Signals are caught from here on, so that none can end the process between the mount and the
     // wait for its end and leave a dead mount behind.
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter();
     let signals = Signals::new(signals.filter(|signal| !signals::is_ignored(*signal)))?;
-    let mounted = mount(&plan, plan_json, request.sources(), args)?;
+    let mounted = mount(plan, request.sources(), args)?;
     obey_signals(signals, &mounted, service.clone())?;
     if !args.foreground {
         // A background process must not keep the filesystem busy that it was started in.
@@ -182,12 +181,7 @@ fn plan_and_mount(
 
 /// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
 /// absolute.
-fn mount(
-    plan: &Plan,
-    plan_json: Arc<[u8]>,
-    sources: Vec<PathBuf>,
-    args: &MountArgs,
-) -> anyhow::Result<Mounted> {
+fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
     privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
@@ -202,9 +196,9 @@ fn mount(
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
         request: command_line(std::env::args_os().skip(1)),
-        plan: Some(plan_json),
+        plan: Some(plan_text(plan.clone())),
         direct_io: args.direct_io,
-        provenance: Some(Arc::new(provenance::Files::of(plan))),
+        provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
     };
     let mut reader = Reader::new(plan.view.clone(), cache_size);
     if let Some(directory) = &args.facts_cache {
@@ -280,6 +274,17 @@ fn obey_signals(
     };
     let thread = thread::Builder::new().name("signals".to_owned());
     thread.spawn(obey).map(drop)
+}
+
+/// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
+fn plan_text(plan: Arc<Plan>) -> LazyText {
+    LazyText::new(move || match plan::json(&plan, None, false) {
+        Ok(json) => json.into_bytes().into(),
+        Err(error) => {
+            log::error!("cannot tell the plan: {error:#}");
+            Arc::default()
+        }
+    })
 }
 
 /// In one line of JSON, the same as `.ckptfs/stats.json`.

@@ -21,7 +21,7 @@ mod unmount;
 
 pub use checkup::{Check, Level, checkup};
 pub use figures::Figures;
-pub use mount::{Detacher, MountOptions, Mounted, mount};
+pub use mount::{Detacher, LazyText, MountOptions, Mounted, mount};
 pub use mounts::{Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts};
 pub use passthrough::PassthroughOutlook;
 pub use provenance::PROVENANCE_ATTRIBUTE;

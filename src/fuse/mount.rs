@@ -1,13 +1,14 @@
 //! Mounting a view and serving it until it is unmounted.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 
 use fuser::{Config, Session, SessionACL};
@@ -50,7 +51,7 @@ pub struct MountOptions {
     /// How the view was asked for, as the mount's figures tell it.
     pub request: String,
     /// What the mount shows in `.ckptfs/plan.json`, if that is wanted.
-    pub plan: Option<Arc<[u8]>>,
+    pub plan: Option<LazyText>,
     /// Have read(2) of all other files go past the page cache of the mount, as if each was opened
     /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
     /// cache all the same, which needs Linux 6.6.
@@ -58,6 +59,29 @@ pub struct MountOptions {
     /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
     /// there are no extended attributes.
     pub provenance: Option<Arc<provenance::Files>>,
+}
+
+/// A text that is made when somebody first asks for it.
+#[derive(Clone)]
+pub struct LazyText(Arc<LazyLock<Arc<[u8]>, MakeText>>);
+
+type MakeText = Box<dyn FnOnce() -> Arc<[u8]> + Send>;
+
+impl LazyText {
+    /// What `make` will give.
+    pub fn new(make: impl FnOnce() -> Arc<[u8]> + Send + 'static) -> Self {
+        LazyText(Arc::new(LazyLock::new(Box::new(make))))
+    }
+
+    pub(super) fn text(&self) -> Arc<[u8]> {
+        LazyLock::force(&self.0).clone()
+    }
+}
+
+impl fmt::Debug for LazyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LazyText").finish_non_exhaustive()
+    }
 }
 
 impl MountOptions {

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::fuse::attributes::{BLOCK, GENERATION, SECTOR, TTL};
 use crate::fuse::figures::Figures;
+use crate::fuse::mount::LazyText;
 use crate::source::{Attributes, MOUNT_DIRECTORY};
 use crate::view::View;
 
@@ -38,7 +39,7 @@ const FIRST_SNAPSHOT: u64 = DIRECTORY + 3;
 /// The directory and its files.
 #[derive(Debug)]
 pub(super) struct OwnFiles {
-    plan: Option<Arc<[u8]>>,
+    plan: Option<LazyText>,
     /// Of the view's top directory: who may list that may read these.
     attributes: Attributes,
     mounted: SystemTime,
@@ -65,7 +66,7 @@ pub(super) struct Found {
 }
 
 impl OwnFiles {
-    pub(super) fn new(plan: Option<Arc<[u8]>>, view: &View) -> Self {
+    pub(super) fn new(plan: Option<LazyText>, view: &View) -> Self {
         OwnFiles {
             plan,
             attributes: view.root().attributes,
@@ -133,7 +134,7 @@ impl OwnFiles {
     fn file(&self, inode: INodeNo) -> Option<Known> {
         match inode.0 {
             PLAN_INODE => Some(Known {
-                text: self.plan.clone()?,
+                text: self.plan.as_ref()?.text(),
                 made: self.mounted,
             }),
             _ => self.snapshots.lock().known.get(&inode.0).cloned(),

@@ -31,6 +31,7 @@ impl CpuPath {
     /// The paths that this processor can run, the fastest last.
     pub fn available() -> &'static [CpuPath] {
         static AVAILABLE: LazyLock<Vec<CpuPath>> = LazyLock::new(|| {
+            #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
             let mut paths = vec![CpuPath::Scalar];
             #[cfg(target_arch = "x86_64")]
             {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::catalog::{CONFIG_FILE, EditedConfig};
-use crate::layout::{PlannedShard, PlannedTensor};
+use crate::layout::PlannedTensor;
 use crate::provenance::{Group, Lineage, groups};
 use crate::recipe::Plan;
 use crate::tensor::{Dtype, Shape};
-use crate::view::{EntryId, View};
+use crate::view::EntryId;
 
 /// The most bytes that Linux takes as the value of an extended attribute.
 pub const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
@@ -18,9 +18,9 @@ pub const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 /// The provenance of the files of a view.
 #[derive(Debug)]
 pub struct Files {
-    view: Arc<View>,
-    shards: HashMap<EntryId, PlannedShard>,
-    edited_config: Option<EditedConfig>,
+    plan: Arc<Plan>,
+    /// Where a shard stands in the plan.
+    shards: HashMap<EntryId, usize>,
 }
 
 /// What is told of a file.
@@ -84,22 +84,21 @@ struct TensorJson<'a> {
 
 impl Files {
     /// What there is to tell of the files of `plan`'s view.
-    pub fn of(plan: &Plan) -> Self {
-        let shards = plan.shards.iter();
+    pub fn of(plan: Arc<Plan>) -> Self {
+        let shards = plan.shards.iter().enumerate();
         Files {
-            view: plan.view.clone(),
-            shards: shards.map(|shard| (shard.entry, shard.clone())).collect(),
-            edited_config: plan.report.edited_config.clone(),
+            shards: shards.map(|(i, shard)| (shard.entry, i)).collect(),
+            plan,
         }
     }
 
     /// The provenance of the file `entry` as JSON of at most [`MAX_ATTRIBUTE_BYTES`]; a summary by
     /// groups of tensors where all would not fit. `None` if it is not a file.
     pub fn json(&self, entry: EntryId) -> Option<Vec<u8>> {
-        let content = self.view.file(entry)?;
+        let content = self.plan.view.file(entry)?;
         let told = |made| {
             let json = FileJson {
-                file: self.view.path(entry).to_string_lossy().into_owned(),
+                file: self.plan.view.path(entry).to_string_lossy().into_owned(),
                 bytes: content.len(),
                 made,
             };
@@ -107,13 +106,13 @@ impl Files {
         };
         let from = content.whole_file();
         let from = from.map(|source| source.path().to_string_lossy().into_owned());
-        let Some(shard) = self.shards.get(&entry) else {
-            return Some(told(match (from, &self.edited_config) {
+        let Some(shard) = self.shards.get(&entry).map(|i| &self.plan.shards[*i]) else {
+            return Some(told(match (from, &self.plan.report.edited_config) {
                 (Some(from), _) => Made::SourceFile {
                     from,
                     tensors: None,
                 },
-                (None, Some(config)) if self.view.path(entry) == *CONFIG_FILE => {
+                (None, Some(config)) if self.plan.view.path(entry) == *CONFIG_FILE => {
                     Made::EditedConfig(config)
                 }
                 _ => Made::New,

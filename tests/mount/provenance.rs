@@ -4,6 +4,8 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use std::sync::Arc;
+
 use ckptfs::fuse::PROVENANCE_ATTRIBUTE;
 use ckptfs::provenance::Files;
 use rustix::io::Errno;
@@ -31,8 +33,8 @@ fn every_file_has_its_provenance_as_an_extended_attribute() {
     for kind in [Kind::Patched, Kind::PatchedFp8] {
         let fixture = Fixture::new();
         fixture.mount(kind, &[]);
-        let plan = fixture.plan(kind);
-        let files = Files::of(&plan);
+        let plan = Arc::new(fixture.plan(kind));
+        let files = Files::of(plan.clone());
         let mut kinds = Vec::new();
         for (entry, path, _) in plan.view.files() {
             let expected = files.json(entry).unwrap();
