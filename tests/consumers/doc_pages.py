@@ -5,6 +5,8 @@ it, and so do lines that begin with `> `), and what follows is its output: `…`
 line, a line of `…` alone for any lines. Output that begins with `ckptfs: ` is that of a command that fails. What a page leaves
 out as output is not compared.
 
+Blocks of ```bash are for what takes a cluster, a daemon or another machine: their syntax is checked.
+
 A code span in a table of README.md that begins with `ckptfs ` is a command as well. `ckptfs diff` may find
 differences.
 
@@ -79,6 +81,11 @@ def in_console_blocks(page: str) -> list[Command]:
         while command.output and not command.output[-1].strip():
             command.output.pop()
     return commands
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The texts of the blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def in_tables(page: str) -> list[Command]:

@@ -1,9 +1,12 @@
 """Every command in README.md and docs/ does what its page says."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+import ckptfs
 import doc_pages
 import playground
 from doc_pages import REPOSITORY, Command
@@ -41,6 +44,31 @@ def test_the_commands_in_the_tables_of_the_readme_succeed(run):
     commands = doc_pages.in_tables((REPOSITORY / "README.md").read_text())
     assert len(commands) > 20
     run([Command(0, "mkdir -p /mnt/m"), *commands], CLEAN_UP)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_cannot_be_run_here_is_well_formed(page):
+    for block in doc_pages.blocks(page.read_text(), "bash"):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    # Recipes are planned by other tests.
+    for block in doc_pages.blocks(page.read_text(), "yaml"):
+        assert isinstance(yaml.safe_load(block), dict)
+
+
+def test_the_commands_of_the_example_for_kubernetes_have_flags_of_this_version():
+    pod = yaml.safe_load((REPOSITORY / "docs/kubernetes/vllm.yaml").read_text())
+    (view,) = pod["spec"]["initContainers"]
+    commands = [
+        view["args"][0].splitlines()[-1].removeprefix("exec ").split(),
+        view["startupProbe"]["exec"]["command"],
+        view["lifecycle"]["preStop"]["exec"]["command"],
+    ]
+    for program, command, *arguments in commands:
+        assert program == "ckptfs"
+        words = ckptfs.run("help", command).stdout.split()
+        flags = [argument for argument in arguments if argument.startswith("--")]
+        assert set(flags) <= set(words), command
+    assert {command for _, command, *_ in commands} == {"mount", "status", "unmount"}
 
 
 def test_a_page_that_shows_something_else_is_noticed(run):
