@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use crate::catalog::{Node, NodeId, Survey};
 use crate::error::{Error, Result};
 use crate::jobs;
-use crate::read::reader::{Input, Reader};
+use crate::read::computing::Input;
+use crate::read::reader::Reader;
 
 type Outcome = Result<Arc<[f64]>>;
 

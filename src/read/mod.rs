@@ -2,6 +2,7 @@
 
 mod ahead;
 mod buffers;
+mod computing;
 mod facts;
 mod facts_cache;
 mod fetched;

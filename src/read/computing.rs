@@ -1,0 +1,222 @@
+//! Computing what a view does not store: the tiles of nodes, from inputs that may be computed
+//! themselves.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::catalog::{Band, Data, Node, Part, Tensor};
+use crate::error::{Error, Result};
+use crate::read::buffers::Buffer;
+use crate::read::reader::Reader;
+use crate::read::tiles::{Tile, TileKey, TileOutput};
+
+/// Whether a tile was there, or being computed by another, when it was looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    Hit,
+    Miss,
+}
+
+/// An input of a band.
+pub(super) enum Input {
+    Read(Buffer),
+    /// This range of a whole input that is kept.
+    Kept(TileOutput, Range<usize>),
+}
+
+impl Input {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Input::Read(bytes) => bytes,
+            Input::Kept(whole, range) => &whole[range.clone()],
+        }
+    }
+}
+
+impl Reader {
+    /// Calls `visit` with the bytes `range` of output `output` of `node`, in order, tile by tile.
+    pub fn stream_computed<E: From<Error>>(
+        &self,
+        node: &Node,
+        output: usize,
+        range: Range<u64>,
+        mut visit: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut at = range.start;
+        while at < range.end {
+            let band = node.kernel.band_at(output, at);
+            let of_band = node.kernel.output_bytes(output, &band);
+            let key = TileKey::new(node, &band);
+            let bytes = self.tile_output(node, output, band)?;
+            let end = range.end.min(of_band.end);
+            let part = &bytes[(at - of_band.start) as usize..(end - of_band.start) as usize];
+            visit(part)?;
+            self.tiles.served(key, &bytes, part.len());
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Fills `buffer` with the bytes of output `output` of `node` from byte `offset`.
+    pub(super) fn read_computed(
+        &self,
+        node: &Node,
+        output: usize,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            let band = node.kernel.band_at(output, at);
+            let range = node.kernel.output_bytes(output, &band);
+            let key = TileKey::new(node, &band);
+            let bytes = self.tile_output(node, output, band)?;
+            let from = (at - range.start) as usize;
+            let count = (bytes.len() - from).min(buffer.len() - done);
+            buffer[done..done + count].copy_from_slice(&bytes[from..from + count]);
+            self.tiles.served(key, &bytes, count);
+            done += count;
+        }
+        Ok(())
+    }
+
+    pub(super) fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<TileOutput> {
+        let (bytes, lookup) = self.find_tile(node, output, &band)?;
+        self.stats.looked_up(lookup == Lookup::Hit);
+        Ok(bytes)
+    }
+
+    pub(super) fn find_tile(
+        &self,
+        node: &Node,
+        output: usize,
+        band: &Band,
+    ) -> Result<(TileOutput, Lookup)> {
+        let mut lookup = Lookup::Hit;
+        let bytes = self.tiles.output(TileKey::new(node, band), output, || {
+            lookup = Lookup::Miss;
+            let facts = self.facts(node)?;
+            let start = Instant::now();
+            let tile = self.compute(node, band, &facts)?;
+            self.stats.tile(start.elapsed());
+            Ok(Arc::new(tile))
+        })?;
+        Ok((bytes, lookup))
+    }
+
+    /// The bytes of every input of `node` that `band` needs.
+    pub(super) fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Input>> {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (i, tensor) in node.inputs.iter().enumerate() {
+            let range = node.kernel.input_bytes(i, band);
+            if node.kernel.keeps(i) {
+                let within = range.start as usize..range.end as usize;
+                inputs.push(Input::Kept(self.kept_input(tensor)?, within));
+                continue;
+            }
+            let mut bytes = self.buffers.take((range.end - range.start) as usize)?;
+            let start = Instant::now();
+            self.read_tensor(tensor, range.start, &mut bytes)?;
+            self.pace.note(bytes.len(), start.elapsed());
+            inputs.push(Input::Read(bytes));
+        }
+        Ok(inputs)
+    }
+
+    /// What the kernel of `node` must know before its first band.
+    pub(super) fn facts(&self, node: &Node) -> Result<Arc<[f64]>> {
+        let Some(survey) = node.kernel.survey() else {
+            return Ok(Arc::default());
+        };
+        self.facts.of(node.id(), || {
+            let find = || {
+                let start = Instant::now();
+                let facts = self.survey(node, survey)?;
+                self.stats.survey(start.elapsed());
+                Ok(facts)
+            };
+            match &self.facts_cache {
+                Some(cache) => cache.of(node, find),
+                None => find(),
+            }
+        })
+    }
+
+    fn compute(&self, node: &Node, band: &Band, facts: &[f64]) -> Result<Tile> {
+        let inputs = self.inputs(node, band)?;
+        let outputs: Result<Vec<Buffer>> = (0..node.kernel.outputs())
+            .map(|k| {
+                let range = node.kernel.output_bytes(k, band);
+                self.buffers.take((range.end - range.start) as usize)
+            })
+            .collect();
+        let mut outputs = outputs?;
+        let slices: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
+        let mut output_slices: Vec<&mut [u8]> =
+            outputs.iter_mut().map(|bytes| &mut **bytes).collect();
+        node.kernel
+            .compute(facts, band, &slices, &mut output_slices)
+            .map_err(|fault| Error::NonFinite {
+                tensor: node.name.to_string(),
+                row: band.group * node.kernel.bands().rows_per_group + fault.row,
+                column: fault.column,
+                value: fault.value,
+            })?;
+        Ok(Tile::new(outputs))
+    }
+
+    /// The whole of `tensor`, which a kernel [keeps](crate::catalog::Kernel::keeps).
+    fn kept_input(&self, tensor: &Tensor) -> Result<TileOutput> {
+        let Data::Computed {
+            node,
+            output: 0,
+            offset: 0,
+        } = &tensor.data
+        else {
+            unreachable!("what is kept is output 0 of a node");
+        };
+        let band = node.kernel.bands().band(0);
+        let key = TileKey::new(node, &band);
+        self.kept.output(key, 0, || {
+            let facts = self.facts(node)?;
+            self.compute(node, &band, &facts).map(Arc::new)
+        })
+    }
+
+    /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
+    /// need not be in the view itself: the inputs of computed tensors are read this way.
+    pub fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_data(&tensor.data, offset, buffer)
+    }
+
+    fn read_data(&self, data: &Data, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match data {
+            Data::Stored { shard, offset } => shard.file.read_exact_at(buffer, offset + at),
+            Data::Computed {
+                node,
+                output,
+                offset,
+            } => self.read_computed(node, *output, offset + at, buffer),
+            Data::Joined(parts) => self.read_parts(parts, at, buffer),
+        }
+    }
+
+    fn read_parts(&self, parts: &[Part], offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let first = parts.partition_point(|part| part.start + part.len <= offset);
+        let mut rest = buffer;
+        let mut within = offset - parts.get(first).map_or(offset, |part| part.start);
+        for part in &parts[first..] {
+            if rest.is_empty() {
+                break;
+            }
+            let count = (part.len - within).min(rest.len() as u64);
+            let (buffer, after) = rest.split_at_mut(count as usize);
+            self.read_data(&part.data, within, buffer)?;
+            rest = after;
+            within = 0;
+        }
+        Ok(())
+    }
+}
