@@ -39,14 +39,15 @@ impl Terminal {
     fn start(arguments: &[&str]) -> Self {
         let [screen, keyboard] = open_terminal(50);
         let input = || Stdio::from(keyboard.try_clone().unwrap());
-        let child = Command::new("setsid")
-            .args(["--ctty", "--wait", BINARY])
+        // A shell has what it starts in the background ignore ^C, and so would the command.
+        let child = Command::new("env")
+            .args(["--default-signal", "setsid", "--ctty", "--wait", BINARY])
             .args(arguments)
             .stdin(input())
             .stdout(input())
             .stderr(input())
             .spawn()
-            .expect("setsid(1) runs");
+            .expect("env(1) runs");
         Terminal {
             child,
             screen: screen.into(),
