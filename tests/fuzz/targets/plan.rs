@@ -159,8 +159,8 @@ fn check(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
 
 /// Every file has an account; where that is of each tensor and a tensor is one source as it is, its
 /// bytes are there.
-fn check_provenance(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
-    let accounts = Files::of(plan);
+fn check_provenance(plan: &Arc<Plan>, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    let accounts = Files::of(plan.clone());
     for (id, path, _) in plan.view.files() {
         let account = accounts.json(id).expect("a file has an account");
         assert!(account.len() <= MAX_ATTRIBUTE_BYTES);
@@ -211,7 +211,7 @@ fuzz_target!(|input: Input| {
         });
     }
     bounded(written, 24 << 20, 200, || {
-        if let Ok(plan) = request.plan() {
+        if let Ok(plan) = request.plan().map(Arc::new) {
             let files = read_all(&plan);
             check(&plan, &files);
             check_provenance(&plan, &files);
