@@ -19,6 +19,7 @@ from .torch_client import Torch
 @dataclass
 class Bench:
     binary: Path
+    fuse_floor: Path  # the program that mounts a floor
     work: Path  # kept between runs: inputs
     scratch: Path  # gone after the run
     layers: int
@@ -47,6 +48,9 @@ class Bench:
 
     def view(self, flags: list):
         return mounts.view(self.binary, flags, self.mountpoint)
+
+    def floor(self, directory: Path, *flags):
+        return mounts.floor(self.fuse_floor, directory, self.mountpoint, flags)
 
     def materialize(self, flags: list, out: Path) -> None:
         command = [self.binary, "materialize", *flags, "--out", out]

@@ -4,6 +4,7 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,23 @@ def unionfs(directory: Path, mountpoint: Path) -> Iterator[Path]:
         yield mountpoint
     finally:
         detach(mountpoint)
+
+
+@contextmanager
+def floor(program: Path, directory: Path, mountpoint: Path, flags: tuple) -> Iterator[Path]:
+    """Files like those of `directory`, but for their bytes: the least that FUSE takes to read them."""
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen([program, directory, mountpoint, *flags])
+    try:
+        while not _is_mount(mountpoint):
+            if process.poll() is not None:
+                raise RuntimeError(f"{program.name} ended without a mount")
+            time.sleep(0.01)
+        set_read_ahead(mountpoint, OUR_READ_AHEAD_KB)
+        yield mountpoint
+    finally:
+        detach(mountpoint)
+        process.wait(SECONDS_TO_END)
 
 
 def detach(mountpoint: Path) -> None:

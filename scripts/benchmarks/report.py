@@ -27,7 +27,7 @@ class Row:
     note: str = ""
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
-    small_pages: list[float] = field(default_factory=list)
+    floor: list[float] = field(default_factory=list)
     not_run: str = ""
 
     def ratios(self) -> list[float]:
@@ -50,9 +50,9 @@ class Row:
             result["theirs"] = statistics.median(self.theirs)
             result["ratio"] = statistics.median(ratios)
         result["least"], result["most"] = min(spread), max(spread)
-        if self.small_pages:
-            pairs = zip(self.ours, self.small_pages)
-            result["ratio_to_small_pages"] = statistics.median(a / b for a, b in pairs)
+        if self.floor:
+            pairs = zip(self.ours, self.floor)
+            result["ratio_to_floor"] = statistics.median(a / b for a, b in pairs)
         if self.goal:
             result["met"] = self.goal.is_met(result["ratio" if ratios else "ours"])
         return result
@@ -75,16 +75,16 @@ class Report:
         theirs: float | None = None,
         peer: str = "",
         goal: Goal | None = None,
-        small_pages: float | None = None,
+        floor: float | None = None,
         note: str = "",
     ) -> None:
-        """One more measurement of a row; `ours`, `theirs` and `small_pages` are of one round."""
+        """One more measurement of a row; `ours`, `theirs` and `floor` are of one round."""
         row = self._row(section, what, unit, peer, goal, note)
         row.ours.append(ours)
         if theirs is not None:
             row.theirs.append(theirs)
-        if small_pages is not None:
-            row.small_pages.append(small_pages)
+        if floor is not None:
+            row.floor.append(floor)
 
     def not_run(self, section: str, what: str, why: str, peer: str = "", goal=None) -> None:
         self._row(section, what, "", peer, goal, "").not_run = why
@@ -102,7 +102,7 @@ class Report:
 
     def table(self) -> str:
         lines = [
-            f"{'':50}{'':>6}{'ours':>8}{'theirs':>8}{'ratio':>7}  {'least–most':13}{'4 KiB':>6}"
+            f"{'':50}{'':>6}{'ours':>8}{'theirs':>8}{'ratio':>7}  {'least–most':13}{'floor':>6}"
             f"  {'goal':10}{'met':5}compared with"
         ]
         for section, rows in self.sections.items():
@@ -124,12 +124,12 @@ def _line(row: dict) -> str:
         answer = "yes" if row["least"] == 1 else "no"
         return f"{name}{answer:>14}{'':38}{met:5}{after}"
     spread = f"{_number(row['least'])}–{_number(row['most'])}"
-    small = _number(row["ratio_to_small_pages"]) if "ratio_to_small_pages" in row else ""
+    floor = _number(row["ratio_to_floor"]) if "ratio_to_floor" in row else ""
     theirs = _number(row["theirs"]) if "theirs" in row else ""
     ratio = _number(row["ratio"]) if "ratio" in row else ""
     line = (
         f"{name}{row['unit']:>6}{_number(row['ours']):>8}{theirs:>8}{ratio:>7}  {spread:13}"
-        f"{small:>6}  {goal:10}{met:5}{after}"
+        f"{floor:>6}  {goal:10}{met:5}{after}"
     )
     return line.rstrip()
 
