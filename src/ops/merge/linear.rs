@@ -17,6 +17,20 @@ pub struct Linear {
     pub normalize: bool,
 }
 
+impl Linear {
+    /// The weighted sums of `N` elements from position `from` of a run.
+    #[inline(always)]
+    fn sums<const N: usize>(&self, inputs: Lanes<'_>, from: usize) -> [f32; N] {
+        let mut sums = [0.0; N];
+        for (weight, input) in self.weights.iter().zip(inputs.iter()) {
+            for (sum, x) in sums.iter_mut().zip(&input[from..from + N]) {
+                *sum = weight.mul_add(*x, *sum);
+            }
+        }
+        sums
+    }
+}
+
 impl Formula for Linear {
     fn step(&self) -> Step {
         let weights: Vec<Value> = self.weights.iter().map(|w| as_written(*w)).collect();
@@ -27,15 +41,29 @@ impl Formula for Linear {
 
     #[inline(always)]
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
-        output.fill(0.0);
-        for (weight, input) in self.weights.iter().zip(inputs.iter()) {
-            for (sum, x) in output.iter_mut().zip(input) {
-                *sum = weight.mul_add(*x, *sum);
+        /// Sums that are held in registers.
+        const WIDTH: usize = 64;
+        let total: f32 = match self.normalize {
+            true => self.weights.iter().sum(),
+            false => 1.0,
+        };
+        let (whole, rest) = output.as_chunks_mut::<WIDTH>();
+        let ends_at = whole.len() * WIDTH;
+        // The product with the reciprocal of a power of two is the quotient, rounded as that is.
+        let share = 1.0 / total;
+        let is_exact = |x: f32| x.is_normal() && x.to_bits() << 9 == 0;
+        if is_exact(total) && is_exact(share) {
+            for (i, sums) in whole.iter_mut().enumerate() {
+                *sums = self.sums(inputs, i * WIDTH).map(|sum| sum * share);
+            }
+        } else {
+            for (i, sums) in whole.iter_mut().enumerate() {
+                *sums = self.sums(inputs, i * WIDTH).map(|sum| sum / total);
             }
         }
-        if self.normalize {
-            let total: f32 = self.weights.iter().sum();
-            output.iter_mut().for_each(|sum| *sum /= total);
+        for (i, merged) in rest.iter_mut().enumerate() {
+            let [sum] = self.sums(inputs, ends_at + i);
+            *merged = sum / total;
         }
     }
 }

@@ -324,12 +324,13 @@ impl<F: Formula, R: Round> Loop for Merge<'_, F, R> {
             let merged = &mut merged[..run.elements.len()];
             let formula = &kernel.formula;
             formula.merge::<R>(self.facts, run.at, run.inputs, merged);
-            merged.iter_mut().for_each(|x| *x = plain_nan(*x));
-            if kernel.output != R::PRECISION {
-                R::PRECISION.round_all(merged);
+            let output = &mut self.output[bytes_of(kernel.output, &run.elements)];
+            if kernel.output == R::PRECISION {
+                R::PRECISION.encode(merged, output, plain_nan);
+            } else {
+                let to_working = |x| R::round(plain_nan(x));
+                kernel.output.encode(merged, output, to_working);
             }
-            let bytes = bytes_of(kernel.output, &run.elements);
-            kernel.output.encode(merged, &mut self.output[bytes]);
         }
     }
 }

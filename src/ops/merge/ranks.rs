@@ -24,11 +24,30 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether an element comes before the cut.
+    /// The same, as it concerns the `len` elements from `at`.
+    pub(super) fn in_run(&self, at: At, len: usize) -> FoundInRun {
+        let end = self.end.saturating_sub(at.element).min(len as u64);
+        FoundInRun {
+            bits: self.bits,
+            end: end as u32,
+        }
+    }
+}
+
+/// [`Found`], with positions in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FoundInRun {
+    bits: u32,
+    end: u32,
+}
+
+impl FoundInRun {
+    /// Whether an element of the run comes before the cut.
     #[inline(always)]
-    pub(super) fn precedes<R: Round>(&self, value: f32, position: u64) -> bool {
+    pub(super) fn precedes<R: Round>(&self, value: f32, place: u32) -> bool {
+        // No shortcuts, so that it is vector code.
         let bits = magnitude_bits::<R>(value);
-        bits > self.bits || bits == self.bits && position < self.end
+        (bits > self.bits) | ((bits == self.bits) & (place < self.end))
     }
 }
 

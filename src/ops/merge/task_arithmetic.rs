@@ -127,43 +127,126 @@ impl TaskArithmetic {
         rescales.then(|| self.cuts.passes(working))
     }
 
-    /// The differences of model `i` from the base.
+    /// The differences of model `i` from the base, as `change` makes them of each one and its place
+    /// in the run; zeros of what is not kept.
     #[inline(always)]
-    fn differences<R: Round>(i: usize, inputs: Lanes<'_>, deltas: &mut [f32]) {
-        let pairs = inputs.input(i + 1).iter().zip(inputs.input(0));
-        for (delta, (x, base)) in deltas.iter_mut().zip(pairs) {
-            *delta = R::round(x - base);
+    fn differences<R: Round>(
+        &self,
+        i: usize,
+        facts: &[f64],
+        at: At,
+        inputs: Lanes<'_>,
+        deltas: &mut [f32],
+        change: impl Fn(f32) -> f32 + Copy,
+    ) {
+        let run = inputs.len();
+        match self.kept[i] {
+            Kept::All => differences::<R>(i, inputs, deltas, |delta, _| change(delta)),
+            Kept::None => deltas.fill(change(0.0)),
+            Kept::Random(mask) => differences::<R>(i, inputs, deltas, |delta, place| {
+                change(masked(delta, mask.contains(at.element + u64::from(place))))
+            }),
+            Kept::Ranks(from, to) => {
+                let found = |cut: usize| self.cuts.found(cut, facts).in_run(at, run);
+                match (from.map(found), to.map(found)) {
+                    (None, None) => differences::<R>(i, inputs, deltas, |delta, _| change(delta)),
+                    (Some(from), None) => differences::<R>(i, inputs, deltas, |delta, place| {
+                        change(masked(delta, !from.precedes::<R>(delta, place)))
+                    }),
+                    (None, Some(to)) => differences::<R>(i, inputs, deltas, |delta, place| {
+                        change(masked(delta, to.precedes::<R>(delta, place)))
+                    }),
+                    (Some(from), Some(to)) => {
+                        differences::<R>(i, inputs, deltas, |delta, place| {
+                            let kept =
+                                to.precedes::<R>(delta, place) & !from.precedes::<R>(delta, place);
+                            change(masked(delta, kept))
+                        });
+                    }
+                }
+            }
         }
     }
 
-    /// Makes zeros of what is not kept.
+    /// The merged elements of `N` places from `from` of a run, of the weighted differences of each
+    /// model: `stride` from one model's to the next one's.
     #[inline(always)]
-    fn mask<R: Round>(&self, i: usize, facts: &[f64], at: At, deltas: &mut [f32]) {
-        let masked = |delta: f32, kept: bool| delta * f32::from(u8::from(kept));
-        let places = deltas.iter_mut().zip(at.element..);
-        match self.kept[i] {
-            Kept::All => {}
-            Kept::None => deltas.fill(0.0),
-            Kept::Random(mask) => {
-                for (delta, position) in places {
-                    *delta = masked(*delta, mask.contains(position));
-                }
-            }
-            Kept::Ranks(from, to) => {
-                let [from, to] = [from, to].map(|cut| cut.map(|cut| self.cuts.found(cut, facts)));
-                if let Some(to) = to {
-                    for (delta, position) in deltas.iter_mut().zip(at.element..) {
-                        let kept = to.precedes::<R>(*delta, position)
-                            && from.is_none_or(|from| !from.precedes::<R>(*delta, position));
-                        *delta = masked(*delta, kept);
-                    }
-                } else if let Some(from) = from {
-                    for (delta, position) in places {
-                        *delta = masked(*delta, !from.precedes::<R>(*delta, position));
-                    }
-                }
+    fn combined<R: Round, const N: usize>(
+        &self,
+        differences: &[f32],
+        stride: usize,
+        base: &[f32],
+        from: usize,
+    ) -> [f32; N] {
+        let Combination {
+            consensus,
+            normalize,
+            lambda,
+            ..
+        } = self.combination;
+        let places = |run: &[f32]| *run[from..].first_chunk::<N>().expect("places of the run");
+        let each = || differences.chunks_exact(stride).map(places);
+        let mut sums = [0.0; N];
+        for deltas in each() {
+            for i in 0..N {
+                sums[i] += deltas[i];
             }
         }
+        let mut divisors = [0.0; N];
+        if consensus {
+            let mut signs = [0.0; N];
+            for (sign, sum) in signs.iter_mut().zip(&mut sums) {
+                *sign = if R::round(*sum) >= 0.0 { 1.0 } else { -1.0 };
+                *sum = 0.0;
+            }
+            for (deltas, weight) in each().zip(&self.weights) {
+                let weight = R::round(*weight);
+                for i in 0..N {
+                    let share = f32::from(u8::from(deltas[i] * signs[i] > 0.0));
+                    sums[i] += deltas[i] * share;
+                    divisors[i] += weight * share;
+                }
+            }
+            for divisor in &mut divisors {
+                let rounded = R::round(*divisor);
+                *divisor = if rounded == 0.0 { 1.0 } else { rounded };
+            }
+        } else if normalize {
+            let sum = R::round(self.weights.iter().map(|weight| R::round(*weight)).sum());
+            divisors.fill(if sum.abs() < 1e-8 { 1.0 } else { sum });
+        }
+        let bases = places(base);
+        for (sum, (divisor, base)) in sums.iter_mut().zip(divisors.iter().zip(&bases)) {
+            let mut change = R::round(*sum);
+            if normalize {
+                change = R::round(change / divisor);
+            }
+            if lambda != 1.0 {
+                change = R::round(change * lambda as f32);
+            }
+            *sum = base + change;
+        }
+        sums
+    }
+}
+
+/// `delta`, or a zero of its sign if it is not kept.
+#[inline(always)]
+fn masked(delta: f32, kept: bool) -> f32 {
+    delta * f32::from(u8::from(kept))
+}
+
+/// What `change` makes of the differences of model `i` from the base and their places in the run.
+#[inline(always)]
+fn differences<R: Round>(
+    i: usize,
+    inputs: Lanes<'_>,
+    deltas: &mut [f32],
+    change: impl Fn(f32, u32) -> f32,
+) {
+    let pairs = inputs.input(i + 1).iter().zip(inputs.input(0));
+    for ((delta, (x, base)), place) in deltas.iter_mut().zip(pairs).zip(0..) {
+        *delta = change(R::round(x - base), place);
     }
 }
 
@@ -188,73 +271,30 @@ impl Formula for TaskArithmetic {
 
     #[inline(always)]
     fn merge<R: Round>(&self, facts: &[f64], at: At, inputs: Lanes<'_>, output: &mut [f32]) {
-        let Combination {
-            consensus,
-            normalize,
-            lambda,
-            ..
-        } = self.combination;
+        /// Elements that are combined at a time, in registers.
+        const WIDTH: usize = 32;
         let len = inputs.len();
         let ratios = &facts[self.cuts.facts().min(facts.len())..];
         let mut all = vec![0.0; self.weights.len() * len];
         for (i, deltas) in all.chunks_exact_mut(len).enumerate() {
-            Self::differences::<R>(i, inputs, deltas);
-            self.mask::<R>(i, facts, at, deltas);
-            if let Some(ratio) = ratios.get(i) {
-                let ratio = *ratio as f32;
-                deltas.iter_mut().for_each(|x| *x = R::round(*x * ratio));
-            }
             let weight = R::round(self.weights[i]);
-            deltas.iter_mut().for_each(|x| *x = R::round(*x * weight));
+            match ratios.get(i).map(|ratio| *ratio as f32) {
+                None => self.differences::<R>(i, facts, at, inputs, deltas, |delta| {
+                    R::round(delta * weight)
+                }),
+                Some(ratio) => self.differences::<R>(i, facts, at, inputs, deltas, |delta| {
+                    R::round(R::round(delta * ratio) * weight)
+                }),
+            }
         }
-
-        let mut divisors = vec![0.0; len];
-        if consensus {
-            let mut sums = vec![0.0; len];
-            for deltas in all.chunks_exact(len) {
-                for (sum, delta) in sums.iter_mut().zip(deltas) {
-                    *sum += delta;
-                }
-            }
-            output.fill(0.0);
-            for (deltas, weight) in all.chunks_exact(len).zip(&self.weights) {
-                let weight = R::round(*weight);
-                let totals = output.iter_mut().zip(&mut divisors);
-                for ((delta, sum), (mixed, divisor)) in deltas.iter().zip(&sums).zip(totals) {
-                    let agrees = if R::round(*sum) >= 0.0 {
-                        *delta > 0.0
-                    } else {
-                        *delta < 0.0
-                    };
-                    let share = f32::from(u8::from(agrees));
-                    *mixed += delta * share;
-                    *divisor += weight * share;
-                }
-            }
-            for divisor in &mut divisors {
-                let rounded = R::round(*divisor);
-                *divisor = if rounded == 0.0 { 1.0 } else { rounded };
-            }
-        } else {
-            output.fill(0.0);
-            for deltas in all.chunks_exact(len) {
-                for (mixed, delta) in output.iter_mut().zip(deltas) {
-                    *mixed += delta;
-                }
-            }
-            let sum = R::round(self.weights.iter().map(|weight| R::round(*weight)).sum());
-            divisors.fill(if sum.abs() < 1e-8 { 1.0 } else { sum });
+        let base = inputs.input(0);
+        let (whole, rest) = output.as_chunks_mut::<WIDTH>();
+        let ends_at = whole.len() * WIDTH;
+        for (i, merged) in whole.iter_mut().enumerate() {
+            *merged = self.combined::<R, WIDTH>(&all, len, base, i * WIDTH);
         }
-
-        for ((mixed, divisor), base) in output.iter_mut().zip(&divisors).zip(inputs.input(0)) {
-            let mut change = R::round(*mixed);
-            if normalize {
-                change = R::round(change / divisor);
-            }
-            if lambda != 1.0 {
-                change = R::round(change * lambda as f32);
-            }
-            *mixed = base + change;
+        for (i, merged) in rest.iter_mut().enumerate() {
+            [*merged] = self.combined::<R, 1>(&all, len, base, ends_at + i);
         }
     }
 
@@ -289,10 +329,10 @@ impl Formula for TaskArithmetic {
             if matches!(kept, Kept::All | Kept::None) {
                 continue;
             }
-            Self::differences::<R>(i, inputs, &mut deltas);
+            differences::<R>(i, inputs, &mut deltas, |delta, _| delta);
             if rescaling {
                 tally[2 * i] += l1_norm(&deltas);
-                self.mask::<R>(i, facts, at, &mut deltas);
+                self.differences::<R>(i, facts, at, inputs, &mut deltas, |delta| delta);
                 tally[2 * i + 1] += l1_norm(&deltas);
             } else {
                 self.cuts.tally::<R>(pass, facts, at, i, &deltas, tally);
