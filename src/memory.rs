@@ -110,6 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_begin_where_one_does_and_are_enough() {
+        for len in [1, HugePages::SIZE, HugePages::SIZE + 1] {
+            let mut pages = HugePages::new(len).unwrap();
+            assert_eq!(pages.as_ptr().addr() % HugePages::SIZE, 0);
+            assert_eq!(pages.len(), len.next_multiple_of(HugePages::SIZE));
+            assert!(pages.iter().all(|&byte| byte == 0));
+            pages.fill(7);
+        }
+        for len in [1 << 62, usize::MAX] {
+            let error = HugePages::new(len).unwrap_err();
+            assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == len));
+        }
+    }
+
+    #[test]
     fn a_buffer_that_no_machine_has_is_an_error() {
         let error = zeros(1 << 62).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == 1 << 62));

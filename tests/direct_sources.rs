@@ -175,7 +175,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6) })]
 
     #[test]
     fn any_range_of_any_view_is_what_is_read_through_the_page_cache(

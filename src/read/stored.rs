@@ -84,7 +84,12 @@ impl Stored {
     fn read_direct(&self, file: &SourceFile, range: Range<u64>) -> Result<Buffer> {
         let before = (range.start % BLOCK as u64) as usize;
         let len = (range.end - range.start) as usize;
-        let mut bytes = self.buffers.take_huge(before, len)?;
+        let Ok(mut bytes) = self.buffers.take_huge(before, len) else {
+            // It takes more addresses than others.
+            let mut bytes = self.buffers.take(len)?;
+            self.read_cached(file, &mut bytes, range.start)?;
+            return Ok(bytes);
+        };
         let start = Instant::now();
         let from = range.start - before as u64;
         if !file.read_blocks(bytes.blocks(BLOCK), from, before + len)? {

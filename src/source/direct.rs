@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
+use rustix::process::Resource;
 
 /// What is read past the page cache begins at multiples of this many bytes, in the file and in
 /// memory.
@@ -21,14 +22,21 @@ pub(super) struct Direct {
 }
 
 impl Direct {
+    /// Descriptors that are left for what cannot do without.
+    const DESCRIPTORS_LEFT: u64 = 64;
+
     /// Opens once more what `file` has open, whatever its name leads to by now.
     ///
     /// # Errors
-    /// If the filesystem has no such reads, or none of [`BLOCK`]s.
+    /// If the filesystem has no such reads, or none of [`BLOCK`]s; if descriptors run short.
     pub(super) fn open(file: &File) -> Result<Self, Errno> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::DIRECT;
         let opened = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let most = rustix::process::getrlimit(Resource::Nofile).current;
+        if most.is_some_and(|most| opened.as_raw_fd() as u64 + Self::DESCRIPTORS_LEFT >= most) {
+            return Err(Errno::MFILE);
+        }
         let known = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
         // Before Linux 6.1, only reading shows.
         if let Ok(known) = known

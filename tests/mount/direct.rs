@@ -305,31 +305,35 @@ fn peak_memory(server: &Server) -> u64 {
 fn many_readers_in_order_take_no_more_memory_than_the_cache_and_100_mb() {
     const READERS: u64 = 16;
     const CACHE_MB: u64 = 64;
-    let mut fixture = Fixture::new();
-    fixture.base = fixture.path("large");
-    write_large(&fixture.base);
-    let cache = format!("{CACHE_MB}MB");
-    let flags = ["--direct-io", "--cache-size", &cache, "--threads", "4"];
-    let server = fixture.serve_with(Kind::PatchedFp8, &flags);
-    let shards = fs::read_dir(&fixture.mountpoint).unwrap();
-    let shards = shards.map(|entry| entry.unwrap().path());
-    let largest = shards.max_by_key(|path| path.metadata().unwrap().len());
-    let file = open(largest.unwrap(), 0);
-    let len = file.metadata().unwrap().len();
-    assert!(len > 300 << 20);
-    let share = len.div_ceil(READERS);
-    thread::scope(|scope| {
-        for reader in 0..READERS {
-            let file = &file;
-            scope.spawn(move || {
-                let mut buffer = vec![0; 4 * MIB];
-                let (mut at, end) = (reader * share, len.min((reader + 1) * share));
-                while at < end {
-                    at += file.read_at(&mut buffer, at).unwrap() as u64;
-                }
-            });
-        }
-    });
-    let peak = peak_memory(&server);
-    assert!(peak <= CACHE_MB + 100, "{peak} MB");
+    for more in [&[][..], &["--direct-sources"]] {
+        let mut fixture = Fixture::new();
+        fixture.base = fixture.path("large");
+        write_large(&fixture.base);
+        forget(&fixture.base);
+        let cache = format!("{CACHE_MB}MB");
+        let flags = ["--direct-io", "--cache-size", &cache, "--threads", "4"];
+        let flags = [&flags[..], more].concat();
+        let server = fixture.serve_with(Kind::PatchedFp8, &flags);
+        let shards = fs::read_dir(&fixture.mountpoint).unwrap();
+        let shards = shards.map(|entry| entry.unwrap().path());
+        let largest = shards.max_by_key(|path| path.metadata().unwrap().len());
+        let file = open(largest.unwrap(), 0);
+        let len = file.metadata().unwrap().len();
+        assert!(len > 300 << 20);
+        let share = len.div_ceil(READERS);
+        thread::scope(|scope| {
+            for reader in 0..READERS {
+                let file = &file;
+                scope.spawn(move || {
+                    let mut buffer = vec![0; 4 * MIB];
+                    let (mut at, end) = (reader * share, len.min((reader + 1) * share));
+                    while at < end {
+                        at += file.read_at(&mut buffer, at).unwrap() as u64;
+                    }
+                });
+            }
+        });
+        let peak = peak_memory(&server);
+        assert!(peak <= CACHE_MB + 100, "{peak} MB {more:?}");
+    }
 }
