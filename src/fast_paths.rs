@@ -25,6 +25,8 @@ pub enum FastPath {
     SilentOpen,
     /// Reading ahead of sequential readers further than the operating system does by itself.
     ReadAhead,
+    /// Sources read past the page cache, if that was asked for.
+    DirectSources,
     /// Unchanged ranges copied or shared by the kernel when a view is written to disk.
     KernelCopy,
     /// A directory or file that takes another's place by an exchange of their names.
@@ -32,12 +34,13 @@ pub enum FastPath {
 }
 
 impl FastPath {
-    const ALL: [FastPath; 7] = [
+    const ALL: [FastPath; 8] = [
         FastPath::Avx512,
         FastPath::Avx2,
         FastPath::Passthrough,
         FastPath::SilentOpen,
         FastPath::ReadAhead,
+        FastPath::DirectSources,
         FastPath::KernelCopy,
         FastPath::Exchange,
     ];
@@ -49,6 +52,7 @@ impl FastPath {
             FastPath::Passthrough => "passthrough",
             FastPath::SilentOpen => "silent-open",
             FastPath::ReadAhead => "readahead",
+            FastPath::DirectSources => "direct-sources",
             FastPath::KernelCopy => "kernel-copy",
             FastPath::Exchange => "exchange",
         }

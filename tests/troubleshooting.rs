@@ -105,6 +105,7 @@ const NO_MESSAGES: &[&str] = &[
     "low rank … by …, … … … …, …",
     "… of … in … as …, … of …",
     "Buffer of … bytes",
+    "HugePages of … bytes",
     // Fragments, and what is no prose.
     "and … more",
     "…, and … more",

@@ -7,12 +7,20 @@ from .system import bytes_in_page_cache, drop_from_page_cache
 
 SECTION = "Reads, sources on disk alone, GB/s of the bf16 source"
 FP8 = {scale: ["--fp8", "--scale-fmt", scale] for scale in ("ue8m0", "float32")}
+SPLICED = ["--repack", "--shard-size-gb", "0.2"]
+DIRECT_SOURCES = "--direct-sources"
 VIEWS = {
     "FP8 ue8m0": FP8["ue8m0"],
+    f"FP8 ue8m0, {DIRECT_SOURCES}": [*FP8["ue8m0"], DIRECT_SOURCES],
     "FP8 ue8m0, direct": [*FP8["ue8m0"], "--direct-io"],
+    f"FP8 ue8m0, direct, {DIRECT_SOURCES}": [*FP8["ue8m0"], "--direct-io", DIRECT_SOURCES],
     "FP8 float32": FP8["float32"],
+    f"FP8 float32, {DIRECT_SOURCES}": [*FP8["float32"], DIRECT_SOURCES],
     "FP8 float32, direct": [*FP8["float32"], "--direct-io"],
-    "spliced, direct": ["--repack", "--shard-size-gb", "0.2", "--direct-io"],
+    "spliced": SPLICED,
+    f"spliced, {DIRECT_SOURCES}": [*SPLICED, DIRECT_SOURCES],
+    "spliced, direct": [*SPLICED, "--direct-io"],
+    f"spliced, direct, {DIRECT_SOURCES}": [*SPLICED, "--direct-io", DIRECT_SOURCES],
 }
 
 
@@ -33,8 +41,9 @@ def run(bench: Bench) -> None:
             with bench.view(flags_of(bench.base, *flags)) as mounted:
                 files = shards(mounted.path)
                 sources_per_byte = total / size(files)
-                # The page cache takes the source, and what is read unless that goes past it.
-                fresh = sources_per_byte + ("--direct-io" not in flags)
+                # The page cache takes the source and what is read, unless these go past it.
+                of_source = sources_per_byte * (DIRECT_SOURCES not in flags)
+                fresh = of_source + ("--direct-io" not in flags)
                 ours = rate(read_file, files, fresh) * sources_per_byte / 1e9
             for peer, theirs in disk.items():
                 goal = Goal(">=", 0.9) if peer == "O_DIRECT" else None

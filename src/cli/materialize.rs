@@ -53,6 +53,11 @@ pub(crate) struct MaterializeArgs {
     #[arg(long, value_name = "DIR")]
     facts_cache: Option<PathBuf>,
 
+    /// Read what of the sources is not in the page cache past it: faster from most disks, and what
+    /// others have in there stays; for sources that are read once
+    #[arg(long)]
+    direct_sources: bool,
+
     /// Do not ask before writing, as on a terminal
     #[arg(long, short)]
     yes: bool,
@@ -88,6 +93,7 @@ pub(crate) fn run(
         },
         jobs: args.jobs.map_or(defaults.jobs, NonZeroUsize::get),
         facts_cache: args.facts_cache.clone(),
+        direct_sources: args.direct_sources,
     };
     match quiet {
         true => plan::print_warnings(plan)?,

@@ -77,6 +77,11 @@ pub(crate) struct MountArgs {
     #[arg(long)]
     direct_io: bool,
 
+    /// Read what of the sources is not in the page cache past it: faster from most disks, and what
+    /// others have in there stays; for sources that are read once
+    #[arg(long)]
+    direct_sources: bool,
+
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -201,6 +206,9 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
     };
     let mut reader = Reader::new(plan.view.clone(), cache_size);
+    if args.direct_sources {
+        reader = reader.with_direct_sources();
+    }
     if let Some(directory) = &args.facts_cache {
         reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
     }

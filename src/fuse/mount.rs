@@ -136,9 +136,10 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     let path = mount_table::resolve(mountpoint)?;
     mountpoint::check(&path, reader.view(), options)?;
     let threads = threads(options);
-    // Beside those that answer, some compute ahead, one finds facts ahead, and two wait for signals
+    // Beside those that answer, some work ahead, one finds facts ahead, and two wait for signals
     // and for the end.
-    rehearsal::threads(threads, threads + 3).map_err(|e| {
+    let ahead = threads_ahead(&reader, threads);
+    rehearsal::threads(threads, ahead + 3).map_err(|e| {
         Error::io(
             format!("start the {threads} threads to serve (fewer: --threads)"),
             &path,
@@ -339,6 +340,16 @@ fn threads(options: &MountOptions) -> usize {
     options.threads.unwrap_or_else(cores)
 }
 
+/// The number of those that work ahead of readers, beside `threads` that answer.
+fn threads_ahead(reader: &Reader, threads: usize) -> usize {
+    /// While some wait for a disk that nobody reads ahead, others compute.
+    const LEAST_WITH_DIRECT_SOURCES: usize = 8;
+    match reader.has_direct_sources() {
+        true => threads.max(LEAST_WITH_DIRECT_SOURCES),
+        false => threads,
+    }
+}
+
 /// Starts the threads that serve the mount.
 fn start(
     figures: Arc<Figures>,
@@ -361,7 +372,8 @@ fn start(
         Some(_) => Ahead::OfSlowSources,
         None => Ahead::Tiles,
     };
-    let ahead = read_ahead::here(&figures.reader, options.read_ahead, threads)?;
+    let ahead = threads_ahead(&figures.reader, threads);
+    let ahead = read_ahead::here(&figures.reader, options.read_ahead, ahead)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
     let filesystem = ViewFs::new(figures, options, ahead, ahead_of_cache);

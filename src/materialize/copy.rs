@@ -9,6 +9,7 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::materialize::output::Output;
+use crate::read::Stored;
 use crate::source::SourceFile;
 
 /// Bytes that the kernel is asked to copy at once, so that progress is seen.
@@ -69,6 +70,7 @@ pub(super) fn same_place(offset: u64, start: u64) -> bool {
 /// [`Error::SourceChanged`] if the source is no longer what was planned: before, or after the
 /// last byte.
 pub(super) fn range(
+    stored: &Stored,
     source: &SourceFile,
     offset: u64,
     output: &Output,
@@ -76,12 +78,14 @@ pub(super) fn range(
     len: u64,
 ) -> Result<()> {
     source.check_unchanged()?;
-    by(Way::of(output.file()), source, offset, output, start, len)?;
+    let way = Way::of(output.file());
+    by(way, stored, source, offset, output, start, len)?;
     source.check_unchanged()
 }
 
 fn by(
     way: Way,
+    stored: &Stored,
     source: &SourceFile,
     offset: u64,
     output: &Output,
@@ -95,10 +99,17 @@ fn by(
         }
         Way::Blocks | Way::Memory => len,
     };
-    through_memory(source, offset, output, start, by_memory)?;
+    through_memory(stored, source, offset, output, start, by_memory)?;
     let (offset, start, len) = (offset + by_memory, start + by_memory, len - by_memory);
     let done = in_kernel(source, offset, output, start, len)?;
-    through_memory(source, offset + done, output, start + done, len - done)
+    through_memory(
+        stored,
+        source,
+        offset + done,
+        output,
+        start + done,
+        len - done,
+    )
 }
 
 /// Copies what the kernel can copy; returns how many bytes that is.
@@ -139,20 +150,19 @@ fn in_kernel(
 }
 
 fn through_memory(
+    stored: &Stored,
     source: &SourceFile,
     offset: u64,
     output: &Output,
     start: u64,
     len: u64,
 ) -> Result<()> {
-    let mut buffer = vec![0; len.min(BUFFER) as usize];
     let end = start + len;
     let mut at = start;
     while at < end {
         let stop = end.min((at + 1).next_multiple_of(BUFFER));
-        let part = &mut buffer[..(stop - at) as usize];
-        source.read_exact_at(part, offset + (at - start))?;
-        output.write_all_at(part, at)?;
+        let range = offset + (at - start)..offset + (stop - start);
+        output.write_all_at(&stored.read(source, range)?, at)?;
         at = stop;
     }
     Ok(())
@@ -197,6 +207,7 @@ mod tests {
                 let output = Output::new(&target, &told, &failed).unwrap();
                 by(
                     way,
+                    &Stored::default(),
                     &source,
                     offset as u64,
                     &output,

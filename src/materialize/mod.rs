@@ -53,6 +53,8 @@ pub struct Options {
     pub jobs: usize,
     /// Where facts about whole tensors are kept from one run to the next.
     pub facts_cache: Option<PathBuf>,
+    /// Read past the page cache what is not in it.
+    pub direct_sources: bool,
 }
 
 impl Default for Options {
@@ -67,6 +69,7 @@ impl Default for Options {
             share: Share::Whole,
             jobs: thread::available_parallelism().map_or(1, usize::from),
             facts_cache: None,
+            direct_sources: false,
         }
     }
 }

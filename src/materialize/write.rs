@@ -86,6 +86,9 @@ impl<'a> Writer<'a> {
             false => Self::CACHE_BYTES,
         };
         let mut reader = Reader::new(plan.view.clone(), cache);
+        if options.direct_sources {
+            reader = reader.with_direct_sources();
+        }
         if let Some(directory) = &options.facts_cache {
             reader = reader.with_facts_cache(FactsCache::new(directory)?);
         }
@@ -288,7 +291,8 @@ impl<'a> Writer<'a> {
             match &segment.data {
                 SegmentData::Bytes(bytes) => output.write_all_at(bytes, segment.start)?,
                 SegmentData::Source { file, offset } => {
-                    copy::range(file, *offset, &output, segment.start, segment.len)?;
+                    let stored = self.reader.stored();
+                    copy::range(stored, file, *offset, &output, segment.start, segment.len)?;
                 }
                 SegmentData::Computed {
                     node,

@@ -126,12 +126,17 @@ impl ReadAhead {
         /// Two pieces: one that is read while another is given to the reader. More would have left
         /// the caches of the processor before they are.
         const STORED: u64 = 2 * Reader::PIECE;
+        /// What a disk gives past the page cache nobody else reads ahead, and it gives more if it is
+        /// asked for several pieces at once.
+        const STORED_ON_DISK: u64 = 8 * Reader::PIECE;
+        let slow = self.reader.waits_for_sources();
         let tiles = match what {
-            _ if self.reader.waits_for_sources() => self.window.saturating_mul(TIMES_FURTHER),
+            _ if slow => self.window.saturating_mul(TIMES_FURTHER),
             Ahead::OfSlowSources => 0,
             Ahead::Tiles | Ahead::Everything => self.window,
         };
         let stored = match what {
+            _ if slow && self.reader.has_direct_sources() => STORED_ON_DISK,
             Ahead::Everything => self.window.min(STORED),
             Ahead::OfSlowSources | Ahead::Tiles => 0,
         };

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 use crate::read::sync::Mutex;
 
 use crate::error::{Error, Result};
-use crate::memory;
+use crate::memory::{self, HugePages};
 
 /// Buffers that nobody uses now, by capacity.
 #[derive(Debug, Default)]
@@ -19,8 +19,51 @@ pub(super) struct Buffers {
 
 #[derive(Debug, Default)]
 struct Idle {
-    by_capacity: HashMap<usize, Vec<Vec<u8>>>,
+    by_kind: HashMap<Kind, Vec<Memory>>,
     bytes: usize,
+}
+
+/// Memory of one kind and capacity is as good as any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Small(usize),
+    Huge(usize),
+}
+
+#[derive(Debug)]
+enum Memory {
+    Small(Vec<u8>),
+    Huge(HugePages),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory::Small(Vec::new())
+    }
+}
+
+impl Memory {
+    fn new(kind: Kind) -> Result<Self> {
+        match kind {
+            Kind::Small(capacity) => memory::with_capacity(capacity).map(Memory::Small),
+            Kind::Huge(len) => HugePages::new(len).map(Memory::Huge),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Memory::Small(bytes) => Kind::Small(bytes.capacity()),
+            Memory::Huge(pages) => Kind::Huge(pages.len()),
+        }
+    }
+}
+
+impl Kind {
+    fn bytes(self) -> usize {
+        match self {
+            Kind::Small(bytes) | Kind::Huge(bytes) => bytes,
+        }
+    }
 }
 
 impl Buffers {
@@ -33,33 +76,49 @@ impl Buffers {
     /// If there is no memory for it.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Result<Buffer> {
         let capacity = len.next_power_of_two() + memory::PAGE;
-        let reused = {
-            let mut idle = self.idle.lock();
-            let reused = idle.by_capacity.get_mut(&capacity).and_then(Vec::pop);
-            idle.bytes -= reused.as_ref().map_or(0, Vec::capacity);
-            reused
-        };
-        let mut bytes = match reused {
-            Some(bytes) => bytes,
-            None => {
-                memory::with_capacity(capacity).map_err(|_| Error::OutOfMemory { bytes: len })?
-            }
+        let memory = self.memory(Kind::Small(capacity), len)?;
+        let Memory::Small(mut bytes) = memory else {
+            unreachable!("memory is of the kind that was asked for");
         };
         let start = memory::to_page(&bytes);
         bytes.resize(start + len, 0);
         Ok(Buffer {
-            bytes,
-            start,
+            memory: Memory::Small(bytes),
+            range: start..start + len,
             home: Some(self.clone()),
         })
     }
 
-    fn give(&self, bytes: Vec<u8>) {
+    /// The same in huge pages, `before` bytes after the beginning of a page.
+    pub(super) fn take_huge(self: &Arc<Self>, before: usize, len: usize) -> Result<Buffer> {
+        let capacity = (before + len).next_multiple_of(HugePages::SIZE);
+        Ok(Buffer {
+            memory: self.memory(Kind::Huge(capacity), len)?,
+            range: before..before + len,
+            home: Some(self.clone()),
+        })
+    }
+
+    /// Memory of this kind, for `len` bytes.
+    fn memory(&self, kind: Kind, len: usize) -> Result<Memory> {
+        let reused = {
+            let mut idle = self.idle.lock();
+            let reused = idle.by_kind.get_mut(&kind).and_then(Vec::pop);
+            idle.bytes -= reused.as_ref().map_or(0, |memory| memory.kind().bytes());
+            reused
+        };
+        match reused {
+            Some(memory) => Ok(memory),
+            None => Memory::new(kind).map_err(|_| Error::OutOfMemory { bytes: len }),
+        }
+    }
+
+    fn give(&self, memory: Memory) {
+        let kind = memory.kind();
         let mut idle = self.idle.lock();
-        if idle.bytes + bytes.capacity() <= Self::MOST_IDLE_BYTES {
-            idle.bytes += bytes.capacity();
-            let same = idle.by_capacity.entry(bytes.capacity()).or_default();
-            same.push(bytes);
+        if idle.bytes + kind.bytes() <= Self::MOST_IDLE_BYTES {
+            idle.bytes += kind.bytes();
+            idle.by_kind.entry(kind).or_default().push(memory);
         }
     }
 }
@@ -67,17 +126,39 @@ impl Buffers {
 /// Bytes whose memory goes back to where it was taken from.
 #[derive(Default)]
 pub struct Buffer {
-    bytes: Vec<u8>,
-    /// Where they begin in it.
-    start: usize,
+    memory: Memory,
+    /// Where they are in it.
+    range: Range<usize>,
     home: Option<Arc<Buffers>>,
+}
+
+impl Buffer {
+    /// The memory of whole blocks of `size` bytes that the bytes of a buffer in huge pages are in.
+    pub(super) fn blocks(&mut self, size: usize) -> &mut [u8] {
+        let end = self.range.end.next_multiple_of(size);
+        &mut self.all_mut()[..end]
+    }
+
+    fn all(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Small(bytes) => bytes,
+            Memory::Huge(pages) => pages,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Small(bytes) => bytes,
+            Memory::Huge(pages) => pages,
+        }
+    }
 }
 
 impl From<Vec<u8>> for Buffer {
     fn from(bytes: Vec<u8>) -> Self {
         Buffer {
-            bytes,
-            start: 0,
+            range: 0..bytes.len(),
+            memory: Memory::Small(bytes),
             home: None,
         }
     }
@@ -87,13 +168,14 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.all()[self.range.clone()]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        let range = self.range.clone();
+        &mut self.all_mut()[range]
     }
 }
 
@@ -106,7 +188,7 @@ impl fmt::Debug for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            home.give(std::mem::take(&mut self.bytes));
+            home.give(std::mem::take(&mut self.memory));
         }
     }
 }

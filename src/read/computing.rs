@@ -116,13 +116,24 @@ impl Reader {
                 inputs.push(Input::Kept(self.kept_input(tensor)?, within));
                 continue;
             }
-            let mut bytes = self.buffers.take((range.end - range.start) as usize)?;
             let start = Instant::now();
-            self.read_tensor(tensor, range.start, &mut bytes)?;
-            self.pace.note(bytes.len(), start.elapsed());
+            let bytes = self.input(tensor, range)?;
+            self.stored.pace.note(bytes.len(), start.elapsed());
             inputs.push(Input::Read(bytes));
         }
         Ok(inputs)
+    }
+
+    /// The bytes `range` of `tensor`.
+    fn input(&self, tensor: &Tensor, range: Range<u64>) -> Result<Buffer> {
+        if let Data::Stored { shard, offset } = &tensor.data {
+            let range = offset + range.start..offset + range.end;
+            return self.stored.read(&shard.file, range);
+        }
+        let len = (range.end - range.start) as usize;
+        let mut bytes = self.stored.buffers.take(len)?;
+        self.read_tensor(tensor, range.start, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// What the kernel of `node` must know before its first band.
@@ -149,7 +160,7 @@ impl Reader {
         let outputs: Result<Vec<Buffer>> = (0..node.kernel.outputs())
             .map(|k| {
                 let range = node.kernel.output_bytes(k, band);
-                self.buffers.take((range.end - range.start) as usize)
+                self.stored.buffers.take((range.end - range.start) as usize)
             })
             .collect();
         let mut outputs = outputs?;
@@ -193,7 +204,9 @@ impl Reader {
 
     fn read_data(&self, data: &Data, at: u64, buffer: &mut [u8]) -> Result<()> {
         match data {
-            Data::Stored { shard, offset } => shard.file.read_exact_at(buffer, offset + at),
+            Data::Stored { shard, offset } => {
+                self.stored.read_into(&shard.file, buffer, offset + at)
+            }
             Data::Computed {
                 node,
                 output,

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::read::buffers::{Buffer, Buffers};
+use crate::read::buffers::Buffer;
+use crate::read::stored::Stored;
 use crate::source::SourceFile;
 
 /// A range of a source file that is read ahead, or is about to be.
@@ -27,18 +28,14 @@ impl Piece {
     }
 
     /// Its bytes, read now if they were not yet. Two who ask at once read them once.
-    fn bytes(&self, buffers: &Arc<Buffers>) -> Option<&[u8]> {
-        let read = || {
-            let mut bytes = buffers.take(self.len() as usize).ok()?;
-            let read = self.file.read_exact_at(&mut bytes, self.range.start);
-            read.ok().map(|()| bytes)
-        };
+    fn bytes(&self, stored: &Stored) -> Option<&[u8]> {
+        let read = || stored.read(&self.file, self.range.clone()).ok();
         self.bytes.get_or_init(read).as_deref()
     }
 
     /// Reads its bytes.
-    pub(super) fn fetch(&self, buffers: &Arc<Buffers>) {
-        let _ = self.bytes(buffers);
+    pub(super) fn fetch(&self, stored: &Stored) {
+        let _ = self.bytes(stored);
     }
 }
 
@@ -102,14 +99,14 @@ impl Fetched {
         file: &Arc<SourceFile>,
         offset: u64,
         len: usize,
-        buffers: &Arc<Buffers>,
+        stored: &Stored,
     ) -> Result<Option<Lent>> {
         let holds =
             |piece: &&Arc<Piece>| Arc::ptr_eq(&piece.file, file) && piece.range.contains(&offset);
         let Some(piece) = self.pieces.lock().iter().find(holds).cloned() else {
             return Ok(None);
         };
-        let Some(held) = piece.bytes(buffers).map(<[u8]>::len) else {
+        let Some(held) = piece.bytes(stored).map(<[u8]>::len) else {
             self.forget(&piece);
             return Ok(None);
         };

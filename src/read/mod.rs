@@ -8,6 +8,7 @@ mod facts_cache;
 mod fetched;
 mod pace;
 mod reader;
+mod stored;
 mod sync;
 mod tiles;
 
@@ -15,4 +16,5 @@ pub use ahead::{Ahead, ReadAhead};
 pub use buffers::Buffer;
 pub use facts_cache::FactsCache;
 pub use reader::Reader;
+pub(crate) use stored::Stored;
 pub use tiles::{Tile, TileCache, TileKey, TileOutput};

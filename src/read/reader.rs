@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::catalog::{Band, Data, Node, Tensor};
 use crate::error::{Error, Result};
+use crate::fast_paths::FastPath;
 use crate::memory;
-use crate::read::buffers::Buffers;
 use crate::read::computing::Lookup;
 use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
 use crate::read::fetched::{Fetched, Piece};
-use crate::read::pace::Pace;
+use crate::read::stored::Stored;
 use crate::read::tiles::{TileCache, TileKey};
 use crate::source::SourceFile;
 use crate::stats::{CacheStats, Origin, Reading, Served};
@@ -26,11 +26,9 @@ pub struct Reader {
     pub(super) kept: TileCache,
     pub(super) facts: FactStore,
     pub(super) facts_cache: Option<FactsCache>,
-    pub(super) buffers: Arc<Buffers>,
+    pub(super) stored: Stored,
     /// Of what is stored.
     fetched: Fetched,
-    /// Of the inputs of tiles.
-    pub(super) pace: Pace,
     pub(super) stats: Reading,
 }
 
@@ -88,9 +86,8 @@ impl Reader {
             tiles: TileCache::new(cache_bytes),
             facts: FactStore::default(),
             facts_cache: None,
-            buffers: Arc::default(),
+            stored: Stored::default(),
             fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
-            pace: Pace::default(),
             stats: Reading::default(),
         }
     }
@@ -99,6 +96,14 @@ impl Reader {
     pub fn with_facts_cache(self, cache: FactsCache) -> Self {
         Reader {
             facts_cache: Some(cache),
+            ..self
+        }
+    }
+
+    /// The same, with sources read past the page cache where they are not in it.
+    pub fn with_direct_sources(self) -> Self {
+        Reader {
+            stored: Stored::new(FastPath::DirectSources.is_enabled()),
             ..self
         }
     }
@@ -205,7 +210,7 @@ impl Reader {
                 }
                 SegmentData::Source { file, offset } => {
                     let (at, len) = (offset + within, len as usize);
-                    let lent = self.fetched.get(file, at, len, &self.buffers)?;
+                    let lent = self.fetched.get(file, at, len, &self.stored)?;
                     if let Some(lent) = lent.filter(|lent| lent.len() == len) {
                         let result = borrow(&lent);
                         self.fetched.served(lent);
@@ -290,7 +295,7 @@ impl Reader {
 
     /// Reads `piece` now, unless somebody did.
     pub(super) fn fetch(&self, piece: &Piece) {
-        piece.fetch(&self.buffers);
+        piece.fetch(&self.stored);
     }
 
     /// The first node with facts to find whose bytes in file `id` begin soon after `offset`.
@@ -321,9 +326,19 @@ impl Reader {
         let _ = self.facts(node);
     }
 
+    /// How sources are read.
+    pub(crate) fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// Whether sources are read past the page cache where they are not in it.
+    pub fn has_direct_sources(&self) -> bool {
+        self.stored.is_direct()
+    }
+
     /// Whether what tiles are computed from comes from something slower than memory.
     pub(super) fn waits_for_sources(&self) -> bool {
-        self.pace.is_slow()
+        self.stored.pace.is_slow()
     }
 
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
@@ -365,7 +380,7 @@ impl Reader {
     /// there.
     fn read_stored(&self, file: &Arc<SourceFile>, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let (mut at, mut rest) = (offset, buffer);
-        while let Some(lent) = self.fetched.get(file, at, rest.len(), &self.buffers)? {
+        while let Some(lent) = self.fetched.get(file, at, rest.len(), &self.stored)? {
             let (part, after) = rest.split_at_mut(lent.len());
             part.copy_from_slice(&lent);
             at += lent.len() as u64;
@@ -375,6 +390,6 @@ impl Reader {
                 return Ok(());
             }
         }
-        file.read_exact_at(rest, at)
+        self.stored.read_into(file, rest, at)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -12,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::source::direct::Direct;
 
 /// Owner, mode and time of a file or directory, as a view shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,8 @@ pub struct SourceFile {
     attributes: Attributes,
     identity: Identity,
     handle: OnceLock<File>,
+    /// What reads it past the page cache; `None` if that cannot be done.
+    direct: OnceLock<Option<Direct>>,
     /// Of the open file, when its path was last known to lead to it.
     change_time: AtomicI64,
     /// Whether the log has it that the path no longer does.
@@ -124,6 +128,7 @@ impl SourceFile {
             lost: AtomicBool::new(false),
             path,
             handle: OnceLock::new(),
+            direct: OnceLock::new(),
         })
     }
 
@@ -192,6 +197,57 @@ impl SourceFile {
                 Err(self.io_error(buffer.len(), offset, e))
             }
             Err(e) => Err(self.io_error(buffer.len(), offset, e)),
+        }
+    }
+
+    /// Whether to [read `range` past the page cache](Self::read_blocks): it can be, and some of it is
+    /// not in there.
+    pub(crate) fn wants_direct(&self, range: &Range<u64>) -> Result<bool> {
+        let file = self.handle()?;
+        let open = || match Direct::open(file) {
+            Ok(direct) => self.check(direct.file()).is_ok().then_some(direct),
+            Err(error) => {
+                self.tell_refused(error);
+                None
+            }
+        };
+        let direct = self.direct.get_or_init(open).as_ref();
+        Ok(direct.is_some_and(|direct| direct.is_wanted(range)))
+    }
+
+    /// Fills `blocks` from `offset` past the page cache, if it can be; returns whether it has the first
+    /// `needed` bytes. What is not given, [`read_exact_at`](Self::read_exact_at) gives, or says why
+    /// not. Offset, memory and its length are multiples of [`BLOCK`](crate::source::BLOCK).
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`], as `read_exact_at`.
+    pub(crate) fn read_blocks(
+        &self,
+        blocks: &mut [u8],
+        offset: u64,
+        needed: usize,
+    ) -> Result<bool> {
+        let Some(Some(direct)) = self.direct.get() else {
+            return Ok(false);
+        };
+        match direct.read(blocks, offset, needed) {
+            Ok(true) => self.check_unchanged().map(|()| true),
+            Ok(false) => Ok(false),
+            Err(error) => {
+                self.tell_refused(error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Tells the log, the first time for any file, that it cannot be read past the page cache.
+    fn tell_refused(&self, error: rustix::io::Errno) {
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        if !TOLD.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "{}: cannot be read past the page cache, and is read through it: {error}",
+                self.path.display()
+            );
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 mod aux_files;
 mod checkpoint;
+mod direct;
 mod file;
 mod header;
 mod index;
@@ -14,6 +15,7 @@ mod links;
 
 pub use aux_files::{AuxEntry, MOUNT_DIRECTORY};
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
+pub(crate) use direct::BLOCK;
 pub use file::{Attributes, SourceFile};
 pub use header::{
     MAX_HEADER_BYTES, StoredTensor, data_start, parse as parse_header, read as read_header,

@@ -19,11 +19,13 @@ const SOURCE: &str = "model-00001-of-00002.safetensors";
 const SHARD: &str = "model-00001-of-00003.safetensors";
 
 /// What is mounted, and how, in each test.
-const MOUNTS: [(Kind, &[&str]); 4] = [
+const MOUNTS: [(Kind, &[&str]); 6] = [
     (Kind::Patched, &["--no-passthrough"]),
     (Kind::Patched, &[]),
     (Kind::PatchedFp8, &[]),
     (Kind::PatchedFp8, &["--direct-io"]),
+    (Kind::Patched, &["--no-passthrough", "--direct-sources"]),
+    (Kind::PatchedFp8, &["--direct-sources"]),
 ];
 
 /// A mount with a log, nothing of which was read yet.
@@ -319,25 +321,26 @@ fn a_reader_of_a_mapping_gets_sigbus_where_read_gets_eio() {
 }
 
 /// A filesystem in memory that holds the base.
-struct Tmpfs(PathBuf);
+pub(crate) struct InMemory(PathBuf);
 
-impl Tmpfs {
-    fn below(fixture: &Fixture) -> Self {
+impl InMemory {
+    /// Of type tmpfs or ramfs.
+    pub(crate) fn below(fixture: &Fixture, filesystem: &str) -> Self {
         let real = fixture.path("real");
         fs::rename(&fixture.base, &real).unwrap();
         fs::create_dir(&fixture.base).unwrap();
         let flags = MountFlags::empty();
-        rustix::mount::mount("none", &fixture.base, "tmpfs", flags, None).unwrap();
+        rustix::mount::mount("none", &fixture.base, filesystem, flags, None).unwrap();
         let copy = format!("cp -a '{}/.' '{}'", real.display(), fixture.base.display());
         let status = std::process::Command::new("sh")
             .args(["-c", &copy])
             .status();
         assert!(status.unwrap().success());
-        Tmpfs(fixture.base.clone())
+        InMemory(fixture.base.clone())
     }
 }
 
-impl Drop for Tmpfs {
+impl Drop for InMemory {
     fn drop(&mut self) {
         // A test may have done it.
         let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
@@ -348,7 +351,7 @@ impl Drop for Tmpfs {
 fn a_filesystem_of_sources_that_becomes_read_only_goes_unmentioned() {
     for (kind, more) in MOUNTS {
         let fixture = Fixture::new();
-        let tmpfs = Tmpfs::below(&fixture);
+        let tmpfs = InMemory::below(&fixture, "tmpfs");
         let subject = Subject::mounted(fixture, kind, more);
         rustix::mount::mount_remount(&tmpfs.0, MountFlags::RDONLY, "").unwrap();
         subject.assert_given();
@@ -361,7 +364,7 @@ fn a_filesystem_of_sources_that_becomes_read_only_goes_unmentioned() {
 fn sources_whose_filesystem_is_detached_give_what_was_planned_if_they_were_ever_opened() {
     for (kind, more) in MOUNTS {
         let fixture = Fixture::new();
-        let tmpfs = Tmpfs::below(&fixture);
+        let tmpfs = InMemory::below(&fixture, "tmpfs");
         let subject = Subject::mounted(fixture, kind, more);
         rustix::mount::unmount(&tmpfs.0, UnmountFlags::DETACH).unwrap();
         subject.assert_given();

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use ckptfs::fast_paths::FastPath;
 use memmap2::{MmapOptions, UncheckedAdvice};
 use serde_json::json;
 
+use crate::changes::InMemory;
 use crate::common::checkpoint::CONFIG;
 use crate::common::safetensors_file::with_length;
 use crate::common::values::Random;
@@ -68,6 +70,56 @@ fn reads_in_order_give_the_bytes_of_the_view_whatever_their_size() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn sources_read_past_the_page_cache_give_the_bytes_of_the_view() {
+    for kind in KINDS {
+        for ways in [&["--no-passthrough"][..], &DIRECT, &["--threads", "1"]] {
+            let fixture = Fixture::new();
+            let flags = [ways, &["--direct-sources"]].concat();
+            fixture.mount(kind, &flags);
+            let expected = fixture.expected(kind);
+            forget(&fixture.base);
+            forget(&fixture.extra);
+            for (path, bytes) in expected {
+                let file = open(fixture.mountpoint.join(&path), 0);
+                let read = read_in_order(&file, 100_003).unwrap();
+                assert!(read == bytes, "{} with {flags:?}", path.display());
+            }
+        }
+    }
+}
+
+/// Has the page cache forget all files in `directory`, if they are on a disk.
+fn forget(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let file = File::open(path).unwrap();
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+    }
+}
+
+#[test]
+fn sources_on_a_filesystem_without_such_reads_are_read_all_the_same_and_the_log_says_so_once() {
+    for kind in KINDS {
+        let fixture = Fixture::new();
+        let _ramfs = InMemory::below(&fixture, "ramfs");
+        let log = fixture.path("log");
+        let log_file = ["--log-file", log.to_str().unwrap()];
+        let flags = [&log_file[..], &["--no-passthrough", "--direct-sources"]].concat();
+        fixture.mount(kind, &flags);
+        for _ in 0..2 {
+            assert_same(&read_tree(&fixture.mountpoint), &fixture.expected(kind));
+        }
+        let log = fs::read_to_string(log).unwrap();
+        let told = log.matches("cannot be read past the page cache").count();
+        let wanted = usize::from(FastPath::DirectSources.is_enabled());
+        assert_eq!(told, wanted, "{log}");
     }
 }
 
@@ -253,31 +305,35 @@ fn peak_memory(server: &Server) -> u64 {
 fn many_readers_in_order_take_no_more_memory_than_the_cache_and_100_mb() {
     const READERS: u64 = 16;
     const CACHE_MB: u64 = 64;
-    let mut fixture = Fixture::new();
-    fixture.base = fixture.path("large");
-    write_large(&fixture.base);
-    let cache = format!("{CACHE_MB}MB");
-    let flags = ["--direct-io", "--cache-size", &cache, "--threads", "4"];
-    let server = fixture.serve_with(Kind::PatchedFp8, &flags);
-    let shards = fs::read_dir(&fixture.mountpoint).unwrap();
-    let shards = shards.map(|entry| entry.unwrap().path());
-    let largest = shards.max_by_key(|path| path.metadata().unwrap().len());
-    let file = open(largest.unwrap(), 0);
-    let len = file.metadata().unwrap().len();
-    assert!(len > 300 << 20);
-    let share = len.div_ceil(READERS);
-    thread::scope(|scope| {
-        for reader in 0..READERS {
-            let file = &file;
-            scope.spawn(move || {
-                let mut buffer = vec![0; 4 * MIB];
-                let (mut at, end) = (reader * share, len.min((reader + 1) * share));
-                while at < end {
-                    at += file.read_at(&mut buffer, at).unwrap() as u64;
-                }
-            });
-        }
-    });
-    let peak = peak_memory(&server);
-    assert!(peak <= CACHE_MB + 100, "{peak} MB");
+    for more in [&[][..], &["--direct-sources"]] {
+        let mut fixture = Fixture::new();
+        fixture.base = fixture.path("large");
+        write_large(&fixture.base);
+        forget(&fixture.base);
+        let cache = format!("{CACHE_MB}MB");
+        let flags = ["--direct-io", "--cache-size", &cache, "--threads", "4"];
+        let flags = [&flags[..], more].concat();
+        let server = fixture.serve_with(Kind::PatchedFp8, &flags);
+        let shards = fs::read_dir(&fixture.mountpoint).unwrap();
+        let shards = shards.map(|entry| entry.unwrap().path());
+        let largest = shards.max_by_key(|path| path.metadata().unwrap().len());
+        let file = open(largest.unwrap(), 0);
+        let len = file.metadata().unwrap().len();
+        assert!(len > 300 << 20);
+        let share = len.div_ceil(READERS);
+        thread::scope(|scope| {
+            for reader in 0..READERS {
+                let file = &file;
+                scope.spawn(move || {
+                    let mut buffer = vec![0; 4 * MIB];
+                    let (mut at, end) = (reader * share, len.min((reader + 1) * share));
+                    while at < end {
+                        at += file.read_at(&mut buffer, at).unwrap() as u64;
+                    }
+                });
+            }
+        });
+        let peak = peak_memory(&server);
+        assert!(peak <= CACHE_MB + 100, "{peak} MB {more:?}");
+    }
 }

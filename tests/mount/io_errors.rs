@@ -65,6 +65,8 @@ fn a_source_that_cannot_be_read_gives_eio_for_what_is_made_of_it_until_it_can() 
         (Kind::Patched, &["--no-passthrough"][..]),
         (Kind::Patched, &[]),
         (Kind::PatchedFp8, &[]),
+        (Kind::Patched, &["--no-passthrough", "--direct-sources"]),
+        (Kind::PatchedFp8, &["--direct-sources"]),
     ] {
         let (faulty, fixture) = on_faulty_directory();
         let expected = fixture.expected(kind);
@@ -111,11 +113,15 @@ fn a_source_that_cannot_be_read_gives_eio_for_what_is_made_of_it_until_it_can() 
 
 #[test]
 fn bytes_that_come_with_a_change_are_neither_given_nor_kept() {
-    for kind in [Kind::Patched, Kind::PatchedFp8] {
+    let ways = [false, true].map(|direct| [Kind::Patched, Kind::PatchedFp8].map(|k| (k, direct)));
+    for (kind, direct) in ways.concat() {
         for tensor in TENSORS {
             let (faulty, fixture) = on_faulty_directory();
             let plan = fixture.plan(kind);
-            let reader = Reader::new(plan.view.clone(), 1 << 30);
+            let mut reader = Reader::new(plan.view.clone(), 1 << 30);
+            if direct {
+                reader = reader.with_direct_sources();
+            }
             let shard = &plan.shards[0];
             let planned = shard.tensors.iter().find(|t| *t.name == *tensor).unwrap();
             // The read itself gives what the change has brought.
@@ -138,7 +144,8 @@ fn bytes_that_come_with_a_change_are_neither_given_nor_kept() {
 
 #[test]
 fn a_source_that_changes_while_it_is_written_to_disk_is_an_error_and_nothing_is_left() {
-    for flags in [&[][..], &["--fp8"]] {
+    let direct = "--direct-sources";
+    for flags in [&[][..], &["--fp8"], &[direct], &["--fp8", direct]] {
         let (faulty, fixture) = on_faulty_directory();
         // Headers are shorter.
         faulty.on_read(|_, path, range| {

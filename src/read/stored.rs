@@ -1,0 +1,109 @@
+//! Reading sources: through the page cache, or past it where they are not in it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::read::buffers::{Buffer, Buffers};
+use crate::read::pace::Pace;
+use crate::source::{BLOCK, SourceFile};
+
+/// Reads sources into memory that suits the way.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(super) buffers: Arc<Buffers>,
+    /// Of the inputs of tiles, and of what is read past the page cache.
+    pub(super) pace: Pace,
+    /// Whether what is not in the page cache is read past it.
+    direct: bool,
+}
+
+impl Stored {
+    /// What is shorter is read through the page cache: its neighbours are wanted soon, and come with
+    /// it.
+    const LEAST: u64 = 64 << 10;
+    /// Bytes that are read past the page cache at once if they must be copied from there.
+    const MOST_COPIED: usize = 4 << 20;
+
+    /// Reads past the page cache if `direct` says so.
+    pub(super) fn new(direct: bool) -> Self {
+        Stored {
+            direct,
+            ..Stored::default()
+        }
+    }
+
+    /// Whether sources are read past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// The bytes `range` of `file`.
+    ///
+    /// # Errors
+    /// As [`SourceFile::read_exact_at`].
+    pub(crate) fn read(&self, file: &SourceFile, range: Range<u64>) -> Result<Buffer> {
+        if self.wants_direct(file, &range)? {
+            return self.read_direct(file, range);
+        }
+        let mut bytes = self.buffers.take((range.end - range.start) as usize)?;
+        self.read_cached(file, &mut bytes, range.start)?;
+        Ok(bytes)
+    }
+
+    /// Fills `bytes` from `offset` of `file`.
+    ///
+    /// # Errors
+    /// As [`SourceFile::read_exact_at`].
+    pub(crate) fn read_into(&self, file: &SourceFile, bytes: &mut [u8], offset: u64) -> Result<()> {
+        if !self.wants_direct(file, &(offset..offset + bytes.len() as u64))? {
+            return self.read_cached(file, bytes, offset);
+        }
+        let mut at = offset;
+        for part in bytes.chunks_mut(Self::MOST_COPIED) {
+            let end = at + part.len() as u64;
+            part.copy_from_slice(&self.read_direct(file, at..end)?);
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn wants_direct(&self, file: &SourceFile, range: &Range<u64>) -> Result<bool> {
+        let is_long = range.end - range.start >= Self::LEAST;
+        Ok(self.direct && is_long && file.wants_direct(range)?)
+    }
+
+    fn read_cached(&self, file: &SourceFile, bytes: &mut [u8], offset: u64) -> Result<()> {
+        let start = Instant::now();
+        file.read_exact_at(bytes, offset)?;
+        self.note(bytes.len(), start);
+        Ok(())
+    }
+
+    fn read_direct(&self, file: &SourceFile, range: Range<u64>) -> Result<Buffer> {
+        let before = (range.start % BLOCK as u64) as usize;
+        let len = (range.end - range.start) as usize;
+        let Ok(mut bytes) = self.buffers.take_huge(before, len) else {
+            // It takes more addresses than others.
+            let mut bytes = self.buffers.take(len)?;
+            self.read_cached(file, &mut bytes, range.start)?;
+            return Ok(bytes);
+        };
+        let start = Instant::now();
+        let from = range.start - before as u64;
+        if !file.read_blocks(bytes.blocks(BLOCK), from, before + len)? {
+            file.read_exact_at(&mut bytes, range.start)?;
+        }
+        self.note(len, start);
+        Ok(bytes)
+    }
+
+    /// Inputs of tiles are noted by who reads them; what is spliced matters only where it is read ahead
+    /// for its slowness.
+    fn note(&self, len: usize, start: Instant) {
+        if self.direct {
+            self.pace.note(len, start.elapsed());
+        }
+    }
+}
