@@ -13,7 +13,7 @@ SECTION = "Reads, sources in the page cache, GB/s"
 SMALL_READ_AHEAD_KB = 128
 SPLICED = {"read": Goal(">=", 0.45), "mmap": Goal(">=", 0.25)}
 NATIVE = "native, source"
-CACHED = "a FUSE that answers at once"
+CACHED = "FUSE floor"
 DIRECT_IO = f"{CACHED}, direct"
 O_DIRECT = f"{CACHED}, O_DIRECT"
 HOW = {"read": "read(2)", "mmap": "mmap"}

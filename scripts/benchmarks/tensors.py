@@ -62,7 +62,7 @@ def all_tensors(bench: Bench, torch: Torch, scale: str) -> None:
         note="the goal is meant without the FP8 kernel's time, which is in ours here",
     )  # fmt: skip
     bench.report.sample(
-        LOADING, f"{name}, from a FUSE that answers at once", "s", floor, theirs, "materialized",
+        LOADING, f"{name}, FUSE floor", "s", floor, theirs, "materialized",
         note="not ours: the floor; of other values",
     )  # fmt: skip
 

@@ -129,6 +129,14 @@ impl Tensor {
             .chain(parts.iter().map(|part| (part.len, &part.data)))
     }
 
+    /// The nodes that compute bytes of it, once for each run of bytes that they give.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.pieces().filter_map(|(_, data)| match data {
+            Data::Computed { node, .. } => Some(&**node),
+            Data::Stored { .. } | Data::Joined(_) => None,
+        })
+    }
+
     /// Calls `visit` with every source file that the bytes lie in or are computed from, once or
     /// more often.
     pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
@@ -245,20 +253,26 @@ impl Node {
         deeper.fold(self.surveyed_here(), u64::saturating_add)
     }
 
-    /// Bytes of its inputs that are streamed to find the facts that it needs itself.
+    /// Bytes of its inputs that are streamed to find the facts that it needs itself, or of what an
+    /// input that it [keeps](Kernel::keeps) is a digest of.
     pub fn surveyed_here(&self) -> u64 {
         let passes = self.kernel.survey().map_or(0, |survey| survey.passes());
-        let bytes: u64 = self.inputs.iter().map(|input| input.len).sum();
-        bytes.saturating_mul(passes as u64)
+        let surveyed = self.input_bytes().saturating_mul(passes as u64);
+        let inputs = self.inputs.iter().enumerate();
+        let kept = inputs.filter(|&(i, _)| self.kernel.keeps(i));
+        let digests = kept.flat_map(|(_, input)| input.nodes().flat_map(Node::computed_inputs));
+        digests
+            .map(Node::input_bytes)
+            .fold(surveyed, u64::saturating_add)
+    }
+
+    fn input_bytes(&self) -> u64 {
+        self.inputs.iter().map(|input| input.len).sum()
     }
 
     /// The nodes it computes from, once for each run of bytes that they give.
     pub fn computed_inputs(&self) -> impl Iterator<Item = &Node> {
-        let pieces = self.inputs.iter().flat_map(Tensor::pieces);
-        pieces.filter_map(|(_, data)| match data {
-            Data::Computed { node, .. } => Some(&**node),
-            Data::Stored { .. } | Data::Joined(_) => None,
-        })
+        self.inputs.iter().flat_map(Tensor::nodes)
     }
 
     /// Distinguishes this node from every other one of the process.

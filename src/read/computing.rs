@@ -179,7 +179,7 @@ impl Reader {
     }
 
     /// The whole of `tensor`, which a kernel [keeps](crate::catalog::Kernel::keeps).
-    fn kept_input(&self, tensor: &Tensor) -> Result<TileOutput> {
+    pub(super) fn kept_input(&self, tensor: &Tensor) -> Result<TileOutput> {
         let Data::Computed {
             node,
             output: 0,

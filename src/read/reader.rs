@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Band, Data, Node, Tensor};
+use crate::catalog::{Band, Node};
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::memory;
@@ -315,15 +315,18 @@ impl Reader {
             })
     }
 
-    /// Finds the facts of `node` and of the nodes that it computes from. What fails, fails again
-    /// for whoever asks for bytes.
+    /// Finds the facts of `node` and of the nodes that it computes from, and what it keeps. What
+    /// fails, fails again for whoever asks for bytes.
     pub(super) fn prepare_facts(&self, node: &Node) {
-        for (_, data) in node.inputs.iter().flat_map(Tensor::pieces) {
-            if let Data::Computed { node, .. } = data {
-                self.prepare_facts(node);
-            }
+        for node in node.computed_inputs() {
+            self.prepare_facts(node);
         }
         let _ = self.facts(node);
+        for (i, input) in node.inputs.iter().enumerate() {
+            if node.kernel.keeps(i) {
+                let _ = self.kept_input(input);
+            }
+        }
     }
 
     /// How sources are read.

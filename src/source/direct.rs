@@ -101,7 +101,6 @@ impl Direct {
 fn is_cached(file: &File, range: &Range<u64>) -> bool {
     /// The same on all architectures.
     const CACHESTAT: libc::c_long = 451;
-    const PAGE: u64 = 4096;
     #[repr(C)]
     struct CachestatRange {
         off: u64,
@@ -124,6 +123,7 @@ fn is_cached(file: &File, range: &Range<u64>) -> bool {
     // SAFETY: the kernel reads the one struct and fills the other, which are as linux/mman.h has
     // them, and does nothing else.
     let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &asked, &mut told, 0u32) };
-    let pages = range.end.div_ceil(PAGE) - range.start / PAGE;
+    let page = rustix::param::page_size() as u64;
+    let pages = range.end.div_ceil(page) - range.start / page;
     result == 0 && told.nr_cache >= pages
 }

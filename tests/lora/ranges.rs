@@ -51,6 +51,22 @@ fn several_bands() -> (Workspace, Plan) {
 }
 
 #[test]
+fn the_plan_tells_that_norms_of_columns_need_the_whole_weight_first() {
+    let (_sources, plan) = several_bands();
+    let surveys = plan.surveys();
+    // The Conv1D and the embedding: DoRA's norms of the others are those of rows, which a tile has
+    // anyway. Beside the weights there are their factors, which are padded.
+    let [conv1d, embedding] = [900 * 1200, 2500 * 260].map(|elements| 2 * elements);
+    let padded_factors = 64 << 10;
+    let expected = |weights: u64| weights..weights + padded_factors;
+    assert!(expected(conv1d).contains(&surveys.largest), "{surveys:?}");
+    assert!(
+        expected(conv1d + embedding).contains(&surveys.all),
+        "{surveys:?}"
+    );
+}
+
+#[test]
 fn ranges_are_those_of_the_whole_with_any_cache() {
     let (_sources, plan) = several_bands();
     let entry = plan.shards[0].entry;
