@@ -27,7 +27,7 @@ PEAK = Goal("<=", 500)
 def run(bench: Bench) -> None:
     directories = [checkpoint(bench, name, seed) for seed, name in enumerate("ab", 1)]
     recipes = {method: recipe(bench, method, directories) for method in METHODS}
-    with_mergekit = 1 if bench.quick else 2
+    with_mergekit = 2
     for number in bench.each_round("merges"):
         mounted_round(bench, recipes, directories)
         materialized_round(bench, recipes["linear"], directories, peer=number < with_mergekit)
@@ -101,7 +101,9 @@ def materialized_round(bench: Bench, file: Path, directories: list[Path], peer: 
         SECTION, f"{name}: memory", "MB", ours.peak_memory / 1e6, goal=PEAK, note="VmHWM"
     )
     goal = Goal("<=", 0.1)
-    if why := bench.why_no_torch() or why_no_mergekit(bench.python):
+    if bench.quick:
+        bench.report.not_run(SECTION, name, "--quick leaves it out", MERGEKIT, goal)
+    elif why := bench.why_no_torch() or why_no_mergekit(bench.python):
         bench.report.not_run(SECTION, name, why, MERGEKIT, goal)
     elif peer:
         command = [bench.python, "-m", "mergekit.scripts.run_yaml", *AS_FAST_AS_IT_GETS, file]
