@@ -384,7 +384,7 @@ fn start(
     thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {
-            let result = session.run();
+            let result = session.run().or_else(ended_by_unmounting);
             if result.is_err() {
                 // A session that fails leaves its mount behind, dead. One that ends well has been
                 // unmounted, and what is at the mountpoint now is another's.
@@ -392,6 +392,16 @@ fn start(
             }
             result
         })
+}
+
+/// `error` with which a session ended, unless it says that the view was unmounted: the kernel says
+/// `ECONNABORTED` instead of `ENODEV` to a thread that is just taking a request then, such as that a
+/// file was closed whose closing ended the mount.
+fn ended_by_unmounting(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ECONNABORTED) => Ok(()),
+        _ => Err(error),
+    }
 }
 
 /// Whether each thread can have a device of its own, which spares them a common queue. Some
