@@ -1,0 +1,15 @@
+//! The program's commands: what they say, what they write, and how they end.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/directory.rs"]
+mod directory;
+
+mod build_info;
+mod demo;
+mod diff;
+mod long_work;
+mod man_and_completions;
+mod plan;
+mod report;
+mod troubleshooting;

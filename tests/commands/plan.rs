@@ -1,0 +1,399 @@
+//! The `ckptfs plan` command: its output, its exit codes, and where it writes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use ckptfs::recipe::{Fp8Request, PartialBlocks, Plan, Repack, ScaleFormat, ViewRequest};
+use safetensors::Dtype;
+use serde_json::Value;
+
+use crate::common::checkpoint::{Checkpoint, bf16, tensor};
+use crate::common::command::{self, ckptfs, text};
+use crate::common::{Workspace, assert_names};
+
+fn ckptfs_plan(workspace: &Workspace, flags: &str) -> Output {
+    ckptfs(workspace, &format!("plan {flags}"))
+}
+
+fn stdout(workspace: &Workspace, flags: &str) -> String {
+    command::stdout(workspace, &format!("plan {flags}"))
+}
+
+/// `base`, `extra` and `reference` in a workspace.
+fn sources() -> Workspace {
+    let workspace = Workspace::new();
+    let o_proj = |i: usize| {
+        bf16(
+            &format!("model.layers.{i}.self_attn.o_proj.weight"),
+            &[130, 140],
+        )
+    };
+    let base = Checkpoint::new()
+        .shard(
+            "model-00001-of-00002.safetensors",
+            [o_proj(0), bf16("lm_head.weight", &[20, 140])],
+        )
+        .shard(
+            "model-00002-of-00002.safetensors",
+            [o_proj(1), bf16("model.norm.weight", &[140])],
+        )
+        .aux("tokenizer.json", "{}")
+        .aux("deep/er/file", "x")
+        .aux("pytorch_model.bin", "x");
+    let extra = Checkpoint::single([
+        o_proj(1),
+        o_proj(2),
+        bf16("model.layers.2.norm.weight", &[7]),
+    ]);
+    let reference = Checkpoint::single([
+        tensor("lm_head.weight", Dtype::F8_E4M3, &[20, 140], 1),
+        tensor("lm_head.weight_scale_inv", Dtype::F32, &[1, 2], 1),
+    ]);
+    workspace.write("base", &base);
+    workspace.write("extra", &extra);
+    workspace.write("reference", &reference);
+    workspace
+}
+
+/// What `plan --json` must say about `plan`, field by field.
+fn expected_json(plan: &Plan) -> Value {
+    let tensors: Vec<_> = plan
+        .shards
+        .iter()
+        .flat_map(|shard| &shard.tensors)
+        .collect();
+    let path = |path: &Path| Value::from(path.to_str().unwrap());
+    let shards: Vec<Value> = plan
+        .shards
+        .iter()
+        .map(|shard| {
+            let tensors: Vec<Value> = shard
+                .tensors
+                .iter()
+                .map(|t| {
+                    serde_json::json!({
+                        "name": t.name, "dtype": t.dtype, "shape": t.shape, "offset": t.offset,
+                        "len": t.len, "from": path(&t.from), "computed": t.computed,
+                    })
+                })
+                .collect();
+            serde_json::json!({
+                "name": shard.name, "len": shard.len, "tensors": tensors,
+                "whole_file": shard.whole_file.as_deref().map(path),
+            })
+        })
+        .collect();
+    let mut files: Vec<_> = plan.view.files().collect();
+    files.sort_by(|a, b| a.1.cmp(&b.1));
+    let aux: Vec<Value> = files
+        .iter()
+        .filter(|(id, _, _)| plan.shards.iter().all(|shard| shard.entry != *id))
+        .map(|(_, at, content)| {
+            let source = content.whole_file().map(|file| path(file.path()));
+            serde_json::json!({"path": path(at), "len": content.len(), "whole_file": source})
+        })
+        .collect();
+    let sources: Vec<Value> = plan
+        .report
+        .sources
+        .iter()
+        .enumerate()
+        .map(|(i, s)| {
+            serde_json::json!({
+                "role": if i == 0 { "base" } else { "extra" }, "path": path(&s.path),
+                "tensors": s.tensors, "added": s.added, "overlapping": s.overlapping,
+                "left_out": s.left_out,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "tensors": tensors.len(),
+        "quantized": plan.report.quantized,
+        "kept": tensors.iter().filter(|t| !t.computed).count(),
+        "bytes": files.iter().map(|(_, _, content)| content.len()).sum::<u64>(),
+        "tensor_bytes": tensors.iter().map(|t| t.len).sum::<u64>(),
+        "sources": sources,
+        "warnings": plan.report.warnings,
+        "notes": plan.report.notes,
+        "shards": shards,
+        "aux_files": aux,
+    })
+}
+
+#[test]
+fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
+    let workspace = sources();
+    let run = |flags: &str, disabled: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
+        command.arg("plan").args(flags.split_whitespace());
+        command.current_dir(workspace.path());
+        command.env("CKPTFS_DISABLE", disabled).output().unwrap()
+    };
+    let line = |flags: &str, disabled: &str| {
+        let output = run(flags, disabled);
+        let line = text(&output.stdout)
+            .lines()
+            .find(|line| line.starts_with("mounted, "));
+        line.expect("the plan has such a line").to_owned()
+    };
+    // Two shards, three other files; the index is always new.
+    let whole = line("--base base", "");
+    if rustix::process::geteuid().is_root() {
+        assert_names(&whole, &["5 files", "straight from the sources"]);
+    } else {
+        assert_names(&whole, &["it needs root"]);
+    }
+    let off = line("--base base", "avx2, passthrough");
+    assert_names(&off, &["switched off"]);
+    let json: Value =
+        serde_json::from_slice(&run("--base base --json", "passthrough").stdout).unwrap();
+    assert_eq!(json["passthrough"]["files"], 5);
+    assert_names(
+        json["passthrough"]["obstacle"].as_str().unwrap(),
+        &["switched off"],
+    );
+
+    let unknown = run("--base base", "warp");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_names(
+        text(&unknown.stderr),
+        &["CKPTFS_DISABLE", "warp", "passthrough", "all"],
+    );
+}
+
+/// Asserts that all of [`expected_json`] is what `plan --json` with `flags` says.
+fn assert_agrees(workspace: &Workspace, flags: &str, request: &ViewRequest) {
+    let json: Value = serde_json::from_str(&stdout(workspace, flags)).unwrap();
+    let expected = expected_json(&request.plan().unwrap());
+    for (key, expected) in expected.as_object().unwrap() {
+        assert_eq!(json.get(key), Some(expected), "{flags}: {key}");
+    }
+}
+
+#[test]
+fn json_agrees_with_the_library_for_every_flag() {
+    let workspace = sources();
+    let at = |name: &str| workspace.path().join(name);
+    let (base, extra, reference) = (at("base"), at("extra"), at("reference"));
+    let (b, e, r) = (base.display(), extra.display(), reference.display());
+
+    let plain = ViewRequest::new(&base);
+    let patched = ViewRequest {
+        extras: vec![extra.clone()],
+        ..plain.clone()
+    };
+    let rules = Fp8Request {
+        rules: true,
+        ..Fp8Request::default()
+    };
+    let fp8 = |fp8: Fp8Request| ViewRequest {
+        fp8: Some(fp8),
+        ..patched.clone()
+    };
+    assert_agrees(&workspace, &format!("--base {b} --json"), &plain);
+    assert_agrees(&workspace, &format!("--json --source {b}"), &plain);
+    assert_agrees(
+        &workspace,
+        &format!("--base {b} --extra {e} --json"),
+        &patched,
+    );
+
+    let flags = format!("--base {b} --extra {e} --json");
+    assert_agrees(&workspace, &format!("{flags} --fp8"), &fp8(rules.clone()));
+    let all = Fp8Request {
+        references: vec![reference.clone()],
+        patterns: vec![r"model\..*norm.*o".to_owned(), "lm_head.*".to_owned()],
+        scale_format: ScaleFormat::Float32,
+        partial_blocks: PartialBlocks::Quantize,
+        ..rules.clone()
+    };
+    let selections =
+        format!(r"--fp8 --reference {r} --fp8-pattern model\..*norm.*o --fp8-pattern lm_head.*");
+    let more = "--scale-fmt float32 --partial-blocks quantize";
+    assert_agrees(
+        &workspace,
+        &format!("{flags} {selections} {more}"),
+        &fp8(all),
+    );
+    let keep = Fp8Request {
+        partial_blocks: PartialBlocks::Keep,
+        scale_format: ScaleFormat::Ue8m0,
+        ..rules
+    };
+    let more = "--fp8 --scale-fmt ue8m0 --partial-blocks keep";
+    assert_agrees(&workspace, &format!("{flags} {more}"), &fp8(keep));
+    let referenced = Fp8Request {
+        references: vec![reference.clone()],
+        ..Fp8Request::default()
+    };
+    assert_agrees(
+        &workspace,
+        &format!("{flags} --reference {r}"),
+        &fp8(referenced),
+    );
+}
+
+#[test]
+fn json_agrees_with_the_library_for_every_layout() {
+    let workspace = sources();
+    let base = workspace.path().join("base");
+    let flags = format!("--base {} --json", base.display());
+    let request = |repack, shard_bytes| ViewRequest {
+        repack,
+        shard_bytes,
+        ..ViewRequest::new(&base)
+    };
+    let kib = 1 << 10;
+    // 2^-15 GiB are 32 KiB.
+    let cases = [
+        ("--repack", request(Repack::Always, 4 << 30)),
+        ("--no-repack", request(Repack::Never, 4 << 30)),
+        (
+            "--repack --shard-size-gb 0.000030517578125",
+            request(Repack::Always, 32 * kib),
+        ),
+        (
+            "--repack --shard-size-gb 2",
+            request(Repack::Always, 2 << 30),
+        ),
+    ];
+    for (more, request) in cases {
+        assert_agrees(&workspace, &format!("{flags} {more}"), &request);
+    }
+}
+
+#[test]
+fn the_plan_says_how_much_of_the_sources_first_reads_stream() {
+    let workspace = sources();
+    let recipe = |method: &str, view: &str| {
+        let text =
+            format!("merge_method: {method}\nmodels: [{{model: base}}, {{model: other}}]\n{view}");
+        std::fs::write(workspace.path().join("recipe.yml"), text).unwrap();
+    };
+    let flags = "--recipe recipe.yml --model other=base";
+    let first_reads = || {
+        let json = stdout(&workspace, &format!("{flags} --json"));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let json = json["first_reads"].clone();
+        let line = stdout(&workspace, flags);
+        let mut lines = line.lines().filter(|line| line.starts_with("facts "));
+        (json, lines.next().map(str::to_owned))
+    };
+    recipe("linear", "parameters: {weight: 1}\n");
+    assert_eq!(first_reads(), (Value::Null, None));
+
+    // One pass over both models' tensors of 130 x 140, twice, 20 x 140, and 140 elements.
+    let slerp = "base_model: base\nparameters: {t: 0.5}\n";
+    let (largest, all) = (2 * 2 * 130 * 140, 2 * 2 * (2 * 130 * 140 + 20 * 140 + 140));
+    for view in ["", "view: {dtype: f32, fp8: true}\n"] {
+        recipe("slerp", &format!("{slerp}{view}"));
+        let (json, line) = first_reads();
+        assert_eq!(
+            json,
+            serde_json::json!({"largest": largest, "all": all}),
+            "{view}"
+        );
+        assert_names(
+            &line.unwrap(),
+            &[
+                "first read of a tensor",
+                "71.09 KiB of sources",
+                "153.67 KiB",
+            ],
+        );
+    }
+}
+
+#[test]
+fn the_summary_tells_counts_shards_bytes_and_warnings() {
+    let workspace = sources();
+    let plan = stdout(&workspace, "--base base --extra extra --fp8");
+    let parts = [
+        "4 tensors",
+        "3 tensors",
+        "2 added",
+        "1 overlapping",
+        "3 quantized",
+        "3 kept",
+        "3 shards",
+        "model-00003-of-00003.safetensors",
+        "deep/er/file",
+        "pytorch_model.bin",
+        "warning",
+    ];
+    assert_names(&plan, &parts);
+}
+
+#[test]
+fn a_view_that_cannot_exist_is_exit_code_1_with_the_reason_on_standard_error() {
+    let workspace = sources();
+    std::fs::remove_file(
+        workspace
+            .path()
+            .join("base/model-00002-of-00002.safetensors"),
+    )
+    .unwrap();
+    for flags in [
+        "--base base",
+        "--base base --json",
+        "--base extra --extra base",
+    ] {
+        let output = ckptfs_plan(&workspace, flags);
+        assert_eq!(output.status.code(), Some(1), "{flags}");
+        assert_eq!(text(&output.stdout), "", "{flags}");
+        assert_names(text(&output.stderr), &["model-00002-of-00002.safetensors"]);
+    }
+    for flags in [
+        "--base nowhere",
+        "--base extra --extra nowhere",
+        "--base extra --reference nowhere",
+    ] {
+        let output = ckptfs_plan(&workspace, flags);
+        assert_eq!(output.status.code(), Some(1), "{flags}");
+        assert_eq!(text(&output.stdout), "", "{flags}");
+        assert_names(text(&output.stderr), &["nowhere"]);
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_with_the_reason_on_standard_error() {
+    let workspace = sources();
+    let wrong = [
+        ("", "--base"),
+        ("--base", "--base"),
+        ("--base base --wrong", "--wrong"),
+        ("--base base surplus", "surplus"),
+        ("--base base --repack --no-repack", "--no-repack"),
+        ("--base base --fp8 --scale-fmt e8m0", "e8m0"),
+        ("--base base --fp8 --partial-blocks drop", "drop"),
+        ("--base base --shard-size-gb 0", "shard-size-gb"),
+        ("--base base --shard-size-gb -1", "-1"),
+        ("--base base --shard-size-gb many", "many"),
+        ("--base base --shard-size-gb nan", "nan"),
+        ("--base base --shard-size-gb inf", "inf"),
+        ("--base base --fp8-pattern a(b", "unclosed group"),
+        ("--base base --fp8-pattern a)|(b", "unopened group"),
+    ];
+    for (flags, reason) in wrong {
+        let output = ckptfs_plan(&workspace, flags);
+        assert_eq!(output.status.code(), Some(2), "{flags}");
+        assert_eq!(text(&output.stdout), "", "{flags}");
+        assert_names(text(&output.stderr), &[reason]);
+    }
+}
+
+#[test]
+fn planning_changes_nothing_in_the_sources() {
+    let workspace = sources();
+    let list = || {
+        let output = Command::new("find")
+            .args([".", "-printf", "%p %s %T@ %m\n"])
+            .current_dir(workspace.path())
+            .output();
+        output.unwrap().stdout
+    };
+    let before = list();
+    assert!(!before.is_empty());
+    stdout(&workspace, "--base base --extra extra --fp8 --json");
+    assert!(before == list());
+}

@@ -1,0 +1,14 @@
+//! FP8 views: what is quantized, and to which codes, scales and configuration.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod check_values;
+mod config;
+mod groups;
+mod not_finite;
+mod paths;
+mod reference;
+mod selection;
+mod skip_list;
+mod values;

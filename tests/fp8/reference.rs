@@ -1,0 +1,132 @@
+//! FP8 views that quantize what a reference quantizes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ckptfs::recipe::{Fp8Request, Plan};
+use safetensors::Dtype;
+
+use crate::common::checkpoint::{Checkpoint, small, tensor};
+use crate::common::compare::assert_view;
+use crate::common::oracle::Wanted;
+use crate::common::{Workspace, assert_names, fp8_names, plan_fp8};
+
+const LAYER: &str = "model.layers.0.self_attn.o_proj.weight";
+const MLA: &str = "model.layers.0.self_attn.kv_b_proj.weight";
+
+/// A reference that has `quantized` with scales and `kept` without.
+fn reference(quantized: &[&str], kept: &[&str]) -> Checkpoint {
+    let with_scale = |name: &&str| {
+        let scale = format!("{name}_scale_inv");
+        [
+            tensor(name, Dtype::F8_E4M3, &[2, 4], 1),
+            tensor(&scale, Dtype::F32, &[1, 1], 2),
+        ]
+    };
+    let kept = small(kept.iter().copied());
+    let tensors = quantized.iter().flat_map(with_scale).chain(kept);
+    Checkpoint::new().shard("model-00001-of-00001.safetensors", tensors)
+}
+
+fn plan_reference(base: &Path, reference: &Path) -> ckptfs::Result<Plan> {
+    plan_fp8(
+        base,
+        Fp8Request {
+            references: vec![reference.to_owned()],
+            ..Fp8Request::default()
+        },
+    )
+}
+
+#[test]
+fn a_reference_selects_exactly_the_names_that_have_a_scale_in_it() {
+    let workspace = Workspace::new();
+    let base = workspace.write(
+        "base",
+        &Checkpoint::single(small([LAYER, MLA, "lm_head.weight"])),
+    );
+    // The rule set would decide the other way round.
+    let reference = workspace.write("reference", &reference(&[MLA], &[LAYER, "lm_head.weight"]));
+    let plan = plan_reference(&base, &reference).unwrap();
+    assert_eq!(fp8_names(&plan), BTreeSet::from([MLA]));
+}
+
+#[test]
+fn the_index_of_a_reference_is_enough() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &Checkpoint::single(small([LAYER, MLA])));
+    let reference = workspace.write("reference", &reference(&[MLA], &[LAYER]));
+    for entry in std::fs::read_dir(&reference).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.ends_with("model.safetensors.index.json") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let plan = plan_reference(&base, &reference).unwrap();
+    assert_eq!(fp8_names(&plan), BTreeSet::from([MLA]));
+}
+
+#[test]
+fn the_headers_of_a_reference_without_an_index_are_enough() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &Checkpoint::single(small([LAYER, MLA])));
+    let reference = reference(&[MLA], &[LAYER]).without_index().without_config();
+    let plan = plan_reference(&base, &workspace.write("reference", &reference)).unwrap();
+    assert_eq!(fp8_names(&plan), BTreeSet::from([MLA]));
+}
+
+#[test]
+fn names_in_which_view_and_reference_differ_are_reported() {
+    let workspace = Workspace::new();
+    let base = Checkpoint::single(small([LAYER, "only.in.view.weight"]));
+    let base = workspace.write("base", &base);
+    let reference = reference(&[LAYER, "only.in.reference.weight"], &[]);
+    let plan = plan_reference(&base, &workspace.write("reference", &reference)).unwrap();
+    let said = [plan.report.warnings, plan.report.notes]
+        .concat()
+        .join("\n");
+    assert_names(&said, &["only.in.reference.weight", "only.in.view.weight"]);
+}
+
+#[test]
+fn the_report_compares_each_reference_with_the_rule_set() {
+    let workspace = Workspace::new();
+    let agreed = "model.layers.1.self_attn.o_proj.weight";
+    let names = [LAYER, MLA, agreed, "lm_head.weight"];
+    let base = workspace.write("base", &Checkpoint::single(small(names)));
+    let reference = reference(&[MLA, agreed], &[LAYER, "lm_head.weight"]);
+    let plan = plan_reference(&base, &workspace.write("reference", &reference)).unwrap();
+    let [compared] = plan.report.references.as_slice() else {
+        panic!("one reference: {:?}", plan.report.references);
+    };
+    assert_eq!(compared.agreed, 1);
+    assert_eq!(compared.only_in_reference, [MLA]);
+    assert_eq!(compared.only_by_rules, [LAYER]);
+}
+
+#[test]
+fn a_reference_that_quantizes_nothing_is_an_error_or_a_warning_that_names_it() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &Checkpoint::single(small([LAYER])));
+    let reference = workspace.write("plain-reference", &reference(&[], &[LAYER]));
+    let said = match plan_reference(&base, &reference) {
+        Ok(plan) => plan.report.warnings.join("\n"),
+        Err(error) => error.to_string(),
+    };
+    assert_names(&said, &["plain-reference"]);
+}
+
+#[test]
+fn selections_are_ored() {
+    let workspace = Workspace::new();
+    let names = [LAYER, MLA, "other.weight", "kept.weight"];
+    let base = Checkpoint::single(small(names));
+    let reference = workspace.write("reference", &reference(&[MLA], &[LAYER]));
+    let request = Fp8Request {
+        rules: true,
+        references: vec![reference],
+        patterns: vec!["none".to_owned(), r"oth.*".to_owned()],
+        ..Fp8Request::default()
+    };
+    assert_view(&Wanted::new(base).fp8(request, [LAYER, MLA, "other.weight"]));
+}

@@ -1,0 +1,117 @@
+//! `ckptfs verify` as a command.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::common::checkpoint::{Checkpoint, bf16};
+use crate::common::{Workspace, assert_names};
+use crate::directory::flip_byte;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ckptfs");
+
+/// A base and its FP8 view as `ckptfs materialize` writes it.
+struct Written {
+    workspace: Workspace,
+    base: PathBuf,
+    out: PathBuf,
+}
+
+impl Written {
+    fn new() -> Self {
+        let workspace = Workspace::new();
+        let tensors = [
+            bf16("model.layers.0.self_attn.o_proj.weight", &[256, 256]),
+            bf16("model.norm.weight", &[256]),
+        ];
+        let base = workspace.write("base", &Checkpoint::single(tensors));
+        let out = workspace.path().join("out");
+        let written = Written {
+            workspace,
+            base,
+            out,
+        };
+        let (base, out) = (written.base.as_os_str(), written.out.as_os_str());
+        let flags = ["materialize", "--fp8", "--base"].map(OsStr::new);
+        let (code, ..) = run(flags.into_iter().chain([base, "--out".as_ref(), out]));
+        assert_eq!(code, 0);
+        written
+    }
+
+    /// `ckptfs verify DIR`
+    fn structure(&self) -> (i32, String, String) {
+        run(["verify".as_ref(), self.out.as_os_str()])
+    }
+
+    /// `ckptfs verify VIEW --out DIR`
+    fn against_view(&self) -> (i32, String, String) {
+        let (base, out) = (self.base.as_os_str(), self.out.as_os_str());
+        let flags = ["verify", "--fp8", "--out"].map(OsStr::new);
+        run(flags.into_iter().chain([out, "--base".as_ref(), base]))
+    }
+}
+
+/// Exit code, standard output and standard error.
+fn run<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> (i32, String, String) {
+    let output = Command::new(BINARY).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().expect("it exits by itself");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_sound_directory_and_an_equal_one_exit_with_0() {
+    let written = Written::new();
+    let (code, out, err) = written.structure();
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_names(&out, &["3 tensors", "1 shards", "no problems found"]);
+    let (code, out, err) = written.against_view();
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_names(&out, &["3 files", "no problems found"]);
+}
+
+#[test]
+fn problems_are_printed_with_exit_code_1() {
+    let written = Written::new();
+    let shard = written.out.join("model.safetensors");
+    let last = shard.metadata().unwrap().len() as usize - 1;
+    flip_byte(&shard, last);
+    let (code, out, err) = written.against_view();
+    assert_eq!((code, err.as_str()), (1, ""));
+    assert_names(
+        &out,
+        &["problem: model.safetensors", "in tensor", "1 problem found"],
+    );
+
+    fs::copy(&shard, written.out.join("other.safetensors")).unwrap();
+    let (code, out, err) = written.structure();
+    assert_eq!((code, err.as_str()), (1, ""));
+    assert_names(&out, &["problem: ", "other.safetensors", "1 problem found"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_an_error_with_exit_code_1() {
+    let written = Written::new();
+    let nowhere = written.workspace.path().join("nowhere");
+    let (code, _, err) = run(["verify".as_ref(), nowhere.as_os_str()]);
+    assert_eq!(code, 1);
+    assert_names(&err, &["ckptfs: ", "nowhere"]);
+}
+
+#[test]
+fn neither_or_both_of_a_directory_and_a_view_is_wrong_usage() {
+    for arguments in [
+        &["verify"][..],
+        &["verify", "--base", "base"],
+        &["verify", "--out", "out"],
+        &["verify", "--fp8", "--out", "out"],
+        &["verify", "out", "--base", "base"],
+        &["verify", "out", "--out", "out"],
+        &["verify", "out", "--fp8"],
+    ] {
+        let (code, out, err) = run(arguments.iter().map(OsStr::new));
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert_names(&err, &["Usage: ckptfs verify"]);
+    }
+}

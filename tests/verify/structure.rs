@@ -1,0 +1,503 @@
+//! What `verify` finds in the structure of a directory.
+
+use std::fs;
+use std::path::PathBuf;
+
+use ckptfs::materialize::{Options, materialize};
+use ckptfs::recipe::{Fp8Request, ScaleFormat};
+use ckptfs::verify::{StructureReport, structure};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::common::checkpoint::{CONFIG, Checkpoint, TensorData, bf16, of_values, tensor};
+use crate::common::{Workspace, assert_names, message, plan_fp8};
+
+const INDEX: &str = "model.safetensors.index.json";
+const FIRST: &str = "model-00001-of-00002.safetensors";
+const SECOND: &str = "model-00002-of-00002.safetensors";
+const WEIGHT: &str = "model.layers.0.self_attn.o_proj.weight";
+const SCALE: &str = "model.layers.0.self_attn.o_proj.weight_scale_inv";
+const MODULE: &str = "model.layers.0.self_attn.o_proj";
+
+fn plain() -> Checkpoint {
+    Checkpoint::new()
+        .shard(
+            FIRST,
+            [bf16("a.weight", &[4, 4]), bf16("b.weight", &[4, 4])],
+        )
+        .shard(SECOND, [bf16("c.weight", &[4, 4])])
+}
+
+/// Codes of 130 × 256 in blocks of 128 × 128.
+fn codes() -> TensorData {
+    tensor(WEIGHT, Dtype::F8_E4M3, &[130, 256], 1)
+}
+
+fn scales(values: &[f32]) -> TensorData {
+    of_values(SCALE, Dtype::F32, &[2, 2], values)
+}
+
+fn powers_of_two() -> TensorData {
+    scales(&[0.5, 1.0, 2.0, f32::MIN_POSITIVE])
+}
+
+fn head() -> TensorData {
+    bf16("lm_head.weight", &[4, 4])
+}
+
+fn declaration() -> Value {
+    json!({
+        "quant_method": "fp8",
+        "weight_block_size": [128, 128],
+        "scale_fmt": "ue8m0",
+        "modules_to_not_convert": ["lm_head"],
+    })
+}
+
+fn with_declaration(checkpoint: Checkpoint, declaration: Value) -> Checkpoint {
+    checkpoint.config(&json!({"quantization_config": declaration}).to_string())
+}
+
+/// A sound block FP8 checkpoint of these tensors but for what the test changes.
+fn fp8(tensors: impl IntoIterator<Item = TensorData>) -> Checkpoint {
+    let checkpoint = Checkpoint::new().shard(FIRST, tensors);
+    with_declaration(checkpoint, declaration())
+}
+
+/// A sound block FP8 checkpoint with another declaration.
+fn fp8_declared(change: impl FnOnce(&mut Value)) -> Checkpoint {
+    let mut declaration = declaration();
+    change(&mut declaration);
+    with_declaration(fp8([codes(), powers_of_two(), head()]), declaration)
+}
+
+/// What is found after `damage` was done to the directory.
+fn found(checkpoint: &Checkpoint, damage: impl FnOnce(PathBuf)) -> StructureReport {
+    let workspace = Workspace::new();
+    let directory = workspace.write("model", checkpoint);
+    damage(directory.clone());
+    structure(&directory).unwrap()
+}
+
+fn nothing(_: PathBuf) {}
+
+fn assert_sound(report: &StructureReport) {
+    assert_eq!(report.problems, [""; 0]);
+    assert_eq!(report.warnings, [""; 0]);
+}
+
+/// Asserts that there is one problem, and that it names `parts`.
+fn assert_problem(report: &StructureReport, parts: &[&str]) {
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert_names(&report.problems[0], parts);
+}
+
+/// Asserts that there is no problem and one warning, and that it names `parts`.
+fn assert_warning(report: &StructureReport, parts: &[&str]) {
+    assert_eq!(report.problems, [""; 0]);
+    assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+    assert_names(&report.warnings[0], parts);
+}
+
+fn edit_index(directory: PathBuf, edit: impl FnOnce(&mut Value)) {
+    let path = directory.join(INDEX);
+    let mut index = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut index);
+    fs::write(path, index.to_string()).unwrap();
+}
+
+#[test]
+fn a_plain_checkpoint_is_sound() {
+    let report = found(&plain(), nothing);
+    assert_sound(&report);
+    assert_eq!((report.shards, report.tensors, report.bytes), (2, 3, 96));
+    assert_sound(&found(&Checkpoint::single([bf16("a", &[4])]), nothing));
+}
+
+#[test]
+fn a_block_fp8_checkpoint_is_sound() {
+    assert_sound(&found(&fp8([codes(), powers_of_two(), head()]), nothing));
+}
+
+#[test]
+fn what_materialize_writes_is_sound() {
+    for scale_format in [ScaleFormat::Ue8m0, ScaleFormat::Float32] {
+        let workspace = Workspace::new();
+        let base = Checkpoint::new().shard(
+            FIRST,
+            [
+                bf16("model.embed_tokens.weight", &[32, 256]),
+                bf16(WEIGHT, &[130, 256]),
+                bf16("model.layers.0.mlp.experts.gate_up_proj", &[2, 128, 256]),
+                bf16("model.layers.0.mlp.experts.down_proj", &[2, 256, 128]),
+                bf16("model.layers.0.mlp.gate.weight", &[2, 256]),
+                head(),
+            ],
+        );
+        let base = workspace.write("base", &base);
+        let request = Fp8Request {
+            rules: true,
+            scale_format,
+            ..Fp8Request::default()
+        };
+        let plan = plan_fp8(&base, request).unwrap();
+        let out = workspace.path().join("out");
+        materialize(&plan, &[base], &out, &Options::default(), &()).unwrap();
+        assert_sound(&structure(&out).unwrap());
+    }
+}
+
+#[test]
+fn a_directory_without_weights_is_an_error() {
+    let workspace = Workspace::new();
+    assert_names(
+        &message(structure(workspace.path())),
+        &["no checkpoint here"],
+    );
+}
+
+#[test]
+fn a_truncated_shard_is_found() {
+    let report = found(&plain(), |directory| {
+        let shard = fs::File::options()
+            .write(true)
+            .open(directory.join(FIRST))
+            .unwrap();
+        shard.set_len(shard.metadata().unwrap().len() - 1).unwrap();
+    });
+    assert_problem(&report, &[FIRST, "b.weight"]);
+}
+
+#[test]
+fn bytes_behind_the_last_tensor_are_found() {
+    let report = found(&plain(), |directory| {
+        let mut bytes = fs::read(directory.join(FIRST)).unwrap();
+        bytes.push(0);
+        fs::write(directory.join(FIRST), bytes).unwrap();
+    });
+    assert_problem(&report, &[FIRST, "b.weight"]);
+}
+
+#[test]
+fn a_hole_between_tensors_is_found() {
+    let header = concat!(
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"#,
+        r#""b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}"#
+    );
+    let mut file = crate::common::safetensors_file::with_length(header);
+    file.extend([0; 3]);
+    let report = found(&Checkpoint::single([]), |directory| {
+        fs::write(directory.join("model.safetensors"), file).unwrap();
+    });
+    assert_problem(&report, &["model.safetensors", "tensor b"]);
+}
+
+#[test]
+fn every_missing_shard_is_found() {
+    let report = found(&plain(), |directory| {
+        fs::remove_file(directory.join(FIRST)).unwrap();
+        fs::remove_file(directory.join(SECOND)).unwrap();
+    });
+    assert_eq!(report.problems.len(), 2);
+    assert_names(&report.problems[0], &[FIRST, "2 tensors", "missing"]);
+    assert_names(&report.problems[1], &[SECOND, "1 tensors", "missing"]);
+}
+
+#[test]
+fn a_directory_in_place_of_a_shard_is_found() {
+    let report = found(&plain(), |directory| {
+        fs::remove_file(directory.join(FIRST)).unwrap();
+        fs::create_dir(directory.join(FIRST)).unwrap();
+    });
+    assert_problem(&report, &[FIRST, "not a regular file"]);
+}
+
+#[test]
+fn a_safetensors_file_that_the_index_does_not_name_is_found() {
+    let report = found(&plain(), |directory| {
+        fs::copy(directory.join(FIRST), directory.join("other.safetensors")).unwrap();
+    });
+    assert_problem(&report, &["not in the index", "other.safetensors"]);
+}
+
+#[test]
+fn a_single_file_beside_an_index_that_does_not_name_it_is_found() {
+    let report = found(&plain(), |directory| {
+        fs::copy(directory.join(FIRST), directory.join("model.safetensors")).unwrap();
+    });
+    assert_problem(&report, &["model.safetensors", "instead of the index"]);
+}
+
+#[test]
+fn a_safetensors_file_beside_a_single_file_is_found() {
+    let report = found(&Checkpoint::single([bf16("a", &[4])]), |directory| {
+        fs::copy(
+            directory.join("model.safetensors"),
+            directory.join("b.safetensors"),
+        )
+        .unwrap();
+    });
+    assert_problem(&report, &["b.safetensors", "without an index"]);
+}
+
+#[test]
+fn shards_without_an_index_are_warned_of() {
+    let report = found(&plain().without_index(), nothing);
+    assert_warning(&report, &["2 shards", INDEX]);
+}
+
+#[test]
+fn an_index_that_is_not_valid_is_found() {
+    let report = found(&plain(), |directory| {
+        edit_index(directory, |index| {
+            index["weight_map"]["a.weight"] = "../a".into()
+        });
+    });
+    assert_names(&report.problems[0], &[INDEX, "a.weight", "../a"]);
+}
+
+#[test]
+fn a_tensor_that_the_index_does_not_name_is_found() {
+    let report = found(&plain().unnamed([bf16("d.weight", &[4])]), |directory| {
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 104.into()
+        });
+    });
+    assert_problem(&report, &[SECOND, "d.weight", "the index does not name"]);
+}
+
+#[test]
+fn a_tensor_that_no_shard_has_is_found() {
+    let report = found(&plain(), |directory| {
+        edit_index(directory, |index| {
+            index["weight_map"]["d.weight"] = FIRST.into()
+        });
+    });
+    assert_problem(&report, &[FIRST, "d.weight"]);
+}
+
+#[test]
+fn a_tensor_that_is_in_another_shard_than_the_index_says_is_found() {
+    let report = found(&plain(), |directory| {
+        edit_index(directory, |index| {
+            index["weight_map"]["a.weight"] = SECOND.into()
+        });
+    });
+    assert_problem(&report, &[SECOND, "a.weight", FIRST]);
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_found() {
+    let report = found(&plain().unnamed([bf16("a.weight", &[4, 4])]), |directory| {
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 128.into()
+        });
+    });
+    assert_problem(&report, &["a.weight", FIRST, SECOND]);
+}
+
+#[test]
+fn a_total_size_that_is_not_the_sum_of_tensor_bytes_is_found() {
+    let report = found(&plain(), |directory| {
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 97.into()
+        });
+    });
+    assert_problem(&report, &[INDEX, "total_size", "97", "96"]);
+}
+
+#[test]
+fn an_index_without_total_size_is_sound_and_one_without_metadata_is_warned_of() {
+    let report = found(&plain(), |directory| {
+        edit_index(directory, |index| index["metadata"] = json!({}));
+    });
+    assert_sound(&report);
+    let report = found(&plain(), |directory| {
+        edit_index(directory, |index| {
+            index.as_object_mut().unwrap().remove("metadata");
+        });
+    });
+    assert_warning(&report, &[INDEX, "metadata"]);
+}
+
+#[test]
+fn scales_of_a_tensor_that_does_not_exist_are_found() {
+    let report = found(&fp8([powers_of_two(), head()]), nothing);
+    assert_names(&report.problems[0], &["do not exist", SCALE]);
+}
+
+#[test]
+fn scales_of_a_tensor_that_is_not_fp8_are_found() {
+    let report = found(
+        &fp8([bf16(WEIGHT, &[130, 256]), powers_of_two(), head()]),
+        nothing,
+    );
+    assert_problem(&report, &["not FP8", WEIGHT, "BF16"]);
+}
+
+#[test]
+fn scales_of_another_shape_than_the_blocks_are_found() {
+    let transposed = of_values(SCALE, Dtype::F32, &[1, 4], &[1.0; 4]);
+    let report = found(&fp8([codes(), transposed, head()]), nothing);
+    assert_problem(&report, &[SCALE, "[1, 4]", "[2, 2]", "128x128"]);
+}
+
+#[test]
+fn shapes_of_scales_go_by_the_declared_block_size() {
+    let wide = fp8_declared(|declared| declared["weight_block_size"] = json!([65, 256]));
+    assert_problem(&found(&wide, nothing), &[SCALE, "[2, 1]", "65x256"]);
+    let fitting = fp8_declared(|declared| declared["weight_block_size"] = json!([65, 200]));
+    assert_sound(&found(&fitting, nothing));
+    let odd = fp8_declared(|declared| declared["weight_block_size"] = json!(128));
+    assert_problem(&found(&odd, nothing), &["weight_block_size", "128"]);
+}
+
+#[test]
+fn scales_of_a_dtype_that_holds_no_scales_are_found() {
+    let integers = tensor(SCALE, Dtype::I32, &[2, 2], 3);
+    let report = found(&fp8([codes(), integers, head()]), nothing);
+    assert_problem(&report, &[SCALE, "I32"]);
+}
+
+#[test]
+fn a_weight_whose_scales_are_in_another_shard_is_warned_of() {
+    let parted = Checkpoint::new()
+        .shard(FIRST, [codes(), head()])
+        .shard(SECOND, [powers_of_two()]);
+    let report = found(&with_declaration(parted, declaration()), nothing);
+    assert_warning(&report, &[WEIGHT, FIRST, SECOND]);
+}
+
+#[test]
+fn an_fp8_weight_without_scales_is_found() {
+    let lone = tensor("lone.weight", Dtype::F8_E4M3, &[4, 4], 5);
+    let mut declaration = declaration();
+    declaration["modules_to_not_convert"] = json!(["lm_head", "lone"]);
+    let checkpoint = fp8([codes(), powers_of_two(), head(), lone]);
+    let report = found(&with_declaration(checkpoint, declaration), nothing);
+    assert_problem(&report, &["without scales", "lone.weight"]);
+}
+
+#[test]
+fn block_scales_that_config_does_not_declare_are_found() {
+    let report = found(&fp8([codes(), powers_of_two()]).config(CONFIG), nothing);
+    assert_problem(
+        &report,
+        &["config.json", "quantization_config", "1 tensors"],
+    );
+}
+
+#[test]
+fn block_scales_without_a_config_are_found() {
+    let report = found(&fp8([codes(), powers_of_two()]).without_config(), nothing);
+    assert_problem(&report, &["quantization_config"]);
+}
+
+#[test]
+fn block_fp8_that_is_declared_but_not_there_is_found() {
+    let report = found(&with_declaration(plain(), declaration()), nothing);
+    assert_problem(&report, &["declares block FP8", "no tensor"]);
+}
+
+#[test]
+fn block_scales_under_another_method_are_found() {
+    let checkpoint = fp8_declared(|declared| declared["quant_method"] = "gptq".into());
+    assert_problem(&found(&checkpoint, nothing), &["quant_method", "gptq"]);
+}
+
+#[test]
+fn a_declaration_inside_text_config_counts_and_a_second_one_is_warned_of() {
+    let checkpoint = fp8([codes(), powers_of_two(), head()]);
+    let nested = json!({"text_config": {"quantization_config": declaration()}});
+    assert_sound(&found(
+        &checkpoint.clone().config(&nested.to_string()),
+        nothing,
+    ));
+    let mut twice = nested;
+    twice["quantization_config"] = declaration();
+    let report = found(&checkpoint.config(&twice.to_string()), nothing);
+    assert_warning(&report, &["text_config", "twice"]);
+}
+
+#[test]
+fn a_declaration_of_another_tool_beside_ours_is_warned_of() {
+    let checkpoint = fp8([codes(), powers_of_two(), head()]).aux("hf_quant_config.json", "{}");
+    assert_warning(&found(&checkpoint, nothing), &["hf_quant_config.json"]);
+}
+
+#[test]
+fn a_scale_that_is_no_power_of_two_under_ue8m0_is_found() {
+    for odd in [
+        0.75,
+        -2.0,
+        0.0,
+        f32::MIN_POSITIVE / 2.0,
+        f32::INFINITY,
+        f32::NAN,
+    ] {
+        let report = found(
+            &fp8([codes(), scales(&[1.0, 2.0, odd, 4.0]), head()]),
+            nothing,
+        );
+        assert_problem(&report, &["ue8m0", SCALE, "at 2"]);
+    }
+    let bf16_scales = of_values(SCALE, Dtype::BF16, &[2, 2], &[1.0, 2.0, 0.5, 1.5]);
+    let report = found(&fp8([codes(), bf16_scales, head()]), nothing);
+    assert_problem(&report, &["ue8m0", SCALE, "1.5e0 at 3"]);
+}
+
+#[test]
+fn any_scale_is_sound_where_ue8m0_is_not_declared() {
+    let mut declaration = declaration();
+    declaration.as_object_mut().unwrap().remove("scale_fmt");
+    let checkpoint = fp8([codes(), scales(&[1.0, 2.0, 0.75, 4.0]), head()]);
+    assert_sound(&found(&with_declaration(checkpoint, declaration), nothing));
+}
+
+#[test]
+fn a_listed_module_whose_weight_is_quantized_is_found() {
+    let listed = fp8_declared(|declared| {
+        declared["modules_to_not_convert"] = json!(["lm_head", MODULE]);
+    });
+    assert_problem(
+        &found(&listed, nothing),
+        &["modules_to_not_convert", MODULE],
+    );
+    let ancestor = fp8_declared(|declared| {
+        declared["modules_to_not_convert"] = json!(["lm_head", "model.layers.0"]);
+    });
+    assert_problem(&found(&ancestor, nothing), &[MODULE, "by model.layers.0"]);
+}
+
+#[test]
+fn an_entry_that_is_a_part_of_a_quantized_modules_name_is_warned_of() {
+    for entry in ["self_attn.o_proj", "o_pro", "model.layers.0.self"] {
+        let checkpoint = fp8_declared(|declared| {
+            declared["modules_to_not_convert"] = json!(["lm_head", entry]);
+        });
+        assert_warning(
+            &found(&checkpoint, nothing),
+            &[MODULE, &format!("by {entry}")],
+        );
+    }
+}
+
+#[test]
+fn an_unquantized_module_that_is_not_listed_is_warned_of() {
+    let checkpoint = fp8_declared(|declared| {
+        declared["modules_to_not_convert"] = json!([]);
+    });
+    assert_warning(&found(&checkpoint, nothing), &["does not list", "lm_head"]);
+}
+
+#[test]
+fn a_fault_that_many_tensors_have_is_one_line() {
+    let names: Vec<String> = (0..20).map(|i| format!("x{i:02}.weight")).collect();
+    let unnamed = names.iter().map(|name| bf16(name, &[1]));
+    let report = found(&plain().unnamed(unnamed), |directory| {
+        edit_index(directory, |index| {
+            index["metadata"]["total_size"] = 136.into()
+        });
+    });
+    assert_problem(&report, &["x00.weight", "x04.weight and 15 more"]);
+}

@@ -1,0 +1,12 @@
+//! Which tensors a view has, under which names, in which shards, and where they come from.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod filter;
+mod patch;
+mod patch_warnings;
+mod properties;
+mod provenance;
+mod rename;
+mod repack;
