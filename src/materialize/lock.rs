@@ -12,8 +12,20 @@ use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::Share;
 
+/// A file that is locked until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close it is not enough: a process that is just being started, by another thread, has it
+        // too for a moment. Where there are no locks, there is nothing to undo.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Makes the directory at `path` if need be, and locks it.
-pub(super) fn lock(path: &Path, share: Share, progress: &dyn Progress) -> Result<Vec<File>> {
+pub(super) fn lock(path: &Path, share: Share, progress: &dyn Progress) -> Result<Vec<Lock>> {
     use FlockOperation::{NonBlockingLockExclusive as Alone, NonBlockingLockShared as Shared};
     let wanted = match share {
         Share::Whole | Share::Finish => vec![("lock".to_owned(), Alone)],
@@ -50,7 +62,7 @@ fn lock_file(
     path: &Path,
     operation: FlockOperation,
     progress: &dyn Progress,
-) -> Result<Option<File>> {
+) -> Result<Option<Lock>> {
     let opened = File::options()
         .read(true)
         .write(true)
@@ -58,7 +70,8 @@ fn lock_file(
         .truncate(false)
         .open(path);
     let file = opened.map_err(|e| Error::io("open", path, e))?;
-    match flock(&file, operation) {
+    let lock = Lock(file);
+    match flock(&lock.0, operation) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             return Err(Error::Request(format!(
@@ -73,9 +86,28 @@ fn lock_file(
         Err(e) => return Err(Error::io("lock", path, e.into())),
     }
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let locked = file
+    let locked = lock
+        .0
         .metadata()
         .map_err(|e| Error::io("read the attributes", path, e))?;
     let named = path.metadata().ok().map(identity);
-    Ok((named == Some(identity(locked))).then_some(file))
+    Ok((named == Some(identity(locked))).then_some(lock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_owner_even_while_another_process_is_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let again = || lock(directory.path(), Share::Whole, &());
+        let held = again().unwrap();
+        assert!(again().unwrap_err().to_string().contains("locked"));
+        // What a process has between fork and exec.
+        let inherited = held[0].0.try_clone().unwrap();
+        drop(held);
+        again().unwrap();
+        drop(inherited);
+    }
 }

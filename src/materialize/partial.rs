@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::manifest::{Sha256Sum, from_hex, to_hex};
 use crate::materialize::Share;
-use crate::materialize::lock::lock;
+use crate::materialize::lock::{Lock, lock};
 use crate::materialize::output::sync_directory;
 use crate::materialize::request::Request;
 use crate::materialize::state::{remove, replace, write_new};
@@ -99,7 +99,7 @@ pub(super) struct Partial {
     share: Share,
     request: Request,
     /// Held until this is dropped.
-    _locks: Vec<File>,
+    _locks: Vec<Lock>,
     records: Mutex<BTreeMap<EntryId, Record>>,
     /// Where records of this run go.
     log: Mutex<Option<File>>,
