@@ -116,10 +116,7 @@ impl Reader {
                 inputs.push(Input::Kept(self.kept_input(tensor)?, within));
                 continue;
             }
-            let start = Instant::now();
-            let bytes = self.input(tensor, range)?;
-            self.stored.pace.note(bytes.len(), start.elapsed());
-            inputs.push(Input::Read(bytes));
+            inputs.push(Input::Read(self.input(tensor, range)?));
         }
         Ok(inputs)
     }

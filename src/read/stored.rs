@@ -13,7 +13,7 @@ use crate::source::{BLOCK, SourceFile};
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     pub(super) buffers: Arc<Buffers>,
-    /// Of the inputs of tiles, and of what is read past the page cache.
+    /// Of reads that are long enough for their bytes to tell, not the call.
     pub(super) pace: Pace,
     /// Whether what is not in the page cache is read past it.
     direct: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// What is shorter is read through the page cache: its neighbours are wanted soon, and come with
-    /// it.
+    /// it. Nor does it tell how fast a source is.
     const LEAST: u64 = 64 << 10;
     /// Bytes that are read past the page cache at once if they must be copied from there.
     const MOST_COPIED: usize = 4 << 20;
@@ -99,10 +99,8 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// Inputs of tiles are noted by who reads them; what is spliced matters only where it is read ahead
-    /// for its slowness.
     fn note(&self, len: usize, start: Instant) {
-        if self.direct {
+        if len as u64 >= Self::LEAST {
             self.pace.note(len, start.elapsed());
         }
     }
