@@ -17,34 +17,17 @@ use fuser::{
 };
 
 use crate::error::Error;
-use crate::fast_paths::FastPath;
 use crate::fuse::attributes::{BLOCK, GENERATION, NO_ENTRY, TTL, attributes, id, inode, kind};
 use crate::fuse::figures::Figures;
-use crate::fuse::mount::MountOptions;
+use crate::fuse::opening::{self, DIRECT, OWN, Opening};
+use crate::fuse::options::MountOptions;
 use crate::fuse::own_files::{Found, OwnFiles};
-use crate::fuse::passthrough::Passthrough;
 use crate::fuse::provenance::{PROVENANCE_ATTRIBUTE, Provenance};
 use crate::read::{Ahead, ReadAhead};
 use crate::view::{EntryId, View};
 
 /// Requests that the kernel keeps in flight for readahead.
 const MAX_BACKGROUND: u16 = 64;
-
-/// Handles of what is read through the page cache, from us.
-const CACHED: FileHandle = FileHandle(0);
-
-/// Handles of files that the kernel reads from their sources.
-const PASSTHROUGH: FileHandle = FileHandle(1);
-
-/// Handles of what is read past the page cache, from us; also what is mapped of it, through it.
-const DIRECT: FileHandle = FileHandle(2);
-
-/// Handles of what is not of the view.
-const OWN: FileHandle = FileHandle(3);
-
-/// Why a mount with [`MountOptions::direct_io`] fails.
-const NO_DIRECT_IO: &str = "with --direct-io, programs could not map its files: that needs Linux \
-     6.6 or later; mount without it, and open files with O_DIRECT instead";
 
 thread_local! {
     /// Where bytes are put together that do not lie in one piece.
@@ -57,25 +40,13 @@ pub(super) struct ViewFs {
     own: OwnFiles,
     /// Bytes of all files.
     bytes: u64,
-    /// `None` if it is not wanted.
-    passthrough: Option<Passthrough>,
+    opening: Opening,
     /// `None` if it is not wanted.
     ahead: Option<ReadAhead>,
     /// What to do ahead of readers that come through the page cache.
     ahead_of_cache: Ahead,
-    /// Whether files are opened to be read past the page cache.
-    direct_io: bool,
     /// `None` if it is not told.
     provenance: Option<Provenance>,
-    /// What the kernel need not ask for any more once it was told so.
-    silent: Silent,
-}
-
-/// Requests that kernels can do without.
-#[derive(Debug, Default)]
-struct Silent {
-    open: bool,
-    opendir: bool,
 }
 
 impl ViewFs {
@@ -90,13 +61,11 @@ impl ViewFs {
         ViewFs {
             bytes: bytes.sum(),
             own: OwnFiles::new(options.plan.clone(), view),
-            passthrough: options.passthrough.then(Passthrough::default),
+            opening: Opening::new(options),
             figures,
             ahead,
             ahead_of_cache,
-            direct_io: options.direct_io,
             provenance: options.provenance.clone().map(Provenance::new),
-            silent: Silent::default(),
         }
     }
 
@@ -206,25 +175,11 @@ impl Filesystem for ViewFs {
                 log::info!("the kernel lacks {capability:?}");
             }
         }
-        if self.direct_io {
-            let mappings = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
-            mappings.map_err(|_| io::Error::other(NO_DIRECT_IO))?;
-        }
         // The largest readahead that the kernel offers is what it gets without being asked.
         config
             .set_max_background(MAX_BACKGROUND)
             .map_err(|nearest| io::Error::other(format!("max_background must be {nearest}")))?;
-        if let Some(passthrough) = &mut self.passthrough {
-            passthrough.request(self.figures.reader.view(), config);
-        }
-        if FastPath::SilentOpen.is_enabled() {
-            let offered = config.capabilities();
-            self.silent = Silent {
-                open: offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT),
-                opendir: offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT),
-            };
-        }
-        Ok(())
+        self.opening.negotiate(self.figures.reader.view(), config)
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -268,41 +223,14 @@ impl Filesystem for ViewFs {
             let Some(content) = self.view().file(id) else {
                 return reply.error(Errno::EISDIR);
             };
-            if let (Some(passthrough), Some(source)) = (&self.passthrough, content.whole_file()) {
-                match passthrough.open(id, source, &reply) {
-                    Ok(Some(backing)) => {
-                        // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
-                        let flags = FopenFlags::FOPEN_NOFLUSH;
-                        serving.opened_passthrough(id, content.len());
-                        return reply.opened_passthrough(PASSTHROUGH, flags, &backing);
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        serving.error();
-                        log::error!("{}: cannot open it: {error}", self.shown(inode));
-                        return reply.error(errno(&error));
-                    }
+            match self.opening.way(id, content, flags, &reply) {
+                Ok(way) => way.answer(id, content.len(), serving, reply),
+                Err(error) => {
+                    serving.error();
+                    log::error!("{}: cannot open it: {error}", self.shown(inode));
+                    reply.error(errno(&error));
                 }
             }
-            let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-            if self.direct_io {
-                // Of one large read with O_DIRECT, the kernel asks for several pieces at once;
-                // told FOPEN_DIRECT_IO, it would ask for one after the other.
-                let direct = match flags.0 & libc::O_DIRECT {
-                    0 => FopenFlags::FOPEN_DIRECT_IO,
-                    _ => FopenFlags::empty(),
-                };
-                serving.opened();
-                return reply.opened(DIRECT, keep | direct);
-            }
-            let passthrough = self.passthrough.as_ref();
-            if self.silent.open && !passthrough.is_some_and(Passthrough::needs_opens) {
-                // From now on, the kernel opens files by itself and keeps their pages.
-                serving.opens_are_unseen();
-                return reply.error(Errno::ENOSYS);
-            }
-            serving.opened();
-            reply.opened(CACHED, keep);
         });
     }
 
@@ -316,15 +244,8 @@ impl Filesystem for ViewFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let serving = &self.figures.serving;
-        match (handle, &self.passthrough) {
-            (PASSTHROUGH, Some(passthrough)) => {
-                passthrough.close(id(inode));
-                serving.closed_passthrough();
-            }
-            (CACHED | DIRECT, _) => serving.closed(),
-            _ => {}
-        }
+        self.opening
+            .closed(id(inode), handle, &self.figures.serving);
         reply.ok();
     }
 
@@ -401,11 +322,11 @@ impl Filesystem for ViewFs {
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
         match self.attributes(inode).map(|attributes| attributes.kind) {
-            // From now on, the kernel opens directories by itself and keeps their lists.
-            Some(FileType::Directory) if self.silent.opendir => reply.error(Errno::ENOSYS),
-            Some(FileType::Directory) => reply.opened(CACHED, flags),
+            Some(FileType::Directory) if self.opening.directories_are_unseen() => {
+                reply.error(Errno::ENOSYS)
+            }
+            Some(FileType::Directory) => opening::opened_directory(reply),
             _ => reply.error(Errno::ENOTDIR),
         }
     }

@@ -1,14 +1,13 @@
 //! Mounting a view and serving it until it is unmounted.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use fuser::{Config, Session, SessionACL};
@@ -18,96 +17,11 @@ use crate::error::{Error, Result};
 use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::fuse::options::MountOptions;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
-use crate::provenance;
 use crate::read::{Ahead, Reader};
 
 pub(super) const DEVICE: &str = "/dev/fuse";
-
-/// How a view is mounted.
-#[derive(Debug, Clone)]
-pub struct MountOptions {
-    /// Let all users in, each as far as the modes of the files allow; else only the user who
-    /// mounts.
-    pub allow_other: bool,
-    /// Threads that answer requests; by default as many as there are CPUs, at least 2.
-    pub threads: Option<usize>,
-    /// What the mount table names as the source of the mount.
-    pub source_name: OsString,
-    /// Have no file of the mount be run as a program.
-    pub no_exec: bool,
-    /// Directories that the view reads from. The mountpoint must not overlap with one.
-    pub sources: Vec<PathBuf>,
-    /// Mount also on a directory that is not empty, and hide what is in it. Never on one that holds
-    /// a source or another mount.
-    pub nonempty: bool,
-    /// Let the kernel read files that are whole source files straight from those, where it can
-    /// and this process is root. It then notices changes of a source only when a file is opened.
-    pub passthrough: bool,
-    /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
-    /// (128 KiB). Only root can have the kernel read further. Where it does not, tiles are computed
-    /// ahead here, and four times as far where sources are slow.
-    pub read_ahead: u64,
-    /// How the view was asked for, as the mount's figures tell it.
-    pub request: String,
-    /// What the mount shows in `.ckptfs/plan.json`, if that is wanted.
-    pub plan: Option<LazyText>,
-    /// Have read(2) of all other files go past the page cache of the mount, as if each was opened
-    /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
-    /// cache all the same, which needs Linux 6.6.
-    pub direct_io: bool,
-    /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
-    /// there are no extended attributes.
-    pub provenance: Option<Arc<provenance::Files>>,
-}
-
-/// A text that is made when somebody first asks for it.
-#[derive(Clone)]
-pub struct LazyText(Arc<LazyLock<Arc<[u8]>, MakeText>>);
-
-type MakeText = Box<dyn FnOnce() -> Arc<[u8]> + Send>;
-
-impl LazyText {
-    /// What `make` will give.
-    pub fn new(make: impl FnOnce() -> Arc<[u8]> + Send + 'static) -> Self {
-        LazyText(Arc::new(LazyLock::new(Box::new(make))))
-    }
-
-    pub(super) fn text(&self) -> Arc<[u8]> {
-        LazyLock::force(&self.0).clone()
-    }
-}
-
-impl fmt::Debug for LazyText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LazyText").finish_non_exhaustive()
-    }
-}
-
-impl MountOptions {
-    /// Enough that requests no longer limit the speed. More costs who reads here and there through
-    /// a mapping: the kernel fills as much around the first hundred places.
-    pub const DEFAULT_READ_AHEAD: u64 = 4 << 20;
-}
-
-impl Default for MountOptions {
-    fn default() -> Self {
-        MountOptions {
-            allow_other: false,
-            threads: None,
-            source_name: OsString::new(),
-            no_exec: false,
-            sources: Vec::new(),
-            nonempty: false,
-            passthrough: true,
-            read_ahead: Self::DEFAULT_READ_AHEAD,
-            request: String::new(),
-            plan: None,
-            direct_io: false,
-            provenance: None,
-        }
-    }
-}
 
 /// A mounted view. Dropping it detaches the mount, and whatever is still open stays readable.
 #[derive(Debug)]

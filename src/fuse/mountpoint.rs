@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::fuse::mount::MountOptions;
 use crate::fuse::mount_table::{self, MountEntry};
+use crate::fuse::options::MountOptions;
 use crate::fuse::unmount;
 use crate::view::View;
 

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::fuse::attributes::{BLOCK, GENERATION, SECTOR, TTL};
 use crate::fuse::figures::Figures;
-use crate::fuse::mount::LazyText;
+use crate::fuse::options::LazyText;
 use crate::source::{Attributes, MOUNT_DIRECTORY};
 use crate::view::View;
 
