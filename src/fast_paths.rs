@@ -19,6 +19,8 @@ pub enum FastPath {
     Avx512,
     /// Kernels that use AVX2.
     Avx2,
+    /// Kernels that use NEON.
+    Neon,
     /// Files that are whole source files, read by the operating system's kernel itself.
     Passthrough,
     /// Files opened without asking the process that serves the mount.
@@ -34,9 +36,10 @@ pub enum FastPath {
 }
 
 impl FastPath {
-    const ALL: [FastPath; 8] = [
+    const ALL: [FastPath; 9] = [
         FastPath::Avx512,
         FastPath::Avx2,
+        FastPath::Neon,
         FastPath::Passthrough,
         FastPath::SilentOpen,
         FastPath::ReadAhead,
@@ -49,6 +52,7 @@ impl FastPath {
         match self {
             FastPath::Avx512 => "avx512",
             FastPath::Avx2 => "avx2",
+            FastPath::Neon => "neon",
             FastPath::Passthrough => "passthrough",
             FastPath::SilentOpen => "silent-open",
             FastPath::ReadAhead => "readahead",

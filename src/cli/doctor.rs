@@ -76,11 +76,6 @@ fn text(checks: &[Check], works: bool) -> String {
 
 fn processor() -> Check {
     const NAME: &str = "processor";
-    let name = |path: CpuPath| match path {
-        CpuPath::Scalar => "plain code",
-        CpuPath::Avx2 => "AVX2",
-        CpuPath::Avx512 => "AVX-512",
-    };
     let (best, available) = (CpuPath::best(), CpuPath::available());
     let fastest = available.last().copied().unwrap_or(CpuPath::Scalar);
     let cost = "FP8, merges and casts are computed more slowly; the bytes are the same";
@@ -89,13 +84,17 @@ fn processor() -> Check {
             NAME,
             format!(
                 "{}; {} is switched off by the environment",
-                name(best),
-                name(fastest)
+                best.name(),
+                fastest.name()
             ),
             cost,
         ),
-        CpuPath::Scalar => Check::warn(NAME, "neither AVX2 nor AVX-512", cost),
-        _ => Check::ok(NAME, format!("{} is used", name(best))),
+        CpuPath::Scalar => Check::warn(
+            NAME,
+            "no vector instructions that ckptfs uses (AVX2, AVX-512, NEON)",
+            cost,
+        ),
+        _ => Check::ok(NAME, format!("{} is used", best.name())),
     }
 }
 

@@ -10,9 +10,15 @@ pub enum CpuPath {
     /// Plain Rust, compiled for any processor.
     Scalar,
     /// AVX2, F16C and FMA.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 F and BW as well.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON, for loops that compilers do not vectorize by themselves. Plain Rust is compiled with it
+    /// too, as every 64-bit ARM has it.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// A loop in plain Rust that is compiled once for each [`CpuPath`].
@@ -31,31 +37,36 @@ impl CpuPath {
     /// The paths that this processor can run, the fastest last.
     pub fn available() -> &'static [CpuPath] {
         static AVAILABLE: LazyLock<Vec<CpuPath>> = LazyLock::new(|| {
-            #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
             let mut paths = vec![CpuPath::Scalar];
-            #[cfg(target_arch = "x86_64")]
-            {
-                if is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("f16c")
-                    && is_x86_feature_detected!("fma")
-                {
-                    paths.push(CpuPath::Avx2);
-                    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                        paths.push(CpuPath::Avx512);
-                    }
-                }
-            }
+            paths.extend(vector_paths());
             paths
         });
         &AVAILABLE
+    }
+
+    /// What its instructions are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            CpuPath::Scalar => "plain code",
+            #[cfg(target_arch = "x86_64")]
+            CpuPath::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            CpuPath::Avx512 => "AVX-512",
+            #[cfg(target_arch = "aarch64")]
+            CpuPath::Neon => "NEON",
+        }
     }
 
     /// The fastest path that this processor can run, of those that are not switched off.
     pub fn best() -> CpuPath {
         let is_enabled = |path: &&CpuPath| match path {
             CpuPath::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
             CpuPath::Avx2 => FastPath::Avx2.is_enabled(),
+            #[cfg(target_arch = "x86_64")]
             CpuPath::Avx512 => FastPath::Avx512.is_enabled(),
+            #[cfg(target_arch = "aarch64")]
+            CpuPath::Neon => FastPath::Neon.is_enabled(),
         };
         let mut fastest_first = CpuPath::available().iter().rev();
         *fastest_first.find(is_enabled).unwrap_or(&CpuPath::Scalar)
@@ -75,10 +86,35 @@ impl CpuPath {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has AVX-512 F and BW, as `available` found.
             CpuPath::Avx512 => unsafe { with_avx512(work) },
-            #[cfg(not(target_arch = "x86_64"))]
-            CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+            #[cfg(target_arch = "aarch64")]
+            CpuPath::Neon => work.run(),
         }
     }
+}
+
+/// The paths beside the plain one that this processor can run, the fastest last.
+#[cfg(target_arch = "x86_64")]
+fn vector_paths() -> Vec<CpuPath> {
+    let has_avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("fma");
+    let has_avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    match (has_avx2, has_avx512) {
+        (true, true) => vec![CpuPath::Avx2, CpuPath::Avx512],
+        (true, false) => vec![CpuPath::Avx2],
+        (false, _) => Vec::new(),
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn vector_paths() -> Vec<CpuPath> {
+    let has_neon = std::arch::is_aarch64_feature_detected!("neon");
+    has_neon.then_some(CpuPath::Neon).into_iter().collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn vector_paths() -> Vec<CpuPath> {
+    Vec::new()
 }
 
 #[cfg(target_arch = "x86_64")]

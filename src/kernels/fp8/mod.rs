@@ -15,7 +15,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod element;
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod rounding;
 mod scalar;
 
@@ -79,8 +81,9 @@ pub fn quantize_block_row<T: Element>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has AVX-512 F and BW, as `available` found.
         CpuPath::Avx512 => unsafe { avx512::amax_bits::<T>(source, columns, &mut amax) },
-        #[cfg(not(target_arch = "x86_64"))]
-        CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the processor has NEON, as `available` found.
+        CpuPath::Neon => unsafe { neon::amax_bits::<T>(source, columns, &mut amax) },
     }
     for (scale, bits) in scales.iter_mut().zip(amax) {
         let amax = T::from_magnitude_bits(bits);
@@ -100,14 +103,15 @@ pub fn quantize_block_row<T: Element>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         CpuPath::Avx512 => unsafe { avx512::encode::<T>(source, columns, codes, scales) },
-        #[cfg(not(target_arch = "x86_64"))]
-        CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        CpuPath::Neon => unsafe { neon::encode::<T>(source, columns, codes, scales) },
     }
     Ok(())
 }
 
 /// `part`, elements of a row, and zeros after it, as many as a block is wide.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn padded<T: Element>(part: &[u8]) -> Vec<u8> {
     let mut all = vec![0; BLOCK * T::BYTES];
     all[..part.len()].copy_from_slice(part);

@@ -1,5 +1,4 @@
-//! The definition in plain Rust, written so that compilers can vectorize it. Processors other than
-//! x86-64 have this only, with the vectors that every processor of their kind has (NEON).
+//! The definition in plain Rust, written so that compilers can vectorize it.
 
 use super::{BLOCK, Element, exact_reciprocal};
 use crate::tensor::float8::e4m3_from_f32;

@@ -132,8 +132,8 @@ impl<'a> Job<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             CpuPath::Avx512 => unsafe { run_avx512::<T>(self, work) },
-            #[cfg(not(target_arch = "x86_64"))]
-            CpuPath::Avx2 | CpuPath::Avx512 => unreachable!("not available"),
+            #[cfg(target_arch = "aarch64")]
+            CpuPath::Neon => self.run_with::<T>(work, tile::scalar),
         }
     }
 
