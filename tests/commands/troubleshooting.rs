@@ -22,7 +22,7 @@ const PAGE: &str = "docs/TROUBLESHOOTING.md";
 const NO_MESSAGES_IN: &[&str] = &[
     "src/cli/demo",
     "src/cli/man.rs",
-    "src/cli/plan.rs",
+    "src/cli/plan",
     "src/cli/status/text.rs",
     "src/cli/top/draw.rs",
     "src/cli/top/tests.rs",

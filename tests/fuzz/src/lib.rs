@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod checkpoint;
 pub mod memory;
 pub mod models;
+pub mod reading;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

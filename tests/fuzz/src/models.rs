@@ -1,4 +1,4 @@
-//! Tiny models and an adapter of them, for recipes to name.
+//! Tiny models and adapters of them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -69,23 +69,47 @@ fn write(name: &str, keys: &str, tensors: Vec<Described>, seed: u8) -> (String, 
     )
 }
 
-fn adapter() -> (String, PathBuf) {
+/// Adapters of `a`: of linear layers and the embedding, and one with magnitudes (DoRA).
+pub static ADAPTERS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+    let embedding = "base_model.model.model.embed_tokens";
+    let mut plain = factors(0);
+    plain.extend(factors(1));
+    plain.push((
+        format!("{embedding}.lora_embedding_A"),
+        Dtype::F32,
+        vec![1, 4],
+    ));
+    plain.push((
+        format!("{embedding}.lora_embedding_B"),
+        Dtype::F32,
+        vec![4, 1],
+    ));
+    let mut dora = factors(2);
+    let magnitude = format!("{}.lora_magnitude_vector", module(2));
+    dora.push((magnitude, Dtype::F32, vec![4]));
+    let write = |name, tensors| directory(name, &[(WEIGHTS, &weights(tensors, 8))]).1;
+    vec![write("plain", plain), write("dora", dora)]
+});
+
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+fn module(layer: usize) -> String {
+    format!("base_model.model.model.layers.{layer}.self_attn.q_proj")
+}
+
+/// The factors of the module of `layer`, of rank 1.
+fn factors(layer: usize) -> Vec<Described> {
     let factor = |role, shape: [usize; 2]| {
-        let module = "base_model.model.model.layers.1.self_attn.q_proj";
-        let name = format!("{module}.lora_{role}.weight");
+        let name = format!("{}.lora_{role}.weight", module(layer));
         (name, Dtype::F32, shape.to_vec())
     };
-    let factors = weights(vec![factor("A", [1, 4]), factor("B", [4, 1])], 7);
-    directory(
-        "l",
-        &[
-            (
-                "adapter_config.json",
-                br#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2}"#,
-            ),
-            ("adapter_model.safetensors", &factors),
-        ],
-    )
+    vec![factor("A", [1, 4]), factor("B", [4, 1])]
+}
+
+fn adapter() -> (String, PathBuf) {
+    let config = br#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2}"#;
+    let factors = weights(factors(1), 7);
+    directory("l", &[("adapter_config.json", config), (WEIGHTS, &factors)])
 }
 
 fn directory(name: &str, files: &[(&str, &[u8])]) -> (String, PathBuf) {

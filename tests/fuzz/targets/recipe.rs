@@ -4,18 +4,13 @@
 
 use std::fs;
 use std::path::{Component, Path};
-use std::sync::Arc;
 
-use ckptfs::Error;
-use ckptfs::read::Reader;
-use ckptfs::recipe::{Places, Plan, ViewRequest};
+use ckptfs::recipe::{Places, ViewRequest};
 use ckptfs_fuzz::DIRECTORY;
 use ckptfs_fuzz::memory::bounded;
 use ckptfs_fuzz::models::MODELS;
+use ckptfs_fuzz::reading::read;
 use libfuzzer_sys::fuzz_target;
-
-/// Larger views are planned and not read.
-const MOST_READ: u64 = 1 << 20;
 
 fuzz_target!(|text: &[u8]| {
     let places = Places {
@@ -66,32 +61,5 @@ fn is_ours(source: &Path) -> bool {
             .components()
             .all(|part| matches!(part, Component::Normal(_))),
         Err(_) => false,
-    }
-}
-
-fn read(plan: &Plan) {
-    let bytes: u64 = plan.view.files().map(|(_, _, file)| file.len()).sum();
-    if bytes > MOST_READ {
-        return;
-    }
-    let reader = |cache| Reader::new(Arc::clone(&plan.view), cache);
-    let (all, none) = (reader(1 << 20), reader(1));
-    for (id, path, content) in plan.view.files() {
-        let len = content.len() as usize;
-        let (mut whole, mut pieces) = (vec![0; len + 1], vec![0; len]);
-        let read = all.read_at(id, 0, &mut whole);
-        let cut = len / 3;
-        let (first, second) = pieces.split_at_mut(cut);
-        let again = none
-            .read_at(id, cut as u64, second)
-            .and_then(|_| none.read_at(id, 0, first));
-        match (read, again) {
-            (Ok(read), Ok(_)) => {
-                assert_eq!(read, len, "{} has the length it says", path.display());
-                assert!(whole[..len] == *pieces, "{} read in pieces", path.display());
-            }
-            (Err(Error::NonFinite { .. }), _) => {}
-            (Err(error), _) | (_, Err(error)) => panic!("{}: {error}", path.display()),
-        }
     }
 }

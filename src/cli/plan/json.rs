@@ -1,0 +1,175 @@
+//! The plan for programs.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use ckptfs::catalog::{AdapterReport, EditedConfig, MergeReport, ReferenceReport, SourceReport};
+use ckptfs::fuse::PassthroughOutlook;
+use ckptfs::inspect::NonFiniteValues;
+use ckptfs::layout::PlannedTensor;
+use ckptfs::provenance::{Group, Lineage};
+use ckptfs::recipe::{Plan, Surveys};
+
+use crate::cli::plan::{aux_files, kept, tensor_count};
+use crate::cli::provenance;
+
+/// The plan, with what checking the values found if that was done.
+pub(crate) fn json(
+    plan: &Plan,
+    non_finite: Option<&[NonFiniteValues]>,
+    with_provenance: bool,
+) -> anyhow::Result<String> {
+    let lineages = provenance::lineages(plan);
+    let json = PlanJson {
+        tensors: tensor_count(plan),
+        renamed: plan.report.renamed,
+        dropped: plan.report.dropped,
+        cast: plan.report.cast,
+        dequantized: plan.report.dequantized,
+        quantized: plan.report.quantized,
+        kept: kept(plan),
+        bytes: plan.view.files().map(|(_, _, file)| file.len()).sum(),
+        tensor_bytes: plan
+            .shards
+            .iter()
+            .flat_map(|shard| &shard.tensors)
+            .map(|tensor| tensor.len)
+            .sum(),
+        merge: plan.report.merge.as_ref(),
+        sources: &plan.report.sources,
+        adapters: &plan.report.adapters,
+        references: &plan.report.references,
+        warnings: &plan.report.warnings,
+        notes: &plan.report.notes,
+        groups: provenance::groups(plan, &lineages).0,
+        shards: plan
+            .shards
+            .iter()
+            .zip(&lineages)
+            .map(|(shard, lineages)| ShardJson {
+                name: &shard.name,
+                len: shard.len,
+                whole_file: shard.whole_file.as_deref(),
+                tensors: shard
+                    .tensors
+                    .iter()
+                    .zip(lineages)
+                    .map(|(tensor, lineage)| TensorJson {
+                        tensor,
+                        provenance: with_provenance.then_some(lineage),
+                    })
+                    .collect(),
+            })
+            .collect(),
+        edited_config: plan.report.edited_config.as_ref(),
+        aux_files: aux_files(plan)
+            .map(|(path, content)| AuxJson {
+                path: path.to_string_lossy().into_owned(),
+                len: content.len(),
+                whole_file: content.whole_file().map(|file| file.path().to_owned()),
+            })
+            .collect(),
+        first_reads: FirstReadsJson::of(plan),
+        passthrough: PassthroughJson::of(plan),
+        non_finite,
+    };
+    Ok(serde_json::to_string_pretty(&json)? + "\n")
+}
+
+#[derive(Serialize)]
+struct PlanJson<'a> {
+    /// Tensors in the view, scales included.
+    tensors: usize,
+    renamed: usize,
+    dropped: usize,
+    cast: usize,
+    dequantized: usize,
+    quantized: usize,
+    kept: usize,
+    /// Bytes of all files.
+    bytes: u64,
+    /// Bytes of all tensors, as in the index.
+    tensor_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merge: Option<&'a MergeReport>,
+    sources: &'a [SourceReport],
+    adapters: &'a [AdapterReport],
+    references: &'a [ReferenceReport],
+    warnings: &'a [String],
+    notes: &'a [String],
+    /// Tensors that come about in the same way.
+    groups: Vec<Group>,
+    shards: Vec<ShardJson<'a>>,
+    /// What is changed in config.json; only if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_config: Option<&'a EditedConfig>,
+    aux_files: Vec<AuxJson>,
+    /// What is streamed to find facts about whole tensors; only if some need any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_reads: Option<FirstReadsJson>,
+    /// What a mount by this user on this machine reads straight from the sources.
+    passthrough: PassthroughJson,
+    /// Tensors with values that cannot be quantized; only if the values were checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    non_finite: Option<&'a [NonFiniteValues]>,
+}
+
+#[derive(Serialize)]
+struct ShardJson<'a> {
+    name: &'a str,
+    len: u64,
+    whole_file: Option<&'a Path>,
+    tensors: Vec<TensorJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct TensorJson<'a> {
+    #[serde(flatten)]
+    tensor: &'a PlannedTensor,
+    /// Only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<&'a Lineage>,
+}
+
+#[derive(Serialize)]
+struct AuxJson {
+    path: String,
+    len: u64,
+    whole_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct FirstReadsJson {
+    /// At most so many bytes of sources before the first byte of a tensor.
+    largest: u64,
+    /// Of all tensors.
+    all: u64,
+}
+
+impl FirstReadsJson {
+    fn of(plan: &Plan) -> Option<Self> {
+        let Surveys { largest, all } = plan.surveys();
+        (all > 0).then_some(FirstReadsJson { largest, all })
+    }
+}
+
+#[derive(Serialize)]
+struct PassthroughJson {
+    /// Files that are whole source files, and their bytes.
+    files: usize,
+    bytes: u64,
+    /// Why the kernel does not read them from the sources; null if it does.
+    obstacle: Option<String>,
+}
+
+impl PassthroughJson {
+    fn of(plan: &Plan) -> Self {
+        let outlook = PassthroughOutlook::of(&plan.view);
+        PassthroughJson {
+            files: outlook.files,
+            bytes: outlook.bytes,
+            obstacle: outlook.obstacle,
+        }
+    }
+}
