@@ -4,7 +4,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 
 use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 /// Which of the two processes this is after [`split`].
 pub(crate) enum Process {
@@ -82,7 +82,17 @@ fn wait_for(child: i32, mut from_background: PipeReader) -> anyhow::Result<Proce
     }
     let status = rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty())?;
     if word.is_empty() {
-        bail!("the background process ended before it was ready: {status:?}");
+        let how = status.map_or_else(String::new, |(_, status)| how_it_ended(status));
+        bail!("the background process ended before it was ready{how}");
     }
     bail!(String::from_utf8_lossy(&word).into_owned())
+}
+
+/// The signal or the status with which a process ended, after what is said of it.
+fn how_it_ended(status: WaitStatus) -> String {
+    match (status.terminating_signal(), status.exit_status()) {
+        (Some(signal), _) => format!(", by signal {signal}"),
+        (_, Some(code)) => format!(", with status {code}"),
+        _ => String::new(),
+    }
 }

@@ -4,6 +4,7 @@
 //! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
 //! it. The mount helper has the exit codes of mount(8), `diff` has codes of its own.
 
+mod allocator;
 mod args;
 mod background;
 mod check_values;

@@ -21,6 +21,7 @@ use ckptfs::view::View;
 
 use ckptfs::recipe::{Plan, parse_size};
 
+use crate::cli::allocator;
 use crate::cli::args::ViewArgs;
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::service::ServiceManager;
@@ -114,6 +115,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
         ),
         None => None,
     };
+    allocator::share_pools();
     let readiness = match args.foreground {
         true => None,
         false => match background::split()? {

@@ -11,11 +11,13 @@ use crate::read::buffers::Buffer;
 use crate::read::reader::Reader;
 use crate::read::tiles::{Tile, TileKey, TileOutput};
 
-/// Whether a tile was there, or being computed by another, when it was looked up.
+/// For whom a tile is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lookup {
-    Hit,
-    Miss,
+pub(super) enum For {
+    /// A request, or a tile that is made of it.
+    Use,
+    /// Whoever may ask for it soon.
+    Later,
 }
 
 /// An input of a band.
@@ -83,27 +85,35 @@ impl Reader {
     }
 
     pub(super) fn tile_output(&self, node: &Node, output: usize, band: Band) -> Result<TileOutput> {
-        let (bytes, lookup) = self.find_tile(node, output, &band)?;
-        self.stats.looked_up(lookup == Lookup::Hit);
-        Ok(bytes)
+        self.find_tile(node, output, &band, For::Use)
     }
 
+    /// The bytes of output `output` of the tile `band` of `node`. What is counted of it is counted
+    /// before anybody has the tile, so that the figures fit what a reader has seen.
     pub(super) fn find_tile(
         &self,
         node: &Node,
         output: usize,
         band: &Band,
-    ) -> Result<(TileOutput, Lookup)> {
-        let mut lookup = Lookup::Hit;
+        purpose: For,
+    ) -> Result<TileOutput> {
+        let mut computed = false;
         let bytes = self.tiles.output(TileKey::new(node, band), output, || {
-            lookup = Lookup::Miss;
             let facts = self.facts(node)?;
             let start = Instant::now();
             let tile = self.compute(node, band, &facts)?;
             self.stats.tile(start.elapsed());
+            match purpose {
+                For::Use => self.stats.miss(),
+                For::Later => self.stats.tile_ahead(),
+            }
+            computed = true;
             Ok(Arc::new(tile))
         })?;
-        Ok((bytes, lookup))
+        if purpose == For::Use && !computed {
+            self.stats.hit();
+        }
+        Ok(bytes)
     }
 
     /// The bytes of every input of `node` that `band` needs.

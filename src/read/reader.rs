@@ -7,7 +7,7 @@ use crate::catalog::{Band, Node};
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::memory;
-use crate::read::computing::Lookup;
+use crate::read::computing::For;
 use crate::read::facts::FactStore;
 use crate::read::facts_cache::FactsCache;
 use crate::read::fetched::{Fetched, Piece};
@@ -351,10 +351,7 @@ impl Reader {
             node, output, band, ..
         } = tile;
         if !self.tiles.knows(TileKey::new(node, band), *output) {
-            let found = self.find_tile(node, *output, band);
-            if let Ok((_, Lookup::Miss)) = found {
-                self.stats.tile_ahead();
-            }
+            let _ = self.find_tile(node, *output, band, For::Later);
         }
     }
 

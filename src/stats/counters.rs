@@ -66,9 +66,14 @@ impl Reading {
         }
     }
 
-    /// A tile was looked up, and was not computed for that: `true`.
-    pub fn looked_up(&self, hit: bool) {
-        add(if hit { &self.hits } else { &self.misses }, 1);
+    /// A tile was looked up and was there, or being computed by another.
+    pub fn hit(&self) {
+        add(&self.hits, 1);
+    }
+
+    /// A tile was looked up and had to be computed.
+    pub fn miss(&self) {
+        add(&self.misses, 1);
     }
 
     /// A tile was computed in `time`.

@@ -13,7 +13,9 @@ use serde_json::json;
 
 use crate::common::checkpoint::CONFIG;
 use crate::common::safetensors_file::with_length;
-use crate::fixture::{Fixture, Kind, assert_refused, ckptfs, eventually, stderr};
+use crate::fixture::{
+    Fixture, Kind, assert_refused, assert_same, ckptfs, eventually, read_tree, stderr,
+};
 
 const LARGE: &str = "model.layers.0.self_attn.q_proj.weight";
 const SMALL: &str = "model.layers.0.self_attn.k_proj.weight";
@@ -113,23 +115,31 @@ fn a_tile_that_there_is_no_memory_for_gives_eio_until_there_is_and_all_else_is_s
 }
 
 #[test]
-fn a_mount_that_there_is_no_memory_for_is_refused_and_none_is_left() {
+fn a_mount_that_there_is_no_memory_for_is_refused_and_any_other_gives_all_bytes() {
     let fixture = Fixture::new();
-    let mount = |most: &str, threads: &str| {
-        let mut command = Command::new("prlimit");
-        command.args([most, env!("CARGO_BIN_EXE_ckptfs"), "mount"]);
-        command.args(fixture.flags(Kind::PatchedFp8));
-        command
-            .args(["--threads", threads])
-            .arg(&fixture.mountpoint);
-        command.output().unwrap()
-    };
-    let output = mount("--as=300000000", "16");
-    assert_refused(&output, &["cannot start the 16 threads", "--threads"]);
-    assert!(!fixture.is_mounted());
-    let output = mount("--as=800000000", "1");
-    assert!(output.status.success(), "{}", stderr(&output));
-    fs::read(fixture.shard()).unwrap();
+    let expected = fixture.expected(Kind::PatchedFp8);
+    let mut mounted = Vec::new();
+    for most in (160_000_000..=600_000_000_u64).step_by(20_000_000) {
+        let output = Command::new("prlimit")
+            .arg(format!("--as={most}"))
+            .args([env!("CARGO_BIN_EXE_ckptfs"), "mount", "--threads", "4"])
+            .args(fixture.flags(Kind::PatchedFp8))
+            .arg(&fixture.mountpoint)
+            .output()
+            .unwrap();
+        mounted.push(output.status.success());
+        if output.status.success() {
+            assert_same(&read_tree(&fixture.mountpoint), &expected);
+            let output = fixture.unmount(&[]);
+            assert!(output.status.success(), "{}", stderr(&output));
+        } else {
+            assert_refused(&output, &["cannot start the 4 threads", "--threads"]);
+            assert!(!fixture.is_mounted());
+        }
+    }
+    // What suffices, suffices with more.
+    assert!(mounted.is_sorted(), "{mounted:?}");
+    assert!(!mounted[0] && mounted.ends_with(&[true]), "{mounted:?}");
 }
 
 #[test]

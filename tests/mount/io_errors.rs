@@ -185,7 +185,7 @@ fn a_background_process_that_is_killed_while_it_plans_is_missed_by_the_one_in_fr
     let output = fixture.try_mount(Kind::Patched, &fixture.mountpoint, &[]);
     assert_refused(
         &output,
-        &["the background process ended before it was ready"],
+        &["the background process ended before it was ready, by signal 9"],
     );
     eventually("nothing is mounted", || !fixture.is_mounted());
 }
