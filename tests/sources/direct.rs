@@ -154,6 +154,12 @@ fn share(pages: &[bool]) -> f64 {
     cached as f64 / pages.len() as f64
 }
 
+/// Asserts that `check` holds in one of some attempts: the kernel may drop any page at any time, though
+/// it seldom does.
+fn in_one_attempt(what: &str, mut check: impl FnMut() -> bool) {
+    assert!((0..5).any(|_| check()), "never: {what}");
+}
+
 /// Whether the page cache forgets what it is told to, and sources are read past it at all.
 fn can_be_told(sources: &Sources) -> bool {
     sources.forget();
@@ -226,8 +232,9 @@ fn what_is_not_in_the_page_cache_stays_out_of_it() {
             }
             share(&sources.cached())
         };
-        let through = read(&Reader::new(plan.view.clone(), CACHE_BYTES));
-        assert!(through > 0.95, "{through}");
+        in_one_attempt("all is in the page cache", || {
+            read(&Reader::new(plan.view.clone(), CACHE_BYTES)) > 0.95
+        });
         // Short tensors come in, with some of what lies beside them.
         let past = read(&direct_reader(&plan, CACHE_BYTES));
         assert!(past < 0.4, "{past}");
@@ -240,25 +247,26 @@ fn what_is_in_the_page_cache_in_part_is_read_and_stays_there() {
     let told = can_be_told(&sources);
     let plan = sources.fp8().plan().unwrap();
     let expected = read_all(&plan);
-    sources.forget();
-    let file = File::open(sources.base.join(SHARDS[0])).unwrap();
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
-    file.read_exact_at(&mut vec![0; 700_000], 300_000).unwrap();
-    let before = sources.cached();
-    let reader = direct_reader(&plan, CACHE_BYTES);
-    for (id, path, _) in plan.view.files() {
-        assert!(
-            read_file(&reader, id).unwrap() == expected[&path],
-            "{}",
-            path.display()
-        );
-    }
-    if told {
+    in_one_attempt("what was in the page cache stays there", || {
+        sources.forget();
+        let file = File::open(sources.base.join(SHARDS[0])).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
+        file.read_exact_at(&mut vec![0; 700_000], 300_000).unwrap();
+        let before = sources.cached();
+        let reader = direct_reader(&plan, CACHE_BYTES);
+        for (id, path, _) in plan.view.files() {
+            assert!(
+                read_file(&reader, id).unwrap() == expected[&path],
+                "{}",
+                path.display()
+            );
+        }
         let after = sources.cached();
+        assert!(!told || share(&after) < 0.5);
         let mut pages = before.iter().zip(&after);
-        assert!(pages.all(|(before, after)| *after || !*before));
-        assert!(share(&before) > 0.05 && share(&after) < 0.5);
-    }
+        let stays = pages.all(|(before, after)| *after || !*before);
+        !told || (share(&before) > 0.05 && stays)
+    });
 }
 
 /// What becomes of a source under a reader.
