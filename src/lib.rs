@@ -59,6 +59,7 @@ pub mod ops;
 pub mod provenance;
 pub mod read;
 pub mod recipe;
+pub mod runs;
 pub mod source;
 pub mod stats;
 pub mod tensor;

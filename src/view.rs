@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
-use crate::catalog::Node;
+use crate::catalog::Extents;
 use crate::source::{Attributes, AuxEntry, SourceFile};
 
 /// A position in the tree; [`View::ROOT`] is the top directory.
@@ -34,140 +34,8 @@ pub struct Entry {
 pub enum Content {
     /// Children, in name order.
     Directory(Vec<EntryId>),
-    File(FileContent),
-}
-
-/// The bytes of a virtual file: segments that follow each other without holes.
-#[derive(Debug, Clone)]
-pub struct FileContent {
-    len: u64,
-    segments: Vec<Segment>,
-}
-
-/// A run of bytes of a virtual file.
-#[derive(Debug, Clone)]
-pub struct Segment {
-    /// Where it starts in the virtual file.
-    pub start: u64,
-    /// Its length in bytes, never 0.
-    pub len: u64,
-    pub data: SegmentData,
-}
-
-/// Where a segment's bytes come from.
-#[derive(Debug, Clone)]
-pub enum SegmentData {
-    /// Bytes made for this view: a header, an index, an edited config.
-    Bytes(Arc<Vec<u8>>),
-    /// Bytes of a source file from `offset`.
-    Source { file: Arc<SourceFile>, offset: u64 },
-    /// Bytes of an output of a node from `offset`.
-    Computed {
-        node: Arc<Node>,
-        output: usize,
-        offset: u64,
-    },
-}
-
-impl Segment {
-    /// Whether `data` begins where this segment ends, in the same source file or output.
-    fn is_followed_by(&self, data: &SegmentData) -> bool {
-        use SegmentData::{Computed, Source};
-        match (&self.data, data) {
-            (
-                Source { file, offset },
-                Source {
-                    file: next,
-                    offset: at,
-                },
-            ) => Arc::ptr_eq(file, next) && offset + self.len == *at,
-            (
-                Computed {
-                    node,
-                    output,
-                    offset,
-                },
-                Computed {
-                    node: next,
-                    output: of,
-                    offset: at,
-                },
-            ) => Arc::ptr_eq(node, next) && output == of && offset + self.len == *at,
-            _ => false,
-        }
-    }
-}
-
-impl FileContent {
-    /// A file made of `parts`, each a length and where its bytes come from.
-    pub fn new(parts: impl IntoIterator<Item = (u64, SegmentData)>) -> Self {
-        let mut content = FileContent {
-            len: 0,
-            segments: Vec::new(),
-        };
-        for (len, data) in parts {
-            content.push(len, data);
-        }
-        content
-    }
-
-    /// A file that is exactly a source file.
-    pub fn whole(file: Arc<SourceFile>) -> Self {
-        let len = file.len();
-        FileContent::new([(len, SegmentData::Source { file, offset: 0 })])
-    }
-
-    /// A file of synthesized bytes.
-    pub fn bytes(bytes: Vec<u8>) -> Self {
-        let bytes = Arc::new(bytes);
-        FileContent::new([(bytes.len() as u64, SegmentData::Bytes(bytes))])
-    }
-
-    /// Appends a segment; neighbours in one source file or output become one segment.
-    fn push(&mut self, len: u64, data: SegmentData) {
-        if len == 0 {
-            return;
-        }
-        let start = self.len;
-        self.len += len;
-        match self.segments.last_mut() {
-            Some(last) if last.is_followed_by(&data) => last.len += len,
-            _ => self.segments.push(Segment { start, len, data }),
-        }
-    }
-
-    /// Length in bytes.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// All segments, in order.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
-    }
-
-    /// The segments from the one that holds byte `offset` on.
-    pub fn segments_from(&self, offset: u64) -> &[Segment] {
-        let first = self
-            .segments
-            .partition_point(|segment| segment.start + segment.len <= offset);
-        &self.segments[first..]
-    }
-
-    /// The source file that this file is, if it is one from its first byte to its last.
-    pub fn whole_file(&self) -> Option<&Arc<SourceFile>> {
-        match self.segments.as_slice() {
-            [
-                Segment {
-                    len,
-                    data: SegmentData::Source { file, offset: 0 },
-                    ..
-                },
-            ] if *len == file.len() => Some(file),
-            _ => None,
-        }
-    }
+    /// A file and what it is made of.
+    File(Extents),
 }
 
 /// A file at the top level of a view that is still to be built.
@@ -175,7 +43,7 @@ impl FileContent {
 pub struct TopFile {
     pub name: OsString,
     pub attributes: Attributes,
-    pub content: FileContent,
+    pub content: Extents,
 }
 
 impl View {
@@ -211,7 +79,7 @@ impl View {
         while let Some((parent, entry)) = pending.pop_front() {
             match entry {
                 AuxEntry::File { name, file } => {
-                    let content = Content::File(FileContent::whole(file.clone()));
+                    let content = Content::File(Extents::whole(file.clone()));
                     view.add(parent, name.clone(), file.attributes(), content);
                 }
                 AuxEntry::Directory {
@@ -276,7 +144,7 @@ impl View {
     }
 
     /// The content of `id`, if it is a file.
-    pub fn file(&self, id: EntryId) -> Option<&FileContent> {
+    pub fn file(&self, id: EntryId) -> Option<&Extents> {
         match &self.get(id)?.content {
             Content::File(content) => Some(content),
             Content::Directory(_) => None,
@@ -301,19 +169,15 @@ impl View {
     }
 
     /// All files with their paths relative to the top directory, in id order.
-    pub fn files(&self) -> impl Iterator<Item = (EntryId, std::path::PathBuf, &FileContent)> {
+    pub fn files(&self) -> impl Iterator<Item = (EntryId, std::path::PathBuf, &Extents)> {
         (0..self.len()).filter_map(|id| Some((id, self.path(id), self.file(id)?)))
     }
 
     /// Calls `visit` with every source file that a byte of a file comes from, some more than once.
     pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
         let files = (0..self.len()).filter_map(|id| self.file(id));
-        for segment in files.flat_map(FileContent::segments) {
-            match &segment.data {
-                SegmentData::Bytes(_) => {}
-                SegmentData::Source { file, .. } => visit(file),
-                SegmentData::Computed { node, .. } => node.for_each_source(visit),
-            }
+        for segment in files.flat_map(Extents::segments) {
+            segment.place.for_each_source(visit);
         }
     }
 

@@ -4,6 +4,7 @@
 mod config;
 mod kernel;
 mod report;
+mod sources;
 mod step;
 mod tensor;
 
@@ -17,8 +18,9 @@ pub use report::{
     AdapterReport, EditedConfig, MergeReport, ReferenceReport, Report, Role, SourceReport,
     StretchReport,
 };
+pub use sources::Sources;
 pub use step::{Step, as_written};
-pub use tensor::{Data, Node, NodeId, Part, Tensor};
+pub use tensor::{Extent, Extents, Node, NodeId, Tensor};
 
 use crate::error::Result;
 use crate::source::{Attributes, AuxEntry, Checkpoint, Shard};
@@ -31,6 +33,8 @@ pub struct Catalog {
     pub tensors: IndexMap<Name, Tensor>,
     /// The base's shards, a partition that layouts may keep; [`Tensor::home`] is a position here.
     pub homes: Vec<Arc<Shard>>,
+    /// Every shard of which a tensor may have bytes, or be computed from some.
+    pub sources: Sources,
     pub aux: Vec<AuxEntry>,
     /// Attributes of the base directory.
     pub attributes: Attributes,
@@ -43,7 +47,9 @@ impl Catalog {
     /// The catalog that is exactly `base`.
     pub fn from_base(base: Checkpoint) -> Self {
         let homes = base.shards;
-        let source = SourceReport {
+        let mut sources = Sources::default();
+        sources.extend(&homes);
+        let report = SourceReport {
             role: Role::Base,
             path: base.directory,
             tensors: base.tensors.len(),
@@ -54,16 +60,17 @@ impl Catalog {
         let tensors = base
             .tensors
             .into_iter()
-            .map(|(name, home)| Tensor::stored(&name, homes[home].clone(), Some(home)))
+            .map(|(name, home)| Tensor::stored(&name, &homes[home], Some(home)))
             .collect();
         Catalog {
             tensors,
+            sources,
             homes,
             aux: base.aux,
             attributes: base.attributes,
             config: None,
             report: Report {
-                sources: vec![source],
+                sources: vec![report],
                 ..Report::default()
             },
         }

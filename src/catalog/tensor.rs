@@ -1,50 +1,144 @@
-//! A tensor of a catalog: a byte range of a source file, an output of a node, or several of these
-//! one after the other.
+//! A tensor of a catalog, the extents that its bytes come from, and the nodes that compute some of
+//! them. They refer to each other: a tensor may be computed by a node from other tensors.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use crate::catalog::kernel::Kernel;
+use crate::runs::{Place, Runs, Segment};
 use crate::source::{Shard, SourceFile};
 use crate::tensor::{Dtype, Name, Shape, byte_len};
+
+/// Where the bytes of a run come from.
+#[derive(Debug, Clone)]
+pub enum Extent {
+    /// Bytes made while the view is planned: a header, an index, an edited config.
+    Made { bytes: Arc<Vec<u8>>, offset: u64 },
+    /// Bytes of a source file.
+    Stored { file: Arc<SourceFile>, offset: u64 },
+    /// Bytes of output number `output` of a node.
+    Computed {
+        node: Arc<Node>,
+        output: usize,
+        offset: u64,
+    },
+}
+
+/// What a tensor or a file is made of.
+pub type Extents = Runs<Extent>;
+
+impl Place for Extent {
+    fn skip(&self, bytes: u64) -> Self {
+        let mut place = self.clone();
+        let (Extent::Made { offset, .. }
+        | Extent::Stored { offset, .. }
+        | Extent::Computed { offset, .. }) = &mut place;
+        *offset += bytes;
+        place
+    }
+
+    fn is_continued_by(&self, len: u64, next: &Self) -> bool {
+        use Extent::{Computed, Made, Stored};
+        let (same, offset, at) = match (self, next) {
+            (
+                Made { bytes, offset },
+                Made {
+                    bytes: other,
+                    offset: at,
+                },
+            ) => (Arc::ptr_eq(bytes, other), offset, at),
+            (
+                Stored { file, offset },
+                Stored {
+                    file: other,
+                    offset: at,
+                },
+            ) => (Arc::ptr_eq(file, other), offset, at),
+            (
+                Computed {
+                    node,
+                    output,
+                    offset,
+                },
+                Computed {
+                    node: other,
+                    output: of,
+                    offset: at,
+                },
+            ) => (Arc::ptr_eq(node, other) && output == of, offset, at),
+            _ => return false,
+        };
+        same && offset + len == *at
+    }
+}
+
+impl Extent {
+    /// The source file that its bytes, or the first inputs that they are computed from, lie in.
+    fn origin(&self) -> &Arc<Path> {
+        static MADE: LazyLock<Arc<Path>> = LazyLock::new(|| Path::new("(made by the view)").into());
+        match self {
+            Extent::Made { .. } => &MADE,
+            Extent::Stored { file, .. } => file.shared_path(),
+            Extent::Computed { node, .. } => node.inputs[0].origin(),
+        }
+    }
+
+    /// Calls `visit` with every source file that its bytes lie in or are computed from, once or
+    /// more often.
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+        match self {
+            Extent::Made { .. } => {}
+            Extent::Stored { file, .. } => visit(file),
+            Extent::Computed { node, .. } => node.for_each_source(visit),
+        }
+    }
+
+    /// The node that computes its bytes, if one does.
+    pub fn node(&self) -> Option<&Arc<Node>> {
+        match self {
+            Extent::Computed { node, .. } => Some(node),
+            Extent::Made { .. } | Extent::Stored { .. } => None,
+        }
+    }
+}
+
+impl Extents {
+    /// All bytes of `file`.
+    pub fn whole(file: Arc<SourceFile>) -> Self {
+        Runs::one(file.len(), Extent::Stored { file, offset: 0 })
+    }
+
+    /// Bytes that the view makes itself.
+    pub fn made(bytes: Vec<u8>) -> Self {
+        let bytes = Arc::new(bytes);
+        Runs::one(bytes.len() as u64, Extent::Made { bytes, offset: 0 })
+    }
+
+    /// The source file that this is, if it is one from its first byte to its last.
+    pub fn whole_file(&self) -> Option<&Arc<SourceFile>> {
+        match self.segments() {
+            [
+                Segment {
+                    len,
+                    place: Extent::Stored { file, offset: 0 },
+                    ..
+                },
+            ] if *len == file.len() => Some(file),
+            _ => None,
+        }
+    }
+}
 
 /// A tensor and where its bytes come from. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     pub dtype: Dtype,
     pub shape: Shape,
-    /// Length in bytes.
-    pub len: u64,
-    pub data: Data,
+    /// As many bytes as dtype and shape take, from at least one place.
+    pub extents: Extents,
     /// The base shard it belongs to (a position in `Catalog::homes`), or `None` if it was added.
     pub home: Option<usize>,
-}
-
-/// Where a tensor's bytes come from.
-#[derive(Debug, Clone)]
-pub enum Data {
-    /// `Tensor::len` bytes of the shard's file from `offset`.
-    Stored { shard: Arc<Shard>, offset: u64 },
-    /// `Tensor::len` bytes of output number `output` of `node` from `offset`.
-    Computed {
-        node: Arc<Node>,
-        output: usize,
-        offset: u64,
-    },
-    /// The bytes of other tensors, one after the other.
-    Joined(Arc<[Part]>),
-}
-
-/// A run of bytes of a joined tensor.
-#[derive(Debug, Clone)]
-pub struct Part {
-    /// Where it starts in the joined tensor.
-    pub start: u64,
-    /// Its length in bytes, never 0.
-    pub len: u64,
-    /// Stored or computed, never joined.
-    pub data: Data,
 }
 
 impl Tensor {
@@ -52,20 +146,49 @@ impl Tensor {
     ///
     /// # Panics
     /// If the header does not have it.
-    pub fn stored(name: &str, shard: Arc<Shard>, home: Option<usize>) -> (Name, Self) {
+    pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
         let found = shard.header.get_key_value(name);
         let (name, tensor) = found.expect("a shard is asked for its own tensors");
+        let place = Extent::Stored {
+            file: shard.file.clone(),
+            offset: tensor.offset,
+        };
         let tensor = Tensor {
             dtype: tensor.dtype,
             shape: tensor.shape.clone(),
-            len: tensor.len,
-            data: Data::Stored {
-                offset: tensor.offset,
-                shard: shard.clone(),
-            },
+            extents: Runs::one(tensor.len, place),
             home,
         };
         (name.clone(), tensor)
+    }
+
+    /// Output number `output` of `node`, whole.
+    ///
+    /// # Panics
+    /// If it takes 2^64 bytes or more.
+    pub fn computed(
+        node: Arc<Node>,
+        output: usize,
+        dtype: Dtype,
+        shape: impl Into<Shape>,
+        home: Option<usize>,
+    ) -> Self {
+        let shape = shape.into();
+        let len = byte_len(dtype, &shape).expect("sizes are checked before they are computed");
+        let offset = 0;
+        Tensor {
+            dtype,
+            shape,
+            extents: Runs::one(
+                len,
+                Extent::Computed {
+                    node,
+                    output,
+                    offset,
+                },
+            ),
+            home,
+        }
     }
 
     /// The tensor whose bytes are those of `tensors`, one after the other, as `shape` of the dtype
@@ -76,24 +199,16 @@ impl Tensor {
     pub fn joined(tensors: &[&Tensor], shape: impl Into<Shape>) -> Self {
         let &Tensor { dtype, home, .. } = tensors[0];
         let shape = shape.into();
-        let mut parts: Vec<Part> = Vec::new();
-        let mut len = 0;
-        for (piece_len, data) in tensors.iter().flat_map(|tensor| tensor.pieces()) {
-            if piece_len > 0 {
-                parts.push(Part {
-                    start: len,
-                    len: piece_len,
-                    data: data.clone(),
-                });
-                len += piece_len;
-            }
-        }
-        assert_eq!(byte_len(dtype, &shape), Some(len), "bytes of {shape:?}");
+        let extents = Runs::concat(tensors.iter().map(|tensor| &tensor.extents));
+        assert_eq!(
+            byte_len(dtype, &shape),
+            Some(extents.len()),
+            "bytes of {shape:?}"
+        );
         Tensor {
             dtype,
             shape,
-            len,
-            data: Data::joined(parts, &tensors[0].data),
+            extents,
             home,
         }
     }
@@ -104,111 +219,64 @@ impl Tensor {
     /// If `shape` does not take whole bytes of this tensor.
     pub fn slice(&self, start: u64, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
-        let inside = |len: &u64| start.checked_add(*len).is_some_and(|end| end <= self.len);
-        let len = byte_len(self.dtype, &shape).filter(inside);
-        let len = len.expect("a slice lies inside its tensor");
+        let end = byte_len(self.dtype, &shape).and_then(|len| start.checked_add(len));
+        let end = end.filter(|&end| end <= self.len());
+        let end = end.expect("a slice lies inside its tensor");
         Tensor {
             dtype: self.dtype,
-            len,
             shape,
-            data: self.data.slice(start, len),
+            extents: self.extents.slice(start..end),
             home: self.home,
         }
     }
 
-    /// The stored and computed runs of bytes that, one after the other, are those of this tensor,
-    /// each with its length.
-    pub fn pieces(&self) -> impl Iterator<Item = (u64, &Data)> {
-        let parts: &[Part] = match &self.data {
-            Data::Joined(parts) => parts,
-            Data::Stored { .. } | Data::Computed { .. } => &[],
-        };
-        let itself = parts.is_empty().then_some((self.len, &self.data));
-        itself
-            .into_iter()
-            .chain(parts.iter().map(|part| (part.len, &part.data)))
+    /// Length in bytes.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.extents.len()
+    }
+
+    /// The places that its bytes come from, also where it has no bytes.
+    pub fn places(&self) -> impl Iterator<Item = &Extent> {
+        self.extents
+            .with_empty()
+            .iter()
+            .map(|segment| &segment.place)
     }
 
     /// The nodes that compute bytes of it, once for each run of bytes that they give.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.pieces().filter_map(|(_, data)| match data {
-            Data::Computed { node, .. } => Some(&**node),
-            Data::Stored { .. } | Data::Joined(_) => None,
-        })
+        self.places()
+            .filter_map(|place| place.node().map(|node| &**node))
     }
 
     /// Calls `visit` with every source file that the bytes lie in or are computed from, once or
     /// more often.
     pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
-        for (_, data) in self.pieces() {
-            match data {
-                Data::Stored { shard, .. } => visit(&shard.file),
-                Data::Computed { node, .. } => node.for_each_source(visit),
-                Data::Joined(_) => unreachable!("a piece is not joined"),
-            }
-        }
+        self.places().for_each(|place| place.for_each_source(visit));
     }
 
     /// The source file that the bytes, or the first of them, lie in or are computed from.
     pub fn origin(&self) -> &Arc<Path> {
-        self.data.origin()
+        self.places().next().expect("a tensor has a place").origin()
     }
 
     /// Whether all bytes are those of source files.
     pub fn is_stored(&self) -> bool {
-        self.pieces()
-            .all(|(_, data)| matches!(data, Data::Stored { .. }))
-    }
-}
-
-impl Data {
-    /// The bytes of `parts`, which follow each other; without parts, no bytes of `other`.
-    fn joined(mut parts: Vec<Part>, other: &Data) -> Self {
-        match parts.len() {
-            0 => other.slice(0, 0),
-            1 => parts.remove(0).data,
-            _ => Data::Joined(parts.into()),
-        }
+        self.places()
+            .all(|place| matches!(place, Extent::Stored { .. }))
     }
 
-    /// `len` bytes from `start`.
-    fn slice(&self, start: u64, len: u64) -> Self {
-        match self {
-            Data::Stored { shard, offset } => Data::Stored {
-                shard: shard.clone(),
-                offset: offset + start,
-            },
-            Data::Computed {
-                node,
-                output,
-                offset,
-            } => Data::Computed {
-                node: node.clone(),
-                output: *output,
-                offset: offset + start,
-            },
-            Data::Joined(parts) => {
-                let end = start + len;
-                let first = parts.partition_point(|part| part.start + part.len <= start);
-                let overlapping = parts[first..].iter().take_while(|part| part.start < end);
-                let cut = overlapping.map(|part| {
-                    let (from, to) = (part.start.max(start), end.min(part.start + part.len));
-                    Part {
-                        start: from - start,
-                        len: to - from,
-                        data: part.data.slice(from - part.start, to - from),
-                    }
-                });
-                Data::joined(cut.collect(), &parts[0].data)
-            }
-        }
-    }
-
-    fn origin(&self) -> &Arc<Path> {
-        match self {
-            Data::Stored { shard, .. } => shard.file.shared_path(),
-            Data::Computed { node, .. } => node.inputs[0].origin(),
-            Data::Joined(parts) => parts[0].data.origin(),
+    /// The file and the offset in it, if all bytes are one range of a source file.
+    pub fn as_stored(&self) -> Option<(&Arc<SourceFile>, u64)> {
+        match self.extents.with_empty() {
+            [
+                Segment {
+                    place: Extent::Stored { file, offset },
+                    ..
+                },
+            ] => Some((file, *offset)),
+            _ => None,
         }
     }
 }
@@ -267,7 +335,7 @@ impl Node {
     }
 
     fn input_bytes(&self) -> u64 {
-        self.inputs.iter().map(|input| input.len).sum()
+        self.inputs.iter().map(Tensor::len).sum()
     }
 
     /// The nodes it computes from, once for each run of bytes that they give.

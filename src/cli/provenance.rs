@@ -12,8 +12,7 @@ use ckptfs::recipe::Plan;
 pub(crate) fn lineages(plan: &Plan) -> Vec<Vec<Lineage>> {
     let shards = plan.shards.iter().map(|shard| {
         let tensors = shard.tensors.iter();
-        let lineages = tensors.map(|tensor| Lineage::of(&tensor.name, &tensor.tensor()));
-        lineages.collect()
+        tensors.map(|tensor| Lineage::of(plan, tensor)).collect()
     });
     shards.collect()
 }

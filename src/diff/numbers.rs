@@ -55,7 +55,7 @@ const CHUNK: u64 = 1 << 18;
 /// Streams two tensors of the same shape, of dtypes that are known.
 pub(super) fn compare(sides: [(&Tensor, &Reader); 2], progress: &dyn Progress) -> Result<Values> {
     let size = |tensor: &Tensor| tensor.dtype.bitsize() as u64 / 8;
-    let elements = sides[0].0.len / size(sides[0].0);
+    let elements = sides[0].0.len() / size(sides[0].0);
     let mut values = Values {
         elements,
         ..Values::default()

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::catalog::{CONFIG_FILE, Config, Data, Tensor};
+use crate::catalog::{CONFIG_FILE, Config, Tensor};
 use crate::diff::What;
 use crate::diff::numbers::{self, Values};
 use crate::error::Result;
@@ -114,7 +114,7 @@ pub(super) fn compare(
         let both = pairs.iter().filter(|(_, a, b)| {
             b.is_some_and(|b| (a.dtype, &a.shape) == (b.dtype, &b.shape) && !is_same_place(a, b))
         });
-        progress.start(both.map(|(_, tensor, _)| 2 * tensor.len).sum());
+        progress.start(both.map(|(_, tensor, _)| 2 * tensor.len()).sum());
     }
     let found = jobs::map(&pairs, jobs, |&(name, of_a, of_b)| {
         let Some(of_b) = of_b else {
@@ -183,17 +183,11 @@ fn changed(
 
 /// Whether both are the same bytes of the same file.
 fn is_same_place(a: &Tensor, b: &Tensor) -> bool {
-    match (&a.data, &b.data) {
-        (
-            Data::Stored { shard, offset },
-            Data::Stored {
-                shard: other,
-                offset: at,
-            },
-        ) => {
+    match (a.as_stored(), b.as_stored()) {
+        (Some((file, offset)), Some((other, at))) => {
             offset == at
-                && a.len == b.len
-                && shard.file.device_and_inode() == other.file.device_and_inode()
+                && a.len() == b.len()
+                && file.device_and_inode() == other.device_and_inode()
         }
         _ => false,
     }
@@ -208,16 +202,16 @@ fn same_bytes(
     if is_same_place(a, b) {
         return Ok(true);
     }
-    let mut buffers = [(); 2].map(|()| vec![0; CHUNK_BYTES.min(a.len) as usize]);
+    let mut buffers = [(); 2].map(|()| vec![0; CHUNK_BYTES.min(a.len()) as usize]);
     let mut at = 0;
-    while at < a.len {
-        let count = CHUNK_BYTES.min(a.len - at) as usize;
+    while at < a.len() {
+        let count = CHUNK_BYTES.min(a.len() - at) as usize;
         let [of_a, of_b] = &mut buffers;
         let (of_a, of_b) = (&mut of_a[..count], &mut of_b[..count]);
         reader_a.read_tensor(a, at, of_a)?;
         reader_b.read_tensor(b, at, of_b)?;
         if of_a != of_b {
-            progress.advance(2 * (a.len - at));
+            progress.advance(2 * (a.len() - at));
             return Ok(false);
         }
         progress.advance(2 * count as u64);

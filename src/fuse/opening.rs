@@ -7,12 +7,13 @@ use fuser::{
     BackingId, Errno, FileHandle, FopenFlags, InitFlags, KernelConfig, OpenFlags, ReplyOpen,
 };
 
+use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::fuse::options::MountOptions;
 use crate::fuse::passthrough::Passthrough;
 use crate::stats::Serving;
-use crate::view::{EntryId, FileContent, View};
+use crate::view::{EntryId, View};
 
 /// Handles of what is read through the page cache, from us.
 const CACHED: FileHandle = FileHandle(0);
@@ -100,7 +101,7 @@ impl Opening {
     pub(super) fn way(
         &self,
         id: EntryId,
-        content: &FileContent,
+        content: &Extents,
         flags: OpenFlags,
         reply: &ReplyOpen,
     ) -> Result<Way> {

@@ -15,14 +15,14 @@ pub use fidelity::{AmaxRange, Fidelity};
 pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
 pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
 
-use crate::catalog::{Data, Node, Tensor};
+use crate::catalog::{Extent, Node, Tensor};
 use crate::error::Result;
 use crate::jobs::{self, Progress};
 use crate::layout::PlannedTensor;
 use crate::read::Reader;
 use crate::recipe::Plan;
-use crate::tensor::{Dtype, scale_name};
-use crate::view::{FileContent, SegmentData};
+use crate::runs::Segment;
+use crate::tensor::scale_name;
 
 /// A tensor that a view quantizes.
 #[derive(Debug, Clone)]
@@ -44,24 +44,21 @@ pub struct QuantizedTensor {
 pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
     let mut quantized = Vec::with_capacity(plan.report.quantized);
     for shard in &plan.shards {
-        let Some(content) = plan.view.file(shard.entry) else {
-            continue;
-        };
         let tensors = shard.tensors.iter();
         let by_name: HashMap<&str, &PlannedTensor> =
             tensors.map(|tensor| (&*tensor.name, tensor)).collect();
         for tensor in &shard.tensors {
             // Codes and scales are the two outputs of one node and share a shard.
-            if let Some((node, 0)) = computed(content, tensor)
+            if let Some((node, 0)) = computed(tensor)
                 && let Some(scales) = by_name.get(scale_name(&tensor.name).as_str())
-                && let Some((scales_node, 1)) = computed(content, scales)
+                && let Some((scales_node, 1)) = computed(scales)
                 && scales_node.id() == node.id()
             {
                 quantized.push(QuantizedTensor {
                     name: tensor.name.to_string(),
                     source: node.inputs[0].clone(),
-                    codes: output(node, 0, Dtype::F8_E4M3, tensor),
-                    scales: output(node, 1, Dtype::F32, scales),
+                    codes: tensor.tensor(),
+                    scales: scales.tensor(),
                     node: node.clone(),
                 });
             }
@@ -70,33 +67,21 @@ pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
     quantized
 }
 
-/// The node and output that the bytes of `tensor` begin, if they are computed.
-fn computed<'a>(
-    content: &'a FileContent,
-    tensor: &PlannedTensor,
-) -> Option<(&'a Arc<Node>, usize)> {
-    let segment = content.segments_from(tensor.offset).first()?;
-    match &segment.data {
-        SegmentData::Computed {
-            node,
-            output,
-            offset: 0,
-        } if segment.start == tensor.offset && tensor.len > 0 => Some((node, *output)),
+/// The node and output that `tensor` is, if it is one as a whole.
+fn computed(tensor: &PlannedTensor) -> Option<(&Arc<Node>, usize)> {
+    match tensor.extents.segments() {
+        [
+            Segment {
+                place:
+                    Extent::Computed {
+                        node,
+                        output,
+                        offset: 0,
+                    },
+                ..
+            },
+        ] => Some((node, *output)),
         _ => None,
-    }
-}
-
-fn output(node: &Arc<Node>, output: usize, dtype: Dtype, planned: &PlannedTensor) -> Tensor {
-    Tensor {
-        dtype,
-        shape: planned.shape.clone(),
-        len: planned.len,
-        data: Data::Computed {
-            node: node.clone(),
-            output,
-            offset: 0,
-        },
-        home: None,
     }
 }
 
@@ -146,7 +131,7 @@ fn map<R: Send + Sync>(
     progress: &dyn Progress,
     work: impl Fn(&QuantizedTensor) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    progress.start(tensors.iter().map(|tensor| tensor.source.len).sum());
+    progress.start(tensors.iter().map(|tensor| tensor.source.len()).sum());
     jobs::map(tensors, jobs, |tensor| {
         progress.file(Path::new(&tensor.name));
         work(tensor)

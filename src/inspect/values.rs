@@ -64,11 +64,11 @@ pub(super) fn check(
     let source = &tensor.source;
     let columns = *source.shape.last().expect("it has two dimensions or more");
     let element_bytes = source.dtype.bitsize() as u64 / 8;
-    let mut buffer = vec![0; CHUNK_BYTES.min(source.len) as usize];
+    let mut buffer = vec![0; CHUNK_BYTES.min(source.len()) as usize];
     let mut offset = 0;
-    while offset < source.len {
+    while offset < source.len() {
         jobs::check_going_on(progress)?;
-        let chunk = &mut buffer[..CHUNK_BYTES.min(source.len - offset) as usize];
+        let chunk = &mut buffer[..CHUNK_BYTES.min(source.len() - offset) as usize];
         reader.read_tensor(source, offset, chunk)?;
         let first = offset / element_bytes;
         match source.dtype {

@@ -10,9 +10,20 @@ use serde::Serialize;
 
 pub use shards::{Partition, is_standard_name, shards};
 
-use crate::catalog::{Data, Tensor};
+use crate::catalog::{Extents, Report, Sources, Tensor};
 use crate::tensor::{Dtype, Name, Shape};
-use crate::view::EntryId;
+use crate::view::{EntryId, View};
+
+/// A view that is ready to be read, and what there is to say about it.
+#[derive(Debug)]
+pub struct Plan {
+    pub view: Arc<View>,
+    /// The view's safetensors files, in shard order.
+    pub shards: Vec<PlannedShard>,
+    /// Which tensors are where in the source files.
+    pub sources: Sources,
+    pub report: Report,
+}
 
 /// A safetensors file of a view.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +56,7 @@ pub struct PlannedTensor {
     pub computed: bool,
     /// Where its bytes come from.
     #[serde(skip)]
-    pub data: Data,
+    pub extents: Extents,
 }
 
 impl PlannedTensor {
@@ -54,8 +65,7 @@ impl PlannedTensor {
         Tensor {
             dtype: self.dtype,
             shape: self.shape.clone(),
-            len: self.len,
-            data: self.data.clone(),
+            extents: self.extents.clone(),
             home: None,
         }
     }

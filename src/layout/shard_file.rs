@@ -15,12 +15,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::ser::{Error as _, SerializeMap, Serializer};
 
-use crate::catalog::{Data, Tensor};
+use crate::catalog::{Extents, Sources, Tensor};
 use crate::error::{Error, Result};
 use crate::layout::PlannedTensor;
+use crate::runs::Runs;
 use crate::source::{MAX_HEADER_BYTES, SourceFile, data_start};
 use crate::tensor::{Dtype, Name};
-use crate::view::{FileContent, SegmentData};
 
 /// Tensor data of a fresh file starts at a multiple of this.
 const DATA_ALIGNMENT: u64 = 4096;
@@ -29,33 +29,37 @@ const TENSOR_ALIGNMENT: u64 = 8;
 
 /// A file and the tensors in it, in offset order.
 pub(super) struct ShardFile {
-    pub content: FileContent,
+    pub content: Extents,
     pub tensors: Vec<PlannedTensor>,
 }
 
 /// The file that holds `tensors`: a whole source file if one holds exactly them.
-pub(super) fn build(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
-    match whole_file(tensors) {
+pub(super) fn build(
+    name: &str,
+    tensors: &[(&Name, &Tensor)],
+    sources: &Sources,
+) -> Result<ShardFile> {
+    match whole_file(tensors, sources) {
         Some(file) => Ok(as_it_is(tensors, file)),
         None => fresh(name, tensors),
     }
 }
 
 /// The source file whose header names exactly `tensors`, if there is one.
-fn whole_file<'a>(tensors: &[(&Name, &'a Tensor)]) -> Option<&'a Arc<SourceFile>> {
-    let (_, first) = tensors.first()?;
-    let Data::Stored { shard, .. } = &first.data else {
-        return None;
-    };
-    let unchanged =
-        |(name, tensor): &(&Name, &'a Tensor)| match (&tensor.data, shard.header.get(*name)) {
-            (Data::Stored { shard: of, offset }, Some(stored)) => {
-                Arc::ptr_eq(of, shard)
-                    && (tensor.dtype, &tensor.shape, *offset)
-                        == (stored.dtype, &stored.shape, stored.offset)
-            }
-            _ => false,
+fn whole_file<'a>(
+    tensors: &[(&Name, &Tensor)],
+    sources: &'a Sources,
+) -> Option<&'a Arc<SourceFile>> {
+    let (file, _) = tensors.first()?.1.as_stored()?;
+    let shard = sources.shard(file)?;
+    let unchanged = |(name, tensor): &(&Name, &Tensor)| {
+        let (Some((of, offset)), Some(stored)) = (tensor.as_stored(), shard.header.get(*name))
+        else {
+            return false;
         };
+        Arc::ptr_eq(of, file)
+            && (tensor.dtype, &tensor.shape, offset) == (stored.dtype, &stored.shape, stored.offset)
+    };
     (tensors.len() == shard.header.len() && tensors.iter().all(unchanged)).then_some(&shard.file)
 }
 
@@ -63,16 +67,15 @@ fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
     let mut planned: Vec<PlannedTensor> = tensors
         .iter()
         .map(|(name, tensor)| {
-            let offset = match &tensor.data {
-                Data::Stored { offset, .. } => *offset,
-                _ => unreachable!("a whole source file holds stored tensors"),
-            };
+            let (_, offset) = tensor
+                .as_stored()
+                .expect("a whole source file holds stored tensors");
             planned(name, tensor, offset)
         })
         .collect();
     planned.sort_by_key(|tensor| tensor.offset);
     ShardFile {
-        content: FileContent::whole(file.clone()),
+        content: Extents::whole(file.clone()),
         tensors: planned,
     }
 }
@@ -80,45 +83,26 @@ fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
 fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
     let mut ordered = tensors.to_vec();
     ordered.sort_by_key(|(name, tensor)| {
-        let aligned = tensor.len.is_multiple_of(TENSOR_ALIGNMENT);
+        let aligned = tensor.len().is_multiple_of(TENSOR_ALIGNMENT);
         let element_bits = if aligned { 0 } else { tensor.dtype.bitsize() };
         (!aligned, Reverse(element_bits), *name)
     });
     let header = header(name, &ordered)?;
     let start = header.len() as u64;
 
-    let mut parts = vec![(start, SegmentData::Bytes(header.into()))];
+    let header = Extents::made(header);
+    let mut parts = vec![&header];
     let mut listed = Vec::with_capacity(ordered.len());
     let mut offset = start;
     for (name, tensor) in ordered {
         listed.push(planned(name, tensor, offset));
-        offset += tensor.len;
-        let pieces = tensor.pieces();
-        parts.extend(pieces.map(|(len, data)| (len, segment_data(data))));
+        offset += tensor.len();
+        parts.push(&tensor.extents);
     }
     Ok(ShardFile {
-        content: FileContent::new(parts),
+        content: Runs::concat(parts),
         tensors: listed,
     })
-}
-
-fn segment_data(piece: &Data) -> SegmentData {
-    match piece {
-        Data::Stored { shard, offset } => SegmentData::Source {
-            file: shard.file.clone(),
-            offset: *offset,
-        },
-        Data::Computed {
-            node,
-            output,
-            offset,
-        } => SegmentData::Computed {
-            node: node.clone(),
-            output: *output,
-            offset: *offset,
-        },
-        Data::Joined(_) => unreachable!("a piece is not joined"),
-    }
 }
 
 /// Length field, JSON and padding.
@@ -154,7 +138,7 @@ impl Serialize for Header<'_> {
         map.serialize_entry("__metadata__", &BTreeMap::from([("format", "pt")]))?;
         let mut begin: u64 = 0;
         for (name, tensor) in self.0 {
-            let end = begin.checked_add(tensor.len);
+            let end = begin.checked_add(tensor.len());
             let end = end.ok_or_else(|| S::Error::custom("its tensors have 2^64 bytes or more"))?;
             let entry = Entry {
                 dtype: tensor.dtype,
@@ -174,9 +158,9 @@ fn planned(name: &Name, tensor: &Tensor, offset: u64) -> PlannedTensor {
         dtype: tensor.dtype,
         shape: tensor.shape.clone(),
         offset,
-        len: tensor.len,
+        len: tensor.len(),
         from: tensor.origin().clone(),
         computed: !tensor.is_stored(),
-        data: tensor.data.clone(),
+        extents: tensor.extents.clone(),
     }
 }

@@ -7,14 +7,14 @@ use indexmap::IndexMap;
 use regex::Regex;
 use serde::{Serialize, Serializer};
 
-use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Report, Tensor};
+use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Extents, Tensor};
 use crate::error::{Error, Result};
 use crate::jobs;
-use crate::layout::PlannedShard;
 use crate::layout::shard_file::{self, ShardFile};
+use crate::layout::{Plan, PlannedShard};
 use crate::source::{Attributes, INDEX_FILE, SourceFile};
 use crate::tensor::{Name, scaled_name};
-use crate::view::{FileContent, SegmentData, TopFile, View};
+use crate::view::{TopFile, View};
 
 /// Which tensors share a file, and what the files are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +42,11 @@ type Tensors<'a> = Vec<(&'a Name, &'a Tensor)>;
 ///
 /// # Errors
 /// If a file cannot be made, for example because its header would be too long.
-pub fn shards(
-    mut catalog: Catalog,
-    partition: Partition,
-    shard_bytes: u64,
-) -> Result<(View, Vec<PlannedShard>, Report)> {
+pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> Result<Plan> {
     let named = partition_tensors(&catalog, partition, shard_bytes)?;
     let newest = newest_source(&catalog);
     let built = jobs::map(&named, jobs::processors(), |(name, tensors)| {
-        shard_file::build(name, tensors)
+        shard_file::build(name, tensors, &catalog.sources)
     })?;
     let mut files = Vec::with_capacity(named.len() + 2);
     let mut planned = Vec::with_capacity(named.len());
@@ -86,7 +82,12 @@ pub fn shards(
             .lookup(View::ROOT, shard.name.as_ref())
             .expect("the view was built with this file");
     }
-    Ok((view, planned, catalog.report))
+    Ok(Plan {
+        view: Arc::new(view),
+        shards: planned,
+        sources: catalog.sources,
+        report: catalog.report,
+    })
 }
 
 /// Shard names with their tensors, in shard order.
@@ -163,7 +164,7 @@ fn pack<'a>(tensors: &[InUnit<'a>], shard_bytes: u64) -> Vec<Tensors<'a>> {
     let mut shards: Vec<Tensors> = Vec::new();
     let mut filled = 0u64;
     for unit in tensors.chunk_by(|(a, ..), (b, ..)| a == b) {
-        let len: u64 = unit.iter().map(|(.., tensor)| tensor.len).sum();
+        let len: u64 = unit.iter().map(|(.., tensor)| tensor.len()).sum();
         let unit = unit.iter().map(|&(_, name, tensor)| (name, tensor));
         match shards.last_mut() {
             Some(shard) if filled.saturating_add(len) <= shard_bytes => {
@@ -225,7 +226,7 @@ fn synthesized(name: &str, text: Vec<u8>, catalog: &Catalog, mtime: SystemTime) 
             mtime,
             ..catalog.attributes
         },
-        content: FileContent::bytes(text),
+        content: Extents::made(text),
     }
 }
 
@@ -233,7 +234,7 @@ const SYNTHESIZED_MODE: u32 = 0o444;
 
 /// Who may read a file: only those who may read every source file in it. A whole source file
 /// keeps its owner and time.
-fn attributes(content: &FileContent, directory: Attributes, newest: SystemTime) -> Attributes {
+fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> Attributes {
     if let Some(file) = content.whole_file() {
         return file.attributes();
     }
@@ -246,11 +247,7 @@ fn attributes(content: &FileContent, directory: Attributes, newest: SystemTime) 
         let mut restrict = |file: &Arc<SourceFile>| {
             attributes.mode &= mode_for(directory, file.attributes());
         };
-        match &segment.data {
-            SegmentData::Bytes(_) => {}
-            SegmentData::Source { file, .. } => restrict(file),
-            SegmentData::Computed { node, .. } => node.for_each_source(&mut restrict),
-        }
+        segment.place.for_each_source(&mut restrict);
     }
     attributes
 }

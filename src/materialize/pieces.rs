@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::catalog::NodeId;
+use crate::catalog::{Extent, NodeId};
 use crate::error::Result;
 use crate::materialize::output::Target;
 use crate::materialize::sums::Sums;
 use crate::materialize::write::NewFile;
-use crate::view::{Segment, SegmentData};
+use crate::runs::Segment;
 
 /// Bytes after which a piece takes no further segment.
 const PIECE_BYTES: u64 = 32 << 20;
@@ -21,7 +21,7 @@ const PIECE_BYTES: u64 = 32 << 20;
 pub(super) struct Piece<'a> {
     pub(super) file: &'a NewFile<'a>,
     /// Each with its number in the file.
-    pub(super) segments: Vec<(usize, &'a Segment)>,
+    pub(super) segments: Vec<(usize, &'a Segment<Extent>)>,
     /// Where the pieces of the file go to. Each lets go of it when it is written.
     pub(super) target: Arc<Target>,
 }
@@ -55,10 +55,8 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target, whole: bool) -> VecDeque<Piece<
             pieces[0].segments.push((number, segment));
             continue;
         }
-        let node = match &segment.data {
-            SegmentData::Computed { node, .. } if node.kernel.outputs() > 1 => Some(node),
-            _ => None,
-        };
+        let node = segment.place.node();
+        let node = node.filter(|node| node.kernel.outputs() > 1);
         if let Some(node) = node
             && let Some(piece) = piece_of_node.get(&node.id())
         {

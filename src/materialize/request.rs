@@ -10,11 +10,12 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::catalog::{Data, Node, NodeId, Tensor};
+use crate::catalog::{Extent, Node, NodeId, Tensor};
 use crate::manifest::to_hex;
 use crate::recipe::Plan;
+use crate::runs::Segment;
 use crate::source::SourceFile;
-use crate::view::{Content, SegmentData};
+use crate::view::Content;
 
 /// The layout of partial directories. Another one is not gone on with.
 const FORMAT: u32 = 1;
@@ -134,16 +135,7 @@ fn fingerprint(plan: &Plan, weights_only: bool) -> String {
         };
         print.number(content.len());
         for segment in content.segments() {
-            print.number(segment.len);
-            match &segment.data {
-                SegmentData::Bytes(bytes) => print.text(bytes),
-                SegmentData::Source { file, offset } => print.source(file, *offset),
-                SegmentData::Computed {
-                    node,
-                    output,
-                    offset,
-                } => print.node(node, *output, *offset),
-            }
+            print.segment(segment);
         }
     }
     to_hex(&print.hash.finalize())
@@ -165,6 +157,22 @@ impl Fingerprint {
     fn text(&mut self, text: &[u8]) {
         self.number(text.len() as u64);
         self.hash.update(text);
+    }
+
+    fn segment(&mut self, segment: &Segment<Extent>) {
+        self.number(segment.len);
+        match &segment.place {
+            Extent::Made { bytes, offset } => {
+                let start = *offset as usize;
+                self.text(&bytes[start..start + segment.len as usize]);
+            }
+            Extent::Stored { file, offset } => self.source(file, *offset),
+            Extent::Computed {
+                node,
+                output,
+                offset,
+            } => self.node(node, *output, *offset),
+        }
     }
 
     fn source(&mut self, file: &SourceFile, offset: u64) {
@@ -198,18 +206,8 @@ impl Fingerprint {
 
     fn tensor(&mut self, tensor: &Tensor) {
         self.text(format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
-        self.number(tensor.pieces().count() as u64);
-        for (len, data) in tensor.pieces() {
-            self.number(len);
-            match data {
-                Data::Stored { shard, offset } => self.source(&shard.file, *offset),
-                Data::Computed {
-                    node,
-                    output,
-                    offset,
-                } => self.node(node, *output, *offset),
-                Data::Joined(_) => unreachable!("a piece is not joined"),
-            }
-        }
+        let segments = tensor.extents.with_empty();
+        self.number(segments.len() as u64);
+        segments.iter().for_each(|segment| self.segment(segment));
     }
 }

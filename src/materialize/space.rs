@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::catalog::Extent;
 use crate::error::{Error, Result};
 use crate::materialize::destination::Destination;
 use crate::materialize::partial::{is_placing, parts_at, recorded};
@@ -12,7 +13,6 @@ use crate::materialize::write::NewFile;
 use crate::materialize::{Options, Share, copy, directory, weights_only};
 use crate::recipe::Plan;
 use crate::source::SourceFile;
-use crate::view::SegmentData;
 
 /// What a run would do with its files.
 #[derive(Debug, Clone, Default)]
@@ -194,9 +194,9 @@ impl Room {
 /// it is tried.
 fn shareable(file: &NewFile) -> u64 {
     let segments = file.content.segments().iter();
-    let shared = segments.filter(|segment| match &segment.data {
-        SegmentData::Source { offset, .. } => copy::same_place(*offset, segment.start),
-        _ => false,
+    let shared = segments.filter(|segment| match &segment.place {
+        Extent::Stored { offset, .. } => copy::same_place(*offset, segment.start),
+        Extent::Made { .. } | Extent::Computed { .. } => false,
     });
     shared.map(|segment| segment.len).sum()
 }

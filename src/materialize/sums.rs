@@ -11,10 +11,10 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use twox_hash::xxhash3_128::Hasher;
 
+use crate::catalog::Extents;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::manifest::Sha256Sum;
-use crate::view::FileContent;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -113,7 +113,7 @@ impl Summing {
 pub(super) fn of_file(
     file: &File,
     path: &Path,
-    content: &FileContent,
+    content: &Extents,
     sha256: bool,
     progress: &dyn Progress,
 ) -> Result<Option<Sums>> {

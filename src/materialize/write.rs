@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, fallocate, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::catalog::{Extent, Extents};
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::materialize::output::{Output, sync_directory};
@@ -20,7 +21,7 @@ use crate::materialize::{Options, Summary, copy, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
 use crate::source::{Attributes, SourceFile};
-use crate::view::{Content, EntryId, FileContent, SegmentData, View};
+use crate::view::{Content, EntryId, View};
 
 /// A file that is to be written.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct NewFile<'a> {
     pub(super) entry: EntryId,
     /// Relative to the top of the view.
     pub(super) path: PathBuf,
-    pub(super) content: &'a FileContent,
+    pub(super) content: &'a Extents,
     attributes: Attributes,
     is_shard: bool,
 }
@@ -258,9 +259,12 @@ impl<'a> Writer<'a> {
             .open(&path)
             .map_err(create_error)?;
         keep_group_out(&created, &file.attributes).map_err(create_error)?;
-        let computed = |data: &SegmentData| matches!(data, SegmentData::Computed { .. });
         let len = file.content.len();
-        if file.content.segments().iter().any(|s| computed(&s.data))
+        if file
+            .content
+            .segments()
+            .iter()
+            .any(|s| s.place.node().is_some())
             || len > 0 && copy::wants_space(&created)
         {
             match retry_on_intr(|| fallocate(&created, FallocateFlags::empty(), 0, len)) {
@@ -288,13 +292,17 @@ impl<'a> Writer<'a> {
         self.progress.file(&piece.file.path);
         let output = Output::new(&piece.target, self.progress, &self.failed)?;
         for (position, segment) in &piece.segments {
-            match &segment.data {
-                SegmentData::Bytes(bytes) => output.write_all_at(bytes, segment.start)?,
-                SegmentData::Source { file, offset } => {
+            match &segment.place {
+                Extent::Made { bytes, offset } => {
+                    let start = *offset as usize;
+                    let bytes = &bytes[start..start + segment.len as usize];
+                    output.write_all_at(bytes, segment.start)?;
+                }
+                Extent::Stored { file, offset } => {
                     let stored = self.reader.stored();
                     copy::range(stored, file, *offset, &output, segment.start, segment.len)?;
                 }
-                SegmentData::Computed {
+                Extent::Computed {
                     node,
                     output: number,
                     offset,
@@ -306,8 +314,12 @@ impl<'a> Writer<'a> {
                         at += bytes.len() as u64;
                         Ok::<(), Error>(())
                     })?;
-                    let end = segment.start + segment.len;
-                    assert_eq!(at, end, "{} ends where the layout says", node.name);
+                    assert_eq!(
+                        at,
+                        segment.end(),
+                        "{} ends where the layout says",
+                        node.name
+                    );
                 }
             }
             output.end_segment(*position);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{F64ToF32, F64ToOdd, Source, convert};
@@ -165,7 +165,7 @@ pub fn cast(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
         convert,
         source_bytes,
         target_bytes: to.bytes() as u64,
-        elements: tensor.len / source_bytes,
+        elements: tensor.len() / source_bytes,
         path: CpuPath::best(),
     };
     computed(name, tensor, to, vec![tensor.clone()], Box::new(kernel))
@@ -179,7 +179,7 @@ pub(super) fn computed(
     inputs: Vec<Tensor>,
     kernel: Box<dyn Kernel>,
 ) -> Result<Tensor> {
-    let Some(len) = byte_len(to.dtype(), &original.shape) else {
+    if byte_len(to.dtype(), &original.shape).is_none() {
         return Err(Error::tensor(
             original.origin(),
             name,
@@ -189,18 +189,10 @@ pub(super) fn computed(
                 to.dtype()
             ),
         ));
-    };
-    Ok(Tensor {
-        dtype: to.dtype(),
-        shape: original.shape.clone(),
-        len,
-        data: Data::Computed {
-            node: Arc::new(Node::new(name, inputs, kernel)),
-            output: 0,
-            offset: 0,
-        },
-        home: original.home,
-    })
+    }
+    let node = Arc::new(Node::new(name, inputs, kernel));
+    let shape = original.shape.clone();
+    Ok(Tensor::computed(node, 0, to.dtype(), shape, original.home))
 }
 
 /// A conversion of elements, from and to little-endian bytes.

@@ -55,7 +55,7 @@ pub fn dequantized(
             shape_text(&scales.shape)
         ));
     };
-    if grid.columns > MOST_COLUMNS && weight.len > 0 {
+    if grid.columns > MOST_COLUMNS && weight.len() > 0 {
         return refuse(format!(
             "it has {} columns; at most {MOST_COLUMNS} can be dequantized, since a row is computed at once",
             grid.columns

@@ -130,7 +130,7 @@ fn check_alike(weights: &[Weight]) -> Result<()> {
 fn dimensions(gate: &Weight, down: &Weight) -> Result<[u64; 2]> {
     if let [intermediate, hidden] = gate.tensor.shape[..]
         && down.tensor.shape[..] == [hidden, intermediate]
-        && gate.tensor.len > 0
+        && gate.tensor.len() > 0
     {
         return Ok([intermediate, hidden]);
     }

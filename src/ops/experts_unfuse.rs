@@ -105,7 +105,7 @@ fn dimensions(gate_up: &Weight, down: &Weight) -> Result<[u64; 3]> {
         (&gate_up.tensor.shape[..], &down.tensor.shape[..])
         && (count, hidden) == (down_count, down_hidden)
         && intermediate.checked_mul(2) == Some(*both)
-        && gate_up.tensor.len > 0
+        && gate_up.tensor.len() > 0
     {
         return Ok([*count, *intermediate, *hidden]);
     }

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use indexmap::{IndexMap, IndexSet};
 
-use crate::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{self, Element, ScaleFormat, quantize_block_row};
 use crate::ops::fp8_groups::Decision;
 use crate::ops::fp8_select::Selection;
 use crate::ops::{Operator, fp8_checks, fp8_config, fp8_groups};
-use crate::tensor::{Dtype, Name, Shape, byte_len, is_float8, scale_name, scaled_name, shape_text};
+use crate::tensor::{Dtype, Name, Shape, is_float8, scale_name, scaled_name, shape_text};
 
 /// Rows and columns of a block.
 pub(super) const BLOCK: u64 = fp8::BLOCK as u64;
@@ -154,7 +154,7 @@ impl Matrix {
         }
         if let Some(&columns) = tensor.shape.last()
             && columns > MOST_COLUMNS
-            && tensor.len > 0
+            && tensor.len() > 0
         {
             return refuse(format!(
                 "it is selected for FP8, but has {columns} columns; at most {MOST_COLUMNS} can be quantized, since a block row is computed at once"
@@ -213,17 +213,8 @@ fn codes_and_scales(
     let home = tensor.home;
     let kernel = Box::new(QuantizeKernel::new(matrix, tensor.dtype, format));
     let node = Arc::new(Node::new(name.clone(), vec![tensor], kernel));
-    let output = |output, dtype, shape: Shape| Tensor {
-        dtype,
-        len: byte_len(dtype, &shape).expect("no larger than the tensor it is computed from"),
-        shape,
-        data: Data::Computed {
-            node: node.clone(),
-            output,
-            offset: 0,
-        },
-        home,
-    };
+    let output =
+        |output, dtype, shape: Shape| Tensor::computed(node.clone(), output, dtype, shape, home);
     (
         output(0, Dtype::F8_E4M3, shape),
         output(1, Dtype::F32, scale_shape.into()),

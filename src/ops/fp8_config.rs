@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use indexmap::IndexSet;
 use serde_json::{Value, json};
 
-use crate::catalog::{CONFIG_FILE, Catalog, Data};
+use crate::catalog::{CONFIG_FILE, Catalog, Extent};
 use crate::error::{Error, Result};
 use crate::kernels::fp8::ScaleFormat;
 use crate::ops::declared::{self, KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, skips};
@@ -91,20 +91,21 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
     const BUFFER_BYTES: u64 = 1 << 20;
     let mut buffer = vec![0; BUFFER_BYTES as usize];
     for (name, tensor) in &catalog.tensors {
-        let stored = tensor.pieces().filter_map(|(len, data)| match data {
-            Data::Stored { shard, offset } => Some((len, shard, *offset)),
-            _ => None,
+        let segments = tensor.extents.segments().iter();
+        let stored = segments.filter_map(|segment| match &segment.place {
+            Extent::Stored { file, offset } => Some((segment.len, file, *offset)),
+            Extent::Made { .. } | Extent::Computed { .. } => None,
         });
         let mut stored = stored.peekable();
         let is_scale = || scaled_name(name).is_some_and(|w| catalog.tensors.contains_key(w));
         if stored.peek().is_none() || !is_scale() {
             continue;
         }
-        for (len, shard, offset) in stored {
+        for (len, file, offset) in stored {
             let mut at = 0;
             while at < len {
                 let part = &mut buffer[..(len - at).min(BUFFER_BYTES) as usize];
-                shard.file.read_exact_at(part, offset + at)?;
+                file.read_exact_at(part, offset + at)?;
                 if !are_powers_of_two(tensor.dtype, part) {
                     return Ok(false);
                 }

@@ -111,6 +111,7 @@ impl Operator for Lora {
             let warnings = &mut catalog.report.warnings;
             warnings.push(format!("the adapter {directory} has no tensors"));
         }
+        catalog.sources.add(&self.adapter.weights);
         catalog.report.adapters.push(report);
         match resized {
             true => embeddings::follow_vocabulary(catalog, &self.adapter),
@@ -179,7 +180,7 @@ impl Merging<'_> {
     fn replace(&self, catalog: &mut Catalog, name: &str, key: &str) -> Result<bool> {
         let name = self.renaming.apply(name);
         let base = self.target(catalog, &name, key)?;
-        let (_, mut given) = Tensor::stored(key, self.adapter.weights.clone(), base.home);
+        let (_, mut given) = Tensor::stored(key, &self.adapter.weights, base.home);
         embeddings::check_shape(self.adapter, key, &name, &given.shape, &base)?;
         let resized = given.shape != base.shape;
         if let Some(to) = Precision::of(base.dtype) {
@@ -236,7 +237,7 @@ impl Merging<'_> {
 
     /// A tensor of the adapter that is computed with.
     pub(super) fn stored(&self, key: &Name) -> Result<Tensor> {
-        let (_, tensor) = Tensor::stored(key, self.adapter.weights.clone(), None);
+        let (_, tensor) = Tensor::stored(key, &self.adapter.weights, None);
         self.check_dtype(key, &tensor)?;
         Ok(tensor)
     }
@@ -268,7 +269,7 @@ impl Merging<'_> {
         }
         let name = self.renaming.apply(&format!("{path}.weight"));
         let weight = self.target(catalog, &name, factors.any())?;
-        if weight.len == 0 {
+        if weight.len() == 0 {
             return Ok(Vec::new());
         }
         let (a, b) = self.factors(path, factors)?;

@@ -30,7 +30,7 @@ pub(super) fn column_factors(
 ) -> Tensor {
     let kernel = ColumnFactors {
         columns,
-        squares: squares.len,
+        squares: squares.len(),
         dtype: magnitudes.dtype,
     };
     let inputs = vec![squares, magnitudes];

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::kernels::low_rank::{self, Strided};
-use crate::tensor::{Dtype, Name, Shape, byte_len};
+use crate::tensor::{Dtype, Name, Shape};
 
 /// `$body` with `$T` as the type of `$dtype`, which is one of those that [`is_float`] accepts.
 macro_rules! with_float {
@@ -58,7 +58,7 @@ fn factor(name: &str, source: Tensor, shape: Strided, is_right: bool) -> Tensor 
         shape,
         is_right,
         dtype: source.dtype,
-        input: source.len,
+        input: source.len(),
         output: elements as u64 * F32,
     };
     computed(
@@ -78,19 +78,9 @@ pub(super) fn computed(
     shape: impl Into<Shape>,
     kernel: Box<dyn Kernel>,
 ) -> Tensor {
-    let shape = shape.into();
     let home = inputs[0].home;
-    Tensor {
-        len: byte_len(dtype, &shape).expect("sizes were checked when the adapter was opened"),
-        dtype,
-        shape,
-        data: Data::Computed {
-            node: Arc::new(Node::new(Name::from(name), inputs, kernel)),
-            output: 0,
-            offset: 0,
-        },
-        home,
-    }
+    let node = Arc::new(Node::new(Name::from(name), inputs, kernel));
+    Tensor::computed(node, 0, dtype, shape, home)
 }
 
 /// The one band of a kernel that computes everything at once.

@@ -72,7 +72,7 @@ impl Layer<'_> {
         let settings = &self.merging.adapter.settings;
         let transposed = self.is_transposed(catalog)?;
         let rows = weight.shape[0];
-        let columns = weight.len / rows / (weight.dtype.bitsize() as u64 / 8);
+        let columns = weight.len() / rows / (weight.dtype.bitsize() as u64 / 8);
         let panels = panelled(columns).saturating_mul(rank);
         self.merging.check_size(self.key_a(), columns, panels)?;
         self.merging

@@ -30,10 +30,11 @@ impl Operator for Patch {
                 if catalog.tensors.contains_key(name) {
                     continue;
                 }
-                let (name, tensor) = Tensor::stored(name, extra.shards[shard].clone(), None);
+                let (name, tensor) = Tensor::stored(name, &extra.shards[shard], None);
                 catalog.tensors.insert(name, tensor);
                 added += 1;
             }
+            catalog.sources.extend(&extra.shards);
             catalog.report.sources.push(SourceReport {
                 role: Role::Extra,
                 path: extra.directory.clone(),

@@ -130,8 +130,9 @@ impl Files {
             }),
         };
         let lineages = shard.tensors.iter();
-        let lineages = lineages.map(|tensor| Lineage::of(&tensor.name, &tensor.tensor()));
-        let lineages: Vec<Lineage> = lineages.collect();
+        let lineages: Vec<Lineage> = lineages
+            .map(|tensor| Lineage::of(&self.plan, tensor))
+            .collect();
         let tensors = || shard.tensors.iter().zip(&lineages);
         // With less than this for each there is no need to try.
         const LEAST_TENSOR_BYTES: usize = 128;

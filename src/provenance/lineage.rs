@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::catalog::{Data, Node, NodeId, Step, Tensor};
+use crate::catalog::{Extent, Node, NodeId, Sources, Step, Tensor};
+use crate::layout::PlannedTensor;
+use crate::recipe::Plan;
 use crate::source::{Shard, StoredTensor};
 use crate::tensor::Name;
 
@@ -88,10 +90,14 @@ impl Serialize for Source {
 }
 
 impl Lineage {
-    /// The lineage of `tensor`, which the view calls `name`.
-    pub fn of(name: &str, tensor: &Tensor) -> Self {
-        let mut traced = Tracer::default().tensor(tensor, name);
-        traced.call(name);
+    /// The lineage of `tensor`, a tensor of `plan`.
+    pub fn of(plan: &Plan, tensor: &PlannedTensor) -> Self {
+        let mut tracer = Tracer {
+            sources: &plan.sources,
+            inputs: HashMap::new(),
+        };
+        let mut traced = tracer.tensor(&tensor.tensor(), &tensor.name);
+        traced.call(&tensor.name);
         Lineage {
             from: traced.from,
             steps: traced.steps,
@@ -151,51 +157,51 @@ impl Traced {
 type Known = HashMap<(*const Shard, usize), Vec<usize>>;
 
 /// Follows tensors to their sources. Nodes that many share are followed once.
-#[derive(Default)]
-struct Tracer {
+struct Tracer<'a> {
+    sources: &'a Sources,
     inputs: HashMap<NodeId, Vec<Traced>>,
 }
 
-impl Tracer {
+impl Tracer<'_> {
     /// `name` decides between tensors without bytes, which may share a place.
     fn tensor(&mut self, tensor: &Tensor, name: &str) -> Traced {
-        match &tensor.data {
-            Data::Joined(parts) => {
-                let parts: Vec<Traced> = parts
-                    .iter()
-                    .map(|part| self.piece(&part.data, part.len, name))
-                    .collect();
-                join(parts)
+        let mut parts = Vec::new();
+        for segment in tensor.extents.with_empty() {
+            match &segment.place {
+                Extent::Made { .. } => parts.push(Traced::default()),
+                Extent::Stored { file, offset } => {
+                    let shard = self.sources.shard(file);
+                    let shard = shard.expect("a plan knows the shards of its tensors");
+                    parts.extend(stored(shard, *offset..offset + segment.len, name));
+                }
+                Extent::Computed {
+                    node,
+                    output,
+                    offset,
+                } => parts.push(self.computed(node, *output, *offset..offset + segment.len)),
             }
-            data => self.piece(data, tensor.len, name),
+        }
+        match parts.len() {
+            1 => parts.remove(0),
+            _ => join(parts),
         }
     }
 
-    fn piece(&mut self, data: &Data, len: u64, name: &str) -> Traced {
-        match data {
-            Data::Stored { shard, offset } => stored(shard, *offset..offset + len, name),
-            Data::Computed {
-                node,
-                output,
-                offset,
-            } => {
-                let mut traced = self.output(node, *output);
-                let bands = node.kernel.bands();
-                let whole = match bands.count() {
-                    0 => 0,
-                    count => {
-                        let last = bands.band(count - 1);
-                        node.kernel.output_bytes(*output, &last).end
-                    }
-                };
-                if len < whole {
-                    traced.steps.push(slice(*offset..offset + len));
-                    traced.name = None;
-                }
-                traced
+    fn computed(&mut self, node: &Node, output: usize, bytes: Range<u64>) -> Traced {
+        let mut traced = self.output(node, output);
+        let bands = node.kernel.bands();
+        let whole = match bands.count() {
+            0 => 0,
+            count => {
+                let last = bands.band(count - 1);
+                node.kernel.output_bytes(output, &last).end
             }
-            Data::Joined(_) => unreachable!("a piece is not joined"),
+        };
+        if bytes.end - bytes.start < whole {
+            traced.steps.push(slice(bytes));
+            traced.name = None;
         }
+        traced
     }
 
     fn output(&mut self, node: &Node, output: usize) -> Traced {
@@ -243,29 +249,51 @@ fn slice(bytes: Range<u64>) -> Step {
     Step::new("slice").with("bytes", vec![bytes.start, bytes.end])
 }
 
-/// Bytes of one tensor of a source.
-fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Traced {
+/// Bytes of a source, by the tensors that they are of.
+fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Vec<Traced> {
     let header = &shard.header;
-    let is_empty_there = |tensor: &StoredTensor| tensor.len == 0 && tensor.offset == bytes.start;
-    let position = match header.get_full(name) {
-        Some((position, _, tensor)) if bytes.is_empty() && is_empty_there(tensor) => position,
-        _ if bytes.is_empty() => {
-            let first = header.partition_point(|_, tensor| tensor.offset < bytes.start);
-            let empty = header
-                .get_index(first)
-                .is_some_and(|(_, t)| is_empty_there(t));
-            if empty {
-                first
-            } else {
-                first.saturating_sub(1)
+    if bytes.is_empty() {
+        return vec![stored_in(
+            shard,
+            empty_tensor(shard, bytes.start, name),
+            bytes,
+        )];
+    }
+    let first = header.partition_point(|_, tensor| tensor.offset + tensor.len <= bytes.start);
+    let tensors = (first..header.len()).map(|position| (position, &header[position]));
+    let tensors = tensors.take_while(|(_, tensor)| tensor.offset < bytes.end);
+    let tensors = tensors.filter(|(_, tensor)| tensor.len > 0);
+    let parts = tensors.map(|(position, tensor)| {
+        let start = bytes.start.max(tensor.offset);
+        let end = bytes.end.min(tensor.offset + tensor.len);
+        stored_in(shard, position, start..end)
+    });
+    parts.collect()
+}
+
+/// The position of the tensor without bytes that is at `offset`, preferably `name`; if there is none,
+/// that of one next to it.
+fn empty_tensor(shard: &Shard, offset: u64, name: &str) -> usize {
+    let header = &shard.header;
+    let is_here = |tensor: &StoredTensor| tensor.len == 0 && tensor.offset == offset;
+    match header.get_full(name) {
+        Some((position, _, tensor)) if is_here(tensor) => position,
+        _ => {
+            let first = header.partition_point(|_, tensor| tensor.offset < offset);
+            match header.get_index(first) {
+                Some((_, tensor)) if is_here(tensor) => first,
+                _ => first.saturating_sub(1),
             }
         }
-        _ => header.partition_point(|_, tensor| tensor.offset + tensor.len <= bytes.start),
-    };
-    let (found, tensor) = header.get_index(position).expect("bytes of its tensors");
-    let is_whole = bytes.end - bytes.start == tensor.len;
-    let (steps, name) = match is_whole {
-        true => (Vec::new(), Some(found.clone())),
+    }
+}
+
+/// Bytes of the tensor at `position` in the header of `shard`.
+fn stored_in(shard: &Arc<Shard>, position: usize, bytes: Range<u64>) -> Traced {
+    let found = shard.header.get_index(position);
+    let (name, tensor) = found.expect("bytes of its tensors");
+    let (steps, name) = match bytes.end - bytes.start == tensor.len {
+        true => (Vec::new(), Some(name.clone())),
         false => {
             let start = bytes.start - tensor.offset;
             (vec![slice(start..bytes.end - tensor.offset)], None)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::catalog::{Band, Data, Node, Part, Tensor};
+use crate::catalog::{Band, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::read::buffers::Buffer;
 use crate::read::reader::Reader;
@@ -133,9 +133,9 @@ impl Reader {
 
     /// The bytes `range` of `tensor`.
     fn input(&self, tensor: &Tensor, range: Range<u64>) -> Result<Buffer> {
-        if let Data::Stored { shard, offset } = &tensor.data {
+        if let Some((file, offset)) = tensor.as_stored() {
             let range = offset + range.start..offset + range.end;
-            return self.stored.read(&shard.file, range);
+            return self.stored.read(file, range);
         }
         let len = (range.end - range.start) as usize;
         let mut bytes = self.stored.buffers.take(len)?;
@@ -187,56 +187,15 @@ impl Reader {
 
     /// The whole of `tensor`, which a kernel [keeps](crate::catalog::Kernel::keeps).
     pub(super) fn kept_input(&self, tensor: &Tensor) -> Result<TileOutput> {
-        let Data::Computed {
-            node,
-            output: 0,
-            offset: 0,
-        } = &tensor.data
-        else {
-            unreachable!("what is kept is output 0 of a node");
-        };
+        let node = tensor
+            .nodes()
+            .next()
+            .expect("what is kept is output 0 of a node");
         let band = node.kernel.bands().band(0);
         let key = TileKey::new(node, &band);
         self.kept.output(key, 0, || {
             let facts = self.facts(node)?;
             self.compute(node, &band, &facts).map(Arc::new)
         })
-    }
-
-    /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
-    /// need not be in the view itself: the inputs of computed tensors are read this way.
-    pub fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.read_data(&tensor.data, offset, buffer)
-    }
-
-    fn read_data(&self, data: &Data, at: u64, buffer: &mut [u8]) -> Result<()> {
-        match data {
-            Data::Stored { shard, offset } => {
-                self.stored.read_into(&shard.file, buffer, offset + at)
-            }
-            Data::Computed {
-                node,
-                output,
-                offset,
-            } => self.read_computed(node, *output, offset + at, buffer),
-            Data::Joined(parts) => self.read_parts(parts, at, buffer),
-        }
-    }
-
-    fn read_parts(&self, parts: &[Part], offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let first = parts.partition_point(|part| part.start + part.len <= offset);
-        let mut rest = buffer;
-        let mut within = offset - parts.get(first).map_or(offset, |part| part.start);
-        for part in &parts[first..] {
-            if rest.is_empty() {
-                break;
-            }
-            let count = (part.len - within).min(rest.len() as u64);
-            let (buffer, after) = rest.split_at_mut(count as usize);
-            self.read_data(&part.data, within, buffer)?;
-            rest = after;
-            within = 0;
-        }
-        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::catalog::{Data, Node, Tensor};
+use crate::catalog::{Extent, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::manifest::to_hex;
 
@@ -112,15 +112,19 @@ fn add_tensor(hash: &mut Sha256, tensor: &Tensor) {
         hash,
         format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes(),
     );
-    for (len, data) in tensor.pieces() {
-        add(hash, &len.to_le_bytes());
-        match data {
-            Data::Stored { shard, offset } => {
-                add(hash, shard.file.path().as_os_str().as_encoded_bytes());
-                add(hash, shard.file.identity().as_bytes());
+    for segment in tensor.extents.with_empty() {
+        add(hash, &segment.len.to_le_bytes());
+        match &segment.place {
+            Extent::Made { bytes, offset } => {
+                let start = *offset as usize;
+                add(hash, &bytes[start..start + segment.len as usize]);
+            }
+            Extent::Stored { file, offset } => {
+                add(hash, file.path().as_os_str().as_encoded_bytes());
+                add(hash, file.identity().as_bytes());
                 add(hash, &offset.to_le_bytes());
             }
-            Data::Computed {
+            Extent::Computed {
                 node,
                 output,
                 offset,
@@ -129,7 +133,6 @@ fn add_tensor(hash: &mut Sha256, tensor: &Tensor) {
                 add(hash, &offset.to_le_bytes());
                 add_node(hash, node);
             }
-            Data::Joined(_) => unreachable!("a piece is not joined"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Band, Node};
+use crate::catalog::{Band, Extent, Extents, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::memory;
@@ -15,7 +15,7 @@ use crate::read::stored::Stored;
 use crate::read::tiles::{TileCache, TileKey};
 use crate::source::SourceFile;
 use crate::stats::{CacheStats, Origin, Reading, Served};
-use crate::view::{EntryId, FileContent, Segment, SegmentData, View};
+use crate::view::{EntryId, View};
 
 /// Gives the bytes of a view's files. Shared by any number of threads.
 #[derive(Debug)]
@@ -42,11 +42,11 @@ pub(super) struct TileRef {
     pub(super) end: u64,
 }
 
-fn origin(segment: &Segment) -> Origin {
-    match segment.data {
-        SegmentData::Bytes(_) => Origin::Made,
-        SegmentData::Source { .. } => Origin::Spliced,
-        SegmentData::Computed { .. } => Origin::Computed,
+fn origin(place: &Extent) -> Origin {
+    match place {
+        Extent::Made { .. } => Origin::Made,
+        Extent::Stored { .. } => Origin::Spliced,
+        Extent::Computed { .. } => Origin::Computed,
     }
 }
 
@@ -54,13 +54,9 @@ fn origin(segment: &Segment) -> Origin {
 fn kept_bytes(view: &View) -> usize {
     const NODES: usize = 4;
     const LEAST: usize = 64 << 20;
-    let nodes = (0..view.len())
-        .filter_map(|id| view.file(id))
-        .flat_map(FileContent::segments)
-        .filter_map(|segment| match &segment.data {
-            SegmentData::Computed { node, .. } => Some(node),
-            _ => None,
-        });
+    let files = (0..view.len()).filter_map(|id| view.file(id));
+    let segments = files.flat_map(Extents::segments);
+    let nodes = segments.filter_map(|segment| segment.place.node());
     let largest = nodes.map(|node| kept_by(node)).max().unwrap_or(0);
     (largest as usize).saturating_mul(NODES).max(LEAST)
 }
@@ -69,7 +65,7 @@ fn kept_bytes(view: &View) -> usize {
 fn kept_by(node: &Node) -> u64 {
     let inputs = node.inputs.iter().enumerate();
     let kept = inputs.filter(|&(i, _)| node.kernel.keeps(i));
-    kept.map(|(_, tensor)| tensor.len).sum()
+    kept.map(|(_, tensor)| tensor.len()).sum()
 }
 
 impl Reader {
@@ -152,20 +148,16 @@ impl Reader {
         let end = content
             .len()
             .min(offset.saturating_add(buffer.len() as u64));
-        let mut at = offset;
+        let mut done = 0;
         let mut served = Served::default();
-        for segment in content.segments_from(offset) {
-            if at >= end {
-                break;
-            }
-            let stop = end.min(segment.start + segment.len);
-            let part = &mut buffer[(at - offset) as usize..(stop - offset) as usize];
-            self.read_segment(segment, at - segment.start, part)?;
-            served.add(origin(segment), stop - at);
-            at = stop;
+        for piece in content.within(offset..end) {
+            let part = &mut buffer[done..done + piece.len as usize];
+            self.read_place(&piece.segment.place, piece.skip, part)?;
+            served.add(origin(&piece.segment.place), piece.len);
+            done += part.len();
         }
         self.stats.served(served);
-        Ok((at - offset) as usize)
+        Ok(done)
     }
 
     /// Lends `len` bytes of file `id` from `offset` (fewer at the end of the file) to `borrow`,
@@ -181,21 +173,21 @@ impl Reader {
     ) -> Result<R> {
         let content = self.file(id)?;
         let len = (len as u64).min(content.len().saturating_sub(offset));
-        if let Some(segment) = content.segments_from(offset).first()
-            && offset + len <= segment.start + segment.len
+        if let Some(piece) = content.within(offset..offset + len).next()
+            && piece.len == len
         {
-            let within = offset - segment.start;
-            match &segment.data {
-                SegmentData::Bytes(bytes) => {
+            match &piece.segment.place {
+                Extent::Made { bytes, offset } => {
+                    let from = (offset + piece.skip) as usize;
                     self.stats.served(Served::of(Origin::Made, len));
-                    return Ok(borrow(&bytes[within as usize..(within + len) as usize]));
+                    return Ok(borrow(&bytes[from..from + len as usize]));
                 }
-                SegmentData::Computed {
+                Extent::Computed {
                     node,
                     output,
                     offset,
                 } => {
-                    let at = offset + within;
+                    let at = offset + piece.skip;
                     let band = node.kernel.band_at(*output, at);
                     let range = node.kernel.output_bytes(*output, &band);
                     if at + len <= range.end {
@@ -208,8 +200,8 @@ impl Reader {
                         return Ok(result);
                     }
                 }
-                SegmentData::Source { file, offset } => {
-                    let (at, len) = (offset + within, len as usize);
+                Extent::Stored { file, offset } => {
+                    let (at, len) = (offset + piece.skip, len as usize);
                     let lent = self.fetched.get(file, at, len, &self.stored)?;
                     if let Some(lent) = lent.filter(|lent| lent.len() == len) {
                         let result = borrow(&lent);
@@ -234,21 +226,18 @@ impl Reader {
         let Some(content) = self.view.file(id) else {
             return tiles;
         };
-        for segment in content.segments_from(range.start) {
-            if segment.start >= range.end {
-                break;
-            }
-            let SegmentData::Computed {
+        for piece in content.within(range) {
+            let Extent::Computed {
                 node,
                 output,
                 offset,
-            } = &segment.data
+            } = &piece.segment.place
             else {
                 continue;
             };
-            let mut at = offset + range.start.saturating_sub(segment.start);
-            let end = offset + segment.len.min(range.end - segment.start);
-            let begins_here = segment.start >= range.start;
+            let mut at = offset + piece.skip;
+            let end = at + piece.len;
+            let begins_here = piece.skip == 0;
             while at < end {
                 let band = node.kernel.band_at(*output, at);
                 let bytes = node.kernel.output_bytes(*output, &band);
@@ -257,7 +246,7 @@ impl Reader {
                         node: node.clone(),
                         output: *output,
                         band,
-                        end: segment.start + (bytes.end - offset),
+                        end: piece.segment.start + (bytes.end - offset),
                     });
                 }
                 at = bytes.end;
@@ -272,15 +261,12 @@ impl Reader {
         let Some(content) = self.view.file(id) else {
             return pieces;
         };
-        for segment in content.segments_from(range.start) {
-            if segment.start >= range.end {
-                break;
-            }
-            let SegmentData::Source { file, offset } = &segment.data else {
+        for piece in content.within(range) {
+            let Extent::Stored { file, offset } = &piece.segment.place else {
                 continue;
             };
-            let mut at = offset + range.start.saturating_sub(segment.start);
-            let end = offset + segment.len.min(range.end - segment.start);
+            let mut at = offset + piece.skip;
+            let end = at + piece.len;
             while at < end {
                 let to = end.min(at + Self::PIECE);
                 let Some(piece) = self.fetched.plan(file, at..to) else {
@@ -307,12 +293,9 @@ impl Reader {
             .iter()
             .skip(1)
             .take(SOON)
-            .find_map(|segment| match &segment.data {
-                SegmentData::Computed { node, .. } if node.surveyed_bytes() > 0 => {
-                    Some(node.clone())
-                }
-                _ => None,
-            })
+            .filter_map(|segment| segment.place.node())
+            .find(|node| node.surveyed_bytes() > 0)
+            .cloned()
     }
 
     /// Finds the facts of `node` and of the nodes that it computes from, and what it keeps. What
@@ -355,25 +338,45 @@ impl Reader {
         }
     }
 
-    fn file(&self, id: EntryId) -> Result<&crate::view::FileContent> {
+    fn file(&self, id: EntryId) -> Result<&Extents> {
         let missing = || Error::Request(format!("entry {id} of the view is not a file"));
         self.view.file(id).ok_or_else(missing)
     }
 
-    fn read_segment(&self, segment: &Segment, within: u64, buffer: &mut [u8]) -> Result<()> {
-        match &segment.data {
-            SegmentData::Bytes(bytes) => {
-                let from = within as usize;
+    /// Fills `buffer` with the bytes from `place`, `skip` bytes further on.
+    fn read_place(&self, place: &Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
+        match place {
+            Extent::Made { bytes, offset } => {
+                let from = (offset + skip) as usize;
                 buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
                 Ok(())
             }
-            SegmentData::Source { file, offset } => self.read_stored(file, offset + within, buffer),
-            SegmentData::Computed {
+            Extent::Stored { file, offset } => self.read_stored(file, offset + skip, buffer),
+            Extent::Computed {
                 node,
                 output,
                 offset,
-            } => self.read_computed(node, *output, offset + within, buffer),
+            } => self.read_computed(node, *output, offset + skip, buffer),
         }
+    }
+
+    /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
+    /// need not be in the view itself: the inputs of computed tensors are read this way.
+    pub fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut rest = buffer;
+        for piece in tensor.extents.within(offset..offset + rest.len() as u64) {
+            let (part, after) = rest.split_at_mut(piece.len as usize);
+            match &piece.segment.place {
+                // What is computed from is not what readers wait for: it is not looked up in what was
+                // read ahead for them.
+                Extent::Stored { file, offset } => {
+                    self.stored.read_into(file, part, offset + piece.skip)?
+                }
+                place => self.read_place(place, piece.skip, part)?,
+            }
+            rest = after;
+        }
+        Ok(())
     }
 
     /// Fills `buffer` with the bytes of `file` from `offset`, as far as they were read ahead from

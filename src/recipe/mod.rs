@@ -18,20 +18,19 @@ mod yaml;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::catalog::{Catalog, Report};
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::layout::{self, Partition, PlannedShard};
+use crate::layout::{self, Partition};
 use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
 use crate::source::Checkpoint;
-use crate::view::View;
 
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use size::{parse_size, scaled};
 pub use surveys::Surveys;
 
+pub use crate::layout::Plan;
 pub use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat, Selection};
 
 /// What a user asks for.
@@ -103,15 +102,6 @@ pub enum Repack {
 /// The default of [`ViewRequest::shard_bytes`]: 4 GiB.
 pub const DEFAULT_SHARD_BYTES: u64 = 4 << 30;
 
-/// A view that is ready to be read, and what there is to say about it.
-#[derive(Debug)]
-pub struct Plan {
-    pub view: Arc<View>,
-    /// The view's safetensors files, in shard order.
-    pub shards: Vec<PlannedShard>,
-    pub report: Report,
-}
-
 impl ViewRequest {
     /// A view of `base` as it is.
     pub fn new(base: impl Into<PathBuf>) -> Self {
@@ -147,11 +137,7 @@ impl ViewRequest {
             operator.apply(&mut catalog)?;
         }
         let partition = self.partition(&catalog);
-        layout::shards(catalog, partition, self.shard_bytes).map(|(view, shards, report)| Plan {
-            view: Arc::new(view),
-            shards,
-            report,
-        })
+        layout::shards(catalog, partition, self.shard_bytes)
     }
 
     /// The directories that the view reads from.

@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::catalog::{Node, NodeId};
+use crate::catalog::{Extents, Node, NodeId};
 use crate::recipe::Plan;
-use crate::view::{FileContent, SegmentData};
 
 /// Bytes of inputs that are streamed to find facts about whole tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,9 +21,9 @@ impl Plan {
         let mut seen = HashSet::new();
         let mut tops: HashSet<NodeId> = HashSet::new();
         let files = self.view.files();
-        let segments = files.flat_map(|(_, _, content)| FileContent::segments(content));
+        let segments = files.flat_map(|(_, _, content)| Extents::segments(content));
         for segment in segments {
-            if let SegmentData::Computed { node, .. } = &segment.data
+            if let Some(node) = segment.place.node()
                 && tops.insert(node.id())
             {
                 let alone = streamed(node, &mut HashSet::new());

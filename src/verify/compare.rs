@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::catalog::Extents;
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
-use crate::view::{Content, EntryId, FileContent, View};
+use crate::view::{Content, EntryId, View};
 
 /// How a directory compares with a view.
 #[derive(Debug, Clone, Default)]
@@ -169,12 +170,12 @@ fn shape_difference(view: &View, id: EntryId, path: &Path) -> Result<Option<Kind
 /// A part of a file that one thread compares.
 struct Range<'a> {
     id: EntryId,
-    content: &'a FileContent,
+    content: &'a Extents,
     start: u64,
     end: u64,
 }
 
-fn ranges<'a>(files: &[(EntryId, &'a FileContent)]) -> Vec<Range<'a>> {
+fn ranges<'a>(files: &[(EntryId, &'a Extents)]) -> Vec<Range<'a>> {
     const RANGE_BYTES: u64 = 64 << 20;
     let mut ranges = Vec::new();
     for &(id, content) in files {
@@ -258,7 +259,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Whether `file` is the very source file that `content` is: a hard link.
-fn is_source(content: &FileContent, file: &File, path: &Path) -> Result<bool> {
+fn is_source(content: &Extents, file: &File, path: &Path) -> Result<bool> {
     let Some(source) = content.whole_file() else {
         return Ok(false);
     };

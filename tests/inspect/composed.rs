@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ckptfs::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use ckptfs::inspect::{check_values, quantized_tensors};
 use ckptfs::layout::{self, Partition};
 use ckptfs::ops::{Fp8, Operator, PartialBlocks, Selection};
@@ -88,14 +88,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
     let mut catalog = Catalog::from_base(source::Checkpoint::open(&base).unwrap());
     let stored = catalog.tensors[&*source.name].clone();
     let node = Node::new(&*source.name, vec![stored.clone()], Box::new(UpsideDown));
-    let computed = Tensor {
-        data: Data::Computed {
-            node: Arc::new(node),
-            output: 0,
-            offset: 0,
-        },
-        ..stored
-    };
+    let computed = Tensor::computed(Arc::new(node), 0, stored.dtype, stored.shape, stored.home);
     catalog
         .tensors
         .insert(source.name.as_str().into(), computed);
@@ -105,13 +98,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
         partial_blocks: PartialBlocks::Quantize,
     };
     fp8.apply(&mut catalog).unwrap();
-    let (view, shards, report) =
-        layout::shards(catalog, Partition::Keep, DEFAULT_SHARD_BYTES).unwrap();
-    Plan {
-        view: Arc::new(view),
-        shards,
-        report,
-    }
+    layout::shards(catalog, Partition::Keep, DEFAULT_SHARD_BYTES).unwrap()
 }
 
 #[test]

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Catalog, Step, Tensor};
+use ckptfs::catalog::{Catalog, Node, Step, Tensor};
 use ckptfs::kernels::lanes::{Precision, Round};
-use ckptfs::layout::{self, Partition};
-use ckptfs::ops::merge::{At, Extent, Formula, Lanes, PointwiseKernel};
+use ckptfs::layout::{self, Partition, Plan};
+use ckptfs::ops::merge::{At, Formula, Lanes, PointwiseKernel, Size};
 use ckptfs::read::{Ahead, FactsCache, ReadAhead, Reader};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, ViewRequest};
 use ckptfs::source;
@@ -53,7 +53,7 @@ impl Formula for Standard {
         2
     }
 
-    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Extent) -> usize {
+    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Size) -> usize {
         1
     }
 
@@ -80,7 +80,7 @@ impl Formula for Standard {
         &self,
         _working: Precision,
         _pass: usize,
-        extent: Extent,
+        extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {
@@ -146,10 +146,7 @@ fn facts_are_those_of_the_whole_tensor_and_found_once_for_all_readers() {
         2 * ELEMENTS,
         "every element once in each pass"
     );
-    let facts_cost = match &tensor.data {
-        ckptfs::catalog::Data::Computed { node, .. } => node.surveyed_bytes(),
-        _ => unreachable!("it is computed"),
-    };
+    let facts_cost: u64 = tensor.nodes().map(Node::surveyed_bytes).sum();
     assert_eq!(facts_cost, 2 * 2 * ELEMENTS as u64);
     let facts = reader.stats().fact_stats();
     assert_eq!(facts.surveys, 1);
@@ -254,9 +251,9 @@ fn reading_in_order_finds_the_facts_of_the_next_tensor_ahead() {
             PointwiseKernel::tensor(&name.into(), formula, inputs, Precision::F32, Dtype::F32);
         catalog.tensors.insert(name.into(), tensor);
     }
-    let (view, shards, _) =
+    let Plan { view, shards, .. } =
         layout::shards(catalog, Partition::Repack, DEFAULT_SHARD_BYTES).unwrap();
-    let reader = Arc::new(Reader::new(Arc::new(view), 16 << 20));
+    let reader = Arc::new(Reader::new(view, 16 << 20));
     let ahead = ReadAhead::start(reader, 0, 1).unwrap();
     let start = shards[0]
         .tensors

@@ -29,7 +29,7 @@ fn merged(inputs: &[TensorData], formula: impl Formula) -> Vec<f32> {
     let working = Precision::of(dtype).unwrap();
     let tensor = PointwiseKernel::tensor(&"merged".into(), formula, tensors, working, dtype);
     let reader = Reader::new(ViewRequest::new(&base).plan().unwrap().view, 16 << 20);
-    let mut bytes = vec![0; tensor.len as usize];
+    let mut bytes = vec![0; tensor.len() as usize];
     reader.read_tensor(&tensor, 0, &mut bytes).unwrap();
     decode(dtype, &bytes)
 }

@@ -6,11 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step};
+use ckptfs::catalog::{Band, Extent, Extents, Kernel, Node, NonFinite, RowBands, Step};
 use ckptfs::fuse::{MountOptions, Mounted, mount};
 use ckptfs::read::Reader;
+use ckptfs::runs::Runs;
 use ckptfs::source::Attributes;
-use ckptfs::view::{FileContent, SegmentData, TopFile, View};
+use ckptfs::view::{TopFile, View};
 use memmap2::Mmap;
 use rustix::process::{Pid, WaitOptions};
 
@@ -66,20 +67,18 @@ impl Kernel for Panics {
 fn mount_bug(fixture: &Fixture, threads: usize) -> Mounted {
     let attributes = Attributes::read(&fixture.base).unwrap();
     let node = Arc::new(Node::new("tensor", Vec::new(), Box::new(Panics)));
-    let bug = FileContent::new([(
-        LEN,
-        SegmentData::Computed {
-            node,
-            output: 0,
-            offset: 0,
-        },
-    )]);
+    let place = Extent::Computed {
+        node,
+        output: 0,
+        offset: 0,
+    };
+    let bug = Runs::one(LEN, place);
     let file = |name: &str, content| TopFile {
         name: name.into(),
         attributes,
         content,
     };
-    let good = FileContent::bytes(b"good".to_vec());
+    let good = Extents::made(b"good".to_vec());
     let files = vec![file("bug", bug), file("good", good)];
     let view = Arc::new(View::new(attributes, files, &[]));
     let options = MountOptions {

@@ -4,6 +4,7 @@
 mod common;
 
 mod read_ahead;
+mod runs;
 mod single_flight;
 mod slices;
 mod tile_cache;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step};
+use ckptfs::catalog::{Band, Extent, Kernel, Node, NonFinite, RowBands, Step};
 use ckptfs::read::{Ahead, ReadAhead, Reader};
 use ckptfs::recipe::Plan;
+use ckptfs::runs::Runs;
 use ckptfs::source::Attributes;
-use ckptfs::view::{FileContent, SegmentData, TopFile, View};
+use ckptfs::view::{TopFile, View};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -259,7 +260,7 @@ impl Kernel for Zeros {
 /// A file of what `zeros` computes.
 fn file_of(name: &str, zeros: Zeros, attributes: Attributes) -> TopFile {
     let node = Arc::new(Node::new(name, Vec::new(), Box::new(zeros)));
-    let data = SegmentData::Computed {
+    let place = Extent::Computed {
         node,
         output: 0,
         offset: 0,
@@ -267,7 +268,7 @@ fn file_of(name: &str, zeros: Zeros, attributes: Attributes) -> TopFile {
     TopFile {
         name: name.into(),
         attributes,
-        content: FileContent::new([(4 * BAND, data)]),
+        content: Runs::one(4 * BAND, place),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ckptfs::catalog::{Band, Catalog, Data, Kernel, Node, NonFinite, RowBands, Tensor};
+use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Tensor};
 use ckptfs::layout::{self, Partition};
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::ops::Operator;
@@ -69,15 +69,11 @@ impl Kernel for Inverted {
 
 /// The outputs of [`Inverted`] for `stored`.
 fn computed(stored: &Tensor) -> [Tensor; 2] {
-    let kernel = Box::new(Inverted { len: stored.len });
+    let kernel = Box::new(Inverted { len: stored.len() });
     let node = Arc::new(Node::new("inverted", vec![stored.clone()], kernel));
-    [0, 1].map(|output| Tensor {
-        data: Data::Computed {
-            node: node.clone(),
-            output,
-            offset: 0,
-        },
-        ..stored.clone()
+    [0, 1].map(|output| {
+        let shape = stored.shape.clone();
+        Tensor::computed(node.clone(), output, stored.dtype, shape, stored.home)
     })
 }
 
@@ -94,13 +90,7 @@ fn catalog(workspace: &Workspace, tensors: &[TensorData]) -> Catalog {
 }
 
 fn plan(catalog: Catalog) -> Plan {
-    let (view, shards, report) =
-        layout::shards(catalog, Partition::Keep, DEFAULT_SHARD_BYTES).unwrap();
-    Plan {
-        view: Arc::new(view),
-        shards,
-        report,
-    }
+    layout::shards(catalog, Partition::Keep, DEFAULT_SHARD_BYTES).unwrap()
 }
 
 /// Something that is made of tensors made before, each named by any number.
@@ -134,8 +124,8 @@ proptest! {
             let made = match step {
                 Step::Slice(of, start, len) => {
                     let (tensor, bytes) = &tensors[of % tensors.len()];
-                    let start = start * tensor.len / 1000;
-                    let len = len * (tensor.len - start) / 1000;
+                    let start = start * tensor.len() / 1000;
+                    let len = len * (tensor.len() - start) / 1000;
                     let bytes = bytes[start as usize..(start + len) as usize].to_vec();
                     (tensor.slice(start, vec![len]), bytes)
                 }

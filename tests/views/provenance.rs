@@ -22,7 +22,7 @@ fn lineages(request: &ViewRequest) -> BTreeMap<String, Value> {
     let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
     tensors
         .map(|t| {
-            let lineage = Lineage::of(&t.name, &t.tensor());
+            let lineage = Lineage::of(&plan, t);
             (t.name.to_string(), serde_json::to_value(lineage).unwrap())
         })
         .collect()

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use indicatif::BinaryBytes;
 
+use ckptfs::catalog::Extents;
 use ckptfs::catalog::{CONFIG_FILE, Edit, EditedConfig};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::recipe::Plan;
-use ckptfs::view::FileContent;
 
 use crate::cli::provenance;
 
@@ -104,7 +104,7 @@ fn kept(plan: &Plan) -> usize {
 }
 
 /// The files that are not shards, in path order.
-pub(crate) fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileContent)> {
+pub(crate) fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &Extents)> {
     let shards: HashSet<&Path> = plan.shards.iter().map(|s| Path::new(&s.name)).collect();
     let mut files: Vec<_> = plan
         .view

@@ -1,7 +1,7 @@
 //! Tensors that are no weights: whole numbers, such as position ids. They cannot be merged, only be
 //! the same in all models.
 
-use crate::catalog::{Data, Tensor};
+use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::ops::merge::cast;
 use crate::tensor::is_float8;
@@ -43,19 +43,19 @@ pub(super) fn agreed(name: &str, inputs: &[(usize, Tensor)]) -> Result<Option<Te
 }
 
 fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
-    let problem = match &tensor.data {
-        _ if tensor.len > MOST_BYTES => {
+    let problem = match tensor.as_stored() {
+        _ if tensor.len() > MOST_BYTES => {
             format!(
                 "it has {} bytes; at most {MOST_BYTES} of a tensor that is not floating point are compared",
-                tensor.len
+                tensor.len()
             )
         }
-        Data::Stored { shard, offset } => {
-            let mut bytes = vec![0; tensor.len as usize];
-            shard.file.read_exact_at(&mut bytes, *offset)?;
+        Some((file, offset)) => {
+            let mut bytes = vec![0; tensor.len() as usize];
+            file.read_exact_at(&mut bytes, offset)?;
             return Ok(bytes);
         }
-        _ => "it is not floating point and not stored, and cannot be compared".to_owned(),
+        None => "it is not floating point and not stored, and cannot be compared".to_owned(),
     };
     Err(Error::tensor(tensor.origin(), name, problem))
 }

@@ -29,7 +29,7 @@ pub trait Formula: Debug + Send + Sync + 'static {
     }
 
     /// As [`crate::catalog::Survey::tally_len`].
-    fn tally_len(&self, working: Precision, pass: usize, extent: Extent) -> usize {
+    fn tally_len(&self, working: Precision, pass: usize, extent: Size) -> usize {
         let _ = (working, pass, extent);
         0
     }
@@ -57,7 +57,7 @@ pub trait Formula: Debug + Send + Sync + 'static {
         &self,
         working: Precision,
         pass: usize,
-        extent: Extent,
+        extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {
@@ -80,7 +80,7 @@ pub const RUN: usize = 1024;
 
 /// How large a merged tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub struct Size {
     pub elements: u64,
     /// Elements of a row (the last dimension).
     pub columns: u64,

@@ -38,7 +38,7 @@ pub use definition::{
     Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Slice, SliceInput,
     Vocabulary,
 };
-pub use formula::{At, Extent, Formula, Lanes, RUN};
+pub use formula::{At, Formula, Lanes, RUN, Size};
 pub use inputs::Source;
 pub use linear::Linear;
 pub use methods::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec, method};
@@ -96,6 +96,7 @@ impl Merge {
         let mut catalog = Catalog {
             tensors: Default::default(),
             homes: Vec::new(),
+            sources: Default::default(),
             aux: sources[donor].catalog.aux.clone(),
             attributes: sources[donor].catalog.attributes,
             config: sources[donor].catalog.config.clone(),
@@ -111,6 +112,9 @@ impl Merge {
             &planned,
         )?;
         drop(stacks);
+        for source in &sources {
+            catalog.sources.merge(&source.catalog.sources);
+        }
         report(&mut catalog, &definition, &sources, &planned);
         catalog
             .report

@@ -7,7 +7,7 @@
 
 use crate::catalog::Step;
 use crate::kernels::lanes::{Precision, Round, dot, total};
-use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
+use crate::ops::merge::formula::{At, Formula, Lanes, Size};
 
 /// The angle between whole tensors. Inputs: the base, then the models.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ impl Formula for ModelStock {
         1
     }
 
-    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Extent) -> usize {
+    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Size) -> usize {
         sums(self.models)
     }
 
@@ -56,7 +56,7 @@ impl Formula for ModelStock {
         &self,
         working: Precision,
         _pass: usize,
-        _extent: Extent,
+        _extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {

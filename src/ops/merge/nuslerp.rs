@@ -6,7 +6,7 @@
 
 use crate::catalog::Step;
 use crate::kernels::lanes::{Precision, Round, dot, total};
-use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
+use crate::ops::merge::formula::{At, Formula, Lanes, Size};
 
 /// What all three have in common. Inputs: the base if there is one, then the two models.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,7 +144,7 @@ impl Formula for NuSlerp {
         2
     }
 
-    fn tally_len(&self, _working: Precision, pass: usize, _extent: Extent) -> usize {
+    fn tally_len(&self, _working: Precision, pass: usize, _extent: Size) -> usize {
         [2, 1][pass]
     }
 
@@ -174,7 +174,7 @@ impl Formula for NuSlerp {
         &self,
         working: Precision,
         pass: usize,
-        _extent: Extent,
+        _extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {
@@ -232,7 +232,7 @@ impl Formula for NuSlerpByColumn {
         2
     }
 
-    fn tally_len(&self, _working: Precision, pass: usize, extent: Extent) -> usize {
+    fn tally_len(&self, _working: Precision, pass: usize, extent: Size) -> usize {
         [2, 1][pass] * extent.columns as usize
     }
 
@@ -264,7 +264,7 @@ impl Formula for NuSlerpByColumn {
         &self,
         working: Precision,
         pass: usize,
-        _extent: Extent,
+        _extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {

@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Band, Data, Kernel, Node, NonFinite, RowBands, Step, Survey, Tensor};
+use crate::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step, Survey, Tensor};
 use crate::kernels::lanes::{Bf16, F16, F32, Precision, Round, plain_nan};
 use crate::kernels::{CpuPath, Loop};
-use crate::ops::merge::formula::{At, Extent, Formula, Lanes, RUN};
-use crate::tensor::{Dtype, Name, byte_len};
+use crate::ops::merge::formula::{At, Formula, Lanes, RUN, Size};
+use crate::tensor::{Dtype, Name};
 
 /// The kernel of a [`Formula`]: all inputs and the output have the same shape.
 #[derive(Debug)]
@@ -79,17 +79,8 @@ impl<F: Formula> PointwiseKernel<F> {
         let precision = |dtype| Precision::of(dtype).expect("a dtype that merges compute with");
         let formats = inputs.iter().map(|input| precision(input.dtype)).collect();
         let kernel = Self::new(formula, formats, working, precision(dtype), &shape);
-        Tensor {
-            dtype,
-            len: byte_len(dtype, &shape).expect("at most twice the bytes of an input"),
-            shape,
-            data: Data::Computed {
-                node: Arc::new(Node::new(name.clone(), inputs, Box::new(kernel))),
-                output: 0,
-                offset: 0,
-            },
-            home,
-        }
+        let node = Arc::new(Node::new(name.clone(), inputs, Box::new(kernel)));
+        Tensor::computed(node, 0, dtype, shape, home)
     }
 
     /// The same on another [`CpuPath`].
@@ -116,8 +107,8 @@ impl<F: Formula> PointwiseKernel<F> {
         });
     }
 
-    fn extent(&self) -> Extent {
-        Extent {
+    fn extent(&self) -> Size {
+        Size {
             elements: self.elements(0..self.bands.rows_per_group).end,
             columns: self.columns,
             bands: self.bands.count(),

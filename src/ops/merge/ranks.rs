@@ -6,7 +6,7 @@
 //! of the magnitude at the cut come before it.
 
 use crate::kernels::lanes::{Precision, Round, f16_bits};
-use crate::ops::merge::formula::{At, Extent};
+use crate::ops::merge::formula::{At, Size};
 
 /// A cut to be found: the `rank` first elements of vector number `vector`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Cuts {
     }
 
     /// As [`crate::catalog::Survey::tally_len`].
-    pub(super) fn tally_len(&self, pass: usize, working: Precision, extent: Extent) -> usize {
+    pub(super) fn tally_len(&self, pass: usize, working: Precision, extent: Size) -> usize {
         let each = match digits(working).get(pass) {
             Some(bits) => 1 << bits,
             None if pass == digits(working).len() => extent.bands as usize,
@@ -190,7 +190,7 @@ impl Cuts {
         &self,
         pass: usize,
         working: Precision,
-        extent: Extent,
+        extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {

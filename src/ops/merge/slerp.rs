@@ -7,7 +7,7 @@
 
 use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::{Precision, Round, dot};
-use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
+use crate::ops::merge::formula::{At, Formula, Lanes, Size};
 
 /// Inputs: the base, the other model.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ impl Formula for Slerp {
         1
     }
 
-    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Extent) -> usize {
+    fn tally_len(&self, _working: Precision, _pass: usize, _extent: Size) -> usize {
         3
     }
 
@@ -64,7 +64,7 @@ impl Formula for Slerp {
         &self,
         _working: Precision,
         _pass: usize,
-        _extent: Extent,
+        _extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {

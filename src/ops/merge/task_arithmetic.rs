@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::{Precision, Round, l1_norm};
-use crate::ops::merge::formula::{At, Extent, Formula, Lanes};
+use crate::ops::merge::formula::{At, Formula, Lanes, Size};
 use crate::ops::merge::random_mask::RandomMask;
 use crate::ops::merge::ranks::{Cut, Cuts};
 
@@ -303,7 +303,7 @@ impl Formula for TaskArithmetic {
         rescaling.map_or(self.cuts.passes(working), |pass| pass + 1)
     }
 
-    fn tally_len(&self, working: Precision, pass: usize, extent: Extent) -> usize {
+    fn tally_len(&self, working: Precision, pass: usize, extent: Size) -> usize {
         if Some(pass) == self.rescaling_pass(working) {
             return 2 * self.kept.len();
         }
@@ -345,7 +345,7 @@ impl Formula for TaskArithmetic {
         &self,
         working: Precision,
         pass: usize,
-        extent: Extent,
+        extent: Size,
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {

@@ -221,7 +221,7 @@ fn cut(name: &str, tensor: &Tensor, first: u64, rows: u64) -> Result<Tensor> {
     }
     let mut shape = tensor.shape.to_vec();
     shape[0] = rows;
-    Ok(tensor.slice(first * (tensor.len / has), shape))
+    Ok(tensor.slice(first * (tensor.len() / has), shape))
 }
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
