@@ -11,5 +11,6 @@ mod diff;
 mod long_work;
 mod man_and_completions;
 mod plan;
+mod programs;
 mod report;
 mod troubleshooting;
