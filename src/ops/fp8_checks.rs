@@ -72,7 +72,7 @@ pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
         return;
     }
     catalog.report.warnings.push(format!(
-        "{} have dimensions that are not multiples of 128: vLLM and SGLang refuse such tensors in merged layers (q/k/v, gate/up), and transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
+        "{} have dimensions that are not multiples of 128: in merged layers (q/k/v, gate/up) vLLM from 0.14 on reads some rows with wrong scales, earlier ones and SGLang refuse them; transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
         tensors(partial.len()),
         listing(partial)
     ));
