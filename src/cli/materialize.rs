@@ -27,7 +27,7 @@ pub(crate) struct MaterializeArgs {
     hardlink: bool,
 
     /// Replace what the directory holds
-    #[arg(long)]
+    #[arg(long, alias = "force")]
     overwrite: bool,
 
     /// Place only shards and index into an existing model directory, and touch no other file
@@ -72,10 +72,10 @@ pub(crate) struct MaterializeArgs {
     jobs: Option<NonZeroUsize>,
 }
 
-/// Writes the view of `plan`. `sources` are the directories that the view reads from.
+/// Writes the view of `plan`. `inputs` are the files and directories that the view is made from.
 pub(crate) fn run(
     plan: &Plan,
-    sources: &[PathBuf],
+    inputs: &[PathBuf],
     args: &MaterializeArgs,
     quiet: bool,
 ) -> anyhow::Result<()> {
@@ -99,7 +99,7 @@ pub(crate) fn run(
         true => plan::print_warnings(plan)?,
         false => plan::print_summary(plan)?,
     }
-    let ahead = outlook(plan, sources, &args.out, &options)?;
+    let ahead = outlook(plan, inputs, &args.out, &options)?;
     if options.check_space {
         ahead.check_space(&args.out)?;
     }
@@ -107,8 +107,8 @@ pub(crate) fn run(
         confirm(&ahead, &args.out)?;
     }
     let bar = Bar::new(quiet)?;
-    let result = materialize(plan, sources, &args.out, &options, &bar);
-    let failed = |error| failed(error, plan, sources, args, &options);
+    let result = materialize(plan, inputs, &args.out, &options, &bar);
+    let failed = |error| failed(error, plan, inputs, args, &options);
     let summary = bar.finish(result, failed)?;
     let mut text = String::new();
     for warning in &summary.warnings {
@@ -124,7 +124,7 @@ pub(crate) fn run(
 fn failed(
     error: ckptfs::Error,
     plan: &Plan,
-    sources: &[PathBuf],
+    inputs: &[PathBuf],
     args: &MaterializeArgs,
     options: &Options,
 ) -> anyhow::Error {
@@ -133,7 +133,7 @@ fn failed(
     };
     let partial = partial.display();
     // The directory may be of something else, which is the error then.
-    match outlook(plan, sources, &args.out, options) {
+    match outlook(plan, inputs, &args.out, options) {
         Ok(left) if left.kept > 0 => anyhow::anyhow!(
             "{error}\nnote: {partial} keeps what is complete, {} of {} files ({} of {}), for the same request to go on with: the same command again",
             left.kept,

@@ -19,6 +19,7 @@ mod man;
 mod materialize;
 mod mount;
 mod mount_helper;
+mod output_file;
 mod plan;
 mod privileges;
 mod progress;
@@ -172,7 +173,7 @@ impl Command {
             } => {
                 let request = view.request()?;
                 let plan = request.plan()?;
-                if emit.run(&request, json || check_values)? {
+                if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
@@ -190,8 +191,9 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Report { view, report } => {
-                let plan = view.request()?.plan()?;
-                report::run(&plan, &report, quiet)?;
+                let request = view.request()?;
+                let plan = request.plan()?;
+                report::run(&plan, request.inputs(), &report, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mut mount } => {
@@ -202,7 +204,7 @@ impl Command {
             Command::Materialize { view, materialize } => {
                 let request = view.request()?;
                 let plan = request.plan()?;
-                materialize::run(&plan, &request.sources(), &materialize, quiet)?;
+                materialize::run(&plan, &request.inputs(), &materialize, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Verify(args) => verify::run(&args, quiet),

@@ -14,12 +14,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
+use ckptfs::outputs::OutputCheck;
 use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
+use ckptfs::shown::Show;
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use ckptfs::recipe::{Plan, parse_size};
+use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 
 use crate::cli::allocator;
 use crate::cli::args::ViewArgs;
@@ -105,16 +107,6 @@ pub(crate) struct Manner {
 /// Mounts a view. Unless in the foreground, it returns in this process as soon as the mount
 /// answers, and in a background process once it was unmounted.
 pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
-    let log_file = match &args.log_file {
-        Some(path) => Some(
-            File::options()
-                .append(true)
-                .create(true)
-                .open(path)
-                .with_context(|| format!("{}: cannot open the log file", path.display()))?,
-        ),
-        None => None,
-    };
     allocator::share_pools();
     let readiness = match args.foreground {
         true => None,
@@ -128,7 +120,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
         false => ServiceManager::none(),
     });
     service.status("planning the view");
-    let mounted = match plan_and_mount(view, args, log_file, readiness.as_ref(), &service) {
+    let mounted = match plan_and_mount(view, args, readiness.as_ref(), &service) {
         Ok(mounted) => mounted,
         Err(error) => {
             service.status(&format!("{error:#}"));
@@ -156,12 +148,12 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
 fn plan_and_mount(
     view: &ViewArgs,
     args: &MountArgs,
-    log_file: Option<File>,
     readiness: Option<&Readiness>,
     service: &Arc<ServiceManager>,
 ) -> anyhow::Result<Mounted> {
     let request = view.request()?;
     let plan = Arc::new(request.plan()?);
+    let log_file = outputs(&request, &plan, args)?;
     if !args.manner.quiet {
         plan::print_summary(&plan)?;
     }
@@ -184,6 +176,24 @@ fn plan_and_mount(
         std::env::set_current_dir("/")?;
     }
     Ok(mounted)
+}
+
+/// Checks what the mount writes to, and opens the log file.
+fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Result<Option<File>> {
+    if args.log_file.is_none() && args.facts_cache.is_none() {
+        return Ok(None);
+    }
+    let check = OutputCheck::new(&request.inputs(), &plan.view)?.with_mountpoint(&args.mountpoint);
+    if let Some(directory) = &args.facts_cache {
+        check.check(directory)?;
+    }
+    let Some(path) = &args.log_file else {
+        return Ok(None);
+    };
+    check.check(path)?;
+    let opened = File::options().append(true).create(true).open(path);
+    let opened = opened.with_context(|| format!("{}: cannot open the log file", path.shown()));
+    opened.map(Some)
 }
 
 /// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are

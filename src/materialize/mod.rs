@@ -104,23 +104,23 @@ pub struct Summary {
     pub warnings: Vec<String>,
 }
 
-/// Writes the view of `plan` into the directory `out`. `sources` are the directories that the
-/// view was planned from, references included.
+/// Writes the view of `plan` into the directory `out`. `inputs` are the files and directories that
+/// the view was planned from, references included.
 ///
 /// # Errors
-/// If `out` is, holds or lies in a source, holds something that was not to be overwritten, or
+/// If `out` is, holds or is inside an input, holds something that was not to be overwritten, or
 /// cannot be written; if a source changed or cannot be read; if a tensor cannot be quantized.
 /// `out` is then as it was before. Parents of `out` that were made stay, and so does the partial
 /// directory if a file in it is complete: the same request goes on with it, once sources and
 /// destination allow it.
 pub fn materialize(
     plan: &Plan,
-    sources: &[PathBuf],
+    inputs: &[PathBuf],
     out: &Path,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let destination = Destination::resolve(out, plan, sources)?;
+    let destination = Destination::resolve(out, plan, inputs, options)?;
     match options.weights_only {
         true => weights_only::place(plan, &destination, options, progress),
         false => directory::write(plan, &destination, options, progress),

@@ -43,11 +43,11 @@ pub struct Outlook {
 /// If the destination is refused.
 pub fn outlook(
     plan: &Plan,
-    sources: &[std::path::PathBuf],
+    inputs: &[std::path::PathBuf],
     out: &Path,
     options: &Options,
 ) -> Result<Outlook> {
-    let destination = Destination::resolve(out, plan, sources)?;
+    let destination = Destination::resolve(out, plan, inputs, options)?;
     let (partial, files) = match options.weights_only {
         true => (destination.partial_inside(), weights_only::weights(plan)),
         false => {

@@ -83,6 +83,7 @@ impl ViewRequest {
                 }
             }
         };
+        request.recipe = Some(absolute.clone());
         request.extras = view.patch.iter().map(find).collect::<Result<_>>()?;
         for (reference, weight) in &view.loras {
             request.loras.push(LoraRequest {

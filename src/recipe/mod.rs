@@ -42,6 +42,8 @@ pub struct ViewRequest {
     pub base: PathBuf,
     /// Start from this merge instead.
     pub merge: Option<MergeRequest>,
+    /// The recipe that this was read from.
+    pub recipe: Option<PathBuf>,
     /// LoRA adapters that are merged into the base, in this order.
     pub loras: Vec<LoraRequest>,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
@@ -118,6 +120,7 @@ impl ViewRequest {
         ViewRequest {
             base: base.into(),
             merge: None,
+            recipe: None,
             loras: Vec::new(),
             extras: Vec::new(),
             renames: Vec::new(),
@@ -170,6 +173,14 @@ impl ViewRequest {
         let mut seen = HashSet::new();
         sources.retain(|source| seen.insert(source.clone()));
         sources
+    }
+
+    /// What the view is made from, and no output may touch: the [sources](Self::sources), and the
+    /// recipe.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let mut inputs = self.sources();
+        inputs.extend(self.recipe.clone());
+        inputs
     }
 
     fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {

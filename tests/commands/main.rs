@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod long_work;
 mod man_and_completions;
+mod outputs;
 mod plan;
 mod report;
 mod troubleshooting;

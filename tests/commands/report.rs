@@ -48,7 +48,7 @@ fn what_exists_is_written_over_only_if_asked_and_nothing_else_is_left() {
     for name in ["page.html", "link.html"] {
         let output = ckptfs(&workspace, &format!("report --base base --out {name}"));
         assert_eq!(output.status.code(), Some(1));
-        assert_names(text(&output.stderr), &[name, "--force"]);
+        assert_names(text(&output.stderr), &[name, "--overwrite"]);
     }
     assert_eq!(fs::read_to_string(at("page.html")).unwrap(), "mine");
     let output = ckptfs(&workspace, "report --base base --out no/such/page.html");

@@ -17,6 +17,7 @@ mod life_cycle;
 mod links;
 mod metadata;
 mod mountpoints;
+mod outputs;
 mod panics;
 mod propagation;
 mod provenance;

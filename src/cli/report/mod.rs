@@ -4,21 +4,20 @@ mod data;
 mod difference;
 mod page;
 
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::BinaryBytes;
 
 use ckptfs::diff;
 use ckptfs::inspect::{self, Inspection};
+use ckptfs::outputs::OutputCheck;
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
 
 use crate::cli::check_values::{CACHE_BYTES, jobs};
+use crate::cli::output_file::OutputFile;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
 use crate::cli::report::difference::Difference;
@@ -30,9 +29,9 @@ pub(crate) struct ReportArgs {
     #[arg(long, visible_alias = "output", value_name = "FILE")]
     out: PathBuf,
 
-    /// Write over a file that exists
-    #[arg(long)]
-    force: bool,
+    /// Replace a file that exists
+    #[arg(long, alias = "force")]
+    overwrite: bool,
 
     /// Measure the quantization error of every tensor; reads all that is quantized
     #[arg(long)]
@@ -44,12 +43,16 @@ pub(crate) struct ReportArgs {
     diff: Option<PathBuf>,
 }
 
-/// Writes the report on the view of `plan`.
-pub(crate) fn run(plan: &Plan, args: &ReportArgs, quiet: bool) -> anyhow::Result<()> {
-    let out = &args.out;
-    if !args.force && out.symlink_metadata().is_ok() {
-        bail!("{}: it exists; --force writes over it", out.display());
-    }
+/// Writes the report on the view of `plan`, which is made from `inputs`.
+pub(crate) fn run(
+    plan: &Plan,
+    mut inputs: Vec<PathBuf>,
+    args: &ReportArgs,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    inputs.extend(args.diff.clone());
+    let check = OutputCheck::new(&inputs, &plan.view)?;
+    let out = OutputFile::new(&args.out, args.overwrite, &check)?;
     let inspection = args.errors.then(|| measured(plan, quiet)).transpose()?;
     let diff = args.diff.as_ref().map(|from| compared(from, plan, quiet));
     let page = page::page(&data::Data::of(
@@ -57,10 +60,9 @@ pub(crate) fn run(plan: &Plan, args: &ReportArgs, quiet: bool) -> anyhow::Result
         inspection.as_ref(),
         diff.transpose()?,
     ))?;
-    write(out, page.as_bytes(), args.force)
-        .with_context(|| format!("{}: cannot write the report", out.display()))?;
+    out.write("report", page.as_bytes())?;
     let len = BinaryBytes(page.len() as u64);
-    to_stdout(&format!("{}: {len}\n", out.display()))
+    to_stdout(&format!("{}: {len}\n", args.out.shown()))
 }
 
 fn measured(plan: &Plan, quiet: bool) -> anyhow::Result<Inspection> {
@@ -77,25 +79,4 @@ fn compared(from: &Path, plan: &Plan, quiet: bool) -> anyhow::Result<Difference>
     let found = diff::diff([&other, plan], true, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     Ok(Difference::of(from, &found))
-}
-
-/// Writes a file that is there as a whole or not at all.
-fn write(path: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
-    // Whatever the process lets others do.
-    const MODE: u32 = 0o666;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".ckptfs-report-")
-        .permissions(Permissions::from_mode(MODE))
-        .tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    match force {
-        true => file.persist(path)?,
-        false => file.persist_noclobber(path)?,
-    };
-    Ok(())
 }
