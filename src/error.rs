@@ -5,13 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::shown::{Show, lines};
+
 /// Why a view could not be planned or a byte could not be given.
 ///
 /// Cloneable, because one failed computation may have several readers waiting for it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The operating system refused something.
-    #[error("{}: cannot {action}: {cause}", path.display())]
+    #[error("{}: cannot {action}: {}", path.shown(), in_words(cause))]
     Io {
         /// What was tried, as a verb phrase ("open", "read 512 bytes at offset 8").
         action: String,
@@ -19,27 +21,27 @@ pub enum Error {
         cause: Arc<io::Error>,
     },
     /// A file or directory of a checkpoint is not what its format demands.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", path.shown(), lines(problem))]
     Checkpoint { path: PathBuf, problem: String },
     /// A tensor is not what its checkpoint or the view demands of it.
-    #[error("{}: tensor {tensor}: {problem}", path.display())]
+    #[error("{}: tensor {}: {}", path.shown(), tensor.shown(), lines(problem))]
     Tensor {
         path: PathBuf,
         tensor: String,
         problem: String,
     },
     /// The request cannot be carried out as it stands.
-    #[error("{0}")]
+    #[error("{}", lines(.0))]
     Request(String),
     /// A source is no longer the file that the view was planned from.
-    #[error("{}: the file changed after the view was planned: {what}; mount the view again to use the new file", path.display())]
+    #[error("{}: the file changed after the view was planned: {what}; mount the view again to use the new file", path.shown())]
     SourceChanged { path: PathBuf, what: String },
     /// A tensor that is to be quantized holds NaN or an infinity.
     ///
     /// Rows count over all leading dimensions: row `r` of a `[E, R, C]` tensor is
     /// `[r / R, r % R, ..]`.
     #[error(
-        "tensor {tensor}: {value} at row {row}, column {column} cannot be quantized; repair the source or leave this tensor out of the selection"
+        "tensor {}: {value} at row {row}, column {column} cannot be quantized; repair the source or leave this tensor out of the selection", tensor.shown()
     )]
     NonFinite {
         tensor: String,
@@ -87,4 +89,37 @@ impl Error {
             problem: problem.into(),
         }
     }
+}
+
+/// What the operating system refused, and what to do about it.
+pub fn in_words(cause: &io::Error) -> String {
+    use io::ErrorKind::{
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
+    };
+    let words = match (cause.kind(), cause.raw_os_error()) {
+        (_, Some(libc::EMFILE)) => {
+            "this process has as many files open as it may; raise its limit (ulimit -n)"
+        }
+        (_, Some(libc::ENFILE)) => {
+            "this machine has as many files open as it may; close some, or raise fs.file-max"
+        }
+        (_, Some(libc::ENOTCONN)) => {
+            "it is in a mount whose process ended; unmount it first (ckptfs unmount)"
+        }
+        (_, Some(libc::ELOOP)) => "its links lead in a circle; repair them",
+        (NotFound, _) => "there is no such file or directory",
+        (PermissionDenied, _) => {
+            "permission denied; change the permissions, or run as a user who has them"
+        }
+        (StorageFull, _) => "no space is left on the filesystem; make room, or choose another",
+        (QuotaExceeded, _) => {
+            "the quota of this user is used up; make room, or choose another place"
+        }
+        (ReadOnlyFilesystem, _) => "the filesystem is read-only; choose another place",
+        (NotADirectory, _) => "a file is where a directory is wanted",
+        (IsADirectory, _) => "it is a directory, and a file is wanted",
+        _ => return lines(&cause.to_string()).into_owned(),
+    };
+    words.to_owned()
 }

@@ -33,6 +33,9 @@ enum Why {
     IsWritten,
 }
 
+/// As many links are followed one after the other; Linux follows as many.
+const MAX_LINKS: usize = 40;
+
 /// Device and inode: the same file has the same, by whichever link or bind mount it is reached.
 type Identity = (u64, u64);
 
@@ -105,7 +108,7 @@ impl OutputCheck {
     /// If it is something that must be kept, is inside of it, or holds it.
     pub fn check(&self, out: &Path) -> Result<()> {
         let found = out.metadata().ok();
-        let path = match (resolve_missing(out), &found) {
+        let path = match (resolve_output(out, MAX_LINKS), &found) {
             (Ok(path), _) => path,
             // Such as /dev/stderr, where that is a pipe.
             (Err(_), Some(found)) if !found.is_file() && !found.is_dir() => return Ok(()),
@@ -166,6 +169,29 @@ fn links(directory: &Path) -> Vec<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
         .map(|entry| entry.path())
         .collect()
+}
+
+/// As [`resolve_missing`], also through links to what does not exist, which would be made there.
+fn resolve_output(path: &Path, links_left: usize) -> Result<PathBuf> {
+    let error = match resolve_missing(path) {
+        Ok(path) => return Ok(path),
+        Err(error) => error,
+    };
+    let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
+    let mut ancestors = absolute.ancestors();
+    let Some(link) = ancestors.find(|path| path.symlink_metadata().is_ok()) else {
+        return Err(error);
+    };
+    let below = absolute.strip_prefix(link).expect("it is an ancestor");
+    match (link.parent(), fs::read_link(link)) {
+        (Some(parent), Ok(target)) if links_left > 0 => {
+            let target = below
+                .iter()
+                .fold(parent.join(target), |path, part| path.join(part));
+            resolve_output(&target, links_left - 1)
+        }
+        _ => Err(error),
+    }
 }
 
 /// The canonical path of `path`, the end of which need not exist.

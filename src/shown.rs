@@ -80,7 +80,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
-fn is_obeyed(c: char) -> bool {
+/// Whether a terminal would obey `c` instead of showing it.
+pub(crate) fn is_obeyed(c: char) -> bool {
     // Marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
     let directs = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     directs || c.is_control()

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub(crate) use config::values;
 pub use config::{CONFIG_FILE, Config, Edit};
 pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
 pub use report::{

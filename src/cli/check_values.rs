@@ -9,6 +9,7 @@ use anyhow::bail;
 use ckptfs::inspect::{self, NonFiniteValues};
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
 
 use crate::cli::plan;
 use crate::cli::progress::Bar;
@@ -61,7 +62,10 @@ fn report(found: &[NonFiniteValues], checked: usize) -> Result<String, std::fmt:
         writeln!(
             text,
             "{}: {} NaN, {} inf, {} -inf",
-            tensor.tensor, tensor.nan, tensor.positive_infinity, tensor.negative_infinity
+            tensor.tensor.shown(),
+            tensor.nan,
+            tensor.positive_infinity,
+            tensor.negative_infinity
         )?;
         for place in &tensor.places {
             writeln!(

@@ -7,6 +7,7 @@ use anyhow::bail;
 use indicatif::BinaryBytes;
 
 use ckptfs::materialize::Outlook;
+use ckptfs::shown::Show;
 
 /// Tells what would be written to `out`, and asks whether to. Only a `y` or `yes` goes on.
 /// Where standard input or error is no terminal, nobody is asked.
@@ -20,7 +21,7 @@ pub(crate) fn confirm(outlook: &Outlook, out: &Path) -> anyhow::Result<()> {
     let mut stderr = io::stderr().lock();
     write!(stderr, "{}", told(outlook))?;
     let written = BinaryBytes(outlook.written_bytes);
-    write!(stderr, "Write {written} to {}? [y/N] ", out.display())?;
+    write!(stderr, "Write {written} to {}? [y/N] ", out.shown())?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

@@ -9,12 +9,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use ckptfs::diff::{self, Diff, FileDiff, Header, Row, Values, What};
+use ckptfs::shown::Show;
 
-use crate::cli::args::parse_model;
+use crate::cli::args::{parse_model, parse_threads};
 use crate::cli::check_values;
 use crate::cli::plan::to_stdout;
+use crate::cli::print_error;
 use crate::cli::progress::Bar;
-use crate::cli::provenance::printable;
 
 /// What to compare, and how.
 #[derive(Debug, Args)]
@@ -38,7 +39,7 @@ pub(crate) struct DiffArgs {
     json: bool,
 
     /// Threads that read and compare [default: as many as there are CPUs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<ExitCode> {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::from(DIFFERENT)),
         Err(error) => {
-            eprintln!("ckptfs: {error:#}");
+            print_error("ckptfs", &error);
             Ok(ExitCode::from(TROUBLE))
         }
     }
@@ -92,8 +93,8 @@ fn text(diff: &Diff, rows: &[Row]) -> String {
     const SHOWN: usize = 200;
     let mut text = String::new();
     for row in &rows[..rows.len().min(SHOWN)] {
-        let name = printable(&row.name.to_string());
-        let (what, header) = (word(row.what), headers(row));
+        let name = row.name.to_string();
+        let (name, what, header) = (name.shown(), word(row.what), headers(row));
         text += &format!("{what}  {name}  {} × {header}\n", row.tensors);
         if let Some(values) = &row.values {
             text += &format!("    {}\n", figures(values));
@@ -104,11 +105,11 @@ fn text(diff: &Diff, rows: &[Row]) -> String {
         text += &format!("… and {left_out} kinds of tensors more; --json has all\n");
     }
     for FileDiff { path, what, keys } in &diff.files {
-        let path = printable(&path.display().to_string());
+        let path = path.shown();
         text += &format!("{}  {path}\n", word(*what));
         for key in keys {
             let value = |value: &Option<Value>| value.as_ref().map_or("–".to_owned(), shortened);
-            let name = printable(&key.key);
+            let name = key.key.shown();
             text += &format!("    {name}: {} → {}\n", value(&key.a), value(&key.b));
         }
     }

@@ -10,7 +10,9 @@ use ckptfs::materialize::{
     Options, Part, Share, Summary, left_by_earlier_run, materialize, outlook,
 };
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
 
+use crate::cli::args::parse_threads;
 use crate::cli::confirm::confirm;
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
@@ -68,7 +70,7 @@ pub(crate) struct MaterializeArgs {
     no_space_check: bool,
 
     /// Threads that write [default: as many as there are CPUs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 
@@ -112,7 +114,7 @@ pub(crate) fn run(
     let summary = bar.finish(result, failed)?;
     let mut text = String::new();
     for warning in &summary.warnings {
-        text += &format!("warning: {warning}\n");
+        text += &format!("warning: {}\n", warning.shown());
     }
     if !quiet {
         text += &done(&summary, args, &bar);
@@ -131,7 +133,7 @@ fn failed(
     let Some(partial) = left_by_earlier_run(&args.out, args.weights_only) else {
         return error.into();
     };
-    let partial = partial.display();
+    let partial = partial.shown();
     // The directory may be of something else, which is the error then.
     match outlook(plan, inputs, &args.out, options) {
         Ok(left) if left.kept > 0 => anyhow::anyhow!(
@@ -163,7 +165,7 @@ fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
     });
     let mut text = format!(
         "wrote  {part}{}: {} files, {} written ({})",
-        args.out.display(),
+        args.out.shown(),
         summary.files,
         BinaryBytes(written),
         bar.rate(written),

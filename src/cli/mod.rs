@@ -39,8 +39,9 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit};
 
 use ckptfs::fast_paths::FastPath;
+use ckptfs::shown::lines;
 
-use crate::cli::args::ViewArgs;
+use crate::cli::args::ViewOrDir;
 use crate::cli::progress::Stopped;
 
 /// The version, and what the program was built from.
@@ -64,7 +65,7 @@ enum Command {
     /// Show what a view would hold
     Plan {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
@@ -81,28 +82,29 @@ enum Command {
     #[command(after_help = inspect::COLUMNS_HELP)]
     Inspect {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         inspect: inspect::InspectArgs,
     },
     /// Write what a view holds as one HTML file, to be looked at in a browser
     Report {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         report: report::ReportArgs,
     },
     /// Mount a view on an empty directory; returns once it is ready
+    #[command(allow_missing_positional = true)]
     Mount {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         mount: mount::MountArgs,
     },
     /// Write a view to disk
     Materialize {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         materialize: materialize::MaterializeArgs,
     },
@@ -152,7 +154,7 @@ pub(crate) fn run() -> ExitCode {
     match start().and_then(|()| cli.command.run(cli.quiet)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ckptfs: {error:#}");
+            print_error("ckptfs", &error);
             match error.downcast_ref::<Stopped>() {
                 Some(stopped) => ExitCode::from(stopped.exit_code()),
                 None => ExitCode::FAILURE,
@@ -171,7 +173,7 @@ impl Command {
                 check_values,
                 emit,
             } => {
-                let request = view.request()?;
+                let request = view.into_view().request()?;
                 let plan = request.plan()?;
                 if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
@@ -186,23 +188,23 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Inspect { view, inspect } => {
-                let plan = view.request()?.plan()?;
+                let plan = view.into_view().request()?.plan()?;
                 inspect::run(&plan, &inspect, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Report { view, report } => {
-                let request = view.request()?;
+                let request = view.into_view().request()?;
                 let plan = request.plan()?;
                 report::run(&plan, request.inputs(), &report, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mut mount } => {
                 mount.manner.quiet = quiet;
-                mount::run(&view, &mount)?;
+                mount::run(&view.into_view(), &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
-                let request = view.request()?;
+                let request = view.into_view().request()?;
                 let plan = request.plan()?;
                 materialize::run(&plan, &request.inputs(), &materialize, quiet)?;
                 Ok(ExitCode::SUCCESS)
@@ -227,6 +229,11 @@ impl Command {
             }
         }
     }
+}
+
+/// Prints `error`, which `program` ends with.
+fn print_error(program: &str, error: &anyhow::Error) {
+    eprintln!("{program}: {}", lines(&format!("{error:#}")));
 }
 
 /// What comes before any job.

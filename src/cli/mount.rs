@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use ckptfs::error::in_words;
 use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
 use ckptfs::outputs::OutputCheck;
 use ckptfs::provenance;
@@ -24,7 +25,7 @@ use ckptfs::view::View;
 use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 
 use crate::cli::allocator;
-use crate::cli::args::ViewArgs;
+use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::service::ServiceManager;
 use crate::cli::{logging, plan, privileges, signals};
@@ -62,7 +63,7 @@ pub(crate) struct MountArgs {
     facts_cache: Option<PathBuf>,
 
     /// Threads that answer requests [default: as many as there are CPUs, at least 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
 
     /// Read all files through this process, also those that the kernel could read straight from
@@ -135,7 +136,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     if let Some(readiness) = readiness {
         readiness.ready();
     }
-    service.ready(&format!("serving {}", mounted.mountpoint().display()));
+    service.ready(&format!("serving {}", mounted.mountpoint().shown()));
     let result = mounted.wait();
     service.stopping("unmounted");
     match &result {
@@ -192,7 +193,10 @@ fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Resu
     };
     check.check(path)?;
     let opened = File::options().append(true).create(true).open(path);
-    let opened = opened.with_context(|| format!("{}: cannot open the log file", path.shown()));
+    let opened = opened.map_err(|e| {
+        let problem = in_words(&e);
+        anyhow!("{}: cannot open the log file: {problem}", path.shown())
+    });
     opened.map(Some)
 }
 
@@ -231,8 +235,8 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
     log::info!(
         "mounted a view of {} on {}",
-        options.source_name.display(),
-        mounted.mountpoint().display()
+        options.source_name.shown(),
+        mounted.mountpoint().shown()
     );
     Ok(mounted)
 }
@@ -334,7 +338,7 @@ fn answers(mountpoint: &Path) -> anyhow::Result<()> {
         Ok(_) => Ok(()),
         Err(error) => bail!(
             "{}: mounted, but it does not answer: {error}",
-            mountpoint.display()
+            mountpoint.shown()
         ),
     }
 }

@@ -5,10 +5,12 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 
+use ckptfs::error::in_words;
 use ckptfs::outputs::OutputCheck;
 use ckptfs::shown::Show;
+use ckptfs::source::missing;
 
 /// Where to write, and whether what is there may be replaced.
 #[derive(Debug, Clone, Copy)]
@@ -47,29 +49,34 @@ impl<'a> OutputFile<'a> {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        let write_error = || format!("{}: cannot write the {what}", self.path.shown());
+        let failed = |error: std::io::Error| {
+            let problem = match error.kind() {
+                ErrorKind::NotFound => {
+                    format!("{}: {}", directory.shown(), missing(directory, "directory"))
+                }
+                _ => in_words(&error),
+            };
+            anyhow!("{}: cannot write the {what}: {problem}", self.path.shown())
+        };
         let mut new = tempfile::Builder::new()
             .prefix(".ckptfs-")
             .permissions(Permissions::from_mode(MODE))
             .tempfile_in(directory)
-            .with_context(write_error)?;
-        new.write_all(text).with_context(write_error)?;
-        new.as_file().sync_all().with_context(write_error)?;
+            .map_err(failed)?;
+        new.write_all(text).map_err(failed)?;
+        new.as_file().sync_all().map_err(failed)?;
         let named = match self.overwrite {
             true => new.persist(self.path),
             false => new.persist_noclobber(self.path),
         };
         match named {
             Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Err(self.exists()),
-            named => named
-                .map(drop)
-                .map_err(|e| e.error)
-                .with_context(write_error),
+            named => named.map(drop).map_err(|e| failed(e.error)),
         }
     }
 
     fn exists(self) -> anyhow::Error {
-        anyhow::anyhow!(
+        anyhow!(
             "{}: there is such a file already; have it replaced with --overwrite",
             self.path.shown()
         )

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use ckptfs::jobs::Progress;
+use ckptfs::shown::Show;
 
 use crate::cli::signals::is_ignored;
 
@@ -168,12 +169,12 @@ impl Progress for Bar {
     }
 
     fn file(&self, path: &Path) {
-        self.shown.lock().file = path.display().to_string();
+        self.shown.lock().file = path.shown().to_string();
         self.show();
     }
 
     fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("note: {text}"));
+        self.bar.suspend(|| eprintln!("note: {}", text.shown()));
     }
 
     fn advance(&self, bytes: u64) {

@@ -7,6 +7,7 @@ use indicatif::BinaryBytes;
 use ckptfs::catalog::{Role, Step};
 use ckptfs::provenance::{self, Group, GroupSource, Lineage};
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
 
 /// The lineage of every tensor, by shard.
 pub(crate) fn lineages(plan: &Plan) -> Vec<Vec<Lineage>> {
@@ -34,11 +35,11 @@ pub(crate) fn text(plan: &Plan) -> String {
         let shape = &group.shape;
         text += &format!(
             "{}  {} × {} {shape:?}  {}\n    {}\n",
-            printable(&group.name.to_string()),
+            group.name.to_string().shown(),
             group.tensors,
             group.dtype,
             BinaryBytes(group.bytes),
-            printable(&way(plan, group))
+            way(plan, group).shown()
         );
     }
     if groups.len() > SHOWN {
@@ -100,13 +101,4 @@ pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
         true => format!("lora {}", directory.display()),
         false => directory.display().to_string(),
     }
-}
-
-/// `text` without what would move the cursor or end the line.
-pub(crate) fn printable(text: &str) -> String {
-    let shown = text.chars().flat_map(|c| match c.is_control() {
-        true => c.escape_default().collect::<Vec<_>>(),
-        false => vec![c],
-    });
-    shown.collect()
 }

@@ -8,9 +8,10 @@ use clap::Args;
 use indicatif::BinaryBytes;
 
 use ckptfs::materialize::Options;
+use ckptfs::shown::Show;
 use ckptfs::verify;
 
-use crate::cli::args::ViewArgs;
+use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
 
@@ -39,7 +40,7 @@ pub(crate) struct VerifyArgs {
     out: Option<PathBuf>,
 
     /// Threads that read and compare [default: as many as there are CPUs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 
@@ -64,7 +65,7 @@ fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitC
     let report = verify::structure(directory)?;
     let mut text = format!(
         "{}: {} tensors of {} in {} shards\n",
-        directory.display(),
+        directory.shown(),
         report.tensors,
         BinaryBytes(report.bytes),
         report.shards
@@ -75,7 +76,7 @@ fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitC
     if let Some(summed) = summed {
         text += &format!(
             "{}: compared with the checksums of {} files, {} ({})\n",
-            directory.display(),
+            directory.shown(),
             summed.files,
             BinaryBytes(summed.bytes),
             bar.rate(summed.bytes)
@@ -84,7 +85,7 @@ fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitC
         problems.extend(summed.problems);
     }
     for warning in &warnings {
-        text += &format!("warning: {warning}\n");
+        text += &format!("warning: {}\n", warning.shown());
     }
     conclude(text, &problems)
 }
@@ -96,13 +97,13 @@ fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow
     let report = bar.finish(report, anyhow::Error::from)?;
     let mut text = format!(
         "{}: compared with {} files of the view, {} ({})\n",
-        out.display(),
+        out.shown(),
         report.files,
         BinaryBytes(report.bytes),
         bar.rate(report.bytes)
     );
     for path in &report.extra {
-        text += &format!("note: {} is not in the view\n", path.display());
+        text += &format!("note: {} is not in the view\n", path.shown());
     }
     let problems: Vec<String> = report.differences.iter().map(|d| d.to_string()).collect();
     conclude(text, &problems)
@@ -110,7 +111,7 @@ fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow
 
 fn conclude(mut text: String, problems: &[String]) -> anyhow::Result<ExitCode> {
     for problem in problems {
-        text += &format!("problem: {problem}\n");
+        text += &format!("problem: {}\n", problem.shown());
     }
     let (verdict, code) = match problems.len() {
         0 => ("no problems found".to_owned(), ExitCode::SUCCESS),

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::fast_paths::FastPath;
 use crate::fuse::mount::{DEVICE, open_device};
 use crate::fuse::{fusermount, passthrough};
+use crate::shown::Show;
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -120,7 +121,7 @@ fn privileges(can_mount: bool) -> Check {
     };
     match fusermount::powerless(&helper) {
         Some(problem) => Check::fail(NAME, problem),
-        None => Check::ok(NAME, format!("mounts go through {}", helper.display())),
+        None => Check::ok(NAME, format!("mounts go through {}", helper.shown())),
     }
 }
 

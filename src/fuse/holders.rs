@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::fuse::mount_table;
+use crate::shown::Show;
 
 /// A use of a mount that keeps it from being unmounted.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ impl fmt::Display for Holder {
                 name,
                 how,
                 path,
-            } => write!(f, "process {pid} ({name}): {how} {}", path.display()),
-            Holder::Mount(path) => write!(f, "a mount at {}", path.display()),
+            } => write!(f, "process {pid} ({name}): {how} {}", path.shown()),
+            Holder::Mount(path) => write!(f, "a mount at {}", path.shown()),
         }
     }
 }

@@ -19,7 +19,9 @@ use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
+use crate::jobs::MAX_THREADS;
 use crate::read::{Ahead, Reader};
+use crate::shown::Show;
 
 pub(super) const DEVICE: &str = "/dev/fuse";
 
@@ -64,7 +66,7 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     let Some(entry) = mount_table::at(&path)?.filter(MountEntry::is_ours) else {
         return Err(Error::Request(format!(
             "{}: the mount is not in the mount table",
-            path.display()
+            path.shown()
         )));
     };
     let detacher = Detacher {
@@ -152,7 +154,7 @@ impl Detacher {
         if mount_table::at(path)?.as_ref() != Some(&entry) {
             return Err(Error::Request(format!(
                 "{}: another filesystem is mounted over this view; unmount that first",
-                path.display()
+                path.shown()
             )));
         }
         if mount_table::unique_id(path) != self.unique_id {
@@ -251,7 +253,7 @@ fn helper_options(name: &OsStr, options: &MountOptions) -> OsString {
 /// The number of threads that answer requests.
 fn threads(options: &MountOptions) -> usize {
     let cores = || thread::available_parallelism().map_or(2, |count| count.get().max(2));
-    options.threads.unwrap_or_else(cores)
+    options.threads.unwrap_or_else(cores).min(MAX_THREADS)
 }
 
 /// The number of those that work ahead of readers, beside `threads` that answer.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
 use crate::error::{Error, Result};
+use crate::shown::Show;
 
 /// The type of our mounts in the mount table; the kernel makes it of `fuse` and the subtype.
 pub(super) const FILESYSTEM_TYPE: &str = "fuse.ckptfs";
@@ -111,7 +112,7 @@ pub(super) fn resolve(mountpoint: &Path) -> Result<PathBuf> {
     resolved.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::Request(format!(
             "{}: there is no such directory; make it first",
-            mountpoint.display()
+            mountpoint.shown()
         )),
         _ => Error::io("find", mountpoint, e),
     })

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::unmount;
+use crate::shown::Show;
 use crate::view::View;
 
 /// Checks that `view` may be mounted on `path`, which is absolute and free of links. Clears what a
@@ -24,7 +25,7 @@ pub(super) fn check(path: &Path, view: &View, options: &MountOptions) -> Result<
     Err(Error::Request(format!(
         "{}: this directory is not empty, and a mount hides what is in it; mount on an empty one, \
          or with --nonempty",
-        path.display()
+        path.shown()
     )))
 }
 
@@ -44,8 +45,8 @@ fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
         };
         return Err(Error::Request(format!(
             "{}: this mountpoint {problem} ({}); mount elsewhere",
-            mountpoint.display(),
-            source.display()
+            mountpoint.shown(),
+            source.shown()
         )));
     }
     Ok(())
@@ -57,12 +58,12 @@ fn clear_dead_mounts(path: &Path) -> Result<()> {
         if !entry.is_dead() {
             return Err(Error::Request(format!(
                 "{}: a view of {} is already mounted there; unmount it first: ckptfs unmount {}",
-                path.display(),
-                entry.source.display(),
-                path.display()
+                path.shown(),
+                entry.source.shown(),
+                path.shown()
             )));
         }
-        log::warn!("{}: clearing a mount whose process is gone", path.display());
+        log::warn!("{}: clearing a mount whose process is gone", path.shown());
         unmount::detach(&entry)?;
     }
     Ok(())
@@ -75,7 +76,7 @@ fn is_empty_directory(path: &Path) -> Result<bool> {
     if !metadata.is_dir() {
         return Err(Error::Request(format!(
             "{}: this is not a directory; mount on an empty directory",
-            path.display()
+            path.shown()
         )));
     }
     let mut entries = fs::read_dir(path).map_err(|e| Error::io("list", path, e))?;
@@ -87,8 +88,8 @@ fn refuse_hiding(path: &Path, view: &View) -> Result<()> {
     let refuse = |what: &str, hidden: &Path| {
         Err(Error::Request(format!(
             "{}: mounting there would hide {what} at {}; mount elsewhere",
-            path.display(),
-            hidden.display()
+            path.shown(),
+            hidden.shown()
         )))
     };
     for mount in mount_table::entries()? {

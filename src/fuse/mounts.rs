@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::fuse::holders::{self, Holder};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::own_files::STATS;
+use crate::shown::Show;
 use crate::source::MOUNT_DIRECTORY;
 use crate::stats::Snapshot;
 
@@ -59,12 +60,12 @@ pub fn mounts() -> Result<Vec<OurMount>> {
 /// If nothing of ours is mounted there.
 pub fn mount_at(mountpoint: &Path) -> Result<OurMount> {
     let path = mount_table::resolve(mountpoint)?;
-    let shown = path.display();
+    let shown = path.shown();
     match mount_table::at(&path)? {
         Some(entry) if entry.is_ours() => Ok(describe(entry)),
         Some(entry) => Err(Error::Request(format!(
             "{shown}: the mount there is of type {}, not {FILESYSTEM_TYPE}",
-            entry.filesystem_type.display()
+            entry.filesystem_type.shown()
         ))),
         None => Err(Error::Request(format!("{shown}: nothing is mounted there"))),
     }

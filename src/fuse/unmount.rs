@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::fuse::fusermount;
 use crate::fuse::holders::{Holder, holders};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::shown::Show;
 use crate::source::MOUNT_DIRECTORY;
 
 /// Unmounts the view at `mountpoint`, also a dead one whose process was killed. `lazy` detaches it
@@ -21,12 +22,12 @@ use crate::source::MOUNT_DIRECTORY;
 /// the processes that use it.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     let path = mount_table::resolve(mountpoint)?;
-    let shown = path.display();
+    let shown = path.shown();
     let Some(entry) = mount_table::at(&path)? else {
         return Err(Error::Request(format!("{shown}: nothing is mounted there")));
     };
     if !entry.is_ours() {
-        let other = entry.filesystem_type.display();
+        let other = entry.filesystem_type.shown();
         return Err(Error::Request(format!(
             "{shown}: the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone"
         )));
@@ -73,7 +74,7 @@ fn take_away(entry: &MountEntry, lazy: bool) -> io::Result<()> {
 }
 
 fn busy(path: &Path, holders: &[Holder]) -> Error {
-    let mut text = format!("{}: it is in use", path.display());
+    let mut text = format!("{}: it is in use", path.shown());
     if holders.is_empty() {
         text += " by processes that only root can see";
     }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::materialize::output::Output;
 use crate::read::Stored;
+use crate::shown::Show;
 use crate::source::SourceFile;
 
 /// Bytes that the kernel is asked to copy at once, so that progress is seen.
@@ -135,7 +136,7 @@ fn in_kernel(
                 return Ok(done);
             }
             Err(e) => {
-                let action = format!("copy {chunk} bytes of {} to", source.path().display());
+                let action = format!("copy {chunk} bytes of {} to", source.path().shown());
                 return Err(Error::io(action, output.path(), e.into()));
             }
             // The end of the source, which then changed: reading finds out.

@@ -14,6 +14,7 @@ use crate::materialize::Options;
 use crate::materialize::partial::SUFFIX;
 use crate::outputs::{OutputCheck, resolve_missing};
 use crate::recipe::Plan;
+use crate::shown::Show;
 
 /// The directory that is to hold the view. It is no input, holds none and is inside of none.
 #[derive(Debug)]
@@ -73,7 +74,27 @@ impl Destination {
     }
 
     pub(super) fn refuse(&self, problem: impl Into<String>) -> Error {
-        Error::Request(format!("{}: {}", self.shown.display(), problem.into()))
+        Error::Request(format!("{}: {}", self.shown.shown(), problem.into()))
+    }
+
+    /// `error` about a path in the directory `partial`, about the path that it is written for instead:
+    /// the user asked for that one.
+    pub(super) fn as_asked_for(&self, error: Error, partial: &Path) -> Error {
+        match error {
+            Error::Io {
+                action,
+                path,
+                cause,
+            } if path.starts_with(partial) => Error::Io {
+                action,
+                path: match path.strip_prefix(partial.join("view")) {
+                    Ok(file) if file != Path::new("") => self.shown.join(file),
+                    _ => self.shown.clone(),
+                },
+                cause,
+            },
+            error => error,
+        }
     }
 
     /// # Errors

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::Share;
+use crate::shown::Show;
 
 /// A file that is locked until this is dropped.
 #[derive(Debug)]
@@ -76,12 +77,12 @@ fn lock_file(
         Err(Errno::WOULDBLOCK) => {
             return Err(Error::Request(format!(
                 "{}: locked: another process is writing here; wait until it is done",
-                path.display()
+                path.shown()
             )));
         }
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => progress.note(&format!(
             "{}: this filesystem has no locks: see to it that nobody else writes the same",
-            path.display()
+            path.shown()
         )),
         Err(e) => return Err(Error::io("lock", path, e.into())),
     }

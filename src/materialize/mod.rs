@@ -29,6 +29,7 @@ use crate::materialize::output::sync_directory;
 use crate::materialize::partial::Partial;
 use crate::materialize::write::NewFile;
 use crate::recipe::Plan;
+use crate::shown::Show;
 
 pub use crate::materialize::parts::Part;
 pub use crate::materialize::space::{Outlook, outlook};
@@ -121,10 +122,17 @@ pub fn materialize(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let destination = Destination::resolve(out, plan, inputs, options)?;
-    match options.weights_only {
-        true => weights_only::place(plan, &destination, options, progress),
-        false => directory::write(plan, &destination, options, progress),
-    }
+    let (written, partial) = match options.weights_only {
+        true => (
+            weights_only::place(plan, &destination, options, progress),
+            destination.partial_inside(),
+        ),
+        false => (
+            directory::write(plan, &destination, options, progress),
+            destination.partial_beside(),
+        ),
+    };
+    written.map_err(|error| destination.as_asked_for(error, &partial))
 }
 
 /// The partial directory that a run on `out` has left, if there is one.
@@ -152,7 +160,7 @@ fn discard(partial: Partial, summary: &mut Summary) {
     if let Err(e) = partial.remove() {
         summary.warnings.push(format!(
             "{}: the previous content could not be deleted: {e}; delete it by hand",
-            path.display()
+            path.shown()
         ));
     }
 }
@@ -173,7 +181,7 @@ fn out_of_space(
             let needed: u64 = missing.map(|file| file.content.len()).sum();
             Error::Request(format!(
                 "{}: no space left ({cause}): the files that are not complete take {needed} bytes",
-                destination.shown().display()
+                destination.shown().shown()
             ))
         }
         _ => error,

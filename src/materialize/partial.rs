@@ -32,6 +32,7 @@ use crate::materialize::output::sync_directory;
 use crate::materialize::request::Request;
 use crate::materialize::state::{remove, replace, write_new};
 use crate::materialize::sums::Sums;
+use crate::shown::Show;
 use crate::view::EntryId;
 
 const REQUEST: &str = "request.json";
@@ -176,7 +177,7 @@ impl Partial {
             }
             progress.note(&format!(
                 "{}: an earlier run stopped here, but {difference}; beginning anew",
-                self.path.display()
+                self.path.shown()
             ));
             self.clear()?;
         }
@@ -390,7 +391,7 @@ pub(super) fn is_placing(path: &Path) -> bool {
 }
 
 fn refuse(path: &Path, problem: impl Into<String>) -> Error {
-    Error::Request(format!("{}: {}", path.display(), problem.into()))
+    Error::Request(format!("{}: {}", path.shown(), problem.into()))
 }
 
 fn line(record: &Record) -> Vec<u8> {

@@ -11,6 +11,7 @@ use crate::materialize::request::Request;
 use crate::materialize::write::NewFile;
 use crate::materialize::{Options, Share, copy, directory, weights_only};
 use crate::recipe::Plan;
+use crate::shown::Show;
 use crate::source::SourceFile;
 use crate::view::SegmentData;
 
@@ -107,7 +108,7 @@ fn too_little(outlook: &Outlook, available: u64, shown: &Path) -> Error {
     };
     Error::Request(format!(
         "{}: too little space: {} bytes{} are needed, and {available}{} are available; make room, or write elsewhere; where the filesystem compresses, --no-space-check begins all the same",
-        shown.display(),
+        shown.shown(),
         outlook.needed,
         large(outlook.needed),
         large(available),

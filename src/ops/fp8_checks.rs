@@ -3,13 +3,14 @@
 use crate::catalog::{Catalog, ReferenceReport};
 use crate::ops::fp8_select::Selection;
 use crate::ops::{fp8_rules, listing};
+use crate::shown::Show;
 use crate::tensor::{Name, scaled_name};
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
 pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
     for reference in selection.references() {
-        let directory = reference.directory.display();
+        let directory = reference.directory.shown();
         let lacking: Vec<&str> = reference
             .names
             .iter()

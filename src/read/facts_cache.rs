@@ -14,6 +14,7 @@ use tempfile::NamedTempFile;
 use crate::catalog::{Data, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::manifest::to_hex;
+use crate::shown::Show;
 
 /// A directory of facts.
 #[derive(Debug)]
@@ -48,11 +49,11 @@ impl FactsCache {
         match read(&path) {
             Ok(facts) => return Ok(facts),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => log::warn!("{}: cannot use these facts: {error}", path.display()),
+            Err(error) => log::warn!("{}: cannot use these facts: {error}", path.shown()),
         }
         let facts = find()?;
         if let Err(error) = self.write(&path, &facts) {
-            log::warn!("{}: cannot keep facts: {error}", path.display());
+            log::warn!("{}: cannot keep facts: {error}", path.shown());
         }
         Ok(facts)
     }

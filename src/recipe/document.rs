@@ -1,7 +1,7 @@
 //! The document of a recipe: a merge as mergekit describes it, and under `view` what follows it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,10 +10,12 @@ use crate::ops::merge::{
     Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Place, Slice, SliceInput,
     Vocabulary, method,
 };
+use crate::recipe::dtype::parse_dtype;
 use crate::recipe::models::Reference;
 use crate::recipe::settings::settings;
 use crate::recipe::view_section::ViewSection;
 use crate::recipe::yaml::{self, Fields, Node, Value};
+use crate::source::missing;
 use crate::tensor::Dtype;
 
 /// A recipe, parsed. No model was looked for yet.
@@ -55,7 +57,14 @@ const KEYS: &[&str] = &[
 impl Document {
     /// Reads the recipe `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let file = File::open(path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::checkpoint(path, missing(path, "recipe")),
+            _ => Error::io("open", path, e),
+        })?;
+        if path.is_dir() {
+            let problem = "this is a directory, and a recipe is a file; a checkpoint directory is given with --base";
+            return Err(Error::checkpoint(path, problem));
+        }
         let mut text = Vec::new();
         let read = file
             .take(yaml::MOST_BYTES as u64 + 1)
@@ -70,7 +79,8 @@ impl Document {
         }
         let text = String::from_utf8(text)
             .map_err(|e| Error::checkpoint(path, format!("not valid UTF-8: {e}")))?;
-        Self::parse(&text, path)
+        // YAML may begin with a byte order mark.
+        Self::parse(text.strip_prefix('\u{feff}').unwrap_or(&text), path)
     }
 
     /// Parses `text`, the content of `path`.
@@ -317,11 +327,8 @@ fn dtype(fields: &Fields, key: &str) -> Result<Option<Dtype>> {
     let Some(node) = fields.get(key) else {
         return Ok(None);
     };
-    let name = node.text(key)?;
-    match name.strip_prefix("torch.").unwrap_or(name) {
-        "bfloat16" => Ok(Some(Dtype::BF16)),
-        "float16" => Ok(Some(Dtype::F16)),
-        "float32" => Ok(Some(Dtype::F32)),
-        _ => Err(node.expected(key, "bfloat16, float16 or float32")),
+    match parse_dtype(node.text(key)?) {
+        Some(dtype) => Ok(Some(dtype.dtype())),
+        None => Err(node.expected(key, "bfloat16, float16 or float32")),
     }
 }

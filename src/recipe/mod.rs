@@ -6,6 +6,7 @@
 //! come out of the steps before.
 
 mod document;
+mod dtype;
 mod emit;
 mod from_file;
 mod models;
@@ -27,9 +28,10 @@ use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
 use crate::source::Checkpoint;
 use crate::view::View;
 
+pub use dtype::{DTYPES, parse_dtype};
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
-pub use size::{parse_size, scaled};
+pub use size::{parse_shard_size, parse_size};
 pub use surveys::Surveys;
 
 pub use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat, Selection};

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::ops::merge::Scalar;
 use crate::recipe::yaml::{self, Node, Value};
+use crate::shown::is_obeyed;
 
 /// `text` such that YAML 1.1 and 1.2 read it as text: bare where that is plain to see, else in
 /// quotes.
@@ -43,11 +44,8 @@ fn is_bare(text: &str) -> bool {
 
 /// Whether YAML lets `c` stand in quotes on one line.
 fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}'
-        )
+    // Nor what would not be shown as it is.
+    !is_obeyed(c) && !matches!(c, '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}')
 }
 
 /// A number that is read as the same one.

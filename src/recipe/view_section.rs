@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::ops::merge::{Place, Scalar};
 use crate::ops::{Filter, Precision, Rename};
+use crate::recipe::dtype::parse_dtype;
 use crate::recipe::models::{ModelPath, Reference};
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
@@ -87,12 +88,9 @@ impl ViewSection {
             Filter::new(&[], &[regex]).map(drop)
         })?;
         if let Some(node) = fields.get("dtype") {
-            section.dtype = Some(match node.text("dtype")? {
-                "bf16" | "bfloat16" => Precision::Bf16,
-                "f16" | "float16" => Precision::F16,
-                "f32" | "float32" => Precision::F32,
-                _ => return Err(node.expected("dtype", "bf16, f16 or f32")),
-            });
+            let dtype = parse_dtype(node.text("dtype")?);
+            let bad = || node.expected("dtype", "bf16, f16 or f32");
+            section.dtype = Some(dtype.ok_or_else(bad)?);
         }
         if let Some(node) = fields.get("experts") {
             section.experts = Some(match node.text("experts")? {
@@ -215,7 +213,7 @@ fn fp8(node: &Node) -> Result<Option<Fp8Section>> {
     if let Some(node) = fields.get("scale_fmt") {
         section.scale_format = match node.text("scale_fmt")? {
             "ue8m0" => ScaleFormat::Ue8m0,
-            "float32" => ScaleFormat::Float32,
+            name if parse_dtype(name) == Some(Precision::F32) => ScaleFormat::Float32,
             _ => return Err(node.expected("scale_fmt", "ue8m0 or float32")),
         };
     }

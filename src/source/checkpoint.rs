@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::source::aux_files::{self, AuxEntry, AuxScan};
 use crate::source::header::{self, StoredTensor};
+use crate::source::naming::check_directory;
 use crate::source::{Attributes, INDEX_FILE, Index, SourceFile, WeightMap};
 use crate::tensor::Name;
 
@@ -48,6 +49,7 @@ impl Checkpoint {
     /// and the tensor.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
+        check_directory(&directory)?;
         let attributes = Attributes::read(&directory)?;
         let AuxScan {
             entries,

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::shown::Show;
 use crate::source::direct::Direct;
 
 /// Owner, mode and time of a file or directory, as a view shows them.
@@ -246,7 +247,7 @@ impl SourceFile {
         if !TOLD.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "{}: cannot be read past the page cache, and is read through it: {error}",
-                self.path.display()
+                self.path.shown()
             );
         }
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::shown::Show;
 use crate::source::SourceFile;
 
 /// The directories that a checkpoint may be made of.
@@ -47,7 +48,7 @@ impl Enclosure {
             format!(
                 "this leads out of the source, to {}, and other users would be shown that; put \
                  the file itself there, or allow it with --follow-symlinks",
-                resolved.display()
+                resolved.shown()
             ),
         ))
     }

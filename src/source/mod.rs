@@ -12,6 +12,7 @@ mod file;
 mod header;
 mod index;
 mod links;
+mod naming;
 
 pub use aux_files::{AuxEntry, MOUNT_DIRECTORY};
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
@@ -22,6 +23,8 @@ pub use header::{
 };
 pub use index::{INDEX_FILE, Index, WeightMap};
 pub use links::Enclosure;
+pub(crate) use naming::not_json;
+pub use naming::{check_directory, missing};
 
 /// A string that is borrowed from the JSON text where that is possible.
 #[derive(Deserialize)]

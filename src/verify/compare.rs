@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
+use crate::shown::Show;
+use crate::source::check_directory;
 use crate::view::{Content, EntryId, FileContent, View};
 
 /// How a directory compares with a view.
@@ -52,7 +54,7 @@ pub enum Kind {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: ", self.path.display())?;
+        write!(f, "{}: ", self.path.shown())?;
         match &self.kind {
             Kind::Missing => f.write_str("missing"),
             Kind::OtherType => f.write_str("not a file where the view has one, or the reverse"),
@@ -81,6 +83,7 @@ pub fn against_view(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<CompareReport> {
+    check_directory(directory)?;
     let mut report = CompareReport::default();
     find_extra(&plan.view, View::ROOT, directory, &mut report)?;
     let mut same_length = Vec::new();

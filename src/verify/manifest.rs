@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
+use crate::shown::Show;
 use crate::source::SourceFile;
 use crate::verify::findings::Faults;
 
@@ -59,7 +60,7 @@ pub fn manifest(
         }
     })?;
     for ((path, sum), found) in sums.iter().zip(found) {
-        let path = path.display();
+        let path = path.shown();
         match found {
             Ok(found) if found == *sum => {}
             Ok(found) => faults.problems.add(format!(

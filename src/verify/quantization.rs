@@ -7,7 +7,7 @@ use std::path::Path;
 use aho_corasick::AhoCorasick;
 use serde_json::Value;
 
-use crate::catalog::CONFIG_FILE;
+use crate::catalog::{CONFIG_FILE, values};
 use crate::error::Result;
 use crate::tensor::{Dtype, SCALE_SUFFIX, scale_name, scaled_name};
 use crate::verify::block_scales::Pair;
@@ -71,11 +71,11 @@ fn declaration(directory: &Path, has_scales: bool, faults: &mut Faults) -> Optio
             return None;
         }
     };
-    let config: Value = match serde_json::from_slice(&text) {
+    let config = match values(&text, &[KEY, TEXT_CONFIG]) {
         Ok(config) => config,
         Err(e) => {
             // Python's JSON also has NaN and Infinity, so loaders may still read it.
-            let fault = format!("{CONFIG_FILE} is not JSON: {e}");
+            let fault = format!("{CONFIG_FILE} cannot be read: {e}");
             faults.warnings.add(fault);
             return None;
         }

@@ -8,7 +8,9 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header};
+use crate::source::{
+    INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, check_directory, read_header,
+};
 use crate::tensor::Name;
 use crate::verify::findings::Faults;
 use crate::verify::{block_scales, quantization};
@@ -38,6 +40,7 @@ pub struct StructureReport {
 /// If the directory cannot be read or has no weights. All else is in the report.
 pub fn structure(directory: &Path) -> Result<StructureReport> {
     let mut inspection = Inspection::default();
+    check_directory(directory)?;
     let files = safetensors_files(directory)?;
     let index = match directory.join(INDEX_FILE).symlink_metadata() {
         Ok(_) => inspection.read_index(directory),

@@ -26,6 +26,7 @@ fn workspace() -> Workspace {
         symlink(format!("../cache/{file}"), at("linked").join(file)).unwrap();
     }
     symlink("base", at("link")).unwrap();
+    symlink("base/new.html", at("dangling")).unwrap();
     fs::hard_link(at("base/model.safetensors"), at("hard.safetensors")).unwrap();
     fs::write(
         at("merge.yml"),
@@ -38,7 +39,15 @@ fn workspace() -> Workspace {
 const VIEW: &str = "--base base --extra extra --reference reference --extra linked";
 
 fn everything(workspace: &Workspace) -> BTreeMap<PathBuf, Vec<u8>> {
-    files(workspace.path())
+    let names = ["base", "extra", "reference", "linked", "cache", "out"];
+    let names = names
+        .into_iter()
+        .filter(|name| workspace.path().join(name).exists());
+    let of = |name| {
+        let inside = files(&workspace.path().join(name)).into_iter();
+        inside.map(move |(path, content)| (PathBuf::from(name).join(path), content))
+    };
+    names.flat_map(of).collect()
 }
 
 #[track_caller]
@@ -82,7 +91,12 @@ fn a_file_that_a_view_is_made_from_is_never_replaced() {
 #[test]
 fn nothing_new_is_written_into_a_source_either() {
     let workspace = workspace();
-    for out in ["base/new.html", "link/new.html", "reference/new.html"] {
+    for out in [
+        "base/new.html",
+        "link/new.html",
+        "reference/new.html",
+        "dangling",
+    ] {
         let inside = [out, "this is inside", "which the view is made from"];
         assert_refused(&workspace, &format!("report {VIEW} --out {out}"), &inside);
         let plan = format!("plan {VIEW} --emit-recipe {out}");

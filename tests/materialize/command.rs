@@ -319,6 +319,36 @@ fn once_there_is_space_a_run_goes_on_with_what_was_complete() {
 }
 
 #[test]
+fn a_read_only_destination_is_named_as_the_user_did_with_what_to_do() {
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, 1 << 20);
+    let script = r#"
+        mkdir "$1/model"
+        mount -o remount,ro "$1"
+        for flags in "--out $1/out" "--out $1/model --weights-only" \
+            "--out $1/model --overwrite"; do
+            "$2" materialize --base "$3" --no-space-check --yes $flags && exit 3
+        done
+        "$2" report "$3" --out "$1/page.html" && exit 3
+        "$2" plan "$3" --emit-recipe "$1/view.yml" && exit 3
+        exit 0
+    "#;
+    let output = with_disk(&workspace, "4m", script, &[base.to_str().unwrap()]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let lines: Vec<&str> = error.lines().collect();
+    for (line, out) in lines
+        .iter()
+        .zip(["out", "model", "model", "page.html", "view.yml"])
+    {
+        let parts = [&format!("disk/{out}"), "read-only", "choose another place"];
+        assert_names(line, &parts);
+        assert!(!line.contains("/.") && !line.contains("os error"), "{line}");
+    }
+    assert_eq!(lines.len(), 5, "{error}");
+}
+
+#[test]
 fn a_file_that_may_not_grow_is_an_error_that_names_it() {
     let workspace = Workspace::new();
     let base = write_sparse_base(&workspace, 8 << 20);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::fixture::{Fixture, Kind, assert_refused, is_mounted, read_tree};
+use crate::fixture::{Fixture, Kind, assert_refused, ckptfs, is_mounted, read_tree, stderr};
 
 #[test]
 fn a_log_or_facts_in_a_source_or_the_mountpoint_are_refused_and_nothing_is_written() {
@@ -36,4 +36,54 @@ fn a_log_or_facts_in_a_source_or_the_mountpoint_are_refused_and_nothing_is_writt
         }
     }
     fixture.mount(Kind::Patched, &[]);
+}
+
+#[test]
+fn the_base_may_stand_before_the_mountpoint() {
+    let fixture = Fixture::new();
+    let mut command = ckptfs("mount");
+    command.arg(&fixture.base).arg(&fixture.mountpoint);
+    let output = command.arg("--extra").arg(&fixture.extra).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(read_tree(&fixture.mountpoint) == fixture.expected(Kind::Patched));
+    let alone = ckptfs("mount").arg(&fixture.mountpoint).output().unwrap();
+    assert_eq!(alone.status.code(), Some(2));
+    crate::common::assert_names(&stderr(&alone), &["--base"]);
+}
+
+#[test]
+fn neither_log_nor_status_have_a_terminal_obey_a_name() {
+    let fixture = Fixture::new();
+    let hostile = "a\u{1b}[2J\u{7}\nFORGED\r";
+    let base = fixture.path(hostile);
+    fs::rename(&fixture.base, &base).unwrap();
+    let mountpoint = fixture.path("m").join(hostile);
+    fs::create_dir_all(&mountpoint).unwrap();
+    let log = fixture.path("log");
+    let mut command = ckptfs("mount");
+    command.arg(&base).arg(&mountpoint).arg("--log-file");
+    let output = command.arg(&log).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let status = ckptfs("status").arg(&mountpoint).output().unwrap();
+    let unmounted = ckptfs("unmount").arg(&mountpoint).output().unwrap();
+    assert!(unmounted.status.success(), "{}", stderr(&unmounted));
+    let refused = ckptfs("unmount").arg(&mountpoint).output().unwrap();
+    for (what, text) in [
+        ("mount", output.stdout),
+        ("status", status.stdout),
+        ("unmount", refused.stderr),
+        ("log", fs::read(&log).unwrap()),
+    ] {
+        let text = String::from_utf8(text).unwrap();
+        let obeyed = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(obeyed), "{what}: {text:?}");
+        assert!(
+            !text.lines().any(|line| line.starts_with("FORGED")),
+            "{what}: {text}"
+        );
+        assert!(
+            text.contains(r"a\u001b[2J\u0007\nFORGED\r"),
+            "{what}: {text}"
+        );
+    }
 }

@@ -14,6 +14,7 @@ use ckptfs::catalog::{CONFIG_FILE, Edit, EditedConfig};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::recipe::Plan;
+use ckptfs::shown::{Show, lines};
 use ckptfs::view::FileContent;
 
 use crate::cli::provenance;
@@ -43,21 +44,26 @@ pub(crate) fn print(plan: &Plan) -> anyhow::Result<()> {
     for shard in &plan.shards {
         let computed = shard.tensors.iter().filter(|t| t.computed).count();
         let how = match &shard.whole_file {
-            Some(source) => format!("= {}", source.display()),
+            Some(source) => format!("= {}", source.shown()),
             None => format!("{} tensors, {computed} computed", shard.tensors.len()),
         };
-        writeln!(text, "{}  {}  {how}", shard.name, BinaryBytes(shard.len))?;
+        writeln!(
+            text,
+            "{}  {}  {how}",
+            shard.name.shown(),
+            BinaryBytes(shard.len)
+        )?;
     }
     for (path, content) in aux_files(plan) {
         let how = match (content.whole_file(), &plan.report.edited_config) {
-            (Some(source), _) => format!("= {}", source.path().display()),
+            (Some(source), _) => format!("= {}", source.path().shown()),
             (None, Some(config)) if path == Path::new(CONFIG_FILE) => edits(config),
             _ => "new".to_owned(),
         };
         writeln!(
             text,
             "{}  {}  {how}",
-            path.display(),
+            path.shown(),
             BinaryBytes(content.len())
         )?;
     }
@@ -116,11 +122,12 @@ pub(crate) fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &FileCont
     files.into_iter()
 }
 
-/// Writes `text` to standard output.
+/// Writes `text` to standard output. What a terminal would obey is escaped, so that JSON and YAML are
+/// the same.
 pub(crate) fn to_stdout(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout
-        .write_all(text.as_bytes())
+        .write_all(lines(text).as_bytes())
         .and_then(|()| stdout.flush())
     {
         // Whoever closed the pipe has read enough.

@@ -4,6 +4,7 @@ use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{AdapterReport, MergeReport, Role, StretchReport};
 use ckptfs::recipe::{Plan, Surveys};
+use ckptfs::shown::Show;
 
 use crate::cli::plan::{aux_files, kept, tensor_count};
 
@@ -16,7 +17,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
         .map_or_else(String::new, merge_summary);
     let mut models = plan.report.merge.iter().flat_map(|merge| &merge.models);
     for source in &plan.report.sources {
-        let path = source.path.display();
+        let path = source.path.shown();
         text += &match source.role {
             Role::Base => format!("base   {path}: {} tensors\n", source.tensors),
             Role::Model => format!(
@@ -65,7 +66,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
     );
     text += &surveys_line(plan.surveys());
     for reference in &plan.report.references {
-        text += &format!("reference  {}\n", reference.path.display());
+        text += &format!("reference  {}\n", reference.path.shown());
         text += &format!(
             "  quantized there and by the rule set  {}\n",
             reference.agreed
@@ -80,12 +81,12 @@ pub(crate) fn summary(plan: &Plan) -> String {
     for source in &plan.report.sources {
         if source.role == Role::Base {
             for left_out in &source.left_out {
-                text += &format!("left out: {left_out}\n");
+                text += &format!("left out: {}\n", left_out.shown());
             }
         }
     }
     for note in &plan.report.notes {
-        text += &format!("note: {note}\n");
+        text += &format!("note: {}\n", note.shown());
     }
     text + &warnings(plan)
 }
@@ -94,7 +95,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
 pub(super) fn warnings(plan: &Plan) -> String {
     let warnings = plan.report.warnings.iter();
     warnings
-        .map(|warning| format!("warning: {warning}\n"))
+        .map(|warning| format!("warning: {}\n", warning.shown()))
         .collect()
 }
 
@@ -121,7 +122,7 @@ fn adapter_line(adapter: &AdapterReport) -> String {
     };
     format!(
         "lora   {}{weight}: merged into {} tensors{scalings}, {} replaced\n",
-        adapter.path.display(),
+        adapter.path.shown(),
         adapter.merged,
         adapter.replaced
     )
@@ -159,7 +160,7 @@ fn examples(names: &[String]) -> String {
     const SHOWN: usize = 3;
     match names.len() {
         0 => String::new(),
-        n if n <= SHOWN => format!("  ({})", names.join(", ")),
-        _ => format!("  ({}, …)", names[..SHOWN].join(", ")),
+        n if n <= SHOWN => format!("  ({})", names.join(", ").shown()),
+        _ => format!("  ({}, …)", names[..SHOWN].join(", ").shown()),
     }
 }

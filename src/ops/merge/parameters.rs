@@ -12,6 +12,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::error::{Error, Result};
+use crate::shown::Show;
 
 /// A place in a recipe, for messages: `merge.yml:3:5`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { file, line, column } = self;
-        write!(f, "{}:{line}:{column}", file.display())
+        write!(f, "{}:{line}:{column}", file.shown())
     }
 }
 
