@@ -123,3 +123,26 @@ pub fn in_words(cause: &io::Error) -> String {
     };
     words.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_is_said_with_what_to_do() {
+        for (errno, cure) in [
+            (libc::EMFILE, "ulimit -n"),
+            (libc::ENFILE, "fs.file-max"),
+            (libc::ENOSPC, "make room"),
+            (libc::EDQUOT, "make room"),
+            (libc::EROFS, "choose another place"),
+            (libc::EACCES, "change the permissions"),
+            (libc::ENOTCONN, "ckptfs unmount"),
+        ] {
+            let text = in_words(&io::Error::from_raw_os_error(errno));
+            assert!(text.contains(cure) && !text.contains("os error"), "{text}");
+        }
+        let other = in_words(&io::Error::from_raw_os_error(libc::EIO));
+        assert!(other.contains("os error 5"), "{other}");
+    }
+}

@@ -23,14 +23,14 @@ struct Kept {
     /// Absolute, without links.
     path: PathBuf,
     identity: Option<Identity>,
-    why: Why,
+    role: Role,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    IsRead,
-    IsMountpoint,
-    IsWritten,
+enum Role {
+    Source,
+    Mountpoint,
+    Destination,
 }
 
 /// As many links are followed one after the other; Linux follows as many.
@@ -49,13 +49,13 @@ impl OutputCheck {
         let mut check = OutputCheck { kept: Vec::new() };
         let mut seen = HashSet::new();
         for input in inputs {
-            check.keep(input, canonical(input)?, Why::IsRead);
+            check.keep(input, canonical(input)?, Role::Source);
             // Also those that the view only reads when it is planned.
             for link in links(input) {
                 if let Ok(path) = link.canonicalize()
                     && seen.insert(path.clone())
                 {
-                    check.keep(&link, path, Why::IsRead);
+                    check.keep(&link, path, Role::Source);
                 }
             }
         }
@@ -66,7 +66,7 @@ impl OutputCheck {
         for file in files {
             let path = canonical(&file)?;
             if seen.insert(path.clone()) {
-                check.keep(&file, path, Why::IsRead);
+                check.keep(&file, path, Role::Source);
             }
         }
         Ok(check)
@@ -75,30 +75,30 @@ impl OutputCheck {
     /// Keeps outputs also out of the directory that the view is to be mounted on.
     #[must_use]
     pub fn with_mountpoint(mut self, mountpoint: &Path) -> Self {
-        self.keep_place(mountpoint, Why::IsMountpoint);
+        self.keep_place(mountpoint, Role::Mountpoint);
         self
     }
 
     /// Keeps other outputs also out of the directory that the view is written to.
     #[must_use]
     pub fn with_destination(mut self, out: &Path) -> Self {
-        self.keep_place(out, Why::IsWritten);
+        self.keep_place(out, Role::Destination);
         self
     }
 
-    fn keep_place(&mut self, place: &Path, why: Why) {
+    fn keep_place(&mut self, place: &Path, role: Role) {
         // A mountpoint whose process is gone cannot be resolved.
         let path = resolve_missing(place).ok();
         let path = path.or_else(|| std::path::absolute(place).ok());
-        self.keep(place, path.unwrap_or_else(|| place.to_owned()), why);
+        self.keep(place, path.unwrap_or_else(|| place.to_owned()), role);
     }
 
-    fn keep(&mut self, shown: &Path, path: PathBuf, why: Why) {
+    fn keep(&mut self, shown: &Path, path: PathBuf, role: Role) {
         self.kept.push(Kept {
             shown: shown.to_owned(),
             identity: path.metadata().ok().map(|metadata| identity(&metadata)),
             path,
-            why,
+            role,
         });
     }
 
@@ -127,7 +127,7 @@ impl OutputCheck {
                 "is"
             } else if path.starts_with(&kept.path) || ancestors.iter().copied().any(is_same) {
                 "is inside"
-            } else if kept.path.starts_with(&path) && kept.why != Why::IsMountpoint {
+            } else if kept.path.starts_with(&path) && kept.role != Role::Mountpoint {
                 "holds"
             } else {
                 continue;
@@ -140,10 +140,10 @@ impl OutputCheck {
 
 impl Kept {
     fn refuse(&self, out: &Path, relation: &str) -> Error {
-        let why = match self.why {
-            Why::IsRead => "which the view is made from",
-            Why::IsMountpoint => "which the view is to be mounted on",
-            Why::IsWritten => "which the view is written to",
+        let why = match self.role {
+            Role::Source => "which the view is made from",
+            Role::Mountpoint => "which the view is to be mounted on",
+            Role::Destination => "which the view is written to",
         };
         let kept = self.shown.shown();
         // A link may lead there.

@@ -343,7 +343,10 @@ fn a_read_only_destination_is_named_as_the_user_did_with_what_to_do() {
     {
         let parts = [&format!("disk/{out}"), "read-only", "choose another place"];
         assert_names(line, &parts);
-        assert!(!line.contains("/.") && !line.contains("os error"), "{line}");
+        assert!(
+            !line.contains(".ckptfs") && !line.contains("os error"),
+            "{line}"
+        );
     }
     assert_eq!(lines.len(), 5, "{error}");
 }

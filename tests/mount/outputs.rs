@@ -14,7 +14,8 @@ fn a_log_or_facts_in_a_source_or_the_mountpoint_are_refused_and_nothing_is_writt
         fixture.path("hard.log"),
     )
     .unwrap();
-    let before = read_tree(&fixture.path(""));
+    let now = || [&fixture.base, &fixture.extra, &fixture.mountpoint].map(|path| read_tree(path));
+    let before = now();
     let source = "which the view is made from";
     let mountpoint = "which the view is to be mounted on";
     for (path, why) in [
@@ -31,7 +32,7 @@ fn a_log_or_facts_in_a_source_or_the_mountpoint_are_refused_and_nothing_is_writt
         for flag in ["--log-file", "--facts-cache"] {
             let output = fixture.try_mount(Kind::Patched, &fixture.mountpoint, &[flag, path]);
             assert_refused(&output, &[path, why, "choose another place"]);
-            assert!(read_tree(&fixture.path("")) == before, "{flag} {path}");
+            assert!(now() == before, "{flag} {path}");
             assert!(!is_mounted(&fixture.mountpoint));
         }
     }

@@ -27,10 +27,17 @@ fn config(cases: u32) -> ProptestConfig {
     }
 }
 
+/// What is read from the recipe of `request`. It says where it is from, which `request` does not.
 fn again(workspace: &Workspace, request: &ViewRequest) -> ViewRequest {
     let recipe = request.to_recipe().unwrap();
     let path = write(workspace, &recipe);
-    ViewRequest::from_recipe(&path, &Places::default()).unwrap_or_else(|e| panic!("{e}\n{recipe}"))
+    let again = ViewRequest::from_recipe(&path, &Places::default());
+    let again = again.unwrap_or_else(|e| panic!("{e}\n{recipe}"));
+    assert_eq!(again.recipe.as_ref(), Some(&path));
+    ViewRequest {
+        recipe: request.recipe.clone(),
+        ..again
+    }
 }
 
 proptest! {

@@ -371,7 +371,7 @@ fn a_name_does_not_move_the_cursor() {
         text.chars().all(|c| c == '\n' || !c.is_control()),
         "{text:?}"
     );
-    assert!(text.contains(r"a\u{1b}[31m\nbase"), "{text:?}");
+    assert!(text.contains(r"a\u001b[31m\nbase"), "{text:?}");
 }
 
 #[test]

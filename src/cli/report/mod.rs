@@ -50,11 +50,23 @@ pub(crate) fn run(
     args: &ReportArgs,
     quiet: bool,
 ) -> anyhow::Result<()> {
-    inputs.extend(args.diff.clone());
+    let other = args.diff.as_ref().map(|from| diff::plan(from, &[]));
+    let other = other.transpose()?;
+    if let Some(other) = &other {
+        inputs.extend(
+            other
+                .report
+                .sources
+                .iter()
+                .map(|source| source.path.clone()),
+        );
+        inputs.extend(args.diff.iter().filter(|from| from.is_file()).cloned());
+    }
     let check = OutputCheck::new(&inputs, &plan.view)?;
     let out = OutputFile::new(&args.out, args.overwrite, &check)?;
     let inspection = args.errors.then(|| measured(plan, quiet)).transpose()?;
-    let diff = args.diff.as_ref().map(|from| compared(from, plan, quiet));
+    let diff = args.diff.as_ref().zip(other.as_ref());
+    let diff = diff.map(|(from, other)| compared(from, other, plan, quiet));
     let page = page::page(&data::Data::of(
         plan,
         inspection.as_ref(),
@@ -73,10 +85,9 @@ fn measured(plan: &Plan, quiet: bool) -> anyhow::Result<Inspection> {
     bar.finish(inspection, anyhow::Error::from)
 }
 
-fn compared(from: &Path, plan: &Plan, quiet: bool) -> anyhow::Result<Difference> {
-    let other = diff::plan(from, &[])?;
+fn compared(from: &Path, other: &Plan, plan: &Plan, quiet: bool) -> anyhow::Result<Difference> {
     let bar = Bar::new(quiet)?;
-    let found = diff::diff([&other, plan], true, jobs(), &bar);
+    let found = diff::diff([other, plan], true, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     Ok(Difference::of(from, &found))
 }
