@@ -94,8 +94,8 @@ impl Error {
 /// What the operating system refused, and what to do about it.
 pub fn in_words(cause: &io::Error) -> String {
     use io::ErrorKind::{
-        IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
-        StorageFull,
+        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
     };
     let words = match (cause.kind(), cause.raw_os_error()) {
         (_, Some(libc::EMFILE)) => {
@@ -117,6 +117,9 @@ pub fn in_words(cause: &io::Error) -> String {
             "the quota of this user is used up; make room, or choose another place"
         }
         (ReadOnlyFilesystem, _) => "the filesystem is read-only; choose another place",
+        (FileTooLarge, _) => {
+            "the file would be larger than this process or the filesystem may have one; raise the limit (ulimit -f), or choose another place"
+        }
         (NotADirectory, _) => "a file is where a directory is wanted",
         (IsADirectory, _) => "it is a directory, and a file is wanted",
         _ => return lines(&cause.to_string()).into_owned(),
@@ -135,6 +138,7 @@ mod tests {
             (libc::ENFILE, "fs.file-max"),
             (libc::ENOSPC, "make room"),
             (libc::EDQUOT, "make room"),
+            (libc::EFBIG, "ulimit -f"),
             (libc::EROFS, "choose another place"),
             (libc::EACCES, "change the permissions"),
             (libc::ENOTCONN, "ckptfs unmount"),

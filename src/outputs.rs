@@ -64,8 +64,10 @@ impl OutputCheck {
             files.insert(file.shared_path().clone());
         });
         for file in files {
-            let path = canonical(&file)?;
-            if seen.insert(path.clone()) {
+            // A file whose name is lost by now cannot be written over.
+            if let Ok(path) = file.canonicalize()
+                && seen.insert(path.clone())
+            {
                 check.keep(&file, path, Role::Source);
             }
         }

@@ -365,7 +365,7 @@ fn a_file_that_may_not_grow_is_an_error_that_names_it() {
     let output = run(command);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert_names(&error, &["view/model.safetensors", "File too large"]);
+    assert_names(&error, &["out/model.safetensors", "ulimit -f"]);
     assert_eq!(names(&out), [""; 0]);
     assert!(run(materialize(&base, &out, &["--fp8"])).status.success());
     assert_eq!(names(workspace.path()), ["base", "out"]);
