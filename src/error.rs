@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The operating system refused something.
-    #[error("{}: cannot {action}: {cause}", path.display())]
+    #[error("{}: cannot {action}: {cause}{}", path.display(), cure(cause))]
     Io {
         /// What was tried, as a verb phrase ("open", "read 512 bytes at offset 8").
         action: String,
@@ -52,6 +52,20 @@ pub enum Error {
         "there is no memory for a buffer of {bytes} bytes; give this process more, or fewer threads or a smaller cache"
     )]
     OutOfMemory { bytes: usize },
+}
+
+/// What helps against `cause`, where that is known.
+fn cure(cause: &io::Error) -> String {
+    use rustix::io::Errno;
+    use rustix::process::{Resource, getrlimit};
+    match Errno::from_io_error(cause) {
+        Some(Errno::MFILE) => {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            format!("; this process may have {limit} files open at once: raise the limit (ulimit -n)")
+        }
+        Some(Errno::NFILE) => "; the system has as many files open as it may: raise fs.file-max (sysctl), or end what has them open".to_owned(),
+        _ => String::new(),
+    }
 }
 
 /// Shorthand for results with [`Error`].

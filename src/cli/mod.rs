@@ -233,8 +233,8 @@ fn start() -> anyhow::Result<()> {
     Ok(FastPath::check_environment()?)
 }
 
-/// Every source file stays open once it was used, and a checkpoint can have many shards. Where
-/// the limit cannot be raised, opening one shard too many says so.
+/// Sources stay open once they were used, as far as half of the limit goes, and a checkpoint can
+/// have many shards.
 fn raise_open_files_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {

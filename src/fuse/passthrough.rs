@@ -70,12 +70,13 @@ impl Passthrough {
         if !state.enabled && !state.open.contains_key(&id) {
             return Ok(None);
         }
+        let file = source.handle()?;
         source.check_unchanged()?;
         if let Some(backing) = state.open.get_mut(&id) {
             backing.handles += 1;
             return Ok(Some(backing.id.clone()));
         }
-        match reply.open_backing(source.handle()?) {
+        match reply.open_backing(&*file) {
             Ok(backing) => {
                 let backing = Backing {
                     id: Arc::new(backing),

@@ -77,6 +77,8 @@ pub(super) fn range(
     start: u64,
     len: u64,
 ) -> Result<()> {
+    // Kept open, so that one file gives all of the bytes.
+    let _open = source.handle()?;
     source.check_unchanged()?;
     let way = Way::of(output.file());
     by(way, stored, source, offset, output, start, len)?;
@@ -127,7 +129,7 @@ fn in_kernel(
         let chunk = (len - done).min(KERNEL_CHUNK) as usize;
         let (mut at, mut to) = (offset + done, start + done);
         let result = retry_on_intr(|| {
-            copy_file_range(from, Some(&mut at), output.file(), Some(&mut to), chunk)
+            copy_file_range(&from, Some(&mut at), output.file(), Some(&mut to), chunk)
         });
         match result {
             // Another filesystem, or one without support.

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::interrupted;
 use crate::materialize::sums::{SegmentSums, Summing, Sums};
+use crate::source::with_room;
 
 /// A new file, which exists. It is opened for its first piece and closed after its last one.
 #[derive(Debug)]
@@ -42,8 +43,9 @@ impl Target {
             return Ok(file);
         }
         let mut options = OpenOptions::new();
-        let file = options.write(true).read(self.sha256).open(&self.path);
-        let file = file.map_err(|e| Error::io("open", &self.path, e))?;
+        options.write(true).read(self.sha256);
+        let file =
+            with_room(|| options.open(&self.path)).map_err(|e| Error::io("open", &self.path, e))?;
         Ok(self.file.get_or_init(|| file))
     }
 
@@ -63,7 +65,7 @@ impl Target {
 /// # Errors
 /// If that could not be done, other than by a filesystem that has no such call.
 pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    let synced = with_room(|| File::open(path)).and_then(|directory| directory.sync_all());
     match synced {
         Err(e) if !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
             Err(Error::io("force the names to the disk", path, e))

@@ -32,6 +32,7 @@ use crate::materialize::output::sync_directory;
 use crate::materialize::request::Request;
 use crate::materialize::state::{remove, replace, write_new};
 use crate::materialize::sums::Sums;
+use crate::source::with_room;
 use crate::view::EntryId;
 
 const REQUEST: &str = "request.json";
@@ -245,7 +246,7 @@ impl Partial {
         }
         let path = self.path.join(&name);
         replace(&self.path, &name, &text)?;
-        let log = OpenOptions::new().append(true).open(&path);
+        let log = with_room(|| OpenOptions::new().append(true).open(&path));
         *self.log.lock() = Some(log.map_err(|e| Error::io("open", &path, e))?);
         Ok(())
     }

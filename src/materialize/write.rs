@@ -19,7 +19,7 @@ use crate::materialize::sums::{self, Sums};
 use crate::materialize::{Options, Summary, copy, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
-use crate::source::{Attributes, SourceFile};
+use crate::source::{Attributes, SourceFile, with_room};
 use crate::view::{Content, EntryId, FileContent, SegmentData, View};
 
 /// A file that is to be written.
@@ -203,7 +203,7 @@ impl<'a> Writer<'a> {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
             created => created,
         }
-        .and_then(|()| File::open(&path))
+        .and_then(|()| with_room(|| File::open(&path)))
         .and_then(|directory| keep_group_out(&directory, &attributes))
         .map_err(|e| Error::io("create", &path, e))
     }
@@ -218,9 +218,9 @@ impl<'a> Writer<'a> {
     /// done.
     fn link(&self, source: &SourceFile, new: &Path) -> Result<bool> {
         use std::os::fd::AsRawFd;
-        let descriptor = source.handle()?.as_raw_fd();
+        let file = source.handle()?;
         source.check_unchanged()?;
-        let opened = format!("/proc/self/fd/{descriptor}");
+        let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(linkat(CWD, opened, CWD, new, AtFlags::SYMLINK_FOLLOW).is_ok())
     }
 
@@ -233,7 +233,7 @@ impl<'a> Writer<'a> {
         if self.options.sha256 {
             let progress = self.progress;
             let read = sums::of_file(
-                source.handle()?,
+                &*source.handle()?,
                 source.path(),
                 file.content,
                 true,
@@ -251,12 +251,10 @@ impl<'a> Writer<'a> {
     fn create(&self, file: &NewFile) -> Result<()> {
         let path = self.directory.join(&file.path);
         let create_error = |e| Error::io("create", &path, e);
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(file.attributes.mode | 0o200)
-            .open(&path)
-            .map_err(create_error)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        options.mode(file.attributes.mode | 0o200);
+        let created = with_room(|| options.open(&path)).map_err(create_error)?;
         keep_group_out(&created, &file.attributes).map_err(create_error)?;
         let computed = |data: &SegmentData| matches!(data, SegmentData::Computed { .. });
         let len = file.content.len();
@@ -329,7 +327,7 @@ pub(super) fn kept(
     let Some(record) = partial.record(file.entry).filter(Record::can_be_checked) else {
         return Ok(None);
     };
-    let opened = match File::open(path) {
+    let opened = match with_room(|| File::open(path)) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(|e| Error::io("open", path, e))?,
     };

@@ -62,7 +62,7 @@ impl Adapter {
                 ),
             ));
         }
-        let file = Arc::new(SourceFile::new(weights)?);
+        let file = Arc::new(SourceFile::of_weights(weights)?);
         Ok(Adapter {
             directory: directory.to_owned(),
             weights: Arc::new(Shard {

@@ -14,6 +14,7 @@ use tempfile::NamedTempFile;
 use crate::catalog::{Data, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::manifest::to_hex;
+use crate::source::with_room;
 
 /// A directory of facts.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl FactsCache {
         let mut content = MAGIC.to_vec();
         content.extend(facts.iter().flat_map(|fact| fact.to_le_bytes()));
         let digest = Sha256::digest(&content);
-        let mut file = NamedTempFile::new_in(&self.directory)?;
+        let mut file = with_room(|| NamedTempFile::new_in(&self.directory))?;
         file.write_all(&content)?;
         file.write_all(&digest)?;
         file.persist(path)?;
@@ -70,7 +71,7 @@ impl FactsCache {
 }
 
 fn read(path: &Path) -> io::Result<Vec<f64>> {
-    let content = fs::read(path)?;
+    let content = with_room(|| fs::read(path))?;
     let broken = || {
         io::Error::new(
             io::ErrorKind::InvalidData,

@@ -14,6 +14,7 @@ use crate::recipe::models::Reference;
 use crate::recipe::settings::settings;
 use crate::recipe::view_section::ViewSection;
 use crate::recipe::yaml::{self, Fields, Node, Value};
+use crate::source::with_room;
 use crate::tensor::Dtype;
 
 /// A recipe, parsed. No model was looked for yet.
@@ -55,7 +56,7 @@ const KEYS: &[&str] = &[
 impl Document {
     /// Reads the recipe `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let file = with_room(|| File::open(path)).map_err(|e| Error::io("open", path, e))?;
         let mut text = Vec::new();
         let read = file
             .take(yaml::MOST_BYTES as u64 + 1)

@@ -150,7 +150,7 @@ fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<Sou
             "the index says it is in this shard, but there is no such file; is the download complete?",
         ));
     }
-    SourceFile::new(path)
+    SourceFile::of_weights(path)
 }
 
 /// The tensors of `index`, once every one is in the one shard that it names.

@@ -7,16 +7,20 @@ use serde::Deserialize;
 
 mod aux_files;
 mod checkpoint;
+mod descriptors;
 mod direct;
 mod file;
 mod header;
 mod index;
 mod links;
+mod pool;
+mod sync;
 
 pub use aux_files::{AuxEntry, MOUNT_DIRECTORY};
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
+pub(crate) use descriptors::with_room;
 pub(crate) use direct::BLOCK;
-pub use file::{Attributes, SourceFile};
+pub use file::{Attributes, Handle, SourceFile};
 pub use header::{
     MAX_HEADER_BYTES, StoredTensor, data_start, parse as parse_header, read as read_header,
 };

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
+use crate::source::with_room;
 use crate::view::{Content, EntryId, FileContent, View};
 
 /// How a directory compares with a view.
@@ -121,7 +122,7 @@ fn find_extra(
     report: &mut CompareReport,
 ) -> Result<()> {
     let list_error = |e| Error::io("list", directory, e);
-    for entry in fs::read_dir(directory).map_err(list_error)? {
+    for entry in with_room(|| fs::read_dir(directory)).map_err(list_error)? {
         let name = entry.map_err(list_error)?.file_name();
         let at = directory.join(&name);
         match view.lookup(id, &name) {
@@ -217,7 +218,7 @@ impl<'a> Comparison<'a> {
         let relative = self.reader.view().path(range.id);
         self.progress.file(&relative);
         let path = self.directory.join(relative);
-        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = with_room(|| File::open(&path)).map_err(|e| Error::io("open", &path, e))?;
         if is_source(range.content, &file, &path)? {
             self.progress.advance(range.end - range.start);
             return Ok(());

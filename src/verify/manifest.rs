@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
-use crate::source::SourceFile;
+use crate::source::{SourceFile, with_room};
 use crate::verify::findings::Faults;
 
 /// How a directory compares with its checksums.
@@ -86,7 +86,7 @@ fn sum_of(path: &Path, progress: &dyn Progress) -> io::Result<Sha256Sum> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut file = File::open(path)?;
+    let mut file = with_room(|| File::open(path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     while !progress.cancelled() {
@@ -111,7 +111,7 @@ fn find_extra(
     while let Some(inner) = pending.pop() {
         let at = directory.join(&inner);
         let list_error = |e| Error::io("list", &at, e);
-        for entry in fs::read_dir(&at).map_err(list_error)? {
+        for entry in with_room(|| fs::read_dir(&at)).map_err(list_error)? {
             let entry = entry.map_err(list_error)?;
             let path = inner.join(entry.file_name());
             let is_directory = entry.file_type().map_err(list_error)?.is_dir();

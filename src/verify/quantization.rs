@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::catalog::CONFIG_FILE;
 use crate::error::Result;
+use crate::source::with_room;
 use crate::tensor::{Dtype, SCALE_SUFFIX, scale_name, scaled_name};
 use crate::verify::block_scales::Pair;
 use crate::verify::findings::Faults;
@@ -63,7 +64,7 @@ pub(super) fn check(
 /// The `quantization_config` that loaders go by.
 fn declaration(directory: &Path, has_scales: bool, faults: &mut Faults) -> Option<Value> {
     let path = directory.join(CONFIG_FILE);
-    let text = match fs::read(&path) {
+    let text = match with_room(|| fs::read(&path)) {
         Ok(text) => text,
         Err(e) => {
             let fault = format!("{CONFIG_FILE} cannot be read: {e}");

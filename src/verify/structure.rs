@@ -8,7 +8,9 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header};
+use crate::source::{
+    INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header, with_room,
+};
 use crate::tensor::Name;
 use crate::verify::findings::Faults;
 use crate::verify::{block_scales, quantization};
@@ -179,7 +181,7 @@ impl Inspection {
                 format!("the index places {count} tensors in this file, which is missing");
             Err(Error::checkpoint(&path, problem))
         } else {
-            SourceFile::new(path).and_then(|file| {
+            SourceFile::of_weights(path).and_then(|file| {
                 Ok(ShardFile {
                     name: name.to_owned(),
                     header: read_header(&file)?,
@@ -256,7 +258,7 @@ impl Inspection {
 fn safetensors_files(directory: &Path) -> Result<Vec<String>> {
     let list_error = |e| Error::io("list", directory, e);
     let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(list_error)? {
+    for entry in with_room(|| fs::read_dir(directory)).map_err(list_error)? {
         let name = entry.map_err(list_error)?.file_name();
         let name = name.to_string_lossy();
         if name.ends_with(".safetensors") {

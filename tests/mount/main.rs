@@ -5,6 +5,7 @@
 mod common;
 
 mod changes;
+mod descriptors;
 mod direct;
 mod errors;
 mod exhaustion;
