@@ -95,6 +95,8 @@ pub(crate) fn run(
         facts_cache: args.facts_cache.clone(),
         direct_sources: args.direct_sources,
     };
+    // Looking whether something is there would wait.
+    ckptfs::fuse::check_answers(&args.out)?;
     match quiet {
         true => plan::print_warnings(plan)?,
         false => plan::print_summary(plan)?,

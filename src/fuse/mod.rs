@@ -4,6 +4,7 @@
 
 mod attributes;
 mod checkup;
+mod condition;
 mod figures;
 mod filesystem;
 mod fusermount;
@@ -19,13 +20,18 @@ mod passthrough;
 mod provenance;
 mod read_ahead;
 mod rehearsal;
+mod resolve;
 mod unmount;
 
 pub use checkup::{Check, Level, checkup};
+pub use condition::ServingProcess;
 pub use figures::Figures;
 pub use mount::{Detacher, Mounted, mount};
-pub use mounts::{Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts};
+pub use mounts::{
+    Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts, server_of,
+};
 pub use options::{LazyText, MountOptions};
 pub use passthrough::PassthroughOutlook;
 pub use provenance::PROVENANCE_ATTRIBUTE;
+pub use resolve::check_answers;
 pub use unmount::unmount;

@@ -14,12 +14,15 @@ use fuser::{Config, Session, SessionACL};
 use rustix::mount::MountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::condition::session_name;
 use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::options::MountOptions;
+use crate::fuse::resolve::resolve;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::read::{Ahead, Reader};
+use crate::source::with_room;
 
 pub(super) const DEVICE: &str = "/dev/fuse";
 
@@ -47,7 +50,7 @@ pub struct Detacher {
 /// source; if FUSE is missing or this user may not use it; if there are no threads or no memory to
 /// serve it with. A mount of ours whose process is dead is no error: it is cleared.
 pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
-    let path = mount_table::resolve(mountpoint)?;
+    let path = resolve(mountpoint)?;
     mountpoint::check(&path, reader.view(), options)?;
     let threads = threads(options);
     // Beside those that answer, some work ahead, one finds facts ahead, and two wait for signals
@@ -200,7 +203,7 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
 /// # Errors
 /// What hinders it, and the cure.
 pub(super) fn open_device() -> std::result::Result<File, String> {
-    let device = File::options().read(true).write(true).open(DEVICE);
+    let device = with_room(|| File::options().read(true).write(true).open(DEVICE));
     device.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => format!(
             "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
@@ -296,7 +299,7 @@ fn start(
         setting.apply();
     }
     thread::Builder::new()
-        .name("session".to_owned())
+        .name(session_name(&detacher.entry.device))
         .spawn(move || {
             let result = session.run().or_else(ended_by_unmounting);
             if result.is_err() {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::fuse::condition::{Condition, silent};
 use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::unmount;
@@ -54,13 +55,20 @@ fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
 /// Clears what a killed process left behind.
 fn clear_dead_mounts(path: &Path) -> Result<()> {
     while let Some(entry) = mount_table::at(path)?.filter(MountEntry::is_ours) {
-        if !entry.is_dead() {
-            return Err(Error::Request(format!(
-                "{}: a view of {} is already mounted there; unmount it first: ckptfs unmount {}",
-                path.display(),
-                entry.source.display(),
-                path.display()
-            )));
+        let taken = format!(
+            "{}: a view of {} is already mounted there",
+            path.display(),
+            entry.source.display()
+        );
+        match Condition::of(path).map_err(|e| Error::io("ask the mount at", path, e))? {
+            Condition::Dead => {}
+            Condition::Silent => return Err(silent(&taken, &entry)),
+            Condition::Answers => {
+                return Err(Error::Request(format!(
+                    "{taken}; unmount it first: ckptfs unmount {}",
+                    path.display()
+                )));
+            }
         }
         log::warn!("{}: clearing a mount whose process is gone", path.display());
         unmount::detach(&entry)?;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use rustix::mount::UnmountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::condition::{Condition, PATIENCE, in_time, silent};
 use crate::fuse::fusermount;
 use crate::fuse::holders::{Holder, holders};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::fuse::resolve::resolve;
 use crate::source::MOUNT_DIRECTORY;
 
 /// Unmounts the view at `mountpoint`, also a dead one whose process was killed. `lazy` detaches it
@@ -20,7 +22,7 @@ use crate::source::MOUNT_DIRECTORY;
 /// If nothing of ours is mounted there, or if it is in use and not `lazy`; the error then names
 /// the processes that use it.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let path = mount_table::resolve(mountpoint)?;
+    let path = resolve(mountpoint)?;
     let shown = path.display();
     let Some(entry) = mount_table::at(&path)? else {
         return Err(Error::Request(format!("{shown}: nothing is mounted there")));
@@ -38,11 +40,20 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     for attempt in 1.. {
         match take_away(&entry, lazy) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                if entry.is_dead() {
+                match Condition::of(&path).map_err(|e| Error::io("ask the mount at", &path, e))? {
                     // Whoever still has it open has lost it already.
-                    return detach(&entry);
+                    Condition::Dead => return detach(&entry),
+                    Condition::Silent => {
+                        return Err(silent(
+                            &format!("{shown}: the view there is in use"),
+                            &entry,
+                        ));
+                    }
+                    Condition::Answers => {}
                 }
-                let holders = holders(&path)?;
+                let place = path.clone();
+                let found = in_time(PATIENCE, move || holders(&place));
+                let holders = found.transpose()?.unwrap_or_default();
                 let own_files = path.join(MOUNT_DIRECTORY);
                 let lets_go = |holder: &Holder| holder.path().starts_with(&own_files);
                 if attempt == TRIES || !holders.iter().all(lets_go) {

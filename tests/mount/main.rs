@@ -25,6 +25,7 @@ mod read_only;
 mod reads;
 mod requests;
 mod service;
+mod silent;
 mod stats;
 mod status;
 mod top;
