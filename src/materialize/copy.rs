@@ -206,7 +206,8 @@ mod tests {
                 fs::write(&to, b"").unwrap();
                 let target = Target::new(to.clone(), 1, false);
                 let (told, failed) = (Told::default(), AtomicBool::new(false));
-                let output = Output::new(&target, &told, &failed).unwrap();
+                let make = || Ok(File::options().write(true).open(&to).unwrap());
+                let output = Output::new(&target, make, &told, &failed).unwrap();
                 by(
                     way,
                     &Stored::default(),

@@ -157,6 +157,15 @@ fn discard(partial: Partial, summary: &mut Summary) {
     }
 }
 
+/// Whether `error` says that the disk, or what this user may take of it, is full.
+fn is_out_of_space(error: &Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error {
+        Error::Io { cause, .. } => matches!(cause.kind(), StorageFull | QuotaExceeded),
+        _ => false,
+    }
+}
+
 /// Says what a full disk means for the whole job.
 fn out_of_space(
     error: Error,
@@ -164,9 +173,8 @@ fn out_of_space(
     partial: &Partial,
     files: &[NewFile],
 ) -> Error {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     match &error {
-        Error::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded) => {
+        Error::Io { cause, .. } if is_out_of_space(&error) => {
             let missing = files
                 .iter()
                 .filter(|file| partial.record(file.entry).is_none());

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, fallocate, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -16,7 +17,7 @@ use crate::materialize::output::{Output, sync_directory};
 use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::sums::{self, Sums};
-use crate::materialize::{Options, Summary, copy, space};
+use crate::materialize::{Options, Summary, copy, is_out_of_space, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
 use crate::source::{Attributes, SourceFile, with_room};
@@ -65,6 +66,9 @@ pub(super) struct Writer<'a> {
     options: &'a Options,
     progress: &'a dyn Progress,
     failed: AtomicBool,
+    /// The error once there was no space for a file. Held while space is reserved: if several did
+    /// that at once, each could take what another lacks, and none would have enough.
+    full: Mutex<Option<Error>>,
 }
 
 impl<'a> Writer<'a> {
@@ -100,6 +104,7 @@ impl<'a> Writer<'a> {
             options,
             progress,
             failed: AtomicBool::new(false),
+            full: Mutex::default(),
         })
     }
 
@@ -133,8 +138,6 @@ impl<'a> Writer<'a> {
                 }
                 summary.copied_instead += 1;
             }
-            self.partial.begin_file(file.entry, &path);
-            self.create(file)?;
             queue.add(file, &self.directory, self.options.sha256);
         }
         jobs::for_each(&linked, self.options.jobs, |(file, source)| {
@@ -143,9 +146,12 @@ impl<'a> Writer<'a> {
         let threads = self.options.jobs.min(queue.len());
         let take = |at: &mut Option<usize>| queue.take(at);
         jobs::drain(threads, take, |piece| {
-            self.write_piece(piece)
+            self.write_piece(piece, &queue)
                 .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
         })?;
+        if let Some(error) = self.full.lock().take() {
+            return Err(error);
+        }
         for id in self.directories() {
             sync_directory(&self.directory.join(self.reader.view().path(id)))?;
         }
@@ -246,15 +252,30 @@ impl<'a> Writer<'a> {
         self.partial.add(Record::new(file.entry, &file.path, sums))
     }
 
-    /// Makes the empty file, with space for what will not be shared with a source: a full disk is
-    /// found out early, and the file lies in few places of the disk.
-    fn create(&self, file: &NewFile) -> Result<()> {
+    /// Makes the empty file for the first of its pieces, with space for what will not be shared with a
+    /// source: it is then complete even if others find the disk full, and lies in few places of it.
+    fn begin(&self, file: &NewFile) -> Result<File> {
+        let mut full = self.full.lock();
+        if let Some(error) = &*full {
+            return Err(error.clone());
+        }
         let path = self.directory.join(&file.path);
-        let create_error = |e| Error::io("create", &path, e);
+        self.partial.begin_file(file.entry, &path);
+        self.create(file, &path).inspect_err(|error| {
+            if is_out_of_space(error) {
+                *full = Some(error.clone());
+            }
+        })
+    }
+
+    fn create(&self, file: &NewFile, path: &Path) -> Result<File> {
+        let create_error = |e| Error::io("create", path, e);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
+        // Checksums in file order read what the kernel has copied.
+        options.read(self.options.sha256);
         options.mode(file.attributes.mode | 0o200);
-        let created = with_room(|| options.open(&path)).map_err(create_error)?;
+        let created = with_room(|| options.open(path)).map_err(create_error)?;
         keep_group_out(&created, &file.attributes).map_err(create_error)?;
         let computed = |data: &SegmentData| matches!(data, SegmentData::Computed { .. });
         let len = file.content.len();
@@ -263,28 +284,41 @@ impl<'a> Writer<'a> {
         {
             match retry_on_intr(|| fallocate(&created, FallocateFlags::empty(), 0, len)) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(e) => {
-                    return Err(Error::io(format!("reserve {len} bytes"), &path, e.into()));
-                }
+                Err(e) => return Err(Error::io(format!("reserve {len} bytes"), path, e.into())),
             }
         }
-        Ok(())
+        Ok(created)
     }
 
-    /// Writes a piece, and records its file if it was the last of it.
-    fn write_piece(&self, piece: Piece) -> Result<()> {
-        self.write_segments(&piece)?;
+    /// Writes a piece, and records its file if it was the last of it. Where the disk is full, the file
+    /// is given up and no other is begun, but those that are get completed: they have their space.
+    fn write_piece(&self, piece: Piece, queue: &Queue) -> Result<()> {
         let file = piece.file;
-        if let Some(sums) = piece.finish()? {
-            self.partial
-                .add(Record::new(file.entry, &file.path, sums))?;
+        let written = self
+            .write_segments(&piece)
+            .inspect_err(|_| piece.target.fail());
+        let written = written.and_then(|()| match piece.finish()? {
+            Some(sums) => {
+                let record = Record::new(file.entry, &file.path, sums);
+                self.partial.add(record)
+            }
+            None => Ok(()),
+        });
+        match written {
+            Err(error) if is_out_of_space(&error) => {
+                queue.begin_no_more();
+                self.full.lock().get_or_insert(error);
+                // Others may need what it took.
+                remove_file(&self.directory.join(&file.path))
+            }
+            written => written,
         }
-        Ok(())
     }
 
     fn write_segments(&self, piece: &Piece) -> Result<()> {
         self.progress.file(&piece.file.path);
-        let output = Output::new(&piece.target, self.progress, &self.failed)?;
+        let make = || self.begin(piece.file);
+        let output = Output::new(&piece.target, make, self.progress, &self.failed)?;
         for (position, segment) in &piece.segments {
             match &segment.data {
                 SegmentData::Bytes(bytes) => output.write_all_at(bytes, segment.start)?,

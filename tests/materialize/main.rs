@@ -11,6 +11,7 @@ mod command;
 mod destination;
 mod every_failure;
 mod files;
+mod full_disk;
 mod kill;
 mod parts;
 mod resume;
