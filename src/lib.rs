@@ -62,6 +62,7 @@ pub mod recipe;
 pub mod source;
 pub mod stats;
 pub mod tensor;
+pub mod text;
 pub mod verify;
 pub mod view;
 

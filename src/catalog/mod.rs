@@ -42,12 +42,15 @@ pub struct Catalog {
 impl Catalog {
     /// The catalog that is exactly `base`.
     pub fn from_base(base: Checkpoint) -> Self {
+        let bytes = base.tensor_bytes();
         let homes = base.shards;
         let source = SourceReport {
             role: Role::Base,
             path: base.directory,
             tensors: base.tensors.len(),
+            bytes,
             added: base.tensors.len(),
+            added_bytes: bytes,
             overlapping: 0,
             left_out: base.left_out,
         };

@@ -10,6 +10,7 @@ use ckptfs::materialize::{
     Options, Part, Share, Summary, left_by_earlier_run, materialize, outlook,
 };
 use ckptfs::recipe::Plan;
+use ckptfs::text::counted;
 
 use crate::cli::confirm::confirm;
 use crate::cli::plan::{self, to_stdout};
@@ -135,9 +136,9 @@ fn failed(
     // The directory may be of something else, which is the error then.
     match outlook(plan, sources, &args.out, options) {
         Ok(left) if left.kept > 0 => anyhow::anyhow!(
-            "{error}\nnote: {partial} keeps what is complete, {} of {} files ({} of {}), for the same request to go on with: the same command again",
+            "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), for the same request to go on with: the same command again",
             left.kept,
-            left.files,
+            counted(left.files, "file"),
             BinaryBytes(left.kept_bytes),
             BinaryBytes(left.bytes)
         ),
@@ -162,9 +163,9 @@ fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
         format!("part {} of {} of ", part.number(), part.of())
     });
     let mut text = format!(
-        "wrote  {part}{}: {} files, {} written ({})",
+        "wrote  {part}{}: {}, {} written ({})",
         args.out.display(),
-        summary.files,
+        counted(summary.files, "file"),
         BinaryBytes(written),
         bar.rate(written),
     );
@@ -177,8 +178,8 @@ fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
     }
     if args.hardlink {
         text += &format!(
-            ", {} shards linked ({})",
-            summary.linked,
+            ", {} linked ({})",
+            counted(summary.linked, "shard"),
             BinaryBytes(summary.linked_bytes)
         );
     }

@@ -70,6 +70,9 @@ enum Command {
         /// With --json: tell for every tensor which sources it comes from, and by which steps
         #[arg(long, requires = "json")]
         provenance: bool,
+        /// Print only the summary: sources, counts, bytes and warnings
+        #[arg(long, conflicts_with = "json")]
+        summary: bool,
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
@@ -167,20 +170,25 @@ impl Command {
                 view,
                 json,
                 provenance,
+                summary,
                 check_values,
                 emit,
             } => {
                 let request = view.request()?;
                 let plan = request.plan()?;
+                let sources = request.sources();
                 if emit.run(&request, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
-                    return check_values::run(&plan, json, provenance, quiet);
+                    if !json {
+                        plan::print(&plan, &sources, summary)?;
+                    }
+                    return check_values::run(&plan, &sources, json, provenance, quiet);
                 }
                 match json {
-                    true => plan::print_json(&plan, None, provenance)?,
-                    false => plan::print(&plan)?,
+                    true => plan::print_json(&plan, &sources, None, provenance)?,
+                    false => plan::print(&plan, &sources, summary)?,
                 }
                 Ok(ExitCode::SUCCESS)
             }

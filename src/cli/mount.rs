@@ -198,12 +198,12 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         threads: args.threads.map(NonZeroUsize::get),
         source_name: source_name.unwrap_or_default(),
         no_exec: args.manner.no_exec,
+        plan: Some(plan_text(plan.clone(), sources.clone())),
         sources,
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
         request: command_line(std::env::args_os().skip(1)),
-        plan: Some(plan_text(plan.clone())),
         direct_io: args.direct_io,
         provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
     };
@@ -287,8 +287,8 @@ fn obey_signals(
 }
 
 /// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
-fn plan_text(plan: Arc<Plan>) -> LazyText {
-    LazyText::new(move || match plan::json(&plan, None, false) {
+fn plan_text(plan: Arc<Plan>, sources: Vec<PathBuf>) -> LazyText {
+    LazyText::new(move || match plan::json(&plan, &sources, None, false) {
         Ok(json) => json.into_bytes().into(),
         Err(error) => {
             log::error!("cannot tell the plan: {error:#}");

@@ -8,6 +8,7 @@ use clap::Args;
 use indicatif::BinaryBytes;
 
 use ckptfs::materialize::Options;
+use ckptfs::text::counted;
 use ckptfs::verify;
 
 use crate::cli::args::ViewArgs;
@@ -63,20 +64,20 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
     let report = verify::structure(directory)?;
     let mut text = format!(
-        "{}: {} tensors of {} in {} shards\n",
+        "{}: {} of {} in {}\n",
         directory.display(),
-        report.tensors,
+        counted(report.tensors, "tensor"),
         BinaryBytes(report.bytes),
-        report.shards
+        counted(report.shards, "shard")
     );
     let bar = Bar::new(quiet)?;
     let summed = bar.finish(verify::manifest(directory, jobs, &bar), anyhow::Error::from)?;
     let (mut warnings, mut problems) = (report.warnings, report.problems);
     if let Some(summed) = summed {
         text += &format!(
-            "{}: compared with the checksums of {} files, {} ({})\n",
+            "{}: compared with the checksums of {}, {} ({})\n",
             directory.display(),
-            summed.files,
+            counted(summed.files, "file"),
             BinaryBytes(summed.bytes),
             bar.rate(summed.bytes)
         );
@@ -95,9 +96,9 @@ fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow
     let report = verify::against_view(&plan, out, jobs, &bar);
     let report = bar.finish(report, anyhow::Error::from)?;
     let mut text = format!(
-        "{}: compared with {} files of the view, {} ({})\n",
+        "{}: compared with {} of the view, {} ({})\n",
         out.display(),
-        report.files,
+        counted(report.files, "file"),
         BinaryBytes(report.bytes),
         bar.rate(report.bytes)
     );
@@ -114,8 +115,10 @@ fn conclude(mut text: String, problems: &[String]) -> anyhow::Result<ExitCode> {
     }
     let (verdict, code) = match problems.len() {
         0 => ("no problems found".to_owned(), ExitCode::SUCCESS),
-        1 => ("1 problem found".to_owned(), ExitCode::FAILURE),
-        n => (format!("{n} problems found"), ExitCode::FAILURE),
+        n => (
+            format!("{} found", counted(n, "problem")),
+            ExitCode::FAILURE,
+        ),
     };
     text += &format!("{verdict}\n");
     to_stdout(&text)?;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::source::SourceFile;
+use crate::text::percent;
 use crate::view::{EntryId, View};
 
 /// The source files that the kernel reads from now.
@@ -147,9 +148,7 @@ impl PassthroughOutlook {
         let obstacle = if files == 0 {
             Some("no file is a whole source file".to_owned())
         } else if bytes < all / WORTHWHILE_SHARE {
-            Some(format!(
-                "whole source files are only {bytes} of {all} bytes"
-            ))
+            Some(format!("{} is whole source files", percent(bytes, all)))
         } else {
             obstacle()
         };

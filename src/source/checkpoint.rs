@@ -97,6 +97,12 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
         self.shards[*self.tensors.get(name)?].header.get(name)
     }
+
+    /// The bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        let tensors = self.tensors.keys().filter_map(|name| self.tensor(name));
+        tensors.fold(0, |sum, tensor| sum.saturating_add(tensor.len))
+    }
 }
 
 /// The names of a checkpoint's tensors, in order. With an index, its shards need not exist.

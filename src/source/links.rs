@@ -35,11 +35,7 @@ impl Enclosure {
     /// If it does, or cannot be resolved.
     pub fn check(&self, path: &Path) -> Result<()> {
         let resolved = resolve(path)?;
-        if self
-            .inside
-            .iter()
-            .any(|inside| resolved.starts_with(inside))
-        {
+        if self.holds(&resolved) {
             return Ok(());
         }
         Err(Error::checkpoint(
@@ -59,6 +55,19 @@ impl Enclosure {
     pub fn check_file(&self, file: &SourceFile) -> Result<()> {
         self.check(file.path())?;
         file.check_path()
+    }
+
+    /// Whether `path` leads out of here.
+    ///
+    /// # Errors
+    /// If it cannot be resolved.
+    pub fn is_left_by(&self, path: &Path) -> Result<bool> {
+        Ok(!self.holds(&resolve(path)?))
+    }
+
+    fn holds(&self, resolved: &Path) -> bool {
+        let mut inside = self.inside.iter();
+        inside.any(|inside| resolved.starts_with(inside))
     }
 }
 

@@ -200,7 +200,7 @@ fn nothing_is_written_unless_the_answer_is_yes() {
             &shown,
             &[
                 "base  ",
-                "1 quantized",
+                "1 changed (fp8), 1 scale",
                 "write  3 files",
                 "space  ",
                 " available",
