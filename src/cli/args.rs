@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use ckptfs::ops::{Filter, Rename};
 use ckptfs::recipe::{
-    Experts, LoraRequest, PartialBlocks, Places, Precision, Repack, ScaleFormat, Selection,
-    ViewRequest, scaled,
+    DEFAULT_SHARD_BYTES, Experts, LoraRequest, PartialBlocks, Places, Precision, Repack,
+    ScaleFormat, Selection, ViewRequest, scaled,
 };
 
 /// Which view: the flags that every command on a view has.
@@ -98,6 +98,10 @@ pub(crate) struct ViewArgs {
     #[arg(long)]
     pub(crate) no_repack: bool,
 
+    /// Pack all tensors into one model.safetensors without an index
+    #[arg(long, conflicts_with_all = ["no_repack", "shard_size_gb"])]
+    pub(crate) single_file: bool,
+
     /// Most tensor bytes in a new shard, in GiB; fractions are allowed [default: 4]
     #[arg(long, value_name = "GIB", value_parser = parse_gib)]
     pub(crate) shard_size_gb: Option<u64>,
@@ -167,7 +171,17 @@ impl ViewArgs {
             (_, true) => request.repack = Repack::Never,
             _ => {}
         }
-        request.shard_bytes = self.shard_size_gb.unwrap_or(request.shard_bytes);
+        if let Some(bytes) = self.shard_size_gb {
+            request.shard_bytes = bytes;
+            if request.repack == Repack::SingleFile {
+                // The recipe's; the flag wins.
+                request.repack = Repack::Always;
+            }
+        }
+        if self.single_file {
+            request.repack = Repack::SingleFile;
+            request.shard_bytes = DEFAULT_SHARD_BYTES;
+        }
         Ok(request)
     }
 

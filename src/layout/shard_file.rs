@@ -33,11 +33,12 @@ pub(super) struct ShardFile {
     pub tensors: Vec<PlannedTensor>,
 }
 
-/// The file that holds `tensors`: a whole source file if one holds exactly them.
-pub(super) fn build(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
+/// The file that holds `tensors`: a whole source file if one holds exactly them. Where they are too
+/// many for a file, the error has this `advice`.
+pub(super) fn build(name: &str, tensors: &[(&Name, &Tensor)], advice: &str) -> Result<ShardFile> {
     match whole_file(tensors) {
         Some(file) => Ok(as_it_is(tensors, file)),
-        None => fresh(name, tensors),
+        None => fresh(name, tensors, advice),
     }
 }
 
@@ -77,14 +78,14 @@ fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
     }
 }
 
-fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
+fn fresh(name: &str, tensors: &[(&Name, &Tensor)], advice: &str) -> Result<ShardFile> {
     let mut ordered = tensors.to_vec();
     ordered.sort_by_key(|(name, tensor)| {
         let aligned = tensor.len.is_multiple_of(TENSOR_ALIGNMENT);
         let element_bits = if aligned { 0 } else { tensor.dtype.bitsize() };
         (!aligned, Reverse(element_bits), *name)
     });
-    let header = header(name, &ordered)?;
+    let header = header(name, &ordered, advice)?;
     let start = header.len() as u64;
 
     let mut parts = vec![(start, SegmentData::Bytes(header.into()))];
@@ -122,7 +123,7 @@ fn segment_data(piece: &Data) -> SegmentData {
 }
 
 /// Length field, JSON and padding.
-fn header(shard: &str, tensors: &[(&Name, &Tensor)]) -> Result<Vec<u8>> {
+fn header(shard: &str, tensors: &[(&Name, &Tensor)], advice: &str) -> Result<Vec<u8>> {
     let invalid = |problem: String| Error::Request(format!("{shard} of the view: {problem}"));
     let mut header = vec![0; data_start(0) as usize];
     serde_json::to_writer(&mut header, &Header(tensors)).map_err(|e| invalid(e.to_string()))?;
@@ -130,7 +131,7 @@ fn header(shard: &str, tensors: &[(&Name, &Tensor)]) -> Result<Vec<u8>> {
     let length = total - data_start(0);
     if length > MAX_HEADER_BYTES {
         return Err(invalid(format!(
-            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; choose a smaller shard size"
+            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; {advice}"
         )));
     }
     header.resize(total as usize, b' ');

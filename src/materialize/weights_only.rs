@@ -128,6 +128,8 @@ fn check_names(
             .as_os_str()
             .as_encoded_bytes()
             .ends_with(b".safetensors");
+        // Loaders go by an index also where the view has none.
+        let is_weights = is_weights || name == Path::new(INDEX_FILE);
         if is_weights && files.iter().all(|file| file.path != name) {
             others.push(name.display().to_string());
         }

@@ -110,6 +110,12 @@ impl Operator for Lora {
             let directory = self.adapter.directory.display();
             let warnings = &mut catalog.report.warnings;
             warnings.push(format!("the adapter {directory} has no tensors"));
+        } else if self.weight == 0.0 && report.merged > 0 {
+            let directory = self.adapter.directory.display();
+            let warnings = &mut catalog.report.warnings;
+            warnings.push(format!(
+                "the adapter {directory} has no effect on what it is merged into: its weight is 0"
+            ));
         }
         catalog.report.adapters.push(report);
         match resized {

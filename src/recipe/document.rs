@@ -36,6 +36,16 @@ pub(super) enum Start {
     },
 }
 
+impl Start {
+    /// The models that it names.
+    pub(super) fn references(&self) -> &[Reference] {
+        match self {
+            Start::Base(reference, _) => std::slice::from_ref(reference),
+            Start::Merge { references, .. } => references,
+        }
+    }
+}
+
 const KEYS: &[&str] = &[
     "models",
     "slices",

@@ -100,6 +100,7 @@ impl ViewRequest {
             Repack::Auto => {}
             Repack::Always => view.one(2, "repack", "true"),
             Repack::Never => view.one(2, "repack", "false"),
+            Repack::SingleFile => view.one(2, "single_file", "true"),
         }
         if self.shard_bytes != DEFAULT_SHARD_BYTES {
             view.one(2, "shard_size", &size(self.shard_bytes));

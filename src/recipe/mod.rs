@@ -62,6 +62,8 @@ pub struct ViewRequest {
     pub repack: Repack,
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
+    /// What is probably not what was meant, found out before planning.
+    pub warnings: Vec<String>,
 }
 
 /// An adapter to merge.
@@ -98,6 +100,8 @@ pub enum Repack {
     Auto,
     Always,
     Never,
+    /// Into one `model.safetensors` without an index, as `save_pretrained` writes small models.
+    SingleFile,
 }
 
 /// The default of [`ViewRequest::shard_bytes`]: 4 GiB.
@@ -128,6 +132,7 @@ impl ViewRequest {
             fp8: None,
             repack: Repack::Auto,
             shard_bytes: DEFAULT_SHARD_BYTES,
+            warnings: Vec::new(),
         }
     }
 
@@ -139,14 +144,28 @@ impl ViewRequest {
         if self.shard_bytes == 0 {
             return Err(Error::Request("the shard size must not be 0".to_owned()));
         }
+        if self.repack == Repack::SingleFile && self.shard_bytes != DEFAULT_SHARD_BYTES {
+            return Err(Error::Request(
+                "a single file and a shard size exclude each other; leave one of them out"
+                    .to_owned(),
+            ));
+        }
         let mut catalog = match &self.merge {
             Some(merge) => merge.catalog()?,
             None => Catalog::from_base(Checkpoint::open(&self.base)?),
         };
+        catalog
+            .report
+            .warnings
+            .extend(self.warnings.iter().cloned());
         for operator in self.operators()? {
             operator.apply(&mut catalog)?;
         }
         let partition = self.partition(&catalog);
+        self.warn_idle_shard_size(&mut catalog, partition);
+        let config = catalog.glance_at_config();
+        let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
+        catalog.report.warnings.extend(missing);
         layout::shards(catalog, partition, self.shard_bytes).map(|(view, shards, report)| Plan {
             view: Arc::new(view),
             shards,
@@ -222,6 +241,16 @@ impl ViewRequest {
         Ok(operators)
     }
 
+    /// Where no tensor is packed, no shard has a size to keep to.
+    fn warn_idle_shard_size(&self, catalog: &mut Catalog, partition: Partition) {
+        let packs = matches!(partition, Partition::Repack | Partition::Single)
+            || catalog.tensors.values().any(|tensor| tensor.home.is_none());
+        if self.shard_bytes != DEFAULT_SHARD_BYTES && !packs {
+            let warning = "the shard size has no effect: the view keeps the shards of the base; --repack packs all tensors anew";
+            catalog.report.warnings.push(warning.to_owned());
+        }
+    }
+
     fn partition(&self, catalog: &Catalog) -> Partition {
         let patched = !self.extras.is_empty();
         let plain_patch = patched
@@ -237,6 +266,7 @@ impl ViewRequest {
             .iter()
             .all(|home| layout::is_standard_name(&home.name));
         match self.repack {
+            Repack::SingleFile => Partition::Single,
             Repack::Always => Partition::Repack,
             // Slices have no shards to keep.
             _ if catalog.homes.is_empty() => Partition::Repack,

@@ -155,6 +155,16 @@ impl Places {
         Places { named, hub }
     }
 
+    /// What is named here, and none of the models `asked` is called.
+    pub(super) fn unasked(&self, asked: &[&ModelPath]) -> Vec<&str> {
+        let is_asked = |id: &str| {
+            let mut asked = asked.iter();
+            asked.any(|model| model.path == id || model.to_string() == id)
+        };
+        let names = self.named.iter().map(|(id, _)| id.as_str());
+        names.filter(|id| !is_asked(id)).collect()
+    }
+
     /// The directory of `model`, named at `place` of a recipe in the directory `beside`.
     ///
     /// # Errors

@@ -39,6 +39,13 @@ pub(super) struct Fp8Section {
 }
 
 impl ViewSection {
+    /// The checkpoints and adapters that it names.
+    pub(super) fn references(&self) -> impl Iterator<Item = &(Reference, Place)> {
+        let loras = self.loras.iter().map(|(reference, _)| reference);
+        let fp8 = self.fp8.iter().flat_map(|fp8| &fp8.references);
+        loras.chain(&self.patch).chain(fp8)
+    }
+
     pub(super) fn parse(node: &Node) -> Result<Self> {
         const KEYS: &[&str] = &[
             "models",
@@ -53,6 +60,7 @@ impl ViewSection {
             "experts",
             "fp8",
             "repack",
+            "single_file",
             "shard_size",
         ];
         let fields = Fields::new(node, "view", KEYS)?;
@@ -120,6 +128,16 @@ impl ViewSection {
             let positive = size.filter(|size| *size > 0);
             let bad = || node.expected("shard_size", "a size such as 4GiB or 512MiB");
             section.shard_bytes = Some(positive.ok_or_else(bad)?);
+        }
+        if let Some(node) = fields.get("single_file")
+            && node.bool("single_file")?
+        {
+            if section.repack == Some(Repack::Never) || section.shard_bytes.is_some() {
+                return Err(node.place.error(
+                    "single_file excludes repack: false and shard_size; leave one of them out",
+                ));
+            }
+            section.repack = Some(Repack::SingleFile);
         }
         Ok(section)
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::source::aux_files::{self, AuxEntry, AuxScan};
 use crate::source::header::{self, StoredTensor};
-use crate::source::{Attributes, INDEX_FILE, Index, SourceFile, WeightMap};
+use crate::source::{Attributes, INDEX_FILE, Index, SINGLE_FILE, SourceFile, WeightMap};
 use crate::tensor::Name;
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -125,12 +125,11 @@ fn shard_names<'a>(
     index: Option<&'a Index>,
     safetensors: &'a [String],
 ) -> Result<IndexSet<&'a str>> {
-    const SINGLE: &str = "model.safetensors";
     if let Some(index) = index {
         return Ok(index.weight_map.shards.iter().map(String::as_str).collect());
     }
-    if safetensors.iter().any(|name| name == SINGLE) {
-        return Ok(IndexSet::from([SINGLE]));
+    if safetensors.iter().any(|name| name == SINGLE_FILE) {
+        return Ok(IndexSet::from([SINGLE_FILE]));
     }
     if safetensors.is_empty() {
         return Err(Error::checkpoint(

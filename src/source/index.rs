@@ -15,6 +15,9 @@ use crate::tensor::Name;
 /// The file name of an index.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// The name of a shard that is the whole checkpoint, without an index.
+pub const SINGLE_FILE: &str = "model.safetensors";
+
 /// A parsed index. The order of its keys is kept: it is the checkpoint's own order.
 #[derive(Debug, Deserialize)]
 pub struct Index {

@@ -20,7 +20,7 @@ pub use file::{Attributes, SourceFile};
 pub use header::{
     MAX_HEADER_BYTES, StoredTensor, data_start, parse as parse_header, read as read_header,
 };
-pub use index::{INDEX_FILE, Index, WeightMap};
+pub use index::{INDEX_FILE, Index, SINGLE_FILE, WeightMap};
 pub use links::Enclosure;
 
 /// A string that is borrowed from the JSON text where that is possible.

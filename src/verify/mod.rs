@@ -6,6 +6,7 @@
 mod block_scales;
 mod compare;
 mod findings;
+mod layers;
 mod manifest;
 mod quantization;
 mod structure;

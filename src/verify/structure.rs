@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header};
 use crate::tensor::Name;
 use crate::verify::findings::Faults;
-use crate::verify::{block_scales, quantization};
+use crate::verify::{block_scales, layers, quantization};
 
 /// The file that loaders without an index expect.
 const SINGLE_FILE: &str = "model.safetensors";
@@ -66,6 +66,7 @@ pub fn structure(directory: &Path) -> Result<StructureReport> {
     if complete {
         let pairs = block_scales::pairs(&shards, &mut faults);
         quantization::check(directory, &shards, &pairs, &mut faults)?;
+        layers::check(directory, &shards, &mut faults);
     }
     Ok(StructureReport {
         shards: names.len(),

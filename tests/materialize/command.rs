@@ -60,7 +60,7 @@ fn it_writes_the_view_and_says_so_on_standard_output() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_names(
         &text(&output.stdout),
-        &["1 quantized", "wrote", "out", "3 files"],
+        &["1 changed (fp8)", "wrote", "out", "3 files"],
     );
     assert_eq!(text(&output.stderr), "");
 
@@ -80,7 +80,7 @@ fn linked_shards_are_counted() {
     let base = workspace.write("base", &base());
     let out = workspace.path().join("out");
     let output = run(materialize(&base, &out, &["--hardlink"]));
-    assert_names(&text(&output.stdout), &["1 shards linked"]);
+    assert_names(&text(&output.stdout), &["1 shard linked"]);
 }
 
 /// Bytes that the job reads, by the kernel's account, copies inside the kernel included.

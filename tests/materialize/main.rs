@@ -14,4 +14,5 @@ mod files;
 mod kill;
 mod parts;
 mod resume;
+mod single_file;
 mod weights_only;

@@ -65,7 +65,7 @@ fn a_sound_directory_and_an_equal_one_exit_with_0() {
     let written = Written::new();
     let (code, out, err) = written.structure();
     assert_eq!((code, err.as_str()), (0, ""));
-    assert_names(&out, &["3 tensors", "1 shards", "no problems found"]);
+    assert_names(&out, &["3 tensors", "1 shard\n", "no problems found"]);
     let (code, out, err) = written.against_view();
     assert_eq!((code, err.as_str()), (0, ""));
     assert_names(&out, &["3 files", "no problems found"]);

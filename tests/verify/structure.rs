@@ -501,3 +501,23 @@ fn a_fault_that_many_tensors_have_is_one_line() {
     });
     assert_problem(&report, &["x00.weight", "x04.weight and 15 more"]);
 }
+
+#[test]
+fn layers_that_the_config_describes_and_that_are_not_there_are_warned_of() {
+    let workspace = Workspace::new();
+    let report = |name: &str, layers: &[usize], config: &str| {
+        let layers = layers.iter();
+        let layers = layers.map(|i| bf16(&format!("model.layers.{i}.mlp.weight"), &[4, 4]));
+        let checkpoint = Checkpoint::single(layers).config(config);
+        structure(&workspace.write(name, &checkpoint)).unwrap()
+    };
+    let short = report("short", &[0, 1, 3, 4], r#"{"num_hidden_layers": 6}"#);
+    assert_eq!(short.problems, [""; 0]);
+    let missing = "model.layers has no tensors of layer 2, 5";
+    let parts = ["num_hidden_layers", "config.json is 6", missing];
+    assert_names(&short.warnings.join("\n"), &parts);
+    // A block for multi-token prediction is numbered behind the last layer.
+    let config = r#"{"num_hidden_layers": 2, "num_nextn_predict_layers": 1}"#;
+    let whole = report("whole", &[0, 1, 2], config);
+    assert_eq!(whole.warnings, [""; 0]);
+}

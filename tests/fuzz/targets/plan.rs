@@ -90,7 +90,8 @@ impl Options {
             _ => request.extras.extend(other),
         }
         request.repack =
-            [Repack::Auto, Repack::Always, Repack::Never][usize::from(self.repack) % 3];
+            [Repack::Auto, Repack::Always, Repack::Never, Repack::SingleFile]
+                [usize::from(self.repack) % 4];
         request.shard_bytes = match self.shard_bytes {
             u16::MAX => u64::MAX,
             bytes => bytes.into(),
