@@ -2,16 +2,19 @@
 //! JSON and the report all show these.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::catalog::{Role, SourceReport};
+use crate::catalog::{Data, Role, SourceReport, Step, Tensor};
 use crate::layout::PlannedTensor;
 use crate::provenance::Lineage;
+use crate::provenance::lineage::checkpoint_of;
 use crate::recipe::Plan;
+use crate::source::Shard;
 use crate::view::EntryId;
 
 /// What becomes of a tensor. Every tensor of a view has one fate.
@@ -75,22 +78,113 @@ pub struct Counts {
 impl Counts {
     /// The counts of `plan`'s view; `lineages` are those of its tensors, in order.
     pub fn of<L: Borrow<Lineage>>(plan: &Plan, lineages: impl IntoIterator<Item = L>) -> Self {
-        let (mut kept, mut added) = (Count::default(), Count::default());
-        let mut scales = Count::default();
-        let mut changed_by: IndexMap<Vec<&'static str>, Count> = IndexMap::new();
+        let mut tally = Tally::default();
         let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
         for (tensor, lineage) in tensors.zip(lineages) {
-            let lineage = lineage.borrow();
-            match Fate::of(plan, tensor, lineage) {
-                Fate::Kept => kept.add(tensor.len),
-                Fate::Added => added.add(tensor.len),
-                Fate::Scales => scales.add(tensor.len),
-                Fate::Changed => changed_by
-                    .entry(operators(plan, lineage))
-                    .or_default()
-                    .add(tensor.len),
+            tally.add(plan, tensor, lineage.borrow());
+        }
+        tally.counts(plan)
+    }
+
+    /// The same where lineages are of no other use: few tensors need one, and none is kept.
+    pub fn of_plan(plan: &Plan) -> Self {
+        let mut tally = Tally::default();
+        let mut roles: HashMap<*const Shard, Option<Role>> = HashMap::new();
+        let mut role_of = |shard: &Arc<Shard>| {
+            let role = || role(plan, checkpoint_of(shard));
+            *roles.entry(Arc::as_ptr(shard)).or_insert_with(role)
+        };
+        for tensor in plan.shards.iter().flat_map(|shard| &shard.tensors) {
+            let role = stored_as_it_is(tensor).and_then(&mut role_of);
+            let step = computed_from_one(tensor);
+            let step = step.filter(|(shard, _)| role_of(shard).is_some());
+            match (role, step) {
+                (Some(Role::Base | Role::Model), _) => tally.kept.add(tensor.len),
+                (Some(Role::Extra), _) => tally.added.add(tensor.len),
+                (None, Some((_, step))) if gives_scales(&step) => tally.scales.add(tensor.len),
+                (None, Some((_, step))) => tally.changed(vec![step.operator], tensor.len),
+                (None, None) => {
+                    let lineage = Lineage::of(&tensor.name, &tensor.tensor());
+                    tally.add(plan, tensor, &lineage);
+                }
             }
         }
+        tally.counts(plan)
+    }
+}
+
+/// The shard that `tensor` is a whole tensor of, under its name.
+fn stored_as_it_is(tensor: &PlannedTensor) -> Option<&Arc<Shard>> {
+    let Data::Stored { shard, offset } = &tensor.data else {
+        return None;
+    };
+    let stored = shard.header.get(&tensor.name)?;
+    let is_same =
+        (stored.offset, stored.dtype, &stored.shape) == (*offset, tensor.dtype, &tensor.shape);
+    is_same.then_some(shard)
+}
+
+/// The step that makes `tensor` of one whole tensor of a shard that has its node's name; `None` if
+/// it comes about otherwise.
+fn computed_from_one(tensor: &PlannedTensor) -> Option<(&Arc<Shard>, Step)> {
+    let Data::Computed {
+        node,
+        output,
+        offset: 0,
+    } = &tensor.data
+    else {
+        return None;
+    };
+    let [
+        Tensor {
+            data: Data::Stored { shard, offset },
+            dtype,
+            shape,
+            ..
+        },
+    ] = &node.inputs[..]
+    else {
+        return None;
+    };
+    let stored = shard.header.get(&node.name)?;
+    let bands = node.kernel.bands();
+    let last = bands.band(bands.count().checked_sub(1)?);
+    let is_whole = node.kernel.output_bytes(*output, &last).end == tensor.len
+        && (stored.offset, stored.dtype, &stored.shape) == (*offset, *dtype, shape);
+    let step = node.kernel.step(*output).filter(|_| is_whole)?;
+    Some((shard, step))
+}
+
+/// Counts on their way.
+#[derive(Default)]
+struct Tally {
+    kept: Count,
+    added: Count,
+    scales: Count,
+    changed_by: IndexMap<Vec<&'static str>, Count>,
+}
+
+impl Tally {
+    fn add(&mut self, plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) {
+        match Fate::of(plan, tensor, lineage) {
+            Fate::Kept => self.kept.add(tensor.len),
+            Fate::Added => self.added.add(tensor.len),
+            Fate::Scales => self.scales.add(tensor.len),
+            Fate::Changed => self.changed(operators(plan, lineage), tensor.len),
+        }
+    }
+
+    fn changed(&mut self, operators: Vec<&'static str>, bytes: u64) {
+        self.changed_by.entry(operators).or_default().add(bytes);
+    }
+
+    fn counts(self, plan: &Plan) -> Counts {
+        let Tally {
+            kept,
+            added,
+            scales,
+            changed_by,
+        } = self;
         let changed = changed_by.values().copied().sum();
         let sources = plan.report.sources.iter();
         let (mut shards, mut other_files) = (FileCount::default(), FileCount::default());
@@ -121,25 +215,17 @@ impl Counts {
             whole_files,
         }
     }
+}
 
-    /// The same where lineages are of no other use; they are not kept.
-    pub fn of_plan(plan: &Plan) -> Self {
-        let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
-        Counts::of(
-            plan,
-            tensors.map(|tensor| Lineage::of(&tensor.name, &tensor.tensor())),
-        )
-    }
+fn gives_scales(step: &Step) -> bool {
+    let output = step.parameters.get("gives");
+    step.operator == "fp8" && output.is_some_and(|output| output == "scales")
 }
 
 impl Fate {
     /// The fate of `tensor` in the view of `plan`.
     pub fn of(plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) -> Self {
-        let computes_scales = lineage.steps.iter().any(|step| {
-            let output = step.parameters.get("gives");
-            step.operator == "fp8" && output.is_some_and(|output| output == "scales")
-        });
-        if computes_scales {
+        if lineage.steps.iter().any(gives_scales) {
             return Fate::Scales;
         }
         let [source] = lineage.from.as_slice() else {

@@ -98,6 +98,8 @@ fn every_tensor_is_counted_once_and_alike_in_plan_json_and_report() {
         .find(|line| line.starts_with("bytes "))
         .unwrap();
     assert_names(bytes, &["480.55 KiB → 224.59 KiB"]);
+    let summary = stdout(&workspace, &format!("{flags} --summary"));
+    assert!(plan.ends_with(&format!("\n\n{summary}")), "{plan}");
     let page = report(&workspace, flags);
     assert_eq!(page["counts"], *counts);
     let of_fate = |fate: usize| {

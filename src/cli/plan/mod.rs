@@ -22,15 +22,18 @@ pub(crate) use summary::summary;
 /// Prints the plan for people, the summary last; `sources` are the directories that the view reads
 /// from.
 pub(crate) fn print(plan: &Plan, sources: &[PathBuf], only_summary: bool) -> anyhow::Result<()> {
-    let lineages = provenance::lineages(plan);
-    let counts = Counts::of(plan, lineages.iter().flatten());
     let mut text = String::new();
-    if !only_summary {
-        text += &provenance::text(plan, &lineages);
-        text.push('\n');
-        text += &files::lines(plan);
-        text.push('\n');
-    }
+    let counts = match only_summary {
+        true => Counts::of_plan(plan),
+        false => {
+            let lineages = provenance::lineages(plan);
+            text += &provenance::text(plan, &lineages);
+            text.push('\n');
+            text += &files::lines(plan);
+            text.push('\n');
+            Counts::of(plan, lineages.iter().flatten())
+        }
+    };
     let links = links::leading_out(&plan.view, sources);
     text += &summary::of_plan(plan, &counts, links);
     to_stdout(&text)
