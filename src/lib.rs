@@ -60,6 +60,7 @@ pub mod provenance;
 pub mod read;
 pub mod recipe;
 pub mod source;
+mod spelling;
 pub mod stats;
 pub mod tensor;
 pub mod verify;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ops::merge::{
-    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Place, Slice, SliceInput,
-    Vocabulary, method,
+    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Parameter, Place, Slice,
+    SliceInput, Vocabulary, method,
 };
 use crate::recipe::models::Reference;
 use crate::recipe::settings::settings;
@@ -109,8 +109,9 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
 }
 
 /// The models named so far.
-#[derive(Default)]
 struct Merge {
+    /// What the method takes.
+    parameters: &'static [Parameter],
     names: Vec<ModelName>,
     references: Vec<Reference>,
 }
@@ -118,10 +119,15 @@ struct Merge {
 impl Merge {
     fn parse(fields: &Fields, place: &Place, view: &ViewSection) -> Result<Start> {
         let truncate = view.truncate_embeddings.as_ref();
-        let mut merge = Merge::default();
         let method_name = fields.require("merge_method")?;
         let method = method(method_name.text("merge_method")?)
             .map_err(|e| method_name.place.error(format!("merge_method: {e}")))?;
+        let parameters = method.spec().parameters;
+        let mut merge = Merge {
+            parameters,
+            names: Vec::new(),
+            references: Vec::new(),
+        };
         let modules = merge.body(fields, place)?;
         let base = match fields.get("base_model") {
             Some(node) => Some(merge.model(node, "base_model")?),
@@ -144,7 +150,7 @@ impl Merge {
             method,
             modules,
             base,
-            parameters: settings(fields)?,
+            parameters: settings(fields, parameters)?,
             dtype: dtype(fields, "dtype")?,
             out_dtype: dtype(fields, "out_dtype")?,
             vocabulary,
@@ -188,7 +194,7 @@ impl Merge {
                     name: key.text.clone(),
                     place: key.place.clone(),
                     inputs: self.inputs(&fields, &node.place)?,
-                    parameters: settings(&fields)?,
+                    parameters: settings(&fields, self.parameters)?,
                 })
             });
             return Ok(Modules::Named(named.collect::<Result<_>>()?));
@@ -205,7 +211,7 @@ impl Merge {
                     Ok(ModelInput {
                         model: self.model(model, "model")?,
                         place: model.place.clone(),
-                        parameters: settings(&fields)?,
+                        parameters: settings(&fields, self.parameters)?,
                     })
                 });
                 Ok(Inputs::Models(inputs.collect::<Result<_>>()?))
@@ -234,7 +240,7 @@ impl Merge {
                 model: self.model(model, "model")?,
                 place: node.place.clone(),
                 layers: layer_range(fields.require("layer_range")?)?,
-                parameters: settings(&fields)?,
+                parameters: settings(&fields, self.parameters)?,
             })
         });
         let inputs = inputs.collect::<Result<_>>()?;
@@ -246,7 +252,7 @@ impl Merge {
             place: node.place.clone(),
             inputs,
             base,
-            parameters: settings(&fields)?,
+            parameters: settings(&fields, self.parameters)?,
         })
     }
 

@@ -75,6 +75,8 @@ pub(super) fn tree(node: &Node, indent: usize, into: &mut String) {
         Value::Null => *into += " null\n",
         Value::Scalar(scalar) => {
             let scalar = match scalar {
+                // A number to those who want one (`1e-4`), unless it is put in quotes.
+                Scalar::Text(value) if node.number().is_some() => value.clone(),
                 Scalar::Text(value) => text(value),
                 Scalar::Float(value) => float(*value),
                 other => other.to_string(),
@@ -216,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_read_as_the_same_tree() {
-        let source = "aa: [1, 2.5, yes, 'yes', 1e-4]\nbb:\n  - cc: {dd: null, ee: []}\n    ff: ~\n  - [gg, {hh: ii}]\n  - {}\n'odd: key': x\njj: {}\n";
+        let source = "aa: [1, 2.5, yes, 'yes', 1e-4, '1e-4']\nbb:\n  - cc: {dd: null, ee: []}\n    ff: ~\n  - [gg, {hh: ii}]\n  - {}\n'odd: key': x\njj: {}\n";
         let mut again = String::new();
         tree(&read(source), 0, &mut again);
         let shape = |node: &Node| {
@@ -227,7 +229,7 @@ mod tests {
         };
         assert_eq!(shape(&read(&again)), again);
         for part in [
-            "aa: [1, 2.5, true, 'yes', '1e-4']",
+            "aa: [1, 2.5, true, 'yes', 1e-4, '1e-4']",
             "- cc:\n",
             "dd: null",
             "ee: []",
