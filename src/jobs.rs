@@ -13,9 +13,17 @@ use crate::error::{Error, Result};
 
 /// Watches a long job, from any of its threads.
 pub trait Progress: Sync {
-    /// The job begins; `bytes` will be reported to [`Progress::advance`] by its end.
+    /// The job, or its next part, begins; `bytes` will be reported to [`Progress::advance`] by its
+    /// end.
     fn start(&self, bytes: u64) {
         let _ = bytes;
+    }
+
+    /// As [`Progress::start`] of a part that reads `bytes`: `what` says which, before the first of
+    /// them is read.
+    fn start_reading(&self, what: &str, bytes: u64) {
+        let _ = what;
+        self.start(bytes);
     }
 
     /// Work on a file begins or goes on; `path` is relative to the view.

@@ -27,6 +27,7 @@ mod report;
 mod service;
 mod signals;
 mod status;
+mod ticker;
 mod top;
 mod unmount;
 mod verify;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::BinaryBytes;
 
+use ckptfs::fuse;
 use ckptfs::materialize::Options;
-use ckptfs::verify;
+use ckptfs::verify::{self, KnownScales};
 
 use crate::cli::args::ViewArgs;
 use crate::cli::plan::to_stdout;
@@ -61,7 +62,12 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
-    let report = verify::structure(directory)?;
+    let bar = Bar::new(quiet)?;
+    let known = fuse::mount_plan(directory);
+    let known = known.map(|plan| KnownScales::of_mount(plan.device, &plan.text));
+    let report = verify::structure(directory, &known.unwrap_or_default(), jobs, &bar);
+    let checked = report.and_then(|r| Ok((r, verify::manifest(directory, jobs, &bar)?)));
+    let (report, summed) = bar.finish(checked, anyhow::Error::from)?;
     let mut text = format!(
         "{}: {} tensors of {} in {} shards\n",
         directory.display(),
@@ -69,8 +75,13 @@ fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitC
         BinaryBytes(report.bytes),
         report.shards
     );
-    let bar = Bar::new(quiet)?;
-    let summed = bar.finish(verify::manifest(directory, jobs, &bar), anyhow::Error::from)?;
+    if report.known_scales > 0 {
+        text += &format!(
+            "{}: computes the scales of {} tensors as powers of two; these were not read\n",
+            directory.display(),
+            report.known_scales
+        );
+    }
     let (mut warnings, mut problems) = (report.warnings, report.problems);
     if let Some(summed) = summed {
         text += &format!(

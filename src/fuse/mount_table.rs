@@ -72,10 +72,19 @@ pub(super) fn at(path: &Path) -> Result<Option<MountEntry>> {
     Ok(entries()?.into_iter().find(at_path))
 }
 
+/// The mount that `file` was opened in, if it is still mounted.
+pub(super) fn of(file: &impl AsRawFd) -> Option<MountEntry> {
+    let id = id_of(file).ok()?;
+    entries().ok()?.into_iter().find(|entry| entry.id == id)
+}
+
 /// The mount that `path` leads into.
 fn mount_id(path: &Path) -> io::Result<u64> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    id_of(&rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn id_of(file: &impl AsRawFd) -> io::Result<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     info.lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())

@@ -93,7 +93,14 @@ pub fn against_view(
     }
     report.files = plan.view.files().count();
     report.bytes = plan.view.files().map(|(.., content)| content.len()).sum();
-    progress.start(same_length.iter().map(|(_, content)| content.len()).sum());
+    let what = format!(
+        "the {} files that are as long as in the view, to compare every byte",
+        same_length.len()
+    );
+    progress.start_reading(
+        &what,
+        same_length.iter().map(|(_, content)| content.len()).sum(),
+    );
 
     let comparison = Comparison::new(plan, directory, progress);
     jobs::for_each(&ranges(&same_length), jobs, |range| {

@@ -48,7 +48,11 @@ pub fn manifest(
         bytes: sums.iter().map(|(path, _)| length(path)).sum(),
         ..ManifestReport::default()
     };
-    progress.start(report.bytes);
+    let what = format!(
+        "the {} files that {MANIFEST_FILE} names, to compare their checksums",
+        report.files
+    );
+    progress.start_reading(&what, report.bytes);
     let mut faults = Faults::default();
     let found = jobs::map(&sums, jobs, |(path, _)| {
         progress.file(path);

@@ -8,9 +8,12 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::jobs::Progress;
 use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header};
 use crate::tensor::Name;
 use crate::verify::findings::Faults;
+use crate::verify::known_scales::KnownScales;
+use crate::verify::quantization::ScaleReading;
 use crate::verify::{block_scales, quantization};
 
 /// The file that loaders without an index expect.
@@ -24,6 +27,8 @@ pub struct StructureReport {
     pub tensors: usize,
     /// Bytes of all tensors.
     pub bytes: u64,
+    /// Tensors whose scales are known to be powers of two and were not read.
+    pub known_scales: usize,
     /// What some loader will fail on or read wrongly.
     pub problems: Vec<String>,
     /// What may be meant but is unusual.
@@ -31,12 +36,17 @@ pub struct StructureReport {
 }
 
 /// Checks the checkpoint in `directory`: index, headers and lengths, the scales of block FP8
-/// tensors, and what config.json says of them. Of tensors, only scales are read, and these only
-/// if config.json declares them to be powers of two.
+/// tensors, and what config.json says of them. Of tensors, only scales are read, on `jobs` threads,
+/// and these only if config.json declares them to be powers of two and they are not `known` to be.
 ///
 /// # Errors
 /// If the directory cannot be read or has no weights. All else is in the report.
-pub fn structure(directory: &Path) -> Result<StructureReport> {
+pub fn structure(
+    directory: &Path,
+    known: &KnownScales,
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<StructureReport> {
     let mut inspection = Inspection::default();
     let files = safetensors_files(directory)?;
     let index = match directory.join(INDEX_FILE).symlink_metadata() {
@@ -63,14 +73,21 @@ pub fn structure(directory: &Path) -> Result<StructureReport> {
         complete,
         mut faults,
     } = inspection;
+    let mut known_scales = 0;
     if complete {
         let pairs = block_scales::pairs(&shards, &mut faults);
-        quantization::check(directory, &shards, &pairs, &mut faults)?;
+        let reading = ScaleReading {
+            known,
+            jobs,
+            progress,
+        };
+        known_scales = quantization::check(directory, &shards, &pairs, &reading, &mut faults)?;
     }
     Ok(StructureReport {
         shards: names.len(),
         tensors,
         bytes,
+        known_scales,
         problems: faults.problems.into_lines(),
         warnings: faults.warnings.into_lines(),
     })

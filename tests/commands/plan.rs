@@ -56,7 +56,7 @@ fn sources() -> Workspace {
 }
 
 /// What `plan --json` must say about `plan`, field by field.
-fn expected_json(plan: &Plan) -> Value {
+fn expected_json(plan: &Plan, fp8: Option<&Fp8Request>) -> Value {
     let tensors: Vec<_> = plan
         .shards
         .iter()
@@ -71,10 +71,18 @@ fn expected_json(plan: &Plan) -> Value {
                 .tensors
                 .iter()
                 .map(|t| {
-                    serde_json::json!({
+                    let mut tensor = serde_json::json!({
                         "name": t.name, "dtype": t.dtype, "shape": t.shape, "offset": t.offset,
                         "len": t.len, "from": path(&t.from), "computed": t.computed,
-                    })
+                    });
+                    if let Some(fp8) = fp8.filter(|_| t.computed && t.name.ends_with("_scale_inv"))
+                    {
+                        tensor["scale_fmt"] = match fp8.scale_format {
+                            ScaleFormat::Ue8m0 => "ue8m0".into(),
+                            ScaleFormat::Float32 => "float32".into(),
+                        };
+                    }
+                    tensor
                 })
                 .collect();
             serde_json::json!({
@@ -164,7 +172,7 @@ fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
 /// Asserts that all of [`expected_json`] is what `plan --json` with `flags` says.
 fn assert_agrees(workspace: &Workspace, flags: &str, request: &ViewRequest) {
     let json: Value = serde_json::from_str(&stdout(workspace, flags)).unwrap();
-    let expected = expected_json(&request.plan().unwrap());
+    let expected = expected_json(&request.plan().unwrap(), request.fp8.as_ref());
     for (key, expected) in expected.as_object().unwrap() {
         assert_eq!(json.get(key), Some(expected), "{flags}: {key}");
     }

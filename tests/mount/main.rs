@@ -29,3 +29,4 @@ mod status;
 mod top;
 mod unmounting;
 mod users;
+mod verified;

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
-use ckptfs::catalog::{AdapterReport, EditedConfig, MergeReport, ReferenceReport, SourceReport};
+use ckptfs::catalog::{
+    AdapterReport, Data, EditedConfig, MergeReport, ReferenceReport, SourceReport,
+};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedTensor;
@@ -57,6 +60,7 @@ pub(crate) fn json(
                     .zip(lineages)
                     .map(|(tensor, lineage)| TensorJson {
                         tensor,
+                        scale_fmt: computed_scale_format(tensor),
                         provenance: with_provenance.then_some(lineage),
                     })
                     .collect(),
@@ -127,9 +131,24 @@ struct ShardJson<'a> {
 struct TensorJson<'a> {
     #[serde(flatten)]
     tensor: &'a PlannedTensor,
+    /// Only of block scales that the view computes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale_fmt: Option<Value>,
     /// Only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     provenance: Option<&'a Lineage>,
+}
+
+/// The format of the scales that `tensor` is, if a kernel computes them.
+fn computed_scale_format(tensor: &PlannedTensor) -> Option<Value> {
+    let Data::Computed { node, output, .. } = &tensor.data else {
+        return None;
+    };
+    let mut parameters = node.kernel.step(*output)?.parameters;
+    match parameters.get("gives").and_then(Value::as_str) {
+        Some("scales") => parameters.remove("scale_fmt"),
+        _ => None,
+    }
 }
 
 #[derive(Serialize)]
