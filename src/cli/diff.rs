@@ -96,7 +96,7 @@ fn text(diff: &Diff, rows: &[Row]) -> String {
         let (what, header) = (word(row.what), headers(row));
         text += &format!("{what}  {name}  {} × {header}\n", row.tensors);
         if let Some(values) = &row.values {
-            text += &format!("    {}\n", figures(values));
+            text += &format!("    {}\n", figures(values, ["A", "B"]));
         }
     }
     if rows.len() > SHOWN {
@@ -145,23 +145,48 @@ pub(crate) fn headers(row: &Row) -> String {
     }
 }
 
-/// The figures in a line.
-pub(crate) fn figures(values: &Values) -> String {
+/// The figures in a line; `sides` are what the two tensors are called in it.
+pub(crate) fn figures(values: &Values, sides: [&str; 2]) -> String {
     if values.differing == 0 {
         return format!("the same {} numbers", values.elements);
+    }
+    let differing = format!(
+        "{} of {} elements differ",
+        values.differing, values.elements
+    );
+    let not_finite = not_finite(values, sides);
+    if values.differing == values.not_finite {
+        return format!("{differing}: {not_finite}");
     }
     let relative = match values.relative() {
         Some(relative) => format!("{relative:.4e} of the norm"),
         None => "from nothing but zeros".to_owned(),
     };
-    let not_finite = match values.not_finite {
+    let left_out = match values.not_finite {
         0 => String::new(),
-        count => format!(", {count} pairs with NaN or infinity left out"),
+        _ => format!("; {not_finite}, left out of these figures"),
     };
     format!(
-        "{} of {} elements differ, by {:.4e} at most; L2 {:.4e}, {relative}{not_finite}",
-        values.differing, values.elements, values.max_abs, values.l2
+        "{differing}, by {:.4e} at most; L2 {:.4e}, {relative}{left_out}",
+        values.max_abs, values.l2
     )
+}
+
+/// "3 NaN in A, 1 infinity in B": where these are, and the other side has something else.
+fn not_finite(values: &Values, sides: [&str; 2]) -> String {
+    let mut parts = Vec::new();
+    for (i, side) in sides.into_iter().enumerate() {
+        match values.nan[i] {
+            0 => {}
+            count => parts.push(format!("{count} NaN in {side}")),
+        }
+        match values.infinite[i] {
+            0 => {}
+            1 => parts.push(format!("1 infinity in {side}")),
+            count => parts.push(format!("{count} infinities in {side}")),
+        }
+    }
+    parts.join(", ")
 }
 
 /// JSON of at most a line.

@@ -191,8 +191,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Report { view, report } => {
-                let plan = view.request()?.plan()?;
-                report::run(&plan, &report, quiet)?;
+                report::run(&view.request()?, &report, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mut mount } => {

@@ -91,7 +91,7 @@ pub fn diff(
     ];
     let tensors = [sides[0].len(), sides[1].len()];
     let (equal, different) = tensors::compare(&sides, values, jobs, progress)?;
-    let (files_equal, files) = files::compare([a, b], [&readers[0], &readers[1]])?;
+    let (files_equal, files) = files::compare([a, b], [&readers[0], &readers[1]], progress)?;
     Ok(Diff {
         tensors,
         equal,

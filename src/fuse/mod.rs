@@ -2,6 +2,7 @@
 //! the first check of its mountpoint to its end. The one place that knows FUSE, inodes as the
 //! kernel sees them, and errno.
 
+mod ancestors;
 mod attributes;
 mod checkup;
 mod figures;
@@ -9,8 +10,8 @@ mod filesystem;
 mod fusermount;
 mod holders;
 mod mount;
-mod mount_table;
 mod mount_plan;
+mod mount_table;
 mod mountpoint;
 mod mounts;
 mod opening;
@@ -25,8 +26,8 @@ mod unmount;
 pub use checkup::{Check, Level, checkup};
 pub use figures::Figures;
 pub use mount::{Detacher, Mounted, mount};
-pub use mounts::{Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts};
 pub use mount_plan::{MountPlan, mount_plan};
+pub use mounts::{Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts};
 pub use options::{LazyText, MountOptions};
 pub use passthrough::PassthroughOutlook;
 pub use provenance::PROVENANCE_ATTRIBUTE;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::mount::UnmountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::ancestors::ancestors;
 use crate::fuse::fusermount;
 use crate::fuse::holders::{Holder, holders};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
@@ -73,12 +74,30 @@ fn take_away(entry: &MountEntry, lazy: bool) -> io::Result<()> {
 }
 
 fn busy(path: &Path, holders: &[Holder]) -> Error {
+    let ours = ancestors();
+    let is_shell = |holder: &&Holder| {
+        holder
+            .is_in_directory()
+            .is_some_and(|id| ours.contains(&id))
+    };
+    if let Some(shell) = holders.iter().find(is_shell)
+        && holders.iter().all(|holder| is_shell(&holder))
+    {
+        return Error::Request(format!(
+            "{}: this shell's working directory, {}, is inside of the mount; cd out of it",
+            path.display(),
+            shell.path().display()
+        ));
+    }
     let mut text = format!("{}: it is in use", path.display());
     if holders.is_empty() {
         text += " by processes that only root can see";
     }
     for holder in holders {
         text += &format!("\n  {holder}");
+        if is_shell(&holder) {
+            text += " (this shell: cd out of it)";
+        }
     }
     text += "\nend that use first, or unmount with --lazy: files that are open then stay readable \
              until they are closed";

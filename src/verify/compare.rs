@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
+use crate::verify::lengths::tensors_apart;
 use crate::view::{Content, EntryId, FileContent, View};
 
 /// How a directory compares with a view.
@@ -41,8 +42,13 @@ pub enum Kind {
     Missing,
     /// A directory in place of a file, or the reverse.
     OtherType,
-    /// Lengths in bytes.
-    Length { view: u64, directory: u64 },
+    /// Lengths in bytes, and of a shard which tensors differ by the headers, a line for each kind of
+    /// difference.
+    Length {
+        view: u64,
+        directory: u64,
+        tensors: Vec<String>,
+    },
     /// The first byte that differs, from the start of the file, and in a shard the tensor that
     /// holds it (none for the header).
     Byte { offset: u64, tensor: Option<String> },
@@ -56,8 +62,13 @@ impl fmt::Display for Difference {
         match &self.kind {
             Kind::Missing => f.write_str("missing"),
             Kind::OtherType => f.write_str("not a file where the view has one, or the reverse"),
-            Kind::Length { view, directory } => {
-                write!(f, "{directory} bytes long, in the view {view}")
+            Kind::Length {
+                view,
+                directory,
+                tensors,
+            } => {
+                write!(f, "{directory} bytes long, in the view {view}")?;
+                tensors.iter().try_for_each(|line| write!(f, "; {line}"))
             }
             Kind::Byte { offset, tensor } => {
                 write!(f, "differs from byte {offset} on")?;
@@ -86,7 +97,21 @@ pub fn against_view(
     let mut same_length = Vec::new();
     for id in 1..plan.view.len() {
         let path = plan.view.path(id);
-        match shape_difference(&plan.view, id, &directory.join(&path))? {
+        let found = directory.join(&path);
+        match shape_difference(&plan.view, id, &found)? {
+            Some(Kind::Length {
+                view,
+                directory: len,
+                ..
+            }) => {
+                let shard = plan.shards.iter().find(|shard| shard.entry == id);
+                let kind = Kind::Length {
+                    view,
+                    directory: len,
+                    tensors: shard.map_or(Vec::new(), |shard| tensors_apart(shard, &found, len)),
+                };
+                report.differences.push(Difference { path, kind });
+            }
             Some(kind) => report.differences.push(Difference { path, kind }),
             None => same_length.extend(plan.view.file(id).map(|content| (id, content))),
         }
@@ -168,6 +193,7 @@ fn shape_difference(view: &View, id: EntryId, path: &Path) -> Result<Option<Kind
         Content::File(content) if content.len() != metadata.len() => Some(Kind::Length {
             view: content.len(),
             directory: metadata.len(),
+            tensors: Vec::new(),
         }),
         Content::File(_) => None,
     })

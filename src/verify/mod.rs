@@ -7,6 +7,7 @@ mod block_scales;
 mod compare;
 mod findings;
 mod known_scales;
+mod lengths;
 mod manifest;
 mod quantization;
 mod structure;

@@ -24,6 +24,8 @@ pub(super) struct Data<'a> {
     program: &'static str,
     /// The name of the directory that the view starts from.
     title: String,
+    /// The recipe of the view, or why there is none.
+    recipe: String,
     counts: Counts,
     merge: Option<&'a MergeReport>,
     sources: &'a [SourceReport],
@@ -161,6 +163,7 @@ impl<'a> Data<'a> {
     /// The data of the view of `plan`.
     pub(super) fn of(
         plan: &'a Plan,
+        recipe: ckptfs::Result<String>,
         inspection: Option<&'a Inspection>,
         diff: Option<Difference>,
     ) -> Self {
@@ -178,6 +181,7 @@ impl<'a> Data<'a> {
         Data {
             program: concat!("ckptfs ", env!("CARGO_PKG_VERSION")),
             title: title(plan),
+            recipe: recipe.unwrap_or_else(|error| error.to_string()),
             counts: Counts {
                 tensors: tensors.name.len(),
                 bytes: plan.view.files().map(|(_, _, file)| file.len()).sum(),

@@ -16,7 +16,7 @@ use indicatif::BinaryBytes;
 use ckptfs::diff;
 use ckptfs::inspect::{self, Inspection};
 use ckptfs::read::Reader;
-use ckptfs::recipe::Plan;
+use ckptfs::recipe::{Plan, ViewRequest};
 
 use crate::cli::check_values::{CACHE_BYTES, jobs};
 use crate::cli::plan::to_stdout;
@@ -44,16 +44,18 @@ pub(crate) struct ReportArgs {
     diff: Option<PathBuf>,
 }
 
-/// Writes the report on the view of `plan`.
-pub(crate) fn run(plan: &Plan, args: &ReportArgs, quiet: bool) -> anyhow::Result<()> {
+/// Writes the report on the view of `request`.
+pub(crate) fn run(request: &ViewRequest, args: &ReportArgs, quiet: bool) -> anyhow::Result<()> {
     let out = &args.out;
     if !args.force && out.symlink_metadata().is_ok() {
         bail!("{}: it exists; --force writes over it", out.display());
     }
+    let plan = &request.plan()?;
     let inspection = args.errors.then(|| measured(plan, quiet)).transpose()?;
     let diff = args.diff.as_ref().map(|from| compared(from, plan, quiet));
     let page = page::page(&data::Data::of(
         plan,
+        request.to_recipe(),
         inspection.as_ref(),
         diff.transpose()?,
     ))?;

@@ -87,6 +87,7 @@ function summary() {
   for (const warning of data.warnings) remarks.push(element("li", { className: "warning" }, `warning: ${warning}`));
   for (const note of data.notes) remarks.push(element("li", {}, `note: ${note}`));
   $("remarks").append(...remarks);
+  $("recipe").textContent = data.recipe;
   $("footer").textContent = `Written by ${data.program}. The page is one file, which loads nothing.`;
 }
 
