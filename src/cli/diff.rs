@@ -13,7 +13,7 @@ use ckptfs::diff::{self, Diff, FileDiff, Header, Row, Values, What};
 use crate::cli::args::parse_model;
 use crate::cli::check_values;
 use crate::cli::plan::to_stdout;
-use crate::cli::progress::Bar;
+use crate::cli::progress::{Bar, Stopped};
 use crate::cli::provenance::printable;
 
 /// What to compare, and how.
@@ -51,6 +51,7 @@ pub(crate) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<ExitCode> {
     match compare(args, quiet) {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::from(DIFFERENT)),
+        Err(error) if error.is::<Stopped>() => Err(error),
         Err(error) => {
             eprintln!("ckptfs: {error:#}");
             Ok(ExitCode::from(TROUBLE))

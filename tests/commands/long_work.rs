@@ -296,8 +296,11 @@ fn jobs_that_only_read_stop_too() {
     large.set_len(1 << 30).unwrap();
     let sums = format!("{}  large\n", "0".repeat(64));
     fs::write(summed.join("SHA256SUMS"), sums).unwrap();
+    let recipe = workspace.path().join("fp8.yml");
+    fs::write(&recipe, format!("base: {base}\nview: {{fp8: true}}\n")).unwrap();
     for arguments in [
-        &["inspect", "--base", base, "--fp8"][..],
+        &["diff", base, text(&recipe)][..],
+        &["inspect", "--base", base, "--fp8"],
         &["plan", "--check-values", "--base", base, "--fp8"],
         &["verify", text(&summed)],
     ] {
