@@ -11,11 +11,23 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
+/// The most threads for one kind of work: far more than any machine has use for, and few enough that
+/// they can be started.
+pub const MAX_THREADS: usize = 1024;
+
 /// Watches a long job, from any of its threads.
 pub trait Progress: Sync {
-    /// The job begins; `bytes` will be reported to [`Progress::advance`] by its end.
+    /// The job, or its next part, begins; `bytes` will be reported to [`Progress::advance`] by its
+    /// end.
     fn start(&self, bytes: u64) {
         let _ = bytes;
+    }
+
+    /// As [`Progress::start`] of a part that reads `bytes`: `what` says which, before the first of
+    /// them is read.
+    fn start_reading(&self, what: &str, bytes: u64) {
+        let _ = what;
+        self.start(bytes);
     }
 
     /// Work on a file begins or goes on; `path` is relative to the view.
@@ -119,8 +131,8 @@ pub(crate) fn drain<T, S: Default>(
     };
     thread::scope(|scope| {
         // Where no more threads can be had, those that are there do all of the work.
-        let others =
-            (1..jobs).map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok());
+        let others = (1..jobs.min(MAX_THREADS))
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok());
         let others: Vec<_> = others.collect();
         worker();
         // By itself a scope waits for the work, but not until the threads are gone.

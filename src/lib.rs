@@ -57,13 +57,17 @@ pub mod manifest;
 pub mod materialize;
 mod memory;
 pub mod ops;
+pub mod outputs;
 pub mod provenance;
 pub mod read;
 pub mod recipe;
 pub mod runs;
+pub mod shown;
 pub mod source;
+mod spelling;
 pub mod stats;
 pub mod tensor;
+pub mod text;
 pub mod verify;
 pub mod view;
 

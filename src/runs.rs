@@ -151,6 +151,14 @@ impl<P> Runs<P> {
         &segments[first..]
     }
 
+    /// Where all bytes come from, if that is one place.
+    pub fn place(&self) -> Option<&P> {
+        match self.with_empty() {
+            [segment] => Some(&segment.place),
+            _ => None,
+        }
+    }
+
     /// All segments, also one without bytes: where a whole without bytes comes from.
     pub fn with_empty(&self) -> &[Segment<P>] {
         match &self.0 {

@@ -16,7 +16,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [base, file, offset, length] = &arguments[..] else {
         return Err("usage: read_range BASE FILE OFFSET LENGTH".into());
     };
-    let bytes = read_range(base.as_ref(), file.as_ref(), offset.parse()?, length.parse()?)?;
+    let bytes = read_range(
+        base.as_ref(),
+        file.as_ref(),
+        offset.parse()?,
+        length.parse()?,
+    )?;
     println!("{bytes:02x?}");
     Ok(())
 }
@@ -34,7 +39,12 @@ pub(crate) fn read_range(
     };
     let plan = request.plan()?;
     for shard in &plan.shards {
-        println!("{}: {} tensors, {} bytes", shard.name, shard.tensors.len(), shard.len);
+        println!(
+            "{}: {} tensors, {} bytes",
+            shard.name,
+            shard.tensors.len(),
+            shard.len
+        );
     }
 
     let mut files = plan.view.files();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::source::{AuxEntry, SourceFile};
+use crate::source::{AuxEntry, SourceFile, not_json};
 
 /// The file name of a model's configuration.
 pub const CONFIG_FILE: &str = "config.json";
@@ -63,7 +63,8 @@ impl Config {
     /// read (a number beyond all bounds, nesting without end): what it sets would go unseen.
     pub fn parse(text: &[u8], file: Arc<SourceFile>) -> Result<Self> {
         let object: Object = serde_json::from_slice(text)
-            .map_err(|e| Error::checkpoint(file.path(), format!("not a JSON object: {e}")))?;
+            .map_err(|e| not_an_object(text, &e))
+            .map_err(|problem| Error::checkpoint(file.path(), problem))?;
         for key in ["quantization_config", "text_config"] {
             if let Some(text) = object.get(key) {
                 serde_json::from_str::<Value>(text.get())
@@ -164,6 +165,27 @@ impl Config {
     pub fn edited_text(&self) -> Option<String> {
         (!self.edits.is_empty()).then(|| render(&self.object, 0) + "\n")
     }
+}
+
+/// The values of `keys` in `text`, a config.json. As when a view edits it, no other value is looked
+/// into: a number beyond all bounds is JSON, and Python reads it as infinity.
+///
+/// # Errors
+/// What it is not, for a message.
+pub(crate) fn values(text: &[u8], keys: &[&str]) -> std::result::Result<Value, String> {
+    let object: Object = serde_json::from_slice(text).map_err(|e| not_an_object(text, &e))?;
+    let mut values = serde_json::Map::new();
+    for key in keys {
+        if let Some(text) = object.get(*key) {
+            let value = serde_json::from_str(text.get()).map_err(|e| format!("{key}: {e}"))?;
+            values.insert((*key).to_owned(), value);
+        }
+    }
+    Ok(Value::Object(values))
+}
+
+fn not_an_object(text: &[u8], error: &serde_json::Error) -> String {
+    format!("not a JSON object: {}", not_json(text, error))
 }
 
 /// An object as `json.dumps(indent=2)` writes it at nesting level `depth`, values as they are.

@@ -2,6 +2,7 @@
 //! aux files, the pending edits of config.json, and what the plan has to say.
 
 mod config;
+mod described;
 mod kernel;
 mod report;
 mod sources;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub(crate) use config::values;
 pub use config::{CONFIG_FILE, Config, Edit};
+pub use described::Parts;
 pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
 pub use report::{
     AdapterReport, EditedConfig, MergeReport, ReferenceReport, Report, Role, SourceReport,
@@ -46,6 +49,7 @@ pub struct Catalog {
 impl Catalog {
     /// The catalog that is exactly `base`.
     pub fn from_base(base: Checkpoint) -> Self {
+        let bytes = base.tensor_bytes();
         let homes = base.shards;
         let mut sources = Sources::default();
         sources.extend(&homes);
@@ -53,7 +57,9 @@ impl Catalog {
             role: Role::Base,
             path: base.directory,
             tensors: base.tensors.len(),
+            bytes,
             added: base.tensors.len(),
+            added_bytes: bytes,
             overlapping: 0,
             left_out: base.left_out,
         };
@@ -82,5 +88,26 @@ impl Catalog {
             self.config = Config::find(&self.aux)?;
         }
         Ok(self.config.as_mut())
+    }
+
+    /// config.json as it is now, only to be looked at; `None` if there is none, or none that is small
+    /// and can be read.
+    pub fn glance_at_config(&self) -> Option<Config> {
+        const MAX_BYTES: u64 = 1 << 20;
+        self.config.clone().or_else(|| {
+            let mut aux = self.aux.iter();
+            let entry = aux.find(|entry| entry.name() == CONFIG_FILE)?;
+            match entry {
+                AuxEntry::File { file, .. } if file.len() <= MAX_BYTES => {
+                    Config::find(std::slice::from_ref(entry)).ok().flatten()
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// The parts of a model that there are.
+    pub fn parts(&self) -> Parts {
+        Parts::of(self.tensors.keys().map(|name| &**name))
     }
 }

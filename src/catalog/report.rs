@@ -90,8 +90,12 @@ pub struct SourceReport {
     pub path: PathBuf,
     /// Tensors in the source.
     pub tensors: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
     /// Tensors that the view takes from it.
     pub added: usize,
+    /// Bytes of these.
+    pub added_bytes: u64,
     /// Tensors that an earlier source also has; they are dropped.
     pub overlapping: usize,
     /// What the directory holds but the view does not show.

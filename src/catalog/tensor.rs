@@ -115,6 +115,26 @@ impl Extents {
         Runs::one(bytes.len() as u64, Extent::Made { bytes, offset: 0 })
     }
 
+    /// The file and the offset in it, if all bytes are one range of a source file.
+    pub fn as_stored(&self) -> Option<(&Arc<SourceFile>, u64)> {
+        match self.place()? {
+            Extent::Stored { file, offset } => Some((file, *offset)),
+            Extent::Made { .. } | Extent::Computed { .. } => None,
+        }
+    }
+
+    /// Node, output and the offset in it, if all bytes are one range of an output.
+    pub fn as_computed(&self) -> Option<(&Arc<Node>, usize, u64)> {
+        match self.place()? {
+            Extent::Computed {
+                node,
+                output,
+                offset,
+            } => Some((node, *output, *offset)),
+            Extent::Made { .. } | Extent::Stored { .. } => None,
+        }
+    }
+
     /// The source file that this is, if it is one from its first byte to its last.
     pub fn whole_file(&self) -> Option<&Arc<SourceFile>> {
         match self.segments() {
@@ -269,15 +289,7 @@ impl Tensor {
 
     /// The file and the offset in it, if all bytes are one range of a source file.
     pub fn as_stored(&self) -> Option<(&Arc<SourceFile>, u64)> {
-        match self.extents.with_empty() {
-            [
-                Segment {
-                    place: Extent::Stored { file, offset },
-                    ..
-                },
-            ] => Some((file, *offset)),
-            _ => None,
-        }
+        self.extents.as_stored()
     }
 }
 

@@ -1,14 +1,19 @@
 //! Flags as typed, and the request they make. Nothing past this file sees a flag.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueEnum};
 
+use ckptfs::jobs::MAX_THREADS;
 use ckptfs::ops::{Filter, Rename};
 use ckptfs::recipe::{
-    Experts, LoraRequest, PartialBlocks, Places, Precision, Repack, ScaleFormat, Selection,
-    ViewRequest, scaled,
+    DEFAULT_SHARD_BYTES, DTYPES, Experts, LoraRequest, PartialBlocks, Places, Precision, Repack,
+    ScaleFormat, Selection, ViewRequest, parse_dtype, parse_shard_size,
 };
+
+use crate::cli::waiting::note_silent_mount;
 
 /// Which view: the flags that every command on a view has.
 #[derive(Debug, Args)]
@@ -31,7 +36,7 @@ pub(crate) struct ViewArgs {
 
     /// Directory of a model that the recipe names (repeatable); others are looked for beside the
     /// recipe and in the cache of the Hugging Face hub
-    #[arg(long, value_name = "ID=DIR", value_parser = parse_model, requires = "recipe", conflicts_with = "base")]
+    #[arg(long, value_name = "ID=DIR", value_parser = parse_model, conflicts_with = "base")]
     pub(crate) model: Vec<(String, PathBuf)>,
 
     /// PEFT adapter to merge into the base, its scaling times WEIGHT (repeatable; merged in order)
@@ -49,16 +54,16 @@ pub(crate) struct ViewArgs {
     pub(crate) rename: Vec<String>,
 
     /// Keep only the tensors whose whole name matches this regular expression (repeatable)
-    #[arg(long, value_name = "REGEX", value_parser = parse_name_pattern)]
+    #[arg(long, value_name = "REGEX", value_parser = parse_only)]
     pub(crate) only: Vec<String>,
 
     /// Leave out the tensors whose whole name matches this regular expression (repeatable)
-    #[arg(long, value_name = "REGEX", value_parser = parse_name_pattern)]
+    #[arg(long, value_name = "REGEX", value_parser = parse_drop)]
     pub(crate) drop: Vec<String>,
 
     /// Give every floating tensor in this dtype; block FP8 is dequantized
-    #[arg(long, value_enum)]
-    pub(crate) dtype: Option<Dtype>,
+    #[arg(long, value_parser = dtypes(), ignore_case = true)]
+    pub(crate) dtype: Option<Precision>,
 
     /// Show fused experts (experts.gate_up_proj, experts.down_proj) as weights of single experts
     #[arg(long, conflicts_with = "fuse_experts")]
@@ -98,23 +103,20 @@ pub(crate) struct ViewArgs {
     #[arg(long)]
     pub(crate) no_repack: bool,
 
-    /// Most tensor bytes in a new shard, in GiB; fractions are allowed [default: 4]
-    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
-    pub(crate) shard_size_gb: Option<u64>,
-}
+    /// Pack all tensors into one model.safetensors without an index
+    #[arg(long, conflicts_with_all = ["no_repack", "shard_size"])]
+    pub(crate) single_file: bool,
 
-/// `--dtype`
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Dtype {
-    Bf16,
-    F16,
-    F32,
+    /// Maximum of tensor bytes in a new shard; a number without a unit is in GiB [default: 4GiB]
+    #[arg(long, alias = "shard-size-gb", value_name = "SIZE", value_parser = parse_shard_size)]
+    pub(crate) shard_size: Option<u64>,
 }
 
 /// `--scale-fmt`
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum ScaleFmt {
     Ue8m0,
+    #[value(aliases = ["f32", "fp32"])]
     Float32,
 }
 
@@ -125,31 +127,75 @@ pub(crate) enum Partial {
     Keep,
 }
 
+/// The same, where the base or recipe may also be the first argument.
+#[derive(Debug, Args)]
+#[command(mut_arg("base", |base| base.required_unless_present_any(["start", "recipe"])))]
+pub(crate) struct ViewOrDir {
+    /// Checkpoint directory that the view starts from, as --base; or a recipe (a file), as --recipe
+    #[arg(value_name = "DIR", conflicts_with_all = ["base", "recipe"], group = "selection")]
+    start: Option<PathBuf>,
+
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+impl ViewOrDir {
+    /// The flags that say the same.
+    pub(crate) fn into_view(self) -> ViewArgs {
+        let mut view = self.view;
+        // A shard or a config.json is no recipe: as a base, the error says what it is.
+        let is_recipe = |path: &Path| {
+            let extension = path.extension().unwrap_or_default();
+            path.exists() && !path.is_dir() && extension != "safetensors" && extension != "json"
+        };
+        match self.start {
+            Some(file) if is_recipe(&file) => view.recipe = Some(file),
+            Some(directory) => view.base = Some(directory),
+            None => {}
+        }
+        view
+    }
+}
+
 impl ViewArgs {
     /// The request that these flags make, on top of the recipe if one is given: what is one thing
     /// replaces the recipe's, lists go on.
     pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
+        let named = [&self.base, &self.recipe].into_iter().flatten();
+        let adapters = self.lora.iter().map(|lora| &lora.adapter);
+        let named = named
+            .chain(adapters)
+            .chain(&self.extra)
+            .chain(&self.reference);
+        named.for_each(|path| note_silent_mount(path));
+        let places = Places::from_environment(self.model.clone());
         let mut request = match (&self.recipe, &self.base) {
-            (Some(recipe), _) => {
-                let places = Places::from_environment(self.model.clone());
-                ViewRequest::from_recipe(&absolute(recipe), &places)?
+            (Some(recipe), _) => ViewRequest::from_recipe(&absolute(recipe), &places)?,
+            (None, Some(base)) if self.model.is_empty() => {
+                ViewRequest::new(places.directory(base)?)
             }
-            (None, Some(base)) => ViewRequest::new(absolute(base)),
+            (None, Some(_)) => {
+                return Err(ckptfs::Error::Request(
+                    "--model is about a recipe, and there is none; leave it out".to_owned(),
+                ));
+            }
             (None, None) => unreachable!("one of them is required"),
         };
-        let all = |paths: &[PathBuf]| paths.iter().map(|path| absolute(path)).collect::<Vec<_>>();
-        request.loras.extend(self.lora.iter().map(absolute_lora));
-        request.extras.extend(all(&self.extra));
+        let all = |paths: &[PathBuf]| {
+            let paths = paths.iter().map(|path| places.directory(path));
+            paths.collect::<ckptfs::Result<Vec<_>>>()
+        };
+        for lora in &self.lora {
+            request.loras.push(LoraRequest {
+                adapter: places.directory(&lora.adapter)?,
+                ..lora.clone()
+            });
+        }
+        request.extras.extend(all(&self.extra)?);
         request.renames.extend(self.rename.iter().cloned());
         request.only.extend(self.only.iter().cloned());
         request.drop.extend(self.drop.iter().cloned());
-        if let Some(dtype) = self.dtype {
-            request.dtype = Some(match dtype {
-                Dtype::Bf16 => Precision::Bf16,
-                Dtype::F16 => Precision::F16,
-                Dtype::F32 => Precision::F32,
-            });
-        }
+        request.dtype = self.dtype.or(request.dtype);
         match (self.unfuse_experts, self.fuse_experts) {
             (true, _) => request.experts = Some(Experts::Unfuse),
             (_, true) => request.experts = Some(Experts::Fuse),
@@ -158,7 +204,7 @@ impl ViewArgs {
         if self.fp8 || !self.reference.is_empty() || !self.fp8_pattern.is_empty() {
             let fp8 = request.fp8.get_or_insert_default();
             fp8.rules |= self.fp8;
-            fp8.references.extend(all(&self.reference));
+            fp8.references.extend(all(&self.reference)?);
             fp8.patterns.extend(self.fp8_pattern.iter().cloned());
         }
         self.options(&mut request)?;
@@ -167,7 +213,17 @@ impl ViewArgs {
             (_, true) => request.repack = Repack::Never,
             _ => {}
         }
-        request.shard_bytes = self.shard_size_gb.unwrap_or(request.shard_bytes);
+        if let Some(bytes) = self.shard_size {
+            request.shard_bytes = bytes;
+            if request.repack == Repack::SingleFile {
+                // The recipe's; the flag wins.
+                request.repack = Repack::Always;
+            }
+        }
+        if self.single_file {
+            request.repack = Repack::SingleFile;
+            request.shard_bytes = DEFAULT_SHARD_BYTES;
+        }
         Ok(request)
     }
 
@@ -198,13 +254,6 @@ impl ViewArgs {
 /// A view outlives the working directory of the command that made it.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn absolute_lora(lora: &LoraRequest) -> LoraRequest {
-    LoraRequest {
-        adapter: absolute(&lora.adapter),
-        ..lora.clone()
-    }
 }
 
 /// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.
@@ -241,8 +290,12 @@ fn parse_pattern(text: &str) -> Result<String, String> {
     accepted(text, Selection::check_pattern(text))
 }
 
-fn parse_name_pattern(text: &str) -> Result<String, String> {
+fn parse_only(text: &str) -> Result<String, String> {
     accepted(text, Filter::new(&[text.to_owned()], &[]))
+}
+
+fn parse_drop(text: &str) -> Result<String, String> {
+    accepted(text, Filter::new(&[], &[text.to_owned()]))
 }
 
 fn parse_rename(text: &str) -> Result<String, String> {
@@ -253,11 +306,20 @@ fn accepted<T>(text: &str, check: ckptfs::Result<T>) -> Result<String, String> {
     check.map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
-fn parse_gib(text: &str) -> Result<u64, String> {
-    match scaled(text, 1 << 30) {
-        Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err(format!(
-            "{text:?} is not a shard size in GiB; write for example 4 or 0.5"
-        )),
+/// The names of dtypes, of which others than ours are not listed.
+fn dtypes() -> impl TypedValueParser<Value = Precision> {
+    let names = DTYPES.map(|(_, names)| {
+        let (first, others) = names.split_first().expect("each has a name");
+        PossibleValue::new(*first).aliases(others.iter().copied())
+    });
+    let named = |name: String| parse_dtype(&name).expect("one of the names");
+    PossibleValuesParser::new(names).map(named)
+}
+
+/// A number of threads.
+pub(crate) fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(count) if count.get() <= MAX_THREADS => Ok(count),
+        _ => Err(format!("{text:?} is not a number from 1 to {MAX_THREADS}")),
     }
 }

@@ -1,6 +1,7 @@
-//! `ckptfs plan --check-values`: the plan, and every value that the view could not quantize.
+//! `ckptfs plan --check-values`: after the plan, every value that the view could not quantize.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -9,6 +10,8 @@ use anyhow::bail;
 use ckptfs::inspect::{self, NonFiniteValues};
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
+use ckptfs::text::counted;
 
 use crate::cli::plan;
 use crate::cli::progress::Bar;
@@ -21,37 +24,35 @@ pub(super) fn jobs() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Prints the plan and what was found. An error if anything was: the view cannot be read whole.
+/// Prints what was found, in JSON with the plan. An error if anything was: the view cannot be read whole.
 pub(crate) fn run(
     plan: &Plan,
+    sources: &[PathBuf],
     json: bool,
     with_provenance: bool,
     quiet: bool,
 ) -> anyhow::Result<ExitCode> {
-    if !json {
-        plan::print(plan)?;
-    }
     let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
     let tensors = inspect::quantized_tensors(plan);
     let bar = Bar::new(quiet)?;
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     match json {
-        true => plan::print_json(plan, Some(&found), with_provenance)?,
+        true => plan::print_json(plan, sources, Some(&found), with_provenance)?,
         false => plan::to_stdout(&report(&found, tensors.len())?)?,
     }
     if !found.is_empty() {
         bail!(
-            "NaN or infinity in {} of {} tensors to be quantized: this view cannot be read whole; repair the source or leave such tensors out of the selection",
+            "NaN or infinity in {} of {} to be quantized: this view cannot be read whole; repair the source or leave such tensors out of the selection",
             found.len(),
-            tensors.len()
+            counted(tensors.len(), "tensor")
         );
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn report(found: &[NonFiniteValues], checked: usize) -> Result<String, std::fmt::Error> {
-    let mut text = format!("\nvalues checked in {checked} tensors: ");
+    let mut text = format!("\nvalues checked in {}: ", counted(checked, "tensor"));
     if found.is_empty() {
         text += "all can be quantized\n";
         return Ok(text);
@@ -61,7 +62,10 @@ fn report(found: &[NonFiniteValues], checked: usize) -> Result<String, std::fmt:
         writeln!(
             text,
             "{}: {} NaN, {} inf, {} -inf",
-            tensor.tensor, tensor.nan, tensor.positive_infinity, tensor.negative_infinity
+            tensor.tensor.shown(),
+            tensor.nan,
+            tensor.positive_infinity,
+            tensor.negative_infinity
         )?;
         for place in &tensor.places {
             writeln!(

@@ -7,6 +7,8 @@ use anyhow::bail;
 use indicatif::BinaryBytes;
 
 use ckptfs::materialize::Outlook;
+use ckptfs::shown::Show;
+use ckptfs::text::counted;
 
 /// Tells what would be written to `out`, and asks whether to. Only a `y` or `yes` goes on.
 /// Where standard input or error is no terminal, nobody is asked.
@@ -20,7 +22,7 @@ pub(crate) fn confirm(outlook: &Outlook, out: &Path) -> anyhow::Result<()> {
     let mut stderr = io::stderr().lock();
     write!(stderr, "{}", told(outlook))?;
     let written = BinaryBytes(outlook.written_bytes);
-    write!(stderr, "Write {written} to {}? [y/N] ", out.display())?;
+    write!(stderr, "Write {written} to {}? [y/N] ", out.shown())?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
@@ -32,8 +34,8 @@ pub(crate) fn confirm(outlook: &Outlook, out: &Path) -> anyhow::Result<()> {
 
 fn told(outlook: &Outlook) -> String {
     let mut text = format!(
-        "write  {} files: {} to be written",
-        outlook.files,
+        "write  {}: {} to be written",
+        counted(outlook.files, "file"),
         BinaryBytes(outlook.written_bytes)
     );
     if outlook.kept > 0 {
@@ -42,7 +44,7 @@ fn told(outlook: &Outlook) -> String {
     }
     if outlook.linked > 0 {
         let linked = BinaryBytes(outlook.linked_bytes);
-        text += &format!(", {} hard links ({linked})", outlook.linked);
+        text += &format!(", {} ({linked})", counted(outlook.linked, "hard link"));
     }
     if outlook.shared_bytes > 0 {
         let shared = BinaryBytes(outlook.shared_bytes);

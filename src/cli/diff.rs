@@ -9,12 +9,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use ckptfs::diff::{self, Diff, FileDiff, Header, Row, Values, What};
+use ckptfs::shown::Show;
 
-use crate::cli::args::parse_model;
+use crate::cli::args::{parse_model, parse_threads};
 use crate::cli::check_values;
 use crate::cli::plan::to_stdout;
-use crate::cli::progress::Bar;
-use crate::cli::provenance::printable;
+use crate::cli::print_error;
+use crate::cli::progress::{Bar, Stopped};
+use crate::cli::waiting::note_silent_mount;
 
 /// What to compare, and how.
 #[derive(Debug, Args)]
@@ -38,7 +40,7 @@ pub(crate) struct DiffArgs {
     json: bool,
 
     /// Threads that read and compare [default: as many as there are CPUs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 
@@ -51,15 +53,19 @@ pub(crate) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<ExitCode> {
     match compare(args, quiet) {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::from(DIFFERENT)),
+        Err(error) if error.is::<Stopped>() => Err(error),
         Err(error) => {
-            eprintln!("ckptfs: {error:#}");
+            print_error("ckptfs", &error);
             Ok(ExitCode::from(TROUBLE))
         }
     }
 }
 
 fn compare(args: &DiffArgs, quiet: bool) -> anyhow::Result<bool> {
-    let [a, b] = [&args.a, &args.b].map(|path| diff::plan(path, &args.model));
+    let [a, b] = [&args.a, &args.b].map(|path| {
+        note_silent_mount(path);
+        diff::plan(path, &args.model)
+    });
     let (a, b) = (a?, b?);
     let jobs = args.jobs.map_or_else(check_values::jobs, NonZeroUsize::get);
     let bar = Bar::new(quiet)?;
@@ -92,11 +98,11 @@ fn text(diff: &Diff, rows: &[Row]) -> String {
     const SHOWN: usize = 200;
     let mut text = String::new();
     for row in &rows[..rows.len().min(SHOWN)] {
-        let name = printable(&row.name.to_string());
-        let (what, header) = (word(row.what), headers(row));
+        let name = row.name.to_string();
+        let (name, what, header) = (name.shown(), word(row.what), headers(row));
         text += &format!("{what}  {name}  {} × {header}\n", row.tensors);
         if let Some(values) = &row.values {
-            text += &format!("    {}\n", figures(values));
+            text += &format!("    {}\n", figures(values, ["A", "B"]));
         }
     }
     if rows.len() > SHOWN {
@@ -104,11 +110,11 @@ fn text(diff: &Diff, rows: &[Row]) -> String {
         text += &format!("… and {left_out} kinds of tensors more; --json has all\n");
     }
     for FileDiff { path, what, keys } in &diff.files {
-        let path = printable(&path.display().to_string());
+        let path = path.shown();
         text += &format!("{}  {path}\n", word(*what));
         for key in keys {
             let value = |value: &Option<Value>| value.as_ref().map_or("–".to_owned(), shortened);
-            let name = printable(&key.key);
+            let name = key.key.shown();
             text += &format!("    {name}: {} → {}\n", value(&key.a), value(&key.b));
         }
     }
@@ -145,23 +151,48 @@ pub(crate) fn headers(row: &Row) -> String {
     }
 }
 
-/// The figures in a line.
-pub(crate) fn figures(values: &Values) -> String {
+/// The figures in a line; `sides` are what the two tensors are called in it.
+pub(crate) fn figures(values: &Values, sides: [&str; 2]) -> String {
     if values.differing == 0 {
         return format!("the same {} numbers", values.elements);
+    }
+    let differing = format!(
+        "{} of {} elements differ",
+        values.differing, values.elements
+    );
+    let not_finite = not_finite(values, sides);
+    if values.differing == values.not_finite {
+        return format!("{differing}: {not_finite}");
     }
     let relative = match values.relative() {
         Some(relative) => format!("{relative:.4e} of the norm"),
         None => "from nothing but zeros".to_owned(),
     };
-    let not_finite = match values.not_finite {
+    let left_out = match values.not_finite {
         0 => String::new(),
-        count => format!(", {count} pairs with NaN or infinity left out"),
+        _ => format!("; {not_finite}, left out of these figures"),
     };
     format!(
-        "{} of {} elements differ, by {:.4e} at most; L2 {:.4e}, {relative}{not_finite}",
-        values.differing, values.elements, values.max_abs, values.l2
+        "{differing}, by {:.4e} at most; L2 {:.4e}, {relative}{left_out}",
+        values.max_abs, values.l2
     )
+}
+
+/// "3 NaN in A, 1 infinity in B": where these are, and the other side has something else.
+fn not_finite(values: &Values, sides: [&str; 2]) -> String {
+    let mut parts = Vec::new();
+    for (i, side) in sides.into_iter().enumerate() {
+        match values.nan[i] {
+            0 => {}
+            count => parts.push(format!("{count} NaN in {side}")),
+        }
+        match values.infinite[i] {
+            0 => {}
+            1 => parts.push(format!("1 infinity in {side}")),
+            count => parts.push(format!("{count} infinities in {side}")),
+        }
+    }
+    parts.join(", ")
 }
 
 /// JSON of at most a line.

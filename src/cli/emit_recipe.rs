@@ -1,15 +1,15 @@
 //! `ckptfs plan --emit-recipe`: what the flags say, as a recipe.
 
-use std::fs::Permissions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
-use ckptfs::recipe::ViewRequest;
+use ckptfs::outputs::OutputCheck;
+use ckptfs::recipe::{Plan, ViewRequest};
+use ckptfs::shown::Show;
 
+use crate::cli::output_file::OutputFile;
 use crate::cli::plan::to_stdout;
 
 /// Whether and where to write the recipe.
@@ -20,14 +20,19 @@ pub(crate) struct EmitArgs {
     emit_recipe: Option<PathBuf>,
 
     /// Replace the FILE of --emit-recipe
-    #[arg(long, requires = "emit_recipe")]
+    #[arg(long, alias = "force", requires = "emit_recipe")]
     overwrite: bool,
 }
 
 impl EmitArgs {
-    /// Writes the recipe of `request`, which was planned, if that was asked for. Returns whether
+    /// Writes the recipe of `request`, whose plan is `plan`, if that was asked for. Returns whether
     /// standard output was taken for it, which must not be if `more` is to be printed.
-    pub(crate) fn run(&self, request: &ViewRequest, more: bool) -> anyhow::Result<bool> {
+    pub(crate) fn run(
+        &self,
+        request: &ViewRequest,
+        plan: &Plan,
+        more: bool,
+    ) -> anyhow::Result<bool> {
         let Some(file) = &self.emit_recipe else {
             return Ok(false);
         };
@@ -35,46 +40,22 @@ impl EmitArgs {
         if is_stdout && more {
             bail!("--emit-recipe needs a FILE where --json or --check-values is given besides");
         }
+        let check = || OutputCheck::new(&request.inputs(), &plan.view);
+        let file = match is_stdout {
+            true => None,
+            false => Some((file, OutputFile::new(file, self.overwrite, &check()?)?)),
+        };
         let text = format!(
             "# A view of ckptfs {}: ckptfs mount --recipe FILE DIR\n{}",
             env!("CARGO_PKG_VERSION"),
             request.to_recipe()?
         );
-        if is_stdout {
+        let Some((file, output)) = file else {
             to_stdout(&text)?;
             return Ok(true);
-        }
-        self.write(file, &text)?;
-        eprintln!("wrote the recipe {}", file.display());
+        };
+        output.write("recipe", text.as_bytes())?;
+        eprintln!("wrote the recipe {}", file.shown());
         Ok(false)
-    }
-
-    /// Writes `file` as a whole or not at all.
-    fn write(&self, file: &Path, text: &str) -> anyhow::Result<()> {
-        let directory = match file.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let write_error = || format!("{}: cannot write the recipe", file.display());
-        let mut new = tempfile::Builder::new()
-            .prefix(".ckptfs-recipe")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(directory)
-            .with_context(write_error)?;
-        new.write_all(text.as_bytes()).with_context(write_error)?;
-        let named = match self.overwrite {
-            true => new.persist(file),
-            false => new.persist_noclobber(file),
-        };
-        match named {
-            Err(e) if e.error.kind() == ErrorKind::AlreadyExists => bail!(
-                "{}: there is such a file already; have it replaced with --overwrite",
-                file.display()
-            ),
-            named => named
-                .map(drop)
-                .map_err(|e| e.error)
-                .with_context(write_error),
-        }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use ckptfs::inspect::{self, Fidelity, Inspection, MeasuredGroup, MeasuredTensor};
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
 
 use crate::cli::check_values::{CACHE_BYTES, jobs};
 use crate::cli::plan::to_stdout;
@@ -85,7 +86,7 @@ type Row = [String; 1 + COLUMNS.len()];
 fn row(name: &str, tensors: usize, fidelity: &Fidelity) -> Row {
     let amax = |bound: fn(_) -> f32| fidelity.amax.map_or("-".to_owned(), |a| short(bound(a)));
     [
-        name.to_owned(),
+        name.shown().to_string(),
         tensors.to_string(),
         fidelity.elements.to_string(),
         fidelity

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ckptfs::shown::lines;
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
@@ -38,7 +39,7 @@ impl<W: Write + Send> Log for Logger<W> {
             "{} {:5} {}\n",
             timestamp(since_epoch.unwrap_or_default()),
             record.level(),
-            record.args()
+            lines(&record.args().to_string())
         );
         // In one write, so that lines of several mounts that share a file stay whole. There is
         // nobody to tell that the log cannot be written.

@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+
+use ckptfs::error::in_words;
+use ckptfs::shown::Show;
 
 use crate::cli::mount_helper;
 
@@ -82,11 +85,16 @@ fn write(
         .section(section)
         .source(concat!("ckptfs ", env!("CARGO_PKG_VERSION")));
     let directory = directory.join(format!("man{section}"));
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("{}: cannot make the directory", directory.display()))?;
+    fs::create_dir_all(&directory).map_err(|e| {
+        anyhow!(
+            "{}: cannot make the directory: {}",
+            directory.shown(),
+            in_words(&e)
+        )
+    })?;
     let path = directory.join(page.get_filename());
     let text = render(&page, command, exit_status, see_also)?;
-    fs::write(&path, text).with_context(|| format!("{}: cannot write", path.display()))
+    fs::write(&path, text).map_err(|e| anyhow!("{}: cannot write: {}", path.shown(), in_words(&e)))
 }
 
 fn render(

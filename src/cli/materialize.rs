@@ -10,7 +10,10 @@ use ckptfs::materialize::{
     Options, Part, Share, Summary, left_by_earlier_run, materialize, outlook,
 };
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
+use ckptfs::text::counted;
 
+use crate::cli::args::parse_threads;
 use crate::cli::confirm::confirm;
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
@@ -27,7 +30,7 @@ pub(crate) struct MaterializeArgs {
     hardlink: bool,
 
     /// Replace what the directory holds
-    #[arg(long)]
+    #[arg(long, alias = "force")]
     overwrite: bool,
 
     /// Place only shards and index into an existing model directory, and touch no other file
@@ -68,14 +71,14 @@ pub(crate) struct MaterializeArgs {
     no_space_check: bool,
 
     /// Threads that write [default: as many as there are CPUs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 
-/// Writes the view of `plan`. `sources` are the directories that the view reads from.
+/// Writes the view of `plan`. `inputs` are the files and directories that the view is made from.
 pub(crate) fn run(
     plan: &Plan,
-    sources: &[PathBuf],
+    inputs: &[PathBuf],
     args: &MaterializeArgs,
     quiet: bool,
 ) -> anyhow::Result<()> {
@@ -95,11 +98,13 @@ pub(crate) fn run(
         facts_cache: args.facts_cache.clone(),
         direct_sources: args.direct_sources,
     };
+    // Looking whether something is there would wait.
+    ckptfs::fuse::check_answers(&args.out)?;
     match quiet {
         true => plan::print_warnings(plan)?,
         false => plan::print_summary(plan)?,
     }
-    let ahead = outlook(plan, sources, &args.out, &options)?;
+    let ahead = outlook(plan, inputs, &args.out, &options)?;
     if options.check_space {
         ahead.check_space(&args.out)?;
     }
@@ -107,12 +112,12 @@ pub(crate) fn run(
         confirm(&ahead, &args.out)?;
     }
     let bar = Bar::new(quiet)?;
-    let result = materialize(plan, sources, &args.out, &options, &bar);
-    let failed = |error| failed(error, plan, sources, args, &options);
+    let result = materialize(plan, inputs, &args.out, &options, &bar);
+    let failed = |error| failed(error, plan, inputs, args, &options);
     let summary = bar.finish(result, failed)?;
     let mut text = String::new();
     for warning in &summary.warnings {
-        text += &format!("warning: {warning}\n");
+        text += &format!("warning: {}\n", warning.shown());
     }
     if !quiet {
         text += &done(&summary, args, &bar);
@@ -124,20 +129,20 @@ pub(crate) fn run(
 fn failed(
     error: ckptfs::Error,
     plan: &Plan,
-    sources: &[PathBuf],
+    inputs: &[PathBuf],
     args: &MaterializeArgs,
     options: &Options,
 ) -> anyhow::Error {
     let Some(partial) = left_by_earlier_run(&args.out, args.weights_only) else {
         return error.into();
     };
-    let partial = partial.display();
+    let partial = partial.shown();
     // The directory may be of something else, which is the error then.
-    match outlook(plan, sources, &args.out, options) {
+    match outlook(plan, inputs, &args.out, options) {
         Ok(left) if left.kept > 0 => anyhow::anyhow!(
-            "{error}\nnote: {partial} keeps what is complete, {} of {} files ({} of {}), for the same request to go on with: the same command again",
+            "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), for the same request to go on with: the same command again",
             left.kept,
-            left.files,
+            counted(left.files, "file"),
             BinaryBytes(left.kept_bytes),
             BinaryBytes(left.bytes)
         ),
@@ -162,9 +167,9 @@ fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
         format!("part {} of {} of ", part.number(), part.of())
     });
     let mut text = format!(
-        "wrote  {part}{}: {} files, {} written ({})",
-        args.out.display(),
-        summary.files,
+        "wrote  {part}{}: {}, {} written ({})",
+        args.out.shown(),
+        counted(summary.files, "file"),
         BinaryBytes(written),
         bar.rate(written),
     );
@@ -177,8 +182,8 @@ fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
     }
     if args.hardlink {
         text += &format!(
-            ", {} shards linked ({})",
-            summary.linked,
+            ", {} linked ({})",
+            counted(summary.linked, "shard"),
             BinaryBytes(summary.linked_bytes)
         );
     }

@@ -19,6 +19,7 @@ mod man;
 mod materialize;
 mod mount;
 mod mount_helper;
+mod output_file;
 mod plan;
 mod privileges;
 mod progress;
@@ -27,9 +28,11 @@ mod report;
 mod service;
 mod signals;
 mod status;
+mod ticker;
 mod top;
 mod unmount;
 mod verify;
+mod waiting;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -38,8 +41,9 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit};
 
 use ckptfs::fast_paths::FastPath;
+use ckptfs::shown::lines;
 
-use crate::cli::args::ViewArgs;
+use crate::cli::args::ViewOrDir;
 use crate::cli::progress::Stopped;
 
 /// The version, and what the program was built from.
@@ -63,13 +67,16 @@ enum Command {
     /// Show what a view would hold
     Plan {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
         /// With --json: tell for every tensor which sources it comes from, and by which steps
         #[arg(long, requires = "json")]
         provenance: bool,
+        /// Print only the summary: sources, counts, bytes and warnings
+        #[arg(long, conflicts_with = "json")]
+        summary: bool,
         /// Read every tensor that is to be quantized, and tell where NaN and infinity are
         #[arg(long)]
         check_values: bool,
@@ -80,28 +87,29 @@ enum Command {
     #[command(after_help = inspect::COLUMNS_HELP)]
     Inspect {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         inspect: inspect::InspectArgs,
     },
     /// Write what a view holds as one HTML file, to be looked at in a browser
     Report {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         report: report::ReportArgs,
     },
     /// Mount a view on an empty directory; returns once it is ready
+    #[command(allow_missing_positional = true)]
     Mount {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         mount: mount::MountArgs,
     },
     /// Write a view to disk
     Materialize {
         #[command(flatten)]
-        view: ViewArgs,
+        view: ViewOrDir,
         #[command(flatten)]
         materialize: materialize::MaterializeArgs,
     },
@@ -151,7 +159,7 @@ pub(crate) fn run() -> ExitCode {
     match start().and_then(|()| cli.command.run(cli.quiet)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ckptfs: {error:#}");
+            print_error("ckptfs", &error);
             match error.downcast_ref::<Stopped>() {
                 Some(stopped) => ExitCode::from(stopped.exit_code()),
                 None => ExitCode::FAILURE,
@@ -167,42 +175,46 @@ impl Command {
                 view,
                 json,
                 provenance,
+                summary,
                 check_values,
                 emit,
             } => {
-                let request = view.request()?;
+                let request = view.into_view().request()?;
                 let plan = request.plan()?;
-                if emit.run(&request, json || check_values)? {
+                let sources = request.sources();
+                if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
-                    return check_values::run(&plan, json, provenance, quiet);
+                    if !json {
+                        plan::print(&plan, &sources, summary)?;
+                    }
+                    return check_values::run(&plan, &sources, json, provenance, quiet);
                 }
                 match json {
-                    true => plan::print_json(&plan, None, provenance)?,
-                    false => plan::print(&plan)?,
+                    true => plan::print_json(&plan, &sources, None, provenance)?,
+                    false => plan::print(&plan, &sources, summary)?,
                 }
                 Ok(ExitCode::SUCCESS)
             }
             Command::Inspect { view, inspect } => {
-                let plan = view.request()?.plan()?;
+                let plan = view.into_view().request()?.plan()?;
                 inspect::run(&plan, &inspect, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Report { view, report } => {
-                let plan = view.request()?.plan()?;
-                report::run(&plan, &report, quiet)?;
+                report::run(&view.into_view().request()?, &report, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Mount { view, mut mount } => {
                 mount.manner.quiet = quiet;
-                mount::run(&view, &mount)?;
+                mount::run(&view.into_view(), &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {
-                let request = view.request()?;
+                let request = view.into_view().request()?;
                 let plan = request.plan()?;
-                materialize::run(&plan, &request.sources(), &materialize, quiet)?;
+                materialize::run(&plan, &request.inputs(), &materialize, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Verify(args) => verify::run(&args, quiet),
@@ -227,14 +239,19 @@ impl Command {
     }
 }
 
+/// Prints `error`, which `program` ends with.
+fn print_error(program: &str, error: &anyhow::Error) {
+    eprintln!("{program}: {}", lines(&format!("{error:#}")));
+}
+
 /// What comes before any job.
 fn start() -> anyhow::Result<()> {
     raise_open_files_limit();
     Ok(FastPath::check_environment()?)
 }
 
-/// Every source file stays open once it was used, and a checkpoint can have many shards. Where
-/// the limit cannot be raised, opening one shard too many says so.
+/// Sources stay open once they were used, as far as half of the limit goes, and a checkpoint can
+/// have many shards.
 fn raise_open_files_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {

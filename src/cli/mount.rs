@@ -8,21 +8,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use ckptfs::error::in_words;
 use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
+use ckptfs::outputs::OutputCheck;
 use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
+use ckptfs::shown::Show;
 use ckptfs::source::{Enclosure, INDEX_FILE};
 use ckptfs::view::View;
 
-use ckptfs::recipe::{Plan, parse_size};
+use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 
 use crate::cli::allocator;
-use crate::cli::args::ViewArgs;
+use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::service::ServiceManager;
 use crate::cli::{logging, plan, privileges, signals};
@@ -60,7 +63,7 @@ pub(crate) struct MountArgs {
     facts_cache: Option<PathBuf>,
 
     /// Threads that answer requests [default: as many as there are CPUs, at least 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
 
     /// Read all files through this process, also those that the kernel could read straight from
@@ -105,16 +108,6 @@ pub(crate) struct Manner {
 /// Mounts a view. Unless in the foreground, it returns in this process as soon as the mount
 /// answers, and in a background process once it was unmounted.
 pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
-    let log_file = match &args.log_file {
-        Some(path) => Some(
-            File::options()
-                .append(true)
-                .create(true)
-                .open(path)
-                .with_context(|| format!("{}: cannot open the log file", path.display()))?,
-        ),
-        None => None,
-    };
     allocator::share_pools();
     let readiness = match args.foreground {
         true => None,
@@ -128,7 +121,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
         false => ServiceManager::none(),
     });
     service.status("planning the view");
-    let mounted = match plan_and_mount(view, args, log_file, readiness.as_ref(), &service) {
+    let mounted = match plan_and_mount(view, args, readiness.as_ref(), &service) {
         Ok(mounted) => mounted,
         Err(error) => {
             service.status(&format!("{error:#}"));
@@ -143,7 +136,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     if let Some(readiness) = readiness {
         readiness.ready();
     }
-    service.ready(&format!("serving {}", mounted.mountpoint().display()));
+    service.ready(&format!("serving {}", mounted.mountpoint().shown()));
     let result = mounted.wait();
     service.stopping("unmounted");
     match &result {
@@ -156,12 +149,12 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
 fn plan_and_mount(
     view: &ViewArgs,
     args: &MountArgs,
-    log_file: Option<File>,
     readiness: Option<&Readiness>,
     service: &Arc<ServiceManager>,
 ) -> anyhow::Result<Mounted> {
     let request = view.request()?;
     let plan = Arc::new(request.plan()?);
+    let log_file = outputs(&request, &plan, args)?;
     if !args.manner.quiet {
         plan::print_summary(&plan)?;
     }
@@ -186,6 +179,28 @@ fn plan_and_mount(
     Ok(mounted)
 }
 
+/// Checks what the mount writes to, and opens the log file.
+fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Result<Option<File>> {
+    if args.log_file.is_none() && args.facts_cache.is_none() {
+        return Ok(None);
+    }
+    ckptfs::fuse::check_answers(&args.mountpoint)?;
+    let check = OutputCheck::new(&request.inputs(), &plan.view)?.with_mountpoint(&args.mountpoint);
+    if let Some(directory) = &args.facts_cache {
+        check.check(directory)?;
+    }
+    let Some(path) = &args.log_file else {
+        return Ok(None);
+    };
+    check.check(path)?;
+    let opened = File::options().append(true).create(true).open(path);
+    let opened = opened.map_err(|e| {
+        let problem = in_words(&e);
+        anyhow!("{}: cannot open the log file: {problem}", path.shown())
+    });
+    opened.map(Some)
+}
+
 /// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
 /// absolute.
 fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
@@ -198,12 +213,12 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         threads: args.threads.map(NonZeroUsize::get),
         source_name: source_name.unwrap_or_default(),
         no_exec: args.manner.no_exec,
+        plan: Some(plan_text(plan.clone(), sources.clone())),
         sources,
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
         request: command_line(std::env::args_os().skip(1)),
-        plan: Some(plan_text(plan.clone())),
         direct_io: args.direct_io,
         provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
     };
@@ -221,8 +236,8 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
     log::info!(
         "mounted a view of {} on {}",
-        options.source_name.display(),
-        mounted.mountpoint().display()
+        options.source_name.shown(),
+        mounted.mountpoint().shown()
     );
     Ok(mounted)
 }
@@ -287,8 +302,8 @@ fn obey_signals(
 }
 
 /// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
-fn plan_text(plan: Arc<Plan>) -> LazyText {
-    LazyText::new(move || match plan::json(&plan, None, false) {
+fn plan_text(plan: Arc<Plan>, sources: Vec<PathBuf>) -> LazyText {
+    LazyText::new(move || match plan::json(&plan, &sources, None, false) {
         Ok(json) => json.into_bytes().into(),
         Err(error) => {
             log::error!("cannot tell the plan: {error:#}");
@@ -324,7 +339,7 @@ fn answers(mountpoint: &Path) -> anyhow::Result<()> {
         Ok(_) => Ok(()),
         Err(error) => bail!(
             "{}: mounted, but it does not answer: {error}",
-            mountpoint.display()
+            mountpoint.shown()
         ),
     }
 }

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use clap::{ArgAction, CommandFactory, Parser};
+
+use ckptfs::error::in_words;
+use ckptfs::shown::Show;
+use ckptfs::source::missing;
 
 use crate::cli::args::ViewArgs;
 use crate::cli::mount::{self, Manner, MountArgs};
-use crate::cli::{BUILD, start};
+use crate::cli::{BUILD, print_error, start};
 
 /// The name by which mount(8) looks for this program.
 pub(crate) const NAME: &str = "mount.ckptfs";
@@ -145,7 +150,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let failed = |code: u8| {
         move |error: anyhow::Error| {
-            eprintln!("{NAME}: {error:#}");
+            print_error(NAME, &error);
             ExitCode::from(code)
         }
     };
@@ -174,9 +179,15 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
         bail!("the type {other} is another's; this is {NAME}");
     }
     let metadata = args.source.metadata();
-    let metadata = metadata.with_context(|| {
-        let source = args.source.display();
-        format!("{source}: cannot open the source, a recipe or a checkpoint directory")
+    let metadata = metadata.map_err(|e| {
+        let source = args.source.shown();
+        match e.kind() {
+            ErrorKind::NotFound => {
+                let problem = missing(&args.source, "source, a recipe or a checkpoint directory");
+                anyhow!("{source}: {problem}")
+            }
+            _ => anyhow!("{source}: cannot open the source: {}", in_words(&e)),
+        }
     })?;
     let mut words: Vec<OsString> = Vec::new();
     words.push(
@@ -197,7 +208,7 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
     for list in &args.options {
         let list = list
             .to_str()
-            .ok_or_else(|| anyhow!("the options {} are not UTF-8", list.display()))?;
+            .ok_or_else(|| anyhow!("the options {} are not UTF-8", list.shown()))?;
         for option in split(list)? {
             match &*option {
                 // The last one counts.
@@ -259,7 +270,7 @@ fn flag(option: &str) -> anyhow::Result<Option<String>> {
     let long = name.replace('_', "-");
     let command = Flags::command();
     let known = command.get_arguments().find(|argument| {
-        let aliases = argument.get_visible_aliases().unwrap_or_default();
+        let aliases = argument.get_all_aliases().unwrap_or_default();
         let mut names = argument.get_long().into_iter().chain(aliases);
         names.any(|name| name == long) && !NO_OPTIONS.contains(&&*long)
     });

@@ -12,32 +12,44 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use ckptfs::jobs::Progress;
+use ckptfs::shown::Show;
 
 use crate::cli::signals::is_ignored;
+use crate::cli::ticker::Ticker;
 
 /// Between two changes of the line on a terminal.
 const REDRAW: Duration = Duration::from_millis(100);
 
+/// Between two looks at whether a line is to be printed where there is no terminal.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The progress of one job.
 pub(crate) struct Bar {
-    bar: ProgressBar,
-    /// Whether lines are printed where there is no terminal.
-    prints_lines: bool,
-    begun: Instant,
-    total: AtomicU64,
-    done: AtomicU64,
-    skipped: AtomicU64,
-    shown: Mutex<Shown>,
+    shared: Arc<Shared>,
     cancelled: Arc<AtomicBool>,
     /// The first signal, or 0.
     signal: Arc<AtomicUsize>,
     /// Whether it was said that the job stops.
     said: AtomicBool,
+    /// Prints lines also while nothing is done.
+    ticker: Mutex<Option<Ticker>>,
 }
 
-/// What was shown last.
-#[derive(Default)]
+/// What is shown, and how far the job is.
+struct Shared {
+    bar: ProgressBar,
+    quiet: bool,
+    /// Whether lines are printed where there is no terminal.
+    prints_lines: bool,
+    done: AtomicU64,
+    skipped: AtomicU64,
+    shown: Mutex<Shown>,
+}
+
+/// The part of the job that is being done, and what was shown last.
 struct Shown {
+    begun: Instant,
+    total: u64,
     file: String,
     redrawn: Option<Instant>,
     lines: Lines,
@@ -91,16 +103,18 @@ impl Bar {
             flag::register(number, cancelled.clone())?;
         }
         Ok(Bar {
-            prints_lines: !quiet && bar.is_hidden(),
-            bar: bar.with_style(style),
-            begun: Instant::now(),
-            total: AtomicU64::new(0),
-            done: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-            shown: Mutex::default(),
+            shared: Arc::new(Shared {
+                quiet,
+                prints_lines: !quiet && bar.is_hidden(),
+                bar: bar.with_style(style),
+                done: AtomicU64::new(0),
+                skipped: AtomicU64::new(0),
+                shown: Mutex::new(Shown::new(0)),
+            }),
             cancelled,
             signal,
             said: AtomicBool::new(false),
+            ticker: Mutex::default(),
         })
     }
 
@@ -111,7 +125,8 @@ impl Bar {
         result: ckptfs::Result<T>,
         left: impl FnOnce(ckptfs::Error) -> anyhow::Error,
     ) -> anyhow::Result<T> {
-        self.bar.finish_and_clear();
+        self.ticker.lock().take();
+        self.shared.bar.finish_and_clear();
         let signal = self.signal.load(Ordering::Relaxed);
         result.map_err(|error| match u8::try_from(signal) {
             Ok(signal @ 1..) => {
@@ -122,40 +137,64 @@ impl Bar {
         })
     }
 
-    /// "3.2 s, 1.2 GiB/s" for `bytes` since the job began.
+    /// "3.2 s, 1.2 GiB/s" for `bytes` since the last part of the job began.
     pub(crate) fn rate(&self, bytes: u64) -> String {
-        let elapsed = self.begun.elapsed();
+        let elapsed = self.shared.shown.lock().begun.elapsed();
         format!(
             "{:.1} s, {}/s",
             elapsed.as_secs_f64(),
             BinaryBytes(rate(bytes, elapsed))
         )
     }
+}
+
+impl Shown {
+    /// At the beginning of a part of `total` bytes.
+    fn new(total: u64) -> Self {
+        Shown {
+            begun: Instant::now(),
+            total,
+            file: String::new(),
+            redrawn: None,
+            lines: Lines::default(),
+        }
+    }
+}
+
+impl Shared {
+    /// A part of the job begins.
+    fn start(&self, total: u64) {
+        let mut shown = self.shown.lock();
+        self.done.store(0, Ordering::Relaxed);
+        self.skipped.store(0, Ordering::Relaxed);
+        *shown = Shown::new(total);
+        self.bar.enable_steady_tick(2 * REDRAW);
+    }
 
     /// How far the job is.
-    fn state(&self) -> State {
+    fn state(&self, shown: &Shown) -> State {
         State {
-            total: self.total.load(Ordering::Relaxed),
+            total: shown.total,
             done: self.done.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
-            elapsed: self.begun.elapsed(),
+            elapsed: shown.begun.elapsed(),
         }
     }
 
     /// Shows how far the job is, if it is time to.
     fn show(&self) {
-        // Whoever is late is behind the one who shows it.
+        // Another thread is showing it.
         let Some(mut shown) = self.shown.try_lock() else {
             return;
         };
         if self.prints_lines {
-            let state = self.state();
+            let state = self.state(&shown);
             if shown.lines.is_due(state.elapsed, state.percent()) {
                 eprintln!("{state}  {}", shown.file);
             }
         } else if shown.redrawn.is_none_or(|last| last.elapsed() >= REDRAW) {
             shown.redrawn = Some(Instant::now());
-            let message = format!("{}  {}", self.state(), shown.file);
+            let message = format!("{}  {}", self.state(&shown), shown.file);
             self.bar.set_message(message);
         }
     }
@@ -163,34 +202,53 @@ impl Bar {
 
 impl Progress for Bar {
     fn start(&self, bytes: u64) {
-        self.total.store(bytes, Ordering::Relaxed);
-        self.bar.enable_steady_tick(2 * REDRAW);
+        self.shared.start(bytes);
+        if self.shared.prints_lines {
+            let shared = self.shared.clone();
+            let mut ticker = self.ticker.lock();
+            // Without a thread, lines come while something is done.
+            *ticker = ticker
+                .take()
+                .or_else(|| Ticker::start(LOOK, move || shared.show()).ok());
+        }
+    }
+
+    fn start_reading(&self, what: &str, bytes: u64) {
+        if !self.shared.quiet {
+            let bytes = BinaryBytes(bytes);
+            self.shared
+                .bar
+                .suspend(|| eprintln!("reading {bytes}: {what}"));
+        }
+        self.start(bytes);
     }
 
     fn file(&self, path: &Path) {
-        self.shown.lock().file = path.display().to_string();
-        self.show();
+        self.shared.shown.lock().file = path.shown().to_string();
+        self.shared.show();
     }
 
     fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("note: {text}"));
+        self.shared
+            .bar
+            .suspend(|| eprintln!("note: {}", text.shown()));
     }
 
     fn advance(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
-        self.show();
+        self.shared.done.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.show();
     }
 
     fn skip(&self, bytes: u64) {
-        self.skipped.fetch_add(bytes, Ordering::Relaxed);
-        self.show();
+        self.shared.skipped.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.show();
     }
 
     fn cancelled(&self) -> bool {
         let cancelled = self.cancelled.load(Ordering::Relaxed);
-        if cancelled && !self.bar.is_hidden() && !self.said.swap(true, Ordering::Relaxed) {
-            self.bar
-                .suspend(|| eprintln!("stopping; a second signal ends it at once"));
+        let bar = &self.shared.bar;
+        if cancelled && !bar.is_hidden() && !self.said.swap(true, Ordering::Relaxed) {
+            bar.suspend(|| eprintln!("stopping; a second signal ends it at once"));
         }
         cancelled
     }
@@ -300,6 +358,17 @@ mod tests {
         assert!(due(26, 20));
         assert!(!due(85, 21));
         assert!(due(86, 21), "a slow job is alive");
+    }
+
+    #[test]
+    fn a_new_part_of_a_job_begins_with_nothing_done() {
+        let bar = Bar::new(true).unwrap();
+        bar.start(100);
+        bar.advance(100);
+        bar.start(200);
+        bar.advance(50);
+        let shown = bar.shared.shown.lock();
+        assert_eq!(bar.shared.state(&shown).percent(), 25);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where the tensors of a view come from, as text.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
 use indicatif::BinaryBytes;
@@ -7,6 +8,9 @@ use indicatif::BinaryBytes;
 use ckptfs::catalog::{Role, Step};
 use ckptfs::provenance::{self, Group, GroupSource, Lineage};
 use ckptfs::recipe::Plan;
+use ckptfs::shown::Show;
+use ckptfs::tensor::scaled_name;
+use ckptfs::text::counted;
 
 /// The lineage of every tensor, by shard.
 pub(crate) fn lineages(plan: &Plan) -> Vec<Vec<Lineage>> {
@@ -23,28 +27,64 @@ pub(crate) fn groups(plan: &Plan, lineages: &[Vec<Lineage>]) -> (Vec<Group>, Vec
     provenance::groups(tensors.zip(lineages.iter().flatten()))
 }
 
-/// The groups of the view of `plan`, two lines for each.
-pub(crate) fn text(plan: &Plan) -> String {
+/// The groups of the view of `plan`, whose tensors have `lineages`, two lines for each; scales are
+/// on the line of their weights.
+pub(crate) fn text(plan: &Plan, lineages: &[Vec<Lineage>]) -> String {
     /// A checkpoint has some ten kinds of tensors, but names may be anything.
     const SHOWN: usize = 200;
-    let (groups, _) = groups(plan, &lineages(plan));
-    let mut text = String::from("\n");
-    for group in &groups[..groups.len().min(SHOWN)] {
+    let (groups, _) = groups(plan, lineages);
+    let kinds = with_scales(&groups);
+    let mut text = String::new();
+    for (group, scales) in kinds.iter().take(SHOWN) {
         let shape = &group.shape;
+        let mut bytes = group.bytes;
+        let with = scales.map_or_else(String::new, |scales| {
+            bytes = bytes.saturating_add(scales.bytes);
+            format!(", scales {} {:?}", scales.dtype, scales.shape)
+        });
         text += &format!(
-            "{}  {} × {} {shape:?}  {}\n    {}\n",
-            printable(&group.name.to_string()),
+            "{}  {} × {} {shape:?}{with}  {}\n    {}\n",
+            group.name.to_string().shown(),
             group.tensors,
             group.dtype,
-            BinaryBytes(group.bytes),
-            printable(&way(plan, group))
+            BinaryBytes(bytes),
+            way(plan, group).shown()
         );
     }
-    if groups.len() > SHOWN {
-        let left_out = groups.len() - SHOWN;
-        text += &format!("… and {left_out} kinds of tensors more; --json has all\n");
+    if kinds.len() > SHOWN {
+        let left_out = counted(kinds.len() - SHOWN, "kind");
+        text += &format!("… and {left_out} of tensors more; --json has all\n");
     }
     text
+}
+
+/// Each group with that of its scales, which has no place of its own then.
+fn with_scales(groups: &[Group]) -> Vec<(&Group, Option<&Group>)> {
+    let mut unclaimed: HashMap<(String, usize), VecDeque<usize>> = HashMap::new();
+    for (i, group) in groups.iter().enumerate() {
+        if let Some(weight) = scaled_name(&group.name.to_string()) {
+            let key = (weight.to_owned(), group.tensors);
+            unclaimed.entry(key).or_default().push_back(i);
+        }
+    }
+    let mut scales: HashMap<usize, usize> = HashMap::new();
+    for (i, group) in groups.iter().enumerate() {
+        let name = group.name.to_string();
+        if scaled_name(&name).is_some() {
+            continue;
+        }
+        let key = (name, group.tensors);
+        if let Some(of_weight) = unclaimed.get_mut(&key).and_then(VecDeque::pop_front) {
+            scales.insert(i, of_weight);
+        }
+    }
+    let claimed: HashSet<usize> = scales.values().copied().collect();
+    let kinds = groups
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| !claimed.contains(i));
+    let kinds = kinds.map(|(i, group)| (group, scales.get(&i).map(|&scales| &groups[scales])));
+    kinds.collect()
 }
 
 /// Sources and steps of a group in a line.
@@ -99,13 +139,4 @@ pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
         true => format!("lora {}", directory.display()),
         false => directory.display().to_string(),
     }
-}
-
-/// `text` without what would move the cursor or end the line.
-pub(crate) fn printable(text: &str) -> String {
-    let shown = text.chars().flat_map(|c| match c.is_control() {
-        true => c.escape_default().collect::<Vec<_>>(),
-        false => vec![c],
-    });
-    shown.collect()
 }

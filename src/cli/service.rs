@@ -7,6 +7,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use ckptfs::shown::Show;
+
 /// The environment variable with the socket that a service manager listens on.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
@@ -50,7 +52,7 @@ impl ServiceManager {
     fn tell(&self, change: &str, status: &str) {
         let Some(socket) = &self.0 else { return };
         // A line ends what is told of one thing.
-        let message = format!("{change}STATUS={}", status.replace('\n', "; "));
+        let message = format!("{change}STATUS={}", status.replace('\n', "; ").shown());
         if let Err(error) = socket.send(message.as_bytes()) {
             log::warn!("the service manager cannot be told {message:?}: {error}");
         }

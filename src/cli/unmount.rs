@@ -17,5 +17,12 @@ pub(crate) struct UnmountArgs {
 
 /// Unmounts a view; returns once it is gone.
 pub(crate) fn run(args: &UnmountArgs) -> anyhow::Result<()> {
-    Ok(ckptfs::fuse::unmount(&args.mountpoint, args.lazy)?)
+    let mut mountpoint = args.mountpoint.clone();
+    if let Ok(absolute) = std::path::absolute(&mountpoint) {
+        // A process in a directory of the mount would itself keep it from being unmounted.
+        if std::env::set_current_dir("/").is_ok() {
+            mountpoint = absolute;
+        }
+    }
+    Ok(ckptfs::fuse::unmount(&mountpoint, args.lazy)?)
 }

@@ -7,12 +7,16 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::BinaryBytes;
 
+use ckptfs::fuse;
 use ckptfs::materialize::Options;
-use ckptfs::verify;
+use ckptfs::shown::Show;
+use ckptfs::text::counted;
+use ckptfs::verify::{self, KnownScales};
 
-use crate::cli::args::ViewArgs;
+use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
+use crate::cli::waiting::note_silent_mount;
 
 /// What to check: the structure of a directory, or its bytes against a view.
 #[derive(Debug, Args)]
@@ -39,7 +43,7 @@ pub(crate) struct VerifyArgs {
     out: Option<PathBuf>,
 
     /// Threads that read and compare [default: as many as there are CPUs]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 
@@ -61,22 +65,33 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
-    let report = verify::structure(directory)?;
-    let mut text = format!(
-        "{}: {} tensors of {} in {} shards\n",
-        directory.display(),
-        report.tensors,
-        BinaryBytes(report.bytes),
-        report.shards
-    );
     let bar = Bar::new(quiet)?;
-    let summed = bar.finish(verify::manifest(directory, jobs, &bar), anyhow::Error::from)?;
+    note_silent_mount(directory);
+    let known = fuse::mount_plan(directory);
+    let known = known.map(|plan| KnownScales::of_mount(plan.device, &plan.text));
+    let report = verify::structure(directory, &known.unwrap_or_default(), jobs, &bar);
+    let checked = report.and_then(|r| Ok((r, verify::manifest(directory, jobs, &bar)?)));
+    let (report, summed) = bar.finish(checked, anyhow::Error::from)?;
+    let mut text = format!(
+        "{}: {} of {} in {}\n",
+        directory.shown(),
+        counted(report.tensors, "tensor"),
+        BinaryBytes(report.bytes),
+        counted(report.shards, "shard")
+    );
+    if report.known_scales > 0 {
+        text += &format!(
+            "{}: computes the scales of {} as powers of two; these were not read\n",
+            directory.shown(),
+            counted(report.known_scales, "tensor")
+        );
+    }
     let (mut warnings, mut problems) = (report.warnings, report.problems);
     if let Some(summed) = summed {
         text += &format!(
-            "{}: compared with the checksums of {} files, {} ({})\n",
-            directory.display(),
-            summed.files,
+            "{}: compared with the checksums of {}, {} ({})\n",
+            directory.shown(),
+            counted(summed.files, "file"),
             BinaryBytes(summed.bytes),
             bar.rate(summed.bytes)
         );
@@ -84,25 +99,26 @@ fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitC
         problems.extend(summed.problems);
     }
     for warning in &warnings {
-        text += &format!("warning: {warning}\n");
+        text += &format!("warning: {}\n", warning.shown());
     }
     conclude(text, &problems)
 }
 
 fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
+    note_silent_mount(out);
     let plan = view.request()?.plan()?;
     let bar = Bar::new(quiet)?;
     let report = verify::against_view(&plan, out, jobs, &bar);
     let report = bar.finish(report, anyhow::Error::from)?;
     let mut text = format!(
-        "{}: compared with {} files of the view, {} ({})\n",
-        out.display(),
-        report.files,
+        "{}: compared with {} of the view, {} ({})\n",
+        out.shown(),
+        counted(report.files, "file"),
         BinaryBytes(report.bytes),
         bar.rate(report.bytes)
     );
     for path in &report.extra {
-        text += &format!("note: {} is not in the view\n", path.display());
+        text += &format!("note: {} is not in the view\n", path.shown());
     }
     let problems: Vec<String> = report.differences.iter().map(|d| d.to_string()).collect();
     conclude(text, &problems)
@@ -110,12 +126,14 @@ fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow
 
 fn conclude(mut text: String, problems: &[String]) -> anyhow::Result<ExitCode> {
     for problem in problems {
-        text += &format!("problem: {problem}\n");
+        text += &format!("problem: {}\n", problem.shown());
     }
     let (verdict, code) = match problems.len() {
         0 => ("no problems found".to_owned(), ExitCode::SUCCESS),
-        1 => ("1 problem found".to_owned(), ExitCode::FAILURE),
-        n => (format!("{n} problems found"), ExitCode::FAILURE),
+        n => (
+            format!("{} found", counted(n, "problem")),
+            ExitCode::FAILURE,
+        ),
     };
     text += &format!("{verdict}\n");
     to_stdout(&text)?;

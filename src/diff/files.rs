@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Config};
 use crate::diff::What;
 use crate::error::Result;
+use crate::jobs::{Progress, check_going_on};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::source::INDEX_FILE;
@@ -46,9 +47,17 @@ fn files(plan: &Plan) -> BTreeMap<PathBuf, EntryId> {
 }
 
 /// Gives how many files are the same, and all others.
-pub(super) fn compare(plans: [&Plan; 2], readers: [&Reader; 2]) -> Result<(usize, Vec<FileDiff>)> {
+pub(super) fn compare(
+    plans: [&Plan; 2],
+    readers: [&Reader; 2],
+    progress: &dyn Progress,
+) -> Result<(usize, Vec<FileDiff>)> {
     let [a, b] = plans.map(files);
     let paths: std::collections::BTreeSet<&PathBuf> = a.keys().chain(b.keys()).collect();
+    let both = paths
+        .iter()
+        .filter_map(|path| Some([*a.get(*path)?, *b.get(*path)?]));
+    progress.start(both.map(|entries| bytes_to_read(plans, entries)).sum());
     let mut different = Vec::new();
     let count = paths.len();
     for path in paths {
@@ -56,7 +65,8 @@ pub(super) fn compare(plans: [&Plan; 2], readers: [&Reader; 2]) -> Result<(usize
             (Some(_), None) => What::Removed,
             (None, _) => What::Added,
             (Some(&in_a), Some(&in_b)) => {
-                if is_same(plans, readers, [in_a, in_b])? {
+                progress.file(path);
+                if is_same(plans, readers, [in_a, in_b], progress)? {
                     continue;
                 }
                 What::Changed
@@ -78,7 +88,22 @@ pub(super) fn compare(plans: [&Plan; 2], readers: [&Reader; 2]) -> Result<(usize
     Ok((count - different.len(), different))
 }
 
-fn is_same(plans: [&Plan; 2], [a, b]: [&Reader; 2], [in_a, in_b]: [EntryId; 2]) -> Result<bool> {
+/// Bytes that comparing two files reads.
+fn bytes_to_read(plans: [&Plan; 2], [in_a, in_b]: [EntryId; 2]) -> u64 {
+    let lengths = [(plans[0], in_a), (plans[1], in_b)]
+        .map(|(plan, id)| plan.view.file(id).map_or(0, |file| file.len()));
+    match lengths[0] == lengths[1] {
+        true => lengths[0] + lengths[1],
+        false => 0,
+    }
+}
+
+fn is_same(
+    plans: [&Plan; 2],
+    [a, b]: [&Reader; 2],
+    [in_a, in_b]: [EntryId; 2],
+    progress: &dyn Progress,
+) -> Result<bool> {
     const CHUNK_BYTES: usize = 1 << 20;
     let contents = (plans[0].view.file(in_a), plans[1].view.file(in_b));
     let (Some(of_a), Some(of_b)) = contents else {
@@ -90,12 +115,15 @@ fn is_same(plans: [&Plan; 2], [a, b]: [&Reader; 2], [in_a, in_b]: [EntryId; 2]) 
     let mut buffers = [(); 2].map(|()| vec![0; CHUNK_BYTES.min(of_a.len() as usize)]);
     let mut at = 0;
     while at < of_a.len() {
+        check_going_on(progress)?;
         let [for_a, for_b] = &mut buffers;
         let count = a.read_at(in_a, at, for_a)?;
         let other = b.read_at(in_b, at, for_b)?;
         if for_a[..count] != for_b[..other] {
+            progress.advance(2 * (of_a.len() - at));
             return Ok(false);
         }
+        progress.advance(2 * count as u64);
         at += count as u64;
     }
     Ok(true)

@@ -64,9 +64,10 @@ impl Diff {
 /// # Errors
 /// If there is no such thing, or its view cannot exist.
 pub fn plan(path: &Path, models: &[(String, PathBuf)]) -> Result<Plan> {
+    let places = Places::from_environment(models.to_vec());
     let request = match path.is_file() {
-        true => ViewRequest::from_recipe(path, &Places::from_environment(models.to_vec()))?,
-        false => ViewRequest::new(path),
+        true => ViewRequest::from_recipe(path, &places)?,
+        false => ViewRequest::new(places.directory(path)?),
     };
     request.plan()
 }
@@ -91,7 +92,7 @@ pub fn diff(
     ];
     let tensors = [sides[0].len(), sides[1].len()];
     let (equal, different) = tensors::compare(&sides, values, jobs, progress)?;
-    let (files_equal, files) = files::compare([a, b], [&readers[0], &readers[1]])?;
+    let (files_equal, files) = files::compare([a, b], [&readers[0], &readers[1]], progress)?;
     Ok(Diff {
         tensors,
         equal,

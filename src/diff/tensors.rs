@@ -8,7 +8,7 @@ use crate::catalog::{CONFIG_FILE, Config, Tensor};
 use crate::diff::What;
 use crate::diff::numbers::{self, Values};
 use crate::error::Result;
-use crate::jobs::{self, Progress};
+use crate::jobs::{self, Progress, check_going_on};
 use crate::ops::{Precision, dequantized};
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -111,10 +111,9 @@ pub(super) fn compare(
         .map(|(name, tensor)| (name, tensor, b.tensors.get(name)))
         .collect();
     if values {
-        let both = pairs.iter().filter(|(_, a, b)| {
-            b.is_some_and(|b| (a.dtype, &a.shape) == (b.dtype, &b.shape) && !is_same_place(a, b))
-        });
-        progress.start(both.map(|(_, tensor, _)| 2 * tensor.len()).sum());
+        let both = pairs.iter();
+        let both = both.filter_map(|&(name, of_a, of_b)| Some((name, [of_a, of_b?])));
+        progress.start(both.map(|(name, of)| bytes_to_read(sides, name, of)).sum());
     }
     let found = jobs::map(&pairs, jobs, |&(name, of_a, of_b)| {
         let Some(of_b) = of_b else {
@@ -147,29 +146,50 @@ fn only(name: &Name, what: What, tensor: &Tensor) -> TensorDiff {
     }
 }
 
+/// Bytes that comparing a tensor that both have reads, to begin with: how many more does it take to
+/// find figures of what is different is not known before.
+fn bytes_to_read([a, b]: &[Side; 2], name: &Name, [of_a, of_b]: [&Tensor; 2]) -> u64 {
+    if Header::of(of_a) == Header::of(of_b) {
+        return match is_same_place(of_a, of_b) {
+            true => 0,
+            false => of_a.len() + of_b.len(),
+        };
+    }
+    let numbers = (a.numbers(name, of_a), b.numbers(name, of_b));
+    match numbers {
+        (Some(in_a), Some(in_b)) if of_a.shape == of_b.shape => in_a.len() + in_b.len(),
+        _ => 0,
+    }
+}
+
 /// How a tensor that both have is different, if it is.
 fn changed(
-    [a, b]: &[Side; 2],
+    sides: &[Side; 2],
     name: &Name,
     [of_a, of_b]: [&Tensor; 2],
     values: bool,
     progress: &dyn Progress,
 ) -> Result<Option<TensorDiff>> {
+    let [a, b] = sides;
     let headers = [Header::of(of_a), Header::of(of_b)];
     let is_same_header = headers[0] == headers[1];
-    if is_same_header && (!values || same_bytes([(of_a, a.reader), (of_b, b.reader)], progress)?) {
+    let unread = match (is_same_header, values) {
+        (true, false) => None,
+        (true, true) => bytes_after_difference([(of_a, a.reader), (of_b, b.reader)], progress)?,
+        (false, _) => Some(bytes_to_read(sides, name, [of_a, of_b])),
+    };
+    let Some(unread) = unread else {
         return Ok(None);
-    }
+    };
     let mut figures = None;
     if values
         && of_a.shape == of_b.shape
         && let (Some(of_a), Some(of_b)) = (a.numbers(name, of_a), b.numbers(name, of_b))
     {
-        // What is told of is what was read to find that they differ.
-        figures = Some(numbers::compare(
-            [(&of_a, a.reader), (&of_b, b.reader)],
-            &(),
-        )?);
+        let sides = [(&of_a, a.reader), (&of_b, b.reader)];
+        figures = Some(numbers::compare(sides, unread, progress)?);
+    } else if values {
+        progress.advance(unread);
     }
     let [header_a, header_b] = headers;
     Ok(Some(TensorDiff {
@@ -193,29 +213,30 @@ fn is_same_place(a: &Tensor, b: &Tensor) -> bool {
     }
 }
 
-/// Compares the bytes of two tensors of the same length, up to the first difference.
-fn same_bytes(
+/// Compares the bytes of two tensors of the same length, up to the first difference. `None` if there
+/// is none, else how many bytes of both were not read.
+fn bytes_after_difference(
     [(a, reader_a), (b, reader_b)]: [(&Tensor, &Reader); 2],
     progress: &dyn Progress,
-) -> Result<bool> {
+) -> Result<Option<u64>> {
     const CHUNK_BYTES: u64 = 1 << 20;
     if is_same_place(a, b) {
-        return Ok(true);
+        return Ok(None);
     }
     let mut buffers = [(); 2].map(|()| vec![0; CHUNK_BYTES.min(a.len()) as usize]);
     let mut at = 0;
     while at < a.len() {
+        check_going_on(progress)?;
         let count = CHUNK_BYTES.min(a.len() - at) as usize;
         let [of_a, of_b] = &mut buffers;
         let (of_a, of_b) = (&mut of_a[..count], &mut of_b[..count]);
         reader_a.read_tensor(a, at, of_a)?;
         reader_b.read_tensor(b, at, of_b)?;
         if of_a != of_b {
-            progress.advance(2 * (a.len() - at));
-            return Ok(false);
+            return Ok(Some(2 * (a.len() - at)));
         }
         progress.advance(2 * count as u64);
         at += count as u64;
     }
-    Ok(true)
+    Ok(None)
 }

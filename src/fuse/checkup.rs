@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::fast_paths::FastPath;
 use crate::fuse::mount::{DEVICE, open_device};
 use crate::fuse::{fusermount, passthrough};
+use crate::shown::Show;
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -120,7 +121,7 @@ fn privileges(can_mount: bool) -> Check {
     };
     match fusermount::powerless(&helper) {
         Some(problem) => Check::fail(NAME, problem),
-        None => Check::ok(NAME, format!("mounts go through {}", helper.display())),
+        None => Check::ok(NAME, format!("mounts go through {}", helper.shown())),
     }
 }
 
@@ -163,15 +164,15 @@ fn read_ahead() -> Check {
     }
 }
 
-/// Every shard of every source stays open.
+/// Sources stay open, as far as half of the limit goes.
 fn open_files() -> Check {
     const NAME: &str = "open files";
-    const ENOUGH: u64 = 4096;
+    const ENOUGH: u64 = 1024;
     match getrlimit(Resource::Nofile).maximum {
         Some(most) if most < ENOUGH => Check::warn(
             NAME,
             format!("at most {most}: raise the hard limit (ulimit -Hn, LimitNOFILE)"),
-            "each shard of each source takes one; more are an error when the view is planned",
+            "half of them are for sources; where a view reads from more files than that, they are opened again and again",
         ),
         Some(most) => Check::ok(NAME, format!("up to {most}")),
         None => Check::ok(NAME, "without limit"),

@@ -24,6 +24,7 @@ use crate::fuse::options::MountOptions;
 use crate::fuse::own_files::{Found, OwnFiles};
 use crate::fuse::provenance::{PROVENANCE_ATTRIBUTE, Provenance};
 use crate::read::{Ahead, ReadAhead};
+use crate::shown::Show;
 use crate::view::{EntryId, View};
 
 /// Requests that the kernel keeps in flight for readahead.
@@ -130,7 +131,7 @@ impl ViewFs {
     /// The path of `inode` in the view, for the log.
     fn shown(&self, inode: INodeNo) -> String {
         match self.view().get(id(inode)) {
-            Some(_) => format!("/{}", self.view().path(id(inode)).display()),
+            Some(_) => format!("/{}", self.view().path(id(inode)).shown()),
             None => format!("inode {inode}"),
         }
     }

@@ -13,6 +13,7 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::error::{Error, Result};
+use crate::shown::Show;
 
 /// The helper's names: that of libfuse 3, and what some systems call it.
 const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
@@ -41,7 +42,7 @@ pub(super) fn installed() -> Option<PathBuf> {
 /// Why the helper at `path` gains no powers when it is started, and the cure.
 pub(super) fn powerless(path: &Path) -> Option<String> {
     let metadata = path.metadata().ok()?;
-    let shown = path.display();
+    let shown = path.shown();
     if metadata.mode() & 0o4000 == 0 || metadata.uid() != 0 {
         return Some(format!(
             "{shown} is not setuid root: as root, chown root {shown} && chmod u+s {shown}"
@@ -167,6 +168,6 @@ fn refused(mountpoint: &Path, message: &str) -> Error {
     };
     Error::Request(format!(
         "{}: the mount was refused: {message}{advice}",
-        mountpoint.display()
+        mountpoint.shown()
     ))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::fuse::mount_table;
+use crate::shown::Show;
 
 /// A use of a mount that keeps it from being unmounted.
 #[derive(Debug)]
@@ -22,6 +23,14 @@ pub(super) enum Holder {
 }
 
 impl Holder {
+    /// The process, if all that was found of it is that it is in a directory of the mount.
+    pub(super) fn is_in_directory(&self) -> Option<u32> {
+        match self {
+            Holder::Process { pid, how, .. } if *how == WORKING_DIRECTORY => Some(*pid),
+            _ => None,
+        }
+    }
+
     /// What it holds, the first that was found.
     pub(super) fn path(&self) -> &Path {
         match self {
@@ -38,11 +47,13 @@ impl fmt::Display for Holder {
                 name,
                 how,
                 path,
-            } => write!(f, "process {pid} ({name}): {how} {}", path.display()),
-            Holder::Mount(path) => write!(f, "a mount at {}", path.display()),
+            } => write!(f, "process {pid} ({name}): {how} {}", path.shown()),
+            Holder::Mount(path) => write!(f, "a mount at {}", path.shown()),
         }
     }
 }
+
+const WORKING_DIRECTORY: &str = "working directory";
 
 /// What holds `mountpoint`: each process once. Processes of other users are seen by root only.
 pub(super) fn holders(mountpoint: &Path) -> Result<Vec<Holder>> {
@@ -68,7 +79,7 @@ pub(super) fn holders(mountpoint: &Path) -> Result<Vec<Holder>> {
 
 /// How the process whose directory under `/proc` is `process` holds `mountpoint`, if it does.
 fn hold(process: &Path, mountpoint: &Path) -> Option<(&'static str, PathBuf)> {
-    let links = [("working directory", "cwd"), ("root directory", "root")];
+    let links = [(WORKING_DIRECTORY, "cwd"), ("root directory", "root")];
     let links = links.map(|(how, name)| (how, process.join(name)));
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten();
     let descriptors = descriptors.flatten().map(|fd| ("open file", fd.path()));

@@ -14,12 +14,17 @@ use fuser::{Config, Session, SessionACL};
 use rustix::mount::MountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::condition::session_name;
 use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::options::MountOptions;
+use crate::fuse::resolve::resolve;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
+use crate::jobs::MAX_THREADS;
 use crate::read::{Ahead, Reader};
+use crate::shown::Show;
+use crate::source::with_room;
 
 pub(super) const DEVICE: &str = "/dev/fuse";
 
@@ -47,7 +52,7 @@ pub struct Detacher {
 /// source; if FUSE is missing or this user may not use it; if there are no threads or no memory to
 /// serve it with. A mount of ours whose process is dead is no error: it is cleared.
 pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted> {
-    let path = mount_table::resolve(mountpoint)?;
+    let path = resolve(mountpoint)?;
     mountpoint::check(&path, reader.view(), options)?;
     let threads = threads(options);
     // Beside those that answer, some work ahead, one finds facts ahead, and two wait for signals
@@ -64,7 +69,7 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     let Some(entry) = mount_table::at(&path)?.filter(MountEntry::is_ours) else {
         return Err(Error::Request(format!(
             "{}: the mount is not in the mount table",
-            path.display()
+            path.shown()
         )));
     };
     let detacher = Detacher {
@@ -152,7 +157,7 @@ impl Detacher {
         if mount_table::at(path)?.as_ref() != Some(&entry) {
             return Err(Error::Request(format!(
                 "{}: another filesystem is mounted over this view; unmount that first",
-                path.display()
+                path.shown()
             )));
         }
         if mount_table::unique_id(path) != self.unique_id {
@@ -200,7 +205,7 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
 /// # Errors
 /// What hinders it, and the cure.
 pub(super) fn open_device() -> std::result::Result<File, String> {
-    let device = File::options().read(true).write(true).open(DEVICE);
+    let device = with_room(|| File::options().read(true).write(true).open(DEVICE));
     device.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => format!(
             "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
@@ -251,7 +256,7 @@ fn helper_options(name: &OsStr, options: &MountOptions) -> OsString {
 /// The number of threads that answer requests.
 fn threads(options: &MountOptions) -> usize {
     let cores = || thread::available_parallelism().map_or(2, |count| count.get().max(2));
-    options.threads.unwrap_or_else(cores)
+    options.threads.unwrap_or_else(cores).min(MAX_THREADS)
 }
 
 /// The number of those that work ahead of readers, beside `threads` that answer.
@@ -296,7 +301,7 @@ fn start(
         setting.apply();
     }
     thread::Builder::new()
-        .name("session".to_owned())
+        .name(session_name(&detacher.entry.device))
         .spawn(move || {
             let result = session.run().or_else(ended_by_unmounting);
             if result.is_err() {

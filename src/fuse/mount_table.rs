@@ -2,14 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::error::{Error, Result};
+use crate::source::with_room;
 
 /// The type of our mounts in the mount table; the kernel makes it of `fuse` and the subtype.
 pub(super) const FILESYSTEM_TYPE: &str = "fuse.ckptfs";
@@ -18,6 +18,8 @@ pub(super) const FILESYSTEM_TYPE: &str = "fuse.ckptfs";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MountEntry {
     pub(super) id: u64,
+    /// The mount that this one is in.
+    pub(super) parent: u64,
     /// Major and minor number; with them the kernel names the mounted filesystem elsewhere.
     pub(super) device: String,
     pub(super) mountpoint: PathBuf,
@@ -30,13 +32,14 @@ impl MountEntry {
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
         let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        let _parent = fields.next()?;
+        let parent = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
         let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
         let _root = fields.next()?;
         let mountpoint = unescape(fields.next()?);
         fields.find(|field| *field == b"-")?;
         Some(MountEntry {
             id,
+            parent,
             device,
             mountpoint: mountpoint.into(),
             filesystem_type: unescape(fields.next()?),
@@ -47,39 +50,54 @@ impl MountEntry {
     pub(super) fn is_ours(&self) -> bool {
         self.filesystem_type == FILESYSTEM_TYPE
     }
-
-    /// Whether the process that served this mount is gone.
-    pub(super) fn is_dead(&self) -> bool {
-        // The kernel may answer a stat from its cache, but asks the filesystem for its size.
-        rustix::fs::statvfs(&self.mountpoint).err() == Some(rustix::io::Errno::NOTCONN)
-    }
 }
 
 /// The whole mount table of this process.
 pub(super) fn entries() -> Result<Vec<MountEntry>> {
     const TABLE: &str = "/proc/self/mountinfo";
-    let table = fs::read(TABLE).map_err(|e| Error::io("read", TABLE, e))?;
+    let table = with_room(|| fs::read(TABLE)).map_err(|e| Error::io("read", TABLE, e))?;
     let lines = table.split(|&byte| byte == b'\n');
     Ok(lines.filter_map(MountEntry::parse).collect())
 }
 
 /// The mount whose root is at `path` (an absolute path without links), if there is one: where
-/// several lie over each other, the one that can be reached. Asks nothing of the mounted
-/// filesystem, so it works on a dead one too.
+/// several lie over each other, the one that can be reached. Asks nothing of any filesystem, so it
+/// works where one is dead or does not answer.
 pub(super) fn at(path: &Path) -> Result<Option<MountEntry>> {
-    let id = mount_id(path).map_err(|e| Error::io("find the mount", path, e))?;
-    let at_path = |entry: &MountEntry| entry.id == id && entry.mountpoint == path;
-    Ok(entries()?.into_iter().find(at_path))
+    let entries = entries()?;
+    let found = leading_into(&entries, path).filter(|entry| entry.mountpoint == path);
+    Ok(found.cloned())
 }
 
-/// The mount that `path` leads into.
-fn mount_id(path: &Path) -> io::Result<u64> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty())?;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-        .ok_or_else(|| io::Error::other("/proc/self/fdinfo does not tell the mount"))
+/// The mount that `file` was opened in, if it is still mounted.
+pub(super) fn of(file: &impl AsRawFd) -> Option<MountEntry> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+    let id: u64 = info
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())?;
+    entries().ok()?.into_iter().find(|entry| entry.id == id)
+}
+
+/// The mount of `entries` that `path` (absolute, without links) leads into. `None` if none of them
+/// is at the top, as in a changed root directory.
+pub(super) fn leading_into<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+    let is_known = |id| entries.iter().any(|entry| entry.id == id);
+    let is_on = |entry: &MountEntry, lower: Option<&MountEntry>| match lower {
+        Some(lower) => entry.parent == lower.id && entry.id != lower.id,
+        None => entry.parent == entry.id || !is_known(entry.parent),
+    };
+    let prefixes: Vec<&Path> = path.ancestors().collect();
+    let mut current = None;
+    for prefix in prefixes.into_iter().rev() {
+        // The last of them, as that is the one that hides others.
+        while let Some(upper) = entries
+            .iter()
+            .rfind(|entry| entry.mountpoint == prefix && is_on(entry, current))
+        {
+            current = Some(upper);
+        }
+    }
+    current
 }
 
 /// A number of the mount that `path` leads into which no later mount gets again, unlike its id and
@@ -92,29 +110,6 @@ pub(super) fn unique_id(path: &Path) -> Option<u64> {
     let status = rustix::fs::statx(CWD, path, flags, UNIQUE_ID).ok()?;
     let known = status.stx_mask & UNIQUE_ID.bits() != 0;
     known.then_some(status.stx_mnt_id)
-}
-
-/// `mountpoint` as an absolute path without links. A dead mount there is no hindrance.
-pub(super) fn resolve(mountpoint: &Path) -> Result<PathBuf> {
-    let resolved = match mountpoint.canonicalize() {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-            match (mountpoint.parent(), mountpoint.file_name()) {
-                (Some(parent), Some(name)) if parent == Path::new("") => {
-                    Path::new(".").canonicalize().map(|path| path.join(name))
-                }
-                (Some(parent), Some(name)) => parent.canonicalize().map(|path| path.join(name)),
-                _ => Err(e),
-            }
-        }
-        result => result,
-    };
-    resolved.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::Request(format!(
-            "{}: there is no such directory; make it first",
-            mountpoint.display()
-        )),
-        _ => Error::io("find", mountpoint, e),
-    })
 }
 
 /// Undoes the escapes of the mount table: `\040` is a space.
@@ -152,6 +147,7 @@ mod tests {
             entry,
             MountEntry {
                 id: 97,
+                parent: 61,
                 device: "0:52".to_owned(),
                 mountpoint: "/mnt/my model".into(),
                 filesystem_type: "fuse.ckptfs".into(),
@@ -159,6 +155,46 @@ mod tests {
             }
         );
         assert!(entry.is_ours());
+    }
+
+    #[test]
+    fn a_path_leads_into_the_mount_that_hides_others() {
+        let entry = |id, parent, mountpoint: &str| MountEntry {
+            id,
+            parent,
+            device: String::new(),
+            mountpoint: mountpoint.into(),
+            filesystem_type: OsString::new(),
+            source: OsString::new(),
+        };
+        let mut entries = vec![
+            entry(20, 1, "/"),
+            entry(21, 20, "/a"),
+            entry(22, 21, "/a/b"),
+            entry(23, 22, "/a/b"),
+            entry(24, 20, "/c/d"),
+        ];
+        let leads_into = |entries: &[MountEntry], path: &str| {
+            leading_into(entries, Path::new(path)).map(|entry| entry.id)
+        };
+        for (path, id) in [
+            ("/", 20),
+            ("/x", 20),
+            ("/a", 21),
+            ("/a/bc", 21),
+            ("/a/b", 23),
+            ("/a/b/c", 23),
+            ("/c", 20),
+            ("/c/d/e", 24),
+        ] {
+            assert_eq!(leads_into(&entries, path), Some(id), "{path}");
+        }
+        // Mounted over `/a` later: what is in it cannot be reached any more.
+        entries.push(entry(25, 21, "/a"));
+        assert_eq!(leads_into(&entries, "/a/b/c"), Some(25));
+        // In a changed root directory, the top is no mount.
+        assert_eq!(leads_into(&entries[1..2], "/a/x"), Some(21));
+        assert_eq!(leads_into(&entries[1..2], "/x"), None);
     }
 
     #[test]

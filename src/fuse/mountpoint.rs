@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::fuse::condition::{Condition, silent};
 use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::unmount;
+use crate::shown::Show;
 use crate::view::View;
 
 /// Checks that `view` may be mounted on `path`, which is absolute and free of links. Clears what a
@@ -24,7 +26,7 @@ pub(super) fn check(path: &Path, view: &View, options: &MountOptions) -> Result<
     Err(Error::Request(format!(
         "{}: this directory is not empty, and a mount hides what is in it; mount on an empty one, \
          or with --nonempty",
-        path.display()
+        path.shown()
     )))
 }
 
@@ -44,8 +46,8 @@ fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
         };
         return Err(Error::Request(format!(
             "{}: this mountpoint {problem} ({}); mount elsewhere",
-            mountpoint.display(),
-            source.display()
+            mountpoint.shown(),
+            source.shown()
         )));
     }
     Ok(())
@@ -54,15 +56,22 @@ fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
 /// Clears what a killed process left behind.
 fn clear_dead_mounts(path: &Path) -> Result<()> {
     while let Some(entry) = mount_table::at(path)?.filter(MountEntry::is_ours) {
-        if !entry.is_dead() {
-            return Err(Error::Request(format!(
-                "{}: a view of {} is already mounted there; unmount it first: ckptfs unmount {}",
-                path.display(),
-                entry.source.display(),
-                path.display()
-            )));
+        let taken = format!(
+            "{}: a view of {} is already mounted there",
+            path.shown(),
+            entry.source.shown()
+        );
+        match Condition::of(path).map_err(|e| Error::io("ask the mount at", path, e))? {
+            Condition::Dead => {}
+            Condition::Silent => return Err(silent(&taken, &entry)),
+            Condition::Answers => {
+                return Err(Error::Request(format!(
+                    "{taken}; unmount it first: ckptfs unmount {}",
+                    path.shown()
+                )));
+            }
         }
-        log::warn!("{}: clearing a mount whose process is gone", path.display());
+        log::warn!("{}: clearing a mount whose process is gone", path.shown());
         unmount::detach(&entry)?;
     }
     Ok(())
@@ -75,7 +84,7 @@ fn is_empty_directory(path: &Path) -> Result<bool> {
     if !metadata.is_dir() {
         return Err(Error::Request(format!(
             "{}: this is not a directory; mount on an empty directory",
-            path.display()
+            path.shown()
         )));
     }
     let mut entries = fs::read_dir(path).map_err(|e| Error::io("list", path, e))?;
@@ -87,8 +96,8 @@ fn refuse_hiding(path: &Path, view: &View) -> Result<()> {
     let refuse = |what: &str, hidden: &Path| {
         Err(Error::Request(format!(
             "{}: mounting there would hide {what} at {}; mount elsewhere",
-            path.display(),
-            hidden.display()
+            path.shown(),
+            hidden.shown()
         )))
     };
     for mount in mount_table::entries()? {

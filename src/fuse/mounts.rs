@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::fuse::condition::{ServingProcess, serving_process};
 use crate::fuse::holders::{self, Holder};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::own_files::STATS;
+use crate::fuse::resolve::resolve;
+use crate::shown::Show;
 use crate::source::MOUNT_DIRECTORY;
 use crate::stats::Snapshot;
 
@@ -58,13 +61,13 @@ pub fn mounts() -> Result<Vec<OurMount>> {
 /// # Errors
 /// If nothing of ours is mounted there.
 pub fn mount_at(mountpoint: &Path) -> Result<OurMount> {
-    let path = mount_table::resolve(mountpoint)?;
-    let shown = path.display();
+    let path = resolve(mountpoint)?;
+    let shown = path.shown();
     match mount_table::at(&path)? {
         Some(entry) if entry.is_ours() => Ok(describe(entry)),
         Some(entry) => Err(Error::Request(format!(
             "{shown}: the mount there is of type {}, not {FILESYSTEM_TYPE}",
-            entry.filesystem_type.display()
+            entry.filesystem_type.shown()
         ))),
         None => Err(Error::Request(format!("{shown}: nothing is mounted there"))),
     }
@@ -78,6 +81,13 @@ fn describe(entry: MountEntry) -> OurMount {
         source: entry.source.to_string_lossy().into_owned(),
         mountpoint: entry.mountpoint,
     }
+}
+
+/// The process that serves the mount of ours at `mountpoint`, as in the mount table, if this user can
+/// see it. Asks nothing of the mount.
+pub fn server_of(mountpoint: &Path) -> Option<ServingProcess> {
+    let entry = mount_table::at(mountpoint).ok()??;
+    serving_process(&entry)
 }
 
 /// Asks the mount at `mountpoint` for its figures. This waits for as long as the mount does not

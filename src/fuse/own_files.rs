@@ -26,11 +26,11 @@ use crate::source::{Attributes, MOUNT_DIRECTORY};
 use crate::view::View;
 
 pub(super) const STATS: &str = "stats.json";
-const PLAN: &str = "plan.json";
+pub(super) const PLAN: &str = "plan.json";
 
 /// Inodes from here on are not of the view.
 const DIRECTORY: u64 = 1 << 48;
-const PLAN_INODE: u64 = DIRECTORY + 1;
+pub(super) const PLAN_INODE: u64 = DIRECTORY + 1;
 /// What `stat` shows of every file of figures.
 const STATS_INODE: u64 = DIRECTORY + 2;
 /// What the kernel knows the first of them by.

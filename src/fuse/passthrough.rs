@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::source::SourceFile;
+use crate::text::percent;
 use crate::view::{EntryId, View};
 
 /// The source files that the kernel reads from now.
@@ -70,12 +71,13 @@ impl Passthrough {
         if !state.enabled && !state.open.contains_key(&id) {
             return Ok(None);
         }
+        let file = source.handle()?;
         source.check_unchanged()?;
         if let Some(backing) = state.open.get_mut(&id) {
             backing.handles += 1;
             return Ok(Some(backing.id.clone()));
         }
-        match reply.open_backing(source.handle()?) {
+        match reply.open_backing(&*file) {
             Ok(backing) => {
                 let backing = Backing {
                     id: Arc::new(backing),
@@ -147,9 +149,7 @@ impl PassthroughOutlook {
         let obstacle = if files == 0 {
             Some("no file is a whole source file".to_owned())
         } else if bytes < all / WORTHWHILE_SHARE {
-            Some(format!(
-                "whole source files are only {bytes} of {all} bytes"
-            ))
+            Some(format!("{} is whole source files", percent(bytes, all)))
         } else {
             obstacle()
         };

@@ -8,9 +8,13 @@ use std::time::Duration;
 use rustix::mount::UnmountFlags;
 
 use crate::error::{Error, Result};
+use crate::fuse::ancestors::ancestors;
+use crate::fuse::condition::{Condition, PATIENCE, in_time, silent};
 use crate::fuse::fusermount;
 use crate::fuse::holders::{Holder, holders};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
+use crate::fuse::resolve::resolve;
+use crate::shown::Show;
 use crate::source::MOUNT_DIRECTORY;
 
 /// Unmounts the view at `mountpoint`, also a dead one whose process was killed. `lazy` detaches it
@@ -20,13 +24,13 @@ use crate::source::MOUNT_DIRECTORY;
 /// If nothing of ours is mounted there, or if it is in use and not `lazy`; the error then names
 /// the processes that use it.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
-    let path = mount_table::resolve(mountpoint)?;
-    let shown = path.display();
+    let path = resolve(mountpoint)?;
+    let shown = path.shown();
     let Some(entry) = mount_table::at(&path)? else {
         return Err(Error::Request(format!("{shown}: nothing is mounted there")));
     };
     if !entry.is_ours() {
-        let other = entry.filesystem_type.display();
+        let other = entry.filesystem_type.shown();
         return Err(Error::Request(format!(
             "{shown}: the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone"
         )));
@@ -38,11 +42,20 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     for attempt in 1.. {
         match take_away(&entry, lazy) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                if entry.is_dead() {
+                match Condition::of(&path).map_err(|e| Error::io("ask the mount at", &path, e))? {
                     // Whoever still has it open has lost it already.
-                    return detach(&entry);
+                    Condition::Dead => return detach(&entry),
+                    Condition::Silent => {
+                        return Err(silent(
+                            &format!("{shown}: the view there is in use"),
+                            &entry,
+                        ));
+                    }
+                    Condition::Answers => {}
                 }
-                let holders = holders(&path)?;
+                let place = path.clone();
+                let found = in_time(PATIENCE, move || holders(&place));
+                let holders = found.transpose()?.unwrap_or_default();
                 let own_files = path.join(MOUNT_DIRECTORY);
                 let lets_go = |holder: &Holder| holder.path().starts_with(&own_files);
                 if attempt == TRIES || !holders.iter().all(lets_go) {
@@ -73,12 +86,30 @@ fn take_away(entry: &MountEntry, lazy: bool) -> io::Result<()> {
 }
 
 fn busy(path: &Path, holders: &[Holder]) -> Error {
-    let mut text = format!("{}: it is in use", path.display());
+    let ours = ancestors();
+    let is_shell = |holder: &&Holder| {
+        holder
+            .is_in_directory()
+            .is_some_and(|id| ours.contains(&id))
+    };
+    if let Some(shell) = holders.iter().find(is_shell)
+        && holders.iter().all(|holder| is_shell(&holder))
+    {
+        return Error::Request(format!(
+            "{}: this shell's working directory, {}, is inside of the mount; cd out of it",
+            path.shown(),
+            shell.path().shown()
+        ));
+    }
+    let mut text = format!("{}: it is in use", path.shown());
     if holders.is_empty() {
         text += " by processes that only root can see";
     }
     for holder in holders {
         text += &format!("\n  {holder}");
+        if is_shell(&holder) {
+            text += " (this shell: cd out of it)";
+        }
     }
     text += "\nend that use first, or unmount with --lazy: files that are open then stay readable \
              until they are closed";

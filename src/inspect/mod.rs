@@ -15,13 +15,12 @@ pub use fidelity::{AmaxRange, Fidelity};
 pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
 pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
 
-use crate::catalog::{Extent, Node, Tensor};
+use crate::catalog::{Node, Tensor};
 use crate::error::Result;
 use crate::jobs::{self, Progress};
 use crate::layout::PlannedTensor;
 use crate::read::Reader;
 use crate::recipe::Plan;
-use crate::runs::Segment;
 use crate::tensor::scale_name;
 
 /// A tensor that a view quantizes.
@@ -69,18 +68,8 @@ pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
 
 /// The node and output that `tensor` is, if it is one as a whole.
 fn computed(tensor: &PlannedTensor) -> Option<(&Arc<Node>, usize)> {
-    match tensor.extents.segments() {
-        [
-            Segment {
-                place:
-                    Extent::Computed {
-                        node,
-                        output,
-                        offset: 0,
-                    },
-                ..
-            },
-        ] => Some((node, *output)),
+    match tensor.extents.as_computed()? {
+        (node, output, 0) if tensor.len > 0 => Some((node, output)),
         _ => None,
     }
 }

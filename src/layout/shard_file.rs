@@ -33,15 +33,17 @@ pub(super) struct ShardFile {
     pub tensors: Vec<PlannedTensor>,
 }
 
-/// The file that holds `tensors`: a whole source file if one holds exactly them.
+/// The file that holds `tensors`: a whole source file if one holds exactly them. Where they are too
+/// many for a file, the error has this `advice`.
 pub(super) fn build(
     name: &str,
     tensors: &[(&Name, &Tensor)],
     sources: &Sources,
+    advice: &str,
 ) -> Result<ShardFile> {
     match whole_file(tensors, sources) {
         Some(file) => Ok(as_it_is(tensors, file)),
-        None => fresh(name, tensors),
+        None => fresh(name, tensors, advice),
     }
 }
 
@@ -80,14 +82,14 @@ fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
     }
 }
 
-fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
+fn fresh(name: &str, tensors: &[(&Name, &Tensor)], advice: &str) -> Result<ShardFile> {
     let mut ordered = tensors.to_vec();
     ordered.sort_by_key(|(name, tensor)| {
         let aligned = tensor.len().is_multiple_of(TENSOR_ALIGNMENT);
         let element_bits = if aligned { 0 } else { tensor.dtype.bitsize() };
         (!aligned, Reverse(element_bits), *name)
     });
-    let header = header(name, &ordered)?;
+    let header = header(name, &ordered, advice)?;
     let start = header.len() as u64;
 
     let header = Extents::made(header);
@@ -106,7 +108,7 @@ fn fresh(name: &str, tensors: &[(&Name, &Tensor)]) -> Result<ShardFile> {
 }
 
 /// Length field, JSON and padding.
-fn header(shard: &str, tensors: &[(&Name, &Tensor)]) -> Result<Vec<u8>> {
+fn header(shard: &str, tensors: &[(&Name, &Tensor)], advice: &str) -> Result<Vec<u8>> {
     let invalid = |problem: String| Error::Request(format!("{shard} of the view: {problem}"));
     let mut header = vec![0; data_start(0) as usize];
     serde_json::to_writer(&mut header, &Header(tensors)).map_err(|e| invalid(e.to_string()))?;
@@ -114,7 +116,7 @@ fn header(shard: &str, tensors: &[(&Name, &Tensor)]) -> Result<Vec<u8>> {
     let length = total - data_start(0);
     if length > MAX_HEADER_BYTES {
         return Err(invalid(format!(
-            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; choose a smaller shard size"
+            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; {advice}"
         )));
     }
     header.resize(total as usize, b' ');

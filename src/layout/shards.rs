@@ -1,4 +1,4 @@
-//! Safetensors shards with an index, in Hugging Face layout.
+//! Safetensors shards with an index, or one file without, in Hugging Face layout.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::layout::shard_file::{self, ShardFile};
 use crate::layout::{Plan, PlannedShard};
-use crate::source::{Attributes, INDEX_FILE, SourceFile};
+use crate::source::{Attributes, INDEX_FILE, SINGLE_FILE, SourceFile};
 use crate::tensor::{Name, scaled_name};
 use crate::view::{TopFile, View};
 
@@ -25,6 +25,19 @@ pub enum Partition {
     Renumber,
     /// Everything packed anew; standard names.
     Repack,
+    /// Everything in one file, which has no index.
+    Single,
+}
+
+impl Partition {
+    /// What helps where a shard would have too many tensors.
+    fn advice(self) -> &'static str {
+        match self {
+            Partition::Keep => "have the tensors packed into more shards with --repack",
+            Partition::Renumber | Partition::Repack => "choose a smaller shard size",
+            Partition::Single => "leave --single-file out",
+        }
+    }
 }
 
 /// Whether `name` is one that loaders expect without an index telling them.
@@ -46,7 +59,7 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
     let named = partition_tensors(&catalog, partition, shard_bytes)?;
     let newest = newest_source(&catalog);
     let built = jobs::map(&named, jobs::processors(), |(name, tensors)| {
-        shard_file::build(name, tensors, &catalog.sources)
+        shard_file::build(name, tensors, &catalog.sources, partition.advice())
     })?;
     let mut files = Vec::with_capacity(named.len() + 2);
     let mut planned = Vec::with_capacity(named.len());
@@ -64,7 +77,9 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
             content,
         });
     }
-    files.push(synthesized(INDEX_FILE, index(&planned), &catalog, newest));
+    if partition != Partition::Single {
+        files.push(synthesized(INDEX_FILE, index(&planned), &catalog, newest));
+    }
     if let Some(config) = &catalog.config
         && let Some(text) = config.edited_text()
     {
@@ -98,6 +113,10 @@ fn partition_tensors(
 ) -> Result<Vec<(String, Tensors<'_>)>> {
     let mut kept: Vec<Tensors> = vec![Vec::new(); catalog.homes.len()];
     let mut units = in_units(&catalog.tensors);
+    if partition == Partition::Single {
+        let all = units.into_iter().map(|(_, name, tensor)| (name, tensor));
+        return Ok(vec![(SINGLE_FILE.to_owned(), all.collect())]);
+    }
     if partition != Partition::Repack {
         units.retain(|&(_, name, tensor)| match tensor.home {
             Some(home) => {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::materialize::output::Output;
 use crate::read::Stored;
+use crate::shown::Show;
 use crate::source::SourceFile;
 
 /// Bytes that the kernel is asked to copy at once, so that progress is seen.
@@ -77,6 +78,8 @@ pub(super) fn range(
     start: u64,
     len: u64,
 ) -> Result<()> {
+    // Kept open, so that one file gives all of the bytes.
+    let _open = source.handle()?;
     source.check_unchanged()?;
     let way = Way::of(output.file());
     by(way, stored, source, offset, output, start, len)?;
@@ -127,7 +130,7 @@ fn in_kernel(
         let chunk = (len - done).min(KERNEL_CHUNK) as usize;
         let (mut at, mut to) = (offset + done, start + done);
         let result = retry_on_intr(|| {
-            copy_file_range(from, Some(&mut at), output.file(), Some(&mut to), chunk)
+            copy_file_range(&from, Some(&mut at), output.file(), Some(&mut to), chunk)
         });
         match result {
             // Another filesystem, or one without support.
@@ -135,7 +138,7 @@ fn in_kernel(
                 return Ok(done);
             }
             Err(e) => {
-                let action = format!("copy {chunk} bytes of {} to", source.path().display());
+                let action = format!("copy {chunk} bytes of {} to", source.path().shown());
                 return Err(Error::io(action, output.path(), e.into()));
             }
             // The end of the source, which then changed: reading finds out.
@@ -204,7 +207,8 @@ mod tests {
                 fs::write(&to, b"").unwrap();
                 let target = Target::new(to.clone(), 1, false);
                 let (told, failed) = (Told::default(), AtomicBool::new(false));
-                let output = Output::new(&target, &told, &failed).unwrap();
+                let make = || Ok(File::options().write(true).open(&to).unwrap());
+                let output = Output::new(&target, make, &told, &failed).unwrap();
                 by(
                     way,
                     &Stored::default(),

@@ -1,20 +1,22 @@
 //! Where a view is written to: what must not be touched, and how the new takes the old's place.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
+use crate::materialize::Options;
 use crate::materialize::partial::SUFFIX;
+use crate::outputs::{OutputCheck, resolve_missing};
 use crate::recipe::Plan;
+use crate::shown::Show;
 
-/// The directory that is to hold the view. It is no source, holds none and lies in none.
+/// The directory that is to hold the view. It is no input, holds none and is inside of none.
 #[derive(Debug)]
 pub(super) struct Destination {
     /// As the user wrote it.
@@ -27,8 +29,13 @@ impl Destination {
     /// Finds out what `out` is. It need not exist.
     ///
     /// # Errors
-    /// If it is a file, or writing to it could touch a source.
-    pub(super) fn resolve(out: &Path, plan: &Plan, sources: &[PathBuf]) -> Result<Self> {
+    /// If it is a file, or writing to it, or to the cache of facts, could touch an input.
+    pub(super) fn resolve(
+        out: &Path,
+        plan: &Plan,
+        inputs: &[PathBuf],
+        options: &Options,
+    ) -> Result<Self> {
         let destination = Destination {
             shown: out.to_owned(),
             path: resolve_missing(out)?,
@@ -39,7 +46,11 @@ impl Destination {
         if destination.path.parent().is_none() {
             return Err(destination.refuse("a view cannot take the place of the top directory"));
         }
-        destination.check_apart(plan, sources)?;
+        let check = OutputCheck::new(inputs, &plan.view)?;
+        check.check(out)?;
+        if let Some(facts) = &options.facts_cache {
+            check.with_destination(out).check(facts)?;
+        }
         Ok(destination)
     }
 
@@ -63,41 +74,27 @@ impl Destination {
     }
 
     pub(super) fn refuse(&self, problem: impl Into<String>) -> Error {
-        Error::Request(format!("{}: {}", self.shown.display(), problem.into()))
+        Error::Request(format!("{}: {}", self.shown.shown(), problem.into()))
     }
 
-    fn check_apart(&self, plan: &Plan, sources: &[PathBuf]) -> Result<()> {
-        for source in sources {
-            let resolved = canonical(source)?;
-            let relation = if resolved == self.path {
-                "is"
-            } else if self.path.starts_with(&resolved) {
-                "lies in"
-            } else if resolved.starts_with(&self.path) {
-                "holds"
-            } else {
-                continue;
-            };
-            return Err(self.refuse(format!(
-                "this {relation} {}, which the view is made from; choose another directory",
-                source.display()
-            )));
+    /// `error` about a path in the directory `partial`, about the path that it is written for instead:
+    /// the user asked for that one.
+    pub(super) fn as_asked_for(&self, error: Error, partial: &Path) -> Error {
+        match error {
+            Error::Io {
+                action,
+                path,
+                cause,
+            } if path.starts_with(partial) => Error::Io {
+                action,
+                path: match path.strip_prefix(partial.join("view")) {
+                    Ok(file) if file != Path::new("") => self.shown.join(file),
+                    _ => self.shown.clone(),
+                },
+                cause,
+            },
+            error => error,
         }
-        if !self.exists() {
-            return Ok(());
-        }
-        // Sources may be directories of links, as in the Hugging Face hub cache.
-        for file in source_files(plan) {
-            let resolved = canonical(&file)?;
-            if resolved.starts_with(&self.path) {
-                return Err(self.refuse(format!(
-                    "this holds {}, which the view is made from (as {}); choose another directory",
-                    resolved.display(),
-                    file.display()
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// # Errors
@@ -193,46 +190,6 @@ fn rename_over(new: &Path, target: &Path, aside: &Path) -> io::Result<()> {
     Err(error)
 }
 
-/// The canonical path of `path`, the end of which need not exist.
-fn resolve_missing(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
-    // A link that leads nowhere exists; what it names cannot be resolved.
-    let exists = |path: &&Path| path.symlink_metadata().is_ok();
-    let existing = absolute
-        .ancestors()
-        .find(exists)
-        .expect("the top directory exists");
-    let missing = absolute
-        .strip_prefix(existing)
-        .expect("an ancestor is a prefix");
-    if missing
-        .components()
-        .any(|part| part == Component::ParentDir)
-    {
-        return Err(Error::Request(format!(
-            "{}: it goes through a directory that does not exist",
-            path.display()
-        )));
-    }
-    let mut resolved = canonical(existing)?;
-    resolved.extend(missing);
-    Ok(resolved)
-}
-
-fn canonical(path: &Path) -> Result<PathBuf> {
-    path.canonicalize()
-        .map_err(|e| Error::io("resolve", path, e))
-}
-
-/// Every file that a byte of the view comes from.
-fn source_files(plan: &Plan) -> BTreeSet<PathBuf> {
-    let mut files = BTreeSet::new();
-    plan.view.for_each_source(&mut |file| {
-        files.insert(file.path().to_owned());
-    });
-    files
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,28 +239,5 @@ mod tests {
         assert!(rename_over(&new, &target, &aside).is_err());
         assert_eq!(content(&target), "target");
         assert!(!aside.exists());
-    }
-
-    #[test]
-    fn paths_that_do_not_exist_resolve_through_links() {
-        let directory = tempfile::tempdir().unwrap();
-        let real = directory.path().canonicalize().unwrap().join("real");
-        fs::create_dir(&real).unwrap();
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink("real", &link).unwrap();
-        assert_eq!(
-            resolve_missing(&link.join("a/b")).unwrap(),
-            real.join("a/b")
-        );
-        assert!(resolve_missing(&link.join("a/../b")).is_err());
-    }
-
-    #[test]
-    fn a_link_that_leads_nowhere_is_not_resolved() {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink("nowhere", &link).unwrap();
-        assert!(resolve_missing(&link).is_err());
-        assert!(resolve_missing(&link.join("below")).is_err());
     }
 }

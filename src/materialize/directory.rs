@@ -16,6 +16,7 @@ use crate::materialize::request::Request;
 use crate::materialize::write::{NewFile, Writer, kept};
 use crate::materialize::{Options, Share, Summary, discard, out_of_space, settle};
 use crate::recipe::Plan;
+use crate::shown::Show;
 
 pub(super) fn write(
     plan: &Plan,
@@ -175,7 +176,7 @@ fn check_parts(
         }
     }
     let refuse = |problem: String| {
-        let path = partial.path().display();
+        let path = partial.path().shown();
         Err(Error::Request(format!("{path}: {problem}")))
     };
     let lacking = (1..=parts).filter(|part| complete[*part] < all[*part]);

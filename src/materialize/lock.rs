@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::Share;
+use crate::shown::Show;
+use crate::source::with_room;
 
 /// A file that is locked until this is dropped.
 #[derive(Debug)]
@@ -63,25 +65,21 @@ fn lock_file(
     operation: FlockOperation,
     progress: &dyn Progress,
 ) -> Result<Option<Lock>> {
-    let opened = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    let file = opened.map_err(|e| Error::io("open", path, e))?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = with_room(|| options.open(path)).map_err(|e| Error::io("open", path, e))?;
     let lock = Lock(file);
     match flock(&lock.0, operation) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             return Err(Error::Request(format!(
                 "{}: locked: another process is writing here; wait until it is done",
-                path.display()
+                path.shown()
             )));
         }
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => progress.note(&format!(
             "{}: this filesystem has no locks: see to it that nobody else writes the same",
-            path.display()
+            path.shown()
         )),
         Err(e) => return Err(Error::io("lock", path, e.into())),
     }

@@ -29,6 +29,7 @@ use crate::materialize::output::sync_directory;
 use crate::materialize::partial::Partial;
 use crate::materialize::write::NewFile;
 use crate::recipe::Plan;
+use crate::shown::Show;
 
 pub use crate::materialize::parts::Part;
 pub use crate::materialize::space::{Outlook, outlook};
@@ -104,27 +105,34 @@ pub struct Summary {
     pub warnings: Vec<String>,
 }
 
-/// Writes the view of `plan` into the directory `out`. `sources` are the directories that the
-/// view was planned from, references included.
+/// Writes the view of `plan` into the directory `out`. `inputs` are the files and directories that
+/// the view was planned from, references included.
 ///
 /// # Errors
-/// If `out` is, holds or lies in a source, holds something that was not to be overwritten, or
+/// If `out` is, holds or is inside an input, holds something that was not to be overwritten, or
 /// cannot be written; if a source changed or cannot be read; if a tensor cannot be quantized.
 /// `out` is then as it was before. Parents of `out` that were made stay, and so does the partial
 /// directory if a file in it is complete: the same request goes on with it, once sources and
 /// destination allow it.
 pub fn materialize(
     plan: &Plan,
-    sources: &[PathBuf],
+    inputs: &[PathBuf],
     out: &Path,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let destination = Destination::resolve(out, plan, sources)?;
-    match options.weights_only {
-        true => weights_only::place(plan, &destination, options, progress),
-        false => directory::write(plan, &destination, options, progress),
-    }
+    let destination = Destination::resolve(out, plan, inputs, options)?;
+    let (written, partial) = match options.weights_only {
+        true => (
+            weights_only::place(plan, &destination, options, progress),
+            destination.partial_inside(),
+        ),
+        false => (
+            directory::write(plan, &destination, options, progress),
+            destination.partial_beside(),
+        ),
+    };
+    written.map_err(|error| destination.as_asked_for(error, &partial))
 }
 
 /// The partial directory that a run on `out` has left, if there is one.
@@ -152,8 +160,17 @@ fn discard(partial: Partial, summary: &mut Summary) {
     if let Err(e) = partial.remove() {
         summary.warnings.push(format!(
             "{}: the previous content could not be deleted: {e}; delete it by hand",
-            path.display()
+            path.shown()
         ));
+    }
+}
+
+/// Whether `error` says that the disk, or what this user may take of it, is full.
+fn is_out_of_space(error: &Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error {
+        Error::Io { cause, .. } => matches!(cause.kind(), StorageFull | QuotaExceeded),
+        _ => false,
     }
 }
 
@@ -164,16 +181,20 @@ fn out_of_space(
     partial: &Partial,
     files: &[NewFile],
 ) -> Error {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    use std::io::ErrorKind::QuotaExceeded;
     match &error {
-        Error::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded) => {
+        Error::Io { cause, .. } if is_out_of_space(&error) => {
             let missing = files
                 .iter()
                 .filter(|file| partial.record(file.entry).is_none());
             let needed: u64 = missing.map(|file| file.content.len()).sum();
+            let what = match cause.kind() {
+                QuotaExceeded => "the quota of this user is used up",
+                _ => "no space is left",
+            };
             Error::Request(format!(
-                "{}: no space left ({cause}): the files that are not complete take {needed} bytes",
-                destination.shown().display()
+                "{}: {what}; the files that are not complete take {needed} bytes: make room and run the same command again",
+                destination.shown().shown()
             ))
         }
         _ => error,

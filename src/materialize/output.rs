@@ -1,7 +1,7 @@
 //! One new file: writing into it by several threads, and forcing it to the disk.
 
 use std::cell::{Cell, RefCell};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -15,36 +15,55 @@ use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::interrupted;
 use crate::materialize::sums::{SegmentSums, Summing, Sums};
+use crate::source::with_room;
 
-/// A new file, which exists. It is opened for its first piece and closed after its last one.
+/// A new file. It is made for its first piece and closed after its last one.
 #[derive(Debug)]
 pub(super) struct Target {
     path: PathBuf,
     file: OnceLock<File>,
+    /// Held while it is made.
+    making: Mutex<()>,
+    /// Whether some of it cannot be written, so that it is never complete.
+    failed: AtomicBool,
     sums: Mutex<SegmentSums>,
     sha256: bool,
 }
 
 impl Target {
-    /// The file at `path`, which gets so many segments. With `sha256` they are all written by one
+    /// A file at `path`, which gets so many segments. With `sha256` they are all written by one
     /// [`Output`], in their order.
     pub(super) fn new(path: PathBuf, segments: usize, sha256: bool) -> Self {
         Target {
             path,
             file: OnceLock::new(),
+            making: Mutex::default(),
+            failed: AtomicBool::new(false),
             sums: Mutex::new(SegmentSums::new(segments)),
             sha256,
         }
     }
 
-    fn file(&self) -> Result<&File> {
+    /// The file, made by `make` if this is its first piece.
+    fn file(&self, make: impl FnOnce() -> Result<File>) -> Result<&File> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let mut options = OpenOptions::new();
-        let file = options.write(true).read(self.sha256).open(&self.path);
-        let file = file.map_err(|e| Error::io("open", &self.path, e))?;
+        let _making = self.making.lock();
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = make()?;
         Ok(self.file.get_or_init(|| file))
+    }
+
+    /// Notes that some of it cannot be written.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Forces what was written to the disk; returns its checksums.
@@ -52,7 +71,8 @@ impl Target {
     /// # Errors
     /// If any of it did not get there.
     pub(super) fn sync(&self) -> Result<Sums> {
-        let synced = self.file()?.sync_all();
+        let file = self.file.get().expect("its pieces are written");
+        let synced = file.sync_all();
         synced.map_err(|e| Error::io("force to the disk", &self.path, e))?;
         Ok(self.sums.lock().whole())
     }
@@ -63,7 +83,7 @@ impl Target {
 /// # Errors
 /// If that could not be done, other than by a filesystem that has no such call.
 pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    let synced = with_room(|| File::open(path)).and_then(|directory| directory.sync_all());
     match synced {
         Err(e) if !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
             Err(Error::io("force the names to the disk", path, e))
@@ -90,13 +110,15 @@ impl<'a> Output<'a> {
     /// would idle while bytes are made, and the program while they are written.
     const WRITEBACK_BYTES: u64 = 16 << 20;
 
+    /// Writes to `target`, which `make` makes if this is its first piece.
     pub(super) fn new(
         target: &'a Target,
+        make: impl FnOnce() -> Result<File>,
         progress: &'a dyn Progress,
         failed: &'a AtomicBool,
     ) -> Result<Self> {
         Ok(Output {
-            file: target.file()?,
+            file: target.file(make)?,
             path: &target.path,
             progress,
             failed,

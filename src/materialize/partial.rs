@@ -32,6 +32,8 @@ use crate::materialize::output::sync_directory;
 use crate::materialize::request::Request;
 use crate::materialize::state::{remove, replace, write_new};
 use crate::materialize::sums::Sums;
+use crate::shown::Show;
+use crate::source::with_room;
 use crate::view::EntryId;
 
 const REQUEST: &str = "request.json";
@@ -176,7 +178,7 @@ impl Partial {
             }
             progress.note(&format!(
                 "{}: an earlier run stopped here, but {difference}; beginning anew",
-                self.path.display()
+                self.path.shown()
             ));
             self.clear()?;
         }
@@ -245,7 +247,7 @@ impl Partial {
         }
         let path = self.path.join(&name);
         replace(&self.path, &name, &text)?;
-        let log = OpenOptions::new().append(true).open(&path);
+        let log = with_room(|| OpenOptions::new().append(true).open(&path));
         *self.log.lock() = Some(log.map_err(|e| Error::io("open", &path, e))?);
         Ok(())
     }
@@ -390,7 +392,7 @@ pub(super) fn is_placing(path: &Path) -> bool {
 }
 
 fn refuse(path: &Path, problem: impl Into<String>) -> Error {
-    Error::Request(format!("{}: {}", path.display(), problem.into()))
+    Error::Request(format!("{}: {}", path.shown(), problem.into()))
 }
 
 fn line(record: &Record) -> Vec<u8> {

@@ -27,12 +27,13 @@ pub(super) struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Lets go of the file; the last of its pieces forces it to the disk, and returns its checksums.
+    /// Lets go of the file; the last of its pieces forces it to the disk, and returns its checksums, if
+    /// none has failed.
     ///
     /// # Errors
     /// If something of the file did not get there.
     pub(super) fn finish(self) -> Result<Option<Sums>> {
-        let target = Arc::into_inner(self.target);
+        let target = Arc::into_inner(self.target).filter(|target| !target.has_failed());
         target.map(|target| target.sync()).transpose()
     }
 }
@@ -90,6 +91,8 @@ struct Waiting<'a> {
     pieces: VecDeque<Piece<'a>>,
     /// Threads that are at a piece of it.
     threads: usize,
+    /// Whether a thread ever was.
+    begun: bool,
 }
 
 impl<'a> Queue<'a> {
@@ -101,6 +104,7 @@ impl<'a> Queue<'a> {
         self.files.get_mut().push(Waiting {
             pieces: of(file, target, sha256),
             threads: 0,
+            begun: false,
         });
     }
 
@@ -108,6 +112,16 @@ impl<'a> Queue<'a> {
     pub(super) fn len(&self) -> usize {
         let files = self.files.lock();
         files.iter().map(|file| file.pieces.len()).sum()
+    }
+
+    /// Has only those files completed that are begun and have not failed.
+    pub(super) fn begin_no_more(&self) {
+        for file in &mut *self.files.lock() {
+            let failed = |piece: &Piece| piece.target.has_failed();
+            if !file.begun || file.pieces.front().is_some_and(failed) {
+                file.pieces.clear();
+            }
+        }
     }
 
     /// A piece for a thread whose last one was of the file `at`, which becomes the file of the
@@ -126,6 +140,7 @@ impl<'a> Queue<'a> {
         *at = best;
         let file = &mut files[best?];
         file.threads += 1;
+        file.begun = true;
         file.pieces.pop_front()
     }
 }

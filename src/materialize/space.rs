@@ -12,6 +12,7 @@ use crate::materialize::request::Request;
 use crate::materialize::write::NewFile;
 use crate::materialize::{Options, Share, copy, directory, weights_only};
 use crate::recipe::Plan;
+use crate::shown::Show;
 use crate::source::SourceFile;
 
 /// What a run would do with its files.
@@ -43,11 +44,11 @@ pub struct Outlook {
 /// If the destination is refused.
 pub fn outlook(
     plan: &Plan,
-    sources: &[std::path::PathBuf],
+    inputs: &[std::path::PathBuf],
     out: &Path,
     options: &Options,
 ) -> Result<Outlook> {
-    let destination = Destination::resolve(out, plan, sources)?;
+    let destination = Destination::resolve(out, plan, inputs, options)?;
     let (partial, files) = match options.weights_only {
         true => (destination.partial_inside(), weights_only::weights(plan)),
         false => {
@@ -107,7 +108,7 @@ fn too_little(outlook: &Outlook, available: u64, shown: &Path) -> Error {
     };
     Error::Request(format!(
         "{}: too little space: {} bytes{} are needed, and {available}{} are available; make room, or write elsewhere; where the filesystem compresses, --no-space-check begins all the same",
-        shown.display(),
+        shown.shown(),
         outlook.needed,
         large(outlook.needed),
         large(available),

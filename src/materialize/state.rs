@@ -8,6 +8,7 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::materialize::output::sync_directory;
+use crate::source::with_room;
 
 /// Writes the file `name` in `directory`, all of it or nothing.
 ///
@@ -31,7 +32,7 @@ pub(super) fn replace(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
 }
 
 fn written_beside(directory: &Path, text: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(directory)?;
+    let mut file = with_room(|| NamedTempFile::new_in(directory))?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
     Ok(file)

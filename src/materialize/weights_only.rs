@@ -18,6 +18,7 @@ use crate::materialize::write::{NewFile, Writer, kept};
 use crate::materialize::{Options, Share, Summary, discard, out_of_space, settle};
 use crate::read::Reader;
 use crate::recipe::Plan;
+use crate::shown::Show;
 use crate::source::INDEX_FILE;
 use crate::view::View;
 
@@ -111,12 +112,12 @@ fn check_names(
     for file in files.iter().filter(|file| !placed.contains(&file.path)) {
         match destination.path().join(&file.path).symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => {
-                let name = file.path.display();
+                let name = file.path.shown();
                 return Err(destination.refuse(format!(
                     "{name} there is a directory; move it away, since a file is to have this name"
                 )));
             }
-            Ok(_) => taken.push(file.path.display().to_string()),
+            Ok(_) => taken.push(file.path.shown().to_string()),
             Err(_) => {}
         }
     }
@@ -128,8 +129,10 @@ fn check_names(
             .as_os_str()
             .as_encoded_bytes()
             .ends_with(b".safetensors");
+        // Loaders go by an index also where the view has none.
+        let is_weights = is_weights || name == Path::new(INDEX_FILE);
         if is_weights && files.iter().all(|file| file.path != name) {
-            others.push(name.display().to_string());
+            others.push(name.shown().to_string());
         }
     }
     others.sort();
@@ -212,7 +215,7 @@ fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<Strin
     let Ok(found) = fs::read(destination.path().join(CONFIG_FILE)) else {
         return Ok(Some(format!(
             "{}: the view has this file and the directory does not; {advice}",
-            shown.display()
+            shown.shown()
         )));
     };
     if found == wanted {
@@ -225,7 +228,7 @@ fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<Strin
     };
     Ok(Some(format!(
         "{}: it is not the view's config.json: {difference}; {advice}",
-        shown.display()
+        shown.shown()
     )))
 }
 

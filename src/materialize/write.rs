@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, fallocate, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -17,10 +18,10 @@ use crate::materialize::output::{Output, sync_directory};
 use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::sums::{self, Sums};
-use crate::materialize::{Options, Summary, copy, space};
+use crate::materialize::{Options, Summary, copy, is_out_of_space, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
-use crate::source::{Attributes, SourceFile};
+use crate::source::{Attributes, SourceFile, with_room};
 use crate::view::{Content, EntryId, View};
 
 /// A file that is to be written.
@@ -66,6 +67,9 @@ pub(super) struct Writer<'a> {
     options: &'a Options,
     progress: &'a dyn Progress,
     failed: AtomicBool,
+    /// The error once there was no space for a file. Held while space is reserved: if several did
+    /// that at once, each could take what another lacks, and none would have enough.
+    full: Mutex<Option<Error>>,
 }
 
 impl<'a> Writer<'a> {
@@ -101,6 +105,7 @@ impl<'a> Writer<'a> {
             options,
             progress,
             failed: AtomicBool::new(false),
+            full: Mutex::default(),
         })
     }
 
@@ -134,8 +139,6 @@ impl<'a> Writer<'a> {
                 }
                 summary.copied_instead += 1;
             }
-            self.partial.begin_file(file.entry, &path);
-            self.create(file)?;
             queue.add(file, &self.directory, self.options.sha256);
         }
         jobs::for_each(&linked, self.options.jobs, |(file, source)| {
@@ -144,9 +147,12 @@ impl<'a> Writer<'a> {
         let threads = self.options.jobs.min(queue.len());
         let take = |at: &mut Option<usize>| queue.take(at);
         jobs::drain(threads, take, |piece| {
-            self.write_piece(piece)
+            self.write_piece(piece, &queue)
                 .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
         })?;
+        if let Some(error) = self.full.lock().take() {
+            return Err(error);
+        }
         for id in self.directories() {
             sync_directory(&self.directory.join(self.reader.view().path(id)))?;
         }
@@ -204,7 +210,7 @@ impl<'a> Writer<'a> {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
             created => created,
         }
-        .and_then(|()| File::open(&path))
+        .and_then(|()| with_room(|| File::open(&path)))
         .and_then(|directory| keep_group_out(&directory, &attributes))
         .map_err(|e| Error::io("create", &path, e))
     }
@@ -219,9 +225,9 @@ impl<'a> Writer<'a> {
     /// done.
     fn link(&self, source: &SourceFile, new: &Path) -> Result<bool> {
         use std::os::fd::AsRawFd;
-        let descriptor = source.handle()?.as_raw_fd();
+        let file = source.handle()?;
         source.check_unchanged()?;
-        let opened = format!("/proc/self/fd/{descriptor}");
+        let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(linkat(CWD, opened, CWD, new, AtFlags::SYMLINK_FOLLOW).is_ok())
     }
 
@@ -234,7 +240,7 @@ impl<'a> Writer<'a> {
         if self.options.sha256 {
             let progress = self.progress;
             let read = sums::of_file(
-                source.handle()?,
+                &*source.handle()?,
                 source.path(),
                 file.content,
                 true,
@@ -247,17 +253,30 @@ impl<'a> Writer<'a> {
         self.partial.add(Record::new(file.entry, &file.path, sums))
     }
 
-    /// Makes the empty file, with space for what will not be shared with a source: a full disk is
-    /// found out early, and the file lies in few places of the disk.
-    fn create(&self, file: &NewFile) -> Result<()> {
+    /// Makes the empty file for the first of its pieces, with space for what will not be shared with a
+    /// source: it is then complete even if others find the disk full, and has few extents on it.
+    fn begin(&self, file: &NewFile) -> Result<File> {
+        let mut full = self.full.lock();
+        if let Some(error) = &*full {
+            return Err(error.clone());
+        }
         let path = self.directory.join(&file.path);
-        let create_error = |e| Error::io("create", &path, e);
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(file.attributes.mode | 0o200)
-            .open(&path)
-            .map_err(create_error)?;
+        self.partial.begin_file(file.entry, &path);
+        self.create(file, &path).inspect_err(|error| {
+            if is_out_of_space(error) {
+                *full = Some(error.clone());
+            }
+        })
+    }
+
+    fn create(&self, file: &NewFile, path: &Path) -> Result<File> {
+        let create_error = |e| Error::io("create", path, e);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        // Checksums in file order read what the kernel has copied.
+        options.read(self.options.sha256);
+        options.mode(file.attributes.mode | 0o200);
+        let created = with_room(|| options.open(path)).map_err(create_error)?;
         keep_group_out(&created, &file.attributes).map_err(create_error)?;
         let len = file.content.len();
         if file
@@ -269,28 +288,41 @@ impl<'a> Writer<'a> {
         {
             match retry_on_intr(|| fallocate(&created, FallocateFlags::empty(), 0, len)) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(e) => {
-                    return Err(Error::io(format!("reserve {len} bytes"), &path, e.into()));
-                }
+                Err(e) => return Err(Error::io(format!("reserve {len} bytes"), path, e.into())),
             }
         }
-        Ok(())
+        Ok(created)
     }
 
-    /// Writes a piece, and records its file if it was the last of it.
-    fn write_piece(&self, piece: Piece) -> Result<()> {
-        self.write_segments(&piece)?;
+    /// Writes a piece, and records its file if it was the last of it. Where the disk is full, the file
+    /// is given up and no other is begun, but those that are get completed: they have their space.
+    fn write_piece(&self, piece: Piece, queue: &Queue) -> Result<()> {
         let file = piece.file;
-        if let Some(sums) = piece.finish()? {
-            self.partial
-                .add(Record::new(file.entry, &file.path, sums))?;
+        let written = self
+            .write_segments(&piece)
+            .inspect_err(|_| piece.target.fail());
+        let written = written.and_then(|()| match piece.finish()? {
+            Some(sums) => {
+                let record = Record::new(file.entry, &file.path, sums);
+                self.partial.add(record)
+            }
+            None => Ok(()),
+        });
+        match written {
+            Err(error) if is_out_of_space(&error) => {
+                queue.begin_no_more();
+                self.full.lock().get_or_insert(error);
+                // Others may need what it took.
+                remove_file(&self.directory.join(&file.path))
+            }
+            written => written,
         }
-        Ok(())
     }
 
     fn write_segments(&self, piece: &Piece) -> Result<()> {
         self.progress.file(&piece.file.path);
-        let output = Output::new(&piece.target, self.progress, &self.failed)?;
+        let make = || self.begin(piece.file);
+        let output = Output::new(&piece.target, make, self.progress, &self.failed)?;
         for (position, segment) in &piece.segments {
             match &segment.place {
                 Extent::Made { bytes, offset } => {
@@ -341,7 +373,7 @@ pub(super) fn kept(
     let Some(record) = partial.record(file.entry).filter(Record::can_be_checked) else {
         return Ok(None);
     };
-    let opened = match File::open(path) {
+    let opened = match with_room(|| File::open(path)) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(|e| Error::io("open", path, e))?,
     };

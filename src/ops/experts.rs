@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::ops::experts_model::Model;
 use crate::ops::fp8::BLOCK;
 use crate::ops::{Operator, experts_fuse, experts_unfuse};
+use crate::shown::Show;
 use crate::tensor::{Name, is_float8, scale_name, shape_text};
 
 pub(super) const GATE: &str = "gate_proj";
@@ -86,7 +87,7 @@ fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
                 name,
                 format!(
                     "the view has it already, and would have it a second time from {}; take the experts in one form only",
-                    tensor.origin().display()
+                    tensor.origin().shown()
                 ),
             ));
         }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ops::Operator;
 use crate::ops::pattern::Pattern;
 use crate::tensor::{Name, scaled_name};
+use crate::text::counted;
 
 /// Keeps what `--only` patterns match (all, without such), less what `--drop` patterns match.
 #[derive(Debug)]
@@ -63,17 +64,39 @@ impl Filter {
         Ok(kept)
     }
 
+    /// The patterns that have no effect on `tensors`, each with the reason.
     fn idle_patterns(&self, tensors: &IndexMap<Name, Tensor>) -> Vec<String> {
-        let both = self.only.iter().map(|pattern| ("--only", pattern));
-        let both = both.chain(self.drop.iter().map(|pattern| ("--drop", pattern)));
-        both.filter(|(_, pattern)| !tensors.keys().any(|name| pattern.matches(name)))
-            .map(|(flag, pattern)| {
-                let text = pattern.text();
-                format!(
-                    "{flag} {text} matches no tensor name as a whole (did you mean .*{text}.*?)"
-                )
-            })
-            .collect()
+        let names: Vec<&str> = tensors.keys().map(|name| &**name).collect();
+        let is_scale = |name: &&&str| scaled_name(name).is_some_and(|of| tensors.contains_key(of));
+        let matched = |pattern: &Pattern| -> Vec<&&str> {
+            let names = names.iter();
+            names.filter(|name| pattern.matches(name)).collect()
+        };
+        let mut idle = Vec::new();
+        for pattern in &self.only {
+            let matched = matched(pattern);
+            if matched.is_empty() {
+                idle.push(pattern.unmatched("--only", &names));
+            } else if matched.iter().all(&is_scale) {
+                idle.push(format!(
+                    "--only {} has no effect: it matches scales alone, which stay or go with their weights",
+                    pattern.text()
+                ));
+            }
+        }
+        for pattern in &self.drop {
+            let matched = matched(pattern);
+            if matched.is_empty() {
+                idle.push(pattern.unmatched("--drop", &names));
+            } else if !self.only.is_empty() && !matched.iter().any(|name| matches(&self.only, name))
+            {
+                idle.push(format!(
+                    "--drop {} has no effect: --only keeps nothing of what it matches",
+                    pattern.text()
+                ));
+            }
+        }
+        idle
     }
 }
 
@@ -83,8 +106,8 @@ fn matches(patterns: &[Pattern], name: &str) -> bool {
 
 impl Operator for Filter {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let warnings = self.idle_patterns(&catalog.tensors);
-        catalog.report.warnings.extend(warnings);
+        let idle = self.idle_patterns(&catalog.tensors);
+        let parts = catalog.parts();
         let old = std::mem::take(&mut catalog.tensors);
         let before = old.len();
         let mut tensors = IndexMap::with_capacity(before);
@@ -94,12 +117,24 @@ impl Operator for Filter {
             }
         }
         if tensors.is_empty() && before > 0 {
+            let idle = idle.iter().map(|idle| format!("; {idle}"));
             return Err(Error::Request(format!(
-                "--only and --drop leave nothing of the {before} tensors of this view"
+                "--only and --drop leave nothing of the {} of this view{}",
+                counted(before, "tensor"),
+                idle.collect::<String>()
             )));
+        }
+        catalog.report.warnings.extend(idle);
+        if tensors.len() == before && self.drop.is_empty() {
+            let warning = "--only has no effect: it keeps every tensor of this view";
+            catalog.report.warnings.push(warning.to_owned());
         }
         catalog.report.dropped += before - tensors.len();
         catalog.tensors = tensors;
+        if let Some(config) = catalog.glance_at_config() {
+            let lost = parts.lost(&catalog.parts(), &config);
+            catalog.report.warnings.extend(lost);
+        }
         Ok(())
     }
 }

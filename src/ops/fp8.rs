@@ -48,7 +48,6 @@ impl Operator for Fp8 {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         fp8_config::check_method(catalog)?;
         fp8_checks::note_references(catalog, &self.selection);
-        fp8_checks::warn_idle_patterns(catalog, &self.selection);
 
         let scaled = scaled(&catalog.tensors);
         let mut decisions = catalog
@@ -57,12 +56,8 @@ impl Operator for Fp8 {
             .zip(&scaled)
             .map(|((name, tensor), &scaled)| self.decide(name, tensor, scaled))
             .collect::<Result<Vec<_>>>()?;
+        fp8_checks::warn_idle(catalog, &self.selection, &decisions);
         let mut report = std::mem::take(&mut catalog.report);
-        if decisions.iter().all(|decision| *decision == Decision::Keep) {
-            report.warnings.push(
-                "the FP8 selection matches no tensor of this view: nothing is quantized".to_owned(),
-            );
-        }
         fp8_groups::close(catalog, &self.selection, &mut decisions, &mut report)?;
 
         let unquantized = std::mem::take(&mut catalog.tensors);

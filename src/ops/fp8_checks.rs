@@ -1,15 +1,18 @@
 //! What the plan of an FP8 view warns about.
 
 use crate::catalog::{Catalog, ReferenceReport};
-use crate::ops::fp8_select::Selection;
+use crate::ops::fp8_groups::Decision;
+use crate::ops::fp8_select::{Selection, SelectionPart};
 use crate::ops::{fp8_rules, listing};
+use crate::shown::Show;
 use crate::tensor::{Name, scaled_name};
+use crate::text::counted;
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
 pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
     for reference in selection.references() {
-        let directory = reference.directory.display();
+        let directory = reference.directory.shown();
         let lacking: Vec<&str> = reference
             .names
             .iter()
@@ -40,29 +43,51 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
         if !lacking.is_empty() {
             catalog.report.warnings.push(format!(
                 "{} of the reference {directory} are not in the view: {}",
-                tensors(lacking.len()),
+                counted(lacking.len(), "tensor"),
                 listing(&lacking)
             ));
         }
         if !unknown.is_empty() {
             catalog.report.warnings.push(format!(
                 "{} of the view are not in the reference {directory} and keep their dtype unless selected otherwise: {}",
-                tensors(unknown.len()),
+                counted(unknown.len(), "tensor"),
                 listing(&unknown)
             ));
         }
     }
 }
 
-/// A pattern that matches nothing is probably misspelt.
-pub(super) fn warn_idle_patterns(catalog: &mut Catalog, selection: &Selection) {
+/// Warns of each part of `selection` that quantizes nothing of `catalog`, whose tensors have the
+/// `decisions` that follow from all of it together.
+pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions: &[Decision]) {
     let names: Vec<&str> = catalog.tensors.keys().map(|name| &**name).collect();
-    let warnings: Vec<String> = selection
-        .idle_patterns(&names)
-        .map(|pattern| {
-            format!("--fp8-pattern {pattern} matches no tensor name as a whole (did you mean .*{pattern}.*?)")
-        })
-        .collect();
+    let mut warnings = Vec::new();
+    for part in selection.parts() {
+        let selected = names.iter().zip(decisions);
+        let selected = selected.filter(|(name, _)| part.selects(name));
+        let selected: Vec<Decision> = selected.map(|(_, decision)| *decision).collect();
+        let flag = part.flag();
+        if selected.is_empty() {
+            warnings.push(match part {
+                SelectionPart::Rules => {
+                    "--fp8 quantizes nothing: no tensor of this view has a name of the built-in rules"
+                        .to_owned()
+                }
+                SelectionPart::Reference(_) => format!(
+                    "{flag} quantizes nothing: no tensor that it has in FP8 is in this view"
+                ),
+                SelectionPart::Pattern(pattern) => pattern.unmatched("--fp8-pattern", &names),
+            });
+        } else if selected.iter().all(|d| *d == Decision::Quantized) {
+            warnings.push(format!(
+                "{flag} quantizes nothing: what it selects is FP8 already; --dtype bf16 besides quantizes it again"
+            ));
+        } else if !selected.contains(&Decision::Quantize) {
+            warnings.push(format!(
+                "{flag} quantizes nothing: --partial-blocks keep leaves what it selects in its dtype"
+            ));
+        }
+    }
     catalog.report.warnings.extend(warnings);
 }
 
@@ -72,8 +97,8 @@ pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
         return;
     }
     catalog.report.warnings.push(format!(
-        "{} have dimensions that are not multiples of 128: vLLM and SGLang refuse such tensors in merged layers (q/k/v, gate/up), and transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
-        tensors(partial.len()),
+        "{} have dimensions that are not multiples of 128: in merged layers (q/k/v, gate/up) vLLM from 0.14 on reads some rows with wrong scales, earlier ones and SGLang refuse them; transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
+        counted(partial.len(), "tensor"),
         listing(partial)
     ));
 }
@@ -93,16 +118,9 @@ pub(super) fn warn_fused_experts(catalog: &mut Catalog) {
     if !fused.is_empty() {
         let warning = format!(
             "{} are fused experts in FP8: transformers without a GPU dequantizes only names that end in .weight, and loads these wrongly; --unfuse-experts is right for it: {}",
-            tensors(fused.len()),
+            counted(fused.len(), "tensor"),
             listing(&fused)
         );
         catalog.report.warnings.push(warning);
-    }
-}
-
-fn tensors(count: usize) -> String {
-    match count {
-        1 => "1 tensor".to_owned(),
-        n => format!("{n} tensors"),
     }
 }

@@ -56,9 +56,7 @@ impl Selection {
 
     /// Whether the tensor called `name` is selected.
     pub fn selects(&self, name: &str) -> bool {
-        (self.rules && fp8_rules::matches(name))
-            || self.in_reference(name)
-            || self.patterns.iter().any(|p| p.matches(name))
+        self.parts().any(|part| part.selects(name))
     }
 
     /// Whether a reference has the tensor called `name` quantized.
@@ -71,12 +69,41 @@ impl Selection {
         &self.references
     }
 
-    /// The patterns that match none of `names`.
-    pub fn idle_patterns<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
-        self.patterns
-            .iter()
-            .filter(|p| !names.iter().any(|name| p.matches(name)))
-            .map(Pattern::text)
+    /// The ways in which tensors are selected, in the order of the flags.
+    pub(super) fn parts(&self) -> impl Iterator<Item = SelectionPart<'_>> {
+        let rules = self.rules.then_some(SelectionPart::Rules);
+        let references = self.references.iter().map(SelectionPart::Reference);
+        let patterns = self.patterns.iter().map(SelectionPart::Pattern);
+        rules.into_iter().chain(references).chain(patterns)
+    }
+}
+
+/// One of the ways in which a selection selects.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SelectionPart<'a> {
+    Rules,
+    Reference(&'a Reference),
+    Pattern(&'a Pattern),
+}
+
+impl SelectionPart<'_> {
+    pub(super) fn selects(self, name: &str) -> bool {
+        match self {
+            SelectionPart::Rules => fp8_rules::matches(name),
+            SelectionPart::Reference(reference) => reference.quantized.contains(name),
+            SelectionPart::Pattern(pattern) => pattern.matches(name),
+        }
+    }
+
+    /// The flag that asks for it.
+    pub(super) fn flag(self) -> String {
+        match self {
+            SelectionPart::Rules => "--fp8".to_owned(),
+            SelectionPart::Reference(reference) => {
+                format!("--reference {}", reference.directory.display())
+            }
+            SelectionPart::Pattern(pattern) => format!("--fp8-pattern {}", pattern.text()),
+        }
     }
 }
 

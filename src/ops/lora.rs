@@ -19,6 +19,7 @@ use crate::ops::lora_kernels::{self as kernels, Join, LowRank, Matrix};
 use crate::ops::lora_layers::Layer;
 use crate::ops::lora_targets::{Contents, Factors, Renaming, close_names, unwrapped};
 use crate::ops::{Operator, Precision, cast};
+use crate::shown::Show;
 use crate::tensor::{Name, is_float8, scale_name, shape_text};
 
 /// The most columns of a weight that an adapter is merged into. A row of so many takes 4 MiB as F32.
@@ -51,7 +52,7 @@ impl Lora {
         if !weight.is_finite() {
             return Err(Error::Request(format!(
                 "the weight of the adapter {} is {weight}, but must be finite",
-                directory.display()
+                directory.shown()
             )));
         }
         Ok(Lora {
@@ -107,9 +108,15 @@ impl Operator for Lora {
         report.scalings.sort_by(f64::total_cmp);
         report.scalings.dedup();
         if report.merged + report.replaced == 0 {
-            let directory = self.adapter.directory.display();
+            let directory = self.adapter.directory.shown();
             let warnings = &mut catalog.report.warnings;
             warnings.push(format!("the adapter {directory} has no tensors"));
+        } else if self.weight == 0.0 && report.merged > 0 {
+            let directory = self.adapter.directory.display();
+            let warnings = &mut catalog.report.warnings;
+            warnings.push(format!(
+                "the adapter {directory} has no effect on what it is merged into: its weight is 0"
+            ));
         }
         catalog.sources.add(&self.adapter.weights);
         catalog.report.adapters.push(report);
@@ -216,7 +223,7 @@ impl Merging<'_> {
             name,
             format!(
                 "the adapter {} changes it, but its dtype is {}, and only BF16, F16 and F32 can be changed; {advice}",
-                self.adapter.directory.display(),
+                self.adapter.directory.shown(),
                 tensor.dtype
             ),
         ))

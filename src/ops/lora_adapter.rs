@@ -7,7 +7,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::source::{Shard, SourceFile, read_header};
+use crate::source::{Shard, SourceFile, check_directory, not_json, read_header};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -45,6 +45,7 @@ impl Adapter {
     /// # Errors
     /// If a file is missing or malformed, or says something that a merge of this base cannot do.
     pub(super) fn open(directory: &Path) -> Result<Self> {
+        check_directory(directory)?;
         let config = directory.join(CONFIG_FILE);
         if !config.exists() {
             return Err(Error::checkpoint(
@@ -62,7 +63,7 @@ impl Adapter {
                 ),
             ));
         }
-        let file = Arc::new(SourceFile::new(weights)?);
+        let file = Arc::new(SourceFile::of_weights(weights)?);
         Ok(Adapter {
             directory: directory.to_owned(),
             weights: Arc::new(Shard {
@@ -128,8 +129,8 @@ impl Settings {
     fn read(path: &Path) -> Result<Self> {
         let refuse = |problem: String| Error::checkpoint(path, problem);
         let text = SourceFile::new(path)?.read_all(MOST_CONFIG_BYTES)?;
-        let json: Map<String, Value> =
-            serde_json::from_slice(&text).map_err(|e| refuse(format!("not a JSON object: {e}")))?;
+        let json: Map<String, Value> = serde_json::from_slice(&text)
+            .map_err(|e| refuse(format!("not a JSON object: {}", not_json(&text, &e))))?;
         let text = |key: &str| json.get(key).and_then(Value::as_str);
         let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
 

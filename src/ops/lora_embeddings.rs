@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::lora_adapter::Adapter;
+use crate::shown::Show;
 use crate::tensor::shape_text;
 
 /// What models call the module that embeds tokens, and the one that gives their scores.
@@ -104,7 +105,7 @@ pub(super) fn follow_vocabulary(catalog: &mut Catalog, adapter: &Adapter) -> Res
     config.set(VOCABULARY, &rows.into());
     catalog.report.notes.push(format!(
         "{VOCABULARY} in {CONFIG_FILE} becomes {rows}, the rows of the embeddings that {} brings",
-        adapter.directory.display()
+        adapter.directory.shown()
     ));
     Ok(())
 }

@@ -25,21 +25,24 @@ impl Operator for Patch {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         for extra in &self.extras {
             patch_checks::warn_before(catalog, extra)?;
-            let mut added = 0;
+            let (mut added, mut added_bytes) = (0, 0u64);
             for (name, &shard) in &extra.tensors {
                 if catalog.tensors.contains_key(name) {
                     continue;
                 }
                 let (name, tensor) = Tensor::stored(name, &extra.shards[shard], None);
-                catalog.tensors.insert(name, tensor);
                 added += 1;
+                added_bytes = added_bytes.saturating_add(tensor.len());
+                catalog.tensors.insert(name, tensor);
             }
             catalog.sources.extend(&extra.shards);
             catalog.report.sources.push(SourceReport {
                 role: Role::Extra,
                 path: extra.directory.clone(),
                 tensors: extra.tensors.len(),
+                bytes: extra.tensor_bytes(),
                 added,
+                added_bytes,
                 overlapping: extra.tensors.len() - added,
                 left_out: extra.left_out.clone(),
             });

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::Result;
 use crate::ops::listing;
+use crate::shown::Show;
 use crate::source::Checkpoint;
 use crate::tensor::{Dtype, SCALE_SUFFIX, scaled_name, shape_text};
 
@@ -31,7 +32,7 @@ pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<(
     if let (Some(base), Ok(Some(extra))) = (&base_config, Config::find(&extra.aux)) {
         warnings.extend(other_architecture(base, &extra));
     }
-    let directory = extra.directory.display();
+    let directory = extra.directory.shown();
     let report = &mut catalog.report.warnings;
     report.extend(warnings.iter().map(|w| format!("extra {directory}: {w}")));
     Ok(())

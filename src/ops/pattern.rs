@@ -34,6 +34,43 @@ impl Pattern {
     pub(super) fn text(&self) -> &str {
         &self.text
     }
+
+    /// Says that the pattern, which is given by `flag`, matches none of `names`, and which pattern
+    /// like it does.
+    pub(super) fn unmatched(&self, flag: &str, names: &[&str]) -> String {
+        let text = &self.text;
+        match self.matching(names) {
+            Some(other) => {
+                format!("{flag} {text} matches no tensor name as a whole; did you mean {other}?")
+            }
+            None => format!("{flag} {text} matches no tensor name as a whole, nor a part of one"),
+        }
+    }
+
+    /// A pattern for names that have this one's text as a part, if there is such a name.
+    fn matching(&self, names: &[&str]) -> Option<String> {
+        let text = self.text.strip_prefix('^').unwrap_or(&self.text);
+        let text = match text.strip_suffix('$') {
+            Some(text) if !text.ends_with('\\') => text,
+            _ => text,
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let part = match text {
+            text if text.chars().all(is_name) => text.replace('.', r"\."),
+            text if text.contains('|') => format!("(?:{text})"),
+            text => text.to_owned(),
+        };
+        // A module, the end of names, any part of them.
+        let candidates = [
+            format!(r".*{part}\..*"),
+            format!(".*{part}"),
+            format!(".*{part}.*"),
+        ];
+        candidates.into_iter().find(|candidate| {
+            let pattern = Pattern::new("pattern", candidate);
+            pattern.is_ok_and(|pattern| names.iter().any(|name| pattern.matches(name)))
+        })
+    }
 }
 
 /// Compiles `text`, a regular expression that messages call a `what`.

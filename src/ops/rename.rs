@@ -45,27 +45,31 @@ impl Rename {
         })
     }
 
-    /// The new names of `tensors`, in their order, and the rules that match none.
-    fn new_names<'a>(
-        &'a self,
-        tensors: &IndexMap<Name, Tensor>,
-    ) -> Result<(Vec<Name>, Vec<&'a str>)> {
+    /// The new names of `tensors`, in their order, and what is to be said of rules without effect.
+    fn new_names(&self, tensors: &IndexMap<Name, Tensor>) -> Result<(Vec<Name>, Vec<String>)> {
         let mut names: Vec<Name> = tensors.keys().cloned().collect();
         let mut idle = Vec::new();
         for rule in &self.rules {
-            let mut matches = false;
+            let (mut matches, mut changes) = (false, false);
             for (name, (original, tensor)) in names.iter_mut().zip(tensors) {
                 if !rule.search.is_match(name) {
                     continue;
                 }
                 matches = true;
-                *name = rule.rewritten(name).map_err(|problem| {
+                let new = rule.rewritten(name).map_err(|problem| {
                     let problem = format!("--rename {} {problem}", rule.text);
                     Error::tensor(tensor.origin(), original, problem)
                 })?;
+                changes |= new != *name;
+                *name = new;
             }
-            if !matches {
-                idle.push(rule.text.as_str());
+            match (matches, changes) {
+                (false, _) => idle.push(format!("--rename {} matches no tensor name", rule.text)),
+                (true, false) => idle.push(format!(
+                    "--rename {} has no effect: what it matches is replaced by the same",
+                    rule.text
+                )),
+                (true, true) => {}
             }
         }
         Ok((names, idle))
@@ -75,9 +79,6 @@ impl Rename {
 impl Operator for Rename {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         let (names, idle) = self.new_names(&catalog.tensors)?;
-        let idle = idle
-            .iter()
-            .map(|rule| format!("--rename {rule} matches no tensor name"));
         catalog.report.warnings.extend(idle);
         let changed = names.iter().zip(catalog.tensors.keys());
         let renamed = changed.filter(|(new, old)| new != old).count();

@@ -40,9 +40,7 @@ pub struct Source {
 impl Source {
     /// The directory that the shard's name is relative to.
     pub fn checkpoint(&self) -> &Path {
-        let parts = Path::new(&self.shard.name).components().count();
-        let path = self.shard.file.path();
-        path.ancestors().nth(parts).unwrap_or(path)
+        checkpoint_of(&self.shard)
     }
 
     /// The file's name in the checkpoint.
@@ -68,6 +66,13 @@ impl Source {
     fn is_same(&self, other: &Source) -> bool {
         Arc::ptr_eq(&self.shard, &other.shard) && self.position == other.position
     }
+}
+
+/// The directory that the name of `shard` is relative to.
+pub(super) fn checkpoint_of(shard: &Shard) -> &Path {
+    let parts = Path::new(&shard.name).components().count();
+    let path = shard.file.path();
+    path.ancestors().nth(parts).unwrap_or(path)
 }
 
 impl Serialize for Source {

@@ -14,6 +14,8 @@ use tempfile::NamedTempFile;
 use crate::catalog::{Extent, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::manifest::to_hex;
+use crate::shown::Show;
+use crate::source::with_room;
 
 /// A directory of facts.
 #[derive(Debug)]
@@ -48,11 +50,11 @@ impl FactsCache {
         match read(&path) {
             Ok(facts) => return Ok(facts),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => log::warn!("{}: cannot use these facts: {error}", path.display()),
+            Err(error) => log::warn!("{}: cannot use these facts: {error}", path.shown()),
         }
         let facts = find()?;
         if let Err(error) = self.write(&path, &facts) {
-            log::warn!("{}: cannot keep facts: {error}", path.display());
+            log::warn!("{}: cannot keep facts: {error}", path.shown());
         }
         Ok(facts)
     }
@@ -61,7 +63,7 @@ impl FactsCache {
         let mut content = MAGIC.to_vec();
         content.extend(facts.iter().flat_map(|fact| fact.to_le_bytes()));
         let digest = Sha256::digest(&content);
-        let mut file = NamedTempFile::new_in(&self.directory)?;
+        let mut file = with_room(|| NamedTempFile::new_in(&self.directory))?;
         file.write_all(&content)?;
         file.write_all(&digest)?;
         file.persist(path)?;
@@ -70,7 +72,7 @@ impl FactsCache {
 }
 
 fn read(path: &Path) -> io::Result<Vec<f64>> {
-    let content = fs::read(path)?;
+    let content = with_room(|| fs::read(path))?;
     let broken = || {
         io::Error::new(
             io::ErrorKind::InvalidData,

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::read::buffers::Buffer;
 use crate::read::stored::Stored;
+use crate::shown::Show;
 use crate::source::SourceFile;
 
 /// A range of a source file that is read ahead, or is about to be.
@@ -41,7 +42,7 @@ impl Piece {
 
 impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of {}", self.range, self.file.path().display())
+        write!(f, "{:?} of {}", self.range, self.file.path().shown())
     }
 }
 

@@ -1,19 +1,22 @@
 //! The document of a recipe: a merge as mergekit describes it, and under `view` what follows it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ops::merge::{
-    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Place, Slice, SliceInput,
-    Vocabulary, method,
+    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Parameter, Place, Slice,
+    SliceInput, Vocabulary, method,
 };
+use crate::recipe::dtype::parse_dtype;
 use crate::recipe::models::Reference;
 use crate::recipe::settings::settings;
 use crate::recipe::view_section::ViewSection;
 use crate::recipe::yaml::{self, Fields, Node, Value};
+use crate::source::missing;
+use crate::source::with_room;
 use crate::tensor::Dtype;
 
 /// A recipe, parsed. No model was looked for yet.
@@ -36,6 +39,16 @@ pub(super) enum Start {
     },
 }
 
+impl Start {
+    /// The models that it names.
+    pub(super) fn references(&self) -> &[Reference] {
+        match self {
+            Start::Base(reference, _) => std::slice::from_ref(reference),
+            Start::Merge { references, .. } => references,
+        }
+    }
+}
+
 const KEYS: &[&str] = &[
     "models",
     "slices",
@@ -55,7 +68,14 @@ const KEYS: &[&str] = &[
 impl Document {
     /// Reads the recipe `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let file = with_room(|| File::open(path)).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::checkpoint(path, missing(path, "recipe")),
+            _ => Error::io("open", path, e),
+        })?;
+        if path.is_dir() {
+            let problem = "this is a directory, and a recipe is a file; a checkpoint directory is given with --base";
+            return Err(Error::checkpoint(path, problem));
+        }
         let mut text = Vec::new();
         let read = file
             .take(yaml::MOST_BYTES as u64 + 1)
@@ -70,7 +90,8 @@ impl Document {
         }
         let text = String::from_utf8(text)
             .map_err(|e| Error::checkpoint(path, format!("not valid UTF-8: {e}")))?;
-        Self::parse(&text, path)
+        // YAML may begin with a byte order mark.
+        Self::parse(text.strip_prefix('\u{feff}').unwrap_or(&text), path)
     }
 
     /// Parses `text`, the content of `path`.
@@ -109,8 +130,9 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
 }
 
 /// The models named so far.
-#[derive(Default)]
 struct Merge {
+    /// What the method takes.
+    parameters: &'static [Parameter],
     names: Vec<ModelName>,
     references: Vec<Reference>,
 }
@@ -118,10 +140,15 @@ struct Merge {
 impl Merge {
     fn parse(fields: &Fields, place: &Place, view: &ViewSection) -> Result<Start> {
         let truncate = view.truncate_embeddings.as_ref();
-        let mut merge = Merge::default();
         let method_name = fields.require("merge_method")?;
         let method = method(method_name.text("merge_method")?)
             .map_err(|e| method_name.place.error(format!("merge_method: {e}")))?;
+        let parameters = method.spec().parameters;
+        let mut merge = Merge {
+            parameters,
+            names: Vec::new(),
+            references: Vec::new(),
+        };
         let modules = merge.body(fields, place)?;
         let base = match fields.get("base_model") {
             Some(node) => Some(merge.model(node, "base_model")?),
@@ -144,7 +171,7 @@ impl Merge {
             method,
             modules,
             base,
-            parameters: settings(fields)?,
+            parameters: settings(fields, parameters)?,
             dtype: dtype(fields, "dtype")?,
             out_dtype: dtype(fields, "out_dtype")?,
             vocabulary,
@@ -188,7 +215,7 @@ impl Merge {
                     name: key.text.clone(),
                     place: key.place.clone(),
                     inputs: self.inputs(&fields, &node.place)?,
-                    parameters: settings(&fields)?,
+                    parameters: settings(&fields, self.parameters)?,
                 })
             });
             return Ok(Modules::Named(named.collect::<Result<_>>()?));
@@ -205,7 +232,7 @@ impl Merge {
                     Ok(ModelInput {
                         model: self.model(model, "model")?,
                         place: model.place.clone(),
-                        parameters: settings(&fields)?,
+                        parameters: settings(&fields, self.parameters)?,
                     })
                 });
                 Ok(Inputs::Models(inputs.collect::<Result<_>>()?))
@@ -234,7 +261,7 @@ impl Merge {
                 model: self.model(model, "model")?,
                 place: node.place.clone(),
                 layers: layer_range(fields.require("layer_range")?)?,
-                parameters: settings(&fields)?,
+                parameters: settings(&fields, self.parameters)?,
             })
         });
         let inputs = inputs.collect::<Result<_>>()?;
@@ -246,7 +273,7 @@ impl Merge {
             place: node.place.clone(),
             inputs,
             base,
-            parameters: settings(&fields)?,
+            parameters: settings(&fields, self.parameters)?,
         })
     }
 
@@ -317,11 +344,8 @@ fn dtype(fields: &Fields, key: &str) -> Result<Option<Dtype>> {
     let Some(node) = fields.get(key) else {
         return Ok(None);
     };
-    let name = node.text(key)?;
-    match name.strip_prefix("torch.").unwrap_or(name) {
-        "bfloat16" => Ok(Some(Dtype::BF16)),
-        "float16" => Ok(Some(Dtype::F16)),
-        "float32" => Ok(Some(Dtype::F32)),
-        _ => Err(node.expected(key, "bfloat16, float16 or float32")),
+    match parse_dtype(node.text(key)?) {
+        Some(dtype) => Ok(Some(dtype.dtype())),
+        None => Err(node.expected(key, "bfloat16, float16 or float32")),
     }
 }

@@ -9,6 +9,7 @@ use crate::recipe::from_file::MergeRequest;
 use crate::recipe::quoted::{float, text, tree};
 use crate::recipe::yaml::{Node, Value};
 use crate::recipe::{DEFAULT_SHARD_BYTES, Fp8Request, Repack, ViewRequest, yaml};
+use crate::shown::Show;
 
 impl ViewRequest {
     /// The text of a recipe of this view. Paths stand in it as they are here: absolute ones mean
@@ -100,6 +101,7 @@ impl ViewRequest {
             Repack::Auto => {}
             Repack::Always => view.one(2, "repack", "true"),
             Repack::Never => view.one(2, "repack", "false"),
+            Repack::SingleFile => view.one(2, "single_file", "true"),
         }
         if self.shard_bytes != DEFAULT_SHARD_BYTES {
             view.one(2, "shard_size", &size(self.shard_bytes));
@@ -233,7 +235,7 @@ fn path(path: &Path) -> Result<String> {
         Some(path) => Ok(text(path)),
         None => Err(Error::Request(format!(
             "a recipe cannot say this view: {} is not UTF-8; give it another name, or a link that has one",
-            path.display()
+            path.shown()
         ))),
     }
 }

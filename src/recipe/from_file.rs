@@ -40,14 +40,28 @@ impl ViewRequest {
     /// # Errors
     /// If the recipe cannot be understood (with the line), or a model is not on this machine.
     pub fn from_recipe(path: &Path, places: &Places) -> Result<Self> {
-        let Document { root, start, view } = Document::read(path)?;
+        let Document {
+            root,
+            start,
+            mut view,
+        } = Document::read(path)?;
         let absolute = std::path::absolute(path).map_err(|e| Error::io("resolve", path, e))?;
         let beside = absolute.parent().unwrap_or(Path::new("/"));
         let mut places = places.clone();
-        let named = view.models.into_iter();
+        let named = std::mem::take(&mut view.models).into_iter();
         places
             .named
             .extend(named.map(|(id, directory)| (id, beside.join(directory))));
+        let asked: Vec<&ModelPath> = start
+            .references()
+            .iter()
+            .chain(view.references().map(|(reference, _)| reference))
+            .flat_map(|reference| std::iter::once(&reference.model).chain(&reference.lora))
+            .collect();
+        let unasked = places.unasked(&asked).into_iter().map(|id| {
+            format!("{}: no model of the recipe is called {id}, so that naming its directory has no effect", path.display())
+        });
+        let warnings: Vec<String> = unasked.collect();
         let find = |(reference, place): &(Reference, Place)| match &reference.lora {
             None => places.find(&reference.model, beside, place),
             Some(_) => Err(place.error("a LoRA adapter can only be added to a model of the merge")),
@@ -83,6 +97,8 @@ impl ViewRequest {
                 }
             }
         };
+        request.recipe = Some(absolute.clone());
+        request.warnings = warnings;
         request.extras = view.patch.iter().map(find).collect::<Result<_>>()?;
         for (reference, weight) in &view.loras {
             request.loras.push(LoraRequest {

@@ -6,6 +6,7 @@
 //! come out of the steps before.
 
 mod document;
+mod dtype;
 mod emit;
 mod from_file;
 mod models;
@@ -25,9 +26,10 @@ use crate::layout::{self, Partition};
 use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
 use crate::source::Checkpoint;
 
+pub use dtype::{DTYPES, parse_dtype};
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
-pub use size::{parse_size, scaled};
+pub use size::{parse_shard_size, parse_size};
 pub use surveys::Surveys;
 
 pub use crate::layout::Plan;
@@ -41,6 +43,8 @@ pub struct ViewRequest {
     pub base: PathBuf,
     /// Start from this merge instead.
     pub merge: Option<MergeRequest>,
+    /// The recipe that this was read from.
+    pub recipe: Option<PathBuf>,
     /// LoRA adapters that are merged into the base, in this order.
     pub loras: Vec<LoraRequest>,
     /// Checkpoints that give the tensors which the base (and every extra before) lacks.
@@ -61,6 +65,8 @@ pub struct ViewRequest {
     pub repack: Repack,
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
+    /// What is probably not what was meant, found out before planning.
+    pub warnings: Vec<String>,
 }
 
 /// An adapter to merge.
@@ -97,6 +103,8 @@ pub enum Repack {
     Auto,
     Always,
     Never,
+    /// Into one `model.safetensors` without an index, as `save_pretrained` writes small models.
+    SingleFile,
 }
 
 /// The default of [`ViewRequest::shard_bytes`]: 4 GiB.
@@ -108,6 +116,7 @@ impl ViewRequest {
         ViewRequest {
             base: base.into(),
             merge: None,
+            recipe: None,
             loras: Vec::new(),
             extras: Vec::new(),
             renames: Vec::new(),
@@ -118,6 +127,7 @@ impl ViewRequest {
             fp8: None,
             repack: Repack::Auto,
             shard_bytes: DEFAULT_SHARD_BYTES,
+            warnings: Vec::new(),
         }
     }
 
@@ -129,14 +139,28 @@ impl ViewRequest {
         if self.shard_bytes == 0 {
             return Err(Error::Request("the shard size must not be 0".to_owned()));
         }
+        if self.repack == Repack::SingleFile && self.shard_bytes != DEFAULT_SHARD_BYTES {
+            return Err(Error::Request(
+                "a single file and a shard size exclude each other; leave one of them out"
+                    .to_owned(),
+            ));
+        }
         let mut catalog = match &self.merge {
             Some(merge) => merge.catalog()?,
             None => Catalog::from_base(Checkpoint::open(&self.base)?),
         };
+        catalog
+            .report
+            .warnings
+            .extend(self.warnings.iter().cloned());
         for operator in self.operators()? {
             operator.apply(&mut catalog)?;
         }
         let partition = self.partition(&catalog);
+        self.warn_idle_shard_size(&mut catalog, partition);
+        let config = catalog.glance_at_config();
+        let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
+        catalog.report.warnings.extend(missing);
         layout::shards(catalog, partition, self.shard_bytes)
     }
 
@@ -156,6 +180,14 @@ impl ViewRequest {
         let mut seen = HashSet::new();
         sources.retain(|source| seen.insert(source.clone()));
         sources
+    }
+
+    /// What the view is made from, and no output may touch: the [sources](Self::sources), and the
+    /// recipe.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let mut inputs = self.sources();
+        inputs.extend(self.recipe.clone());
+        inputs
     }
 
     fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
@@ -208,6 +240,16 @@ impl ViewRequest {
         Ok(operators)
     }
 
+    /// Where no tensor is packed, no shard has a size to keep to.
+    fn warn_idle_shard_size(&self, catalog: &mut Catalog, partition: Partition) {
+        let packs = matches!(partition, Partition::Repack | Partition::Single)
+            || catalog.tensors.values().any(|tensor| tensor.home.is_none());
+        if self.shard_bytes != DEFAULT_SHARD_BYTES && !packs {
+            let warning = "the shard size has no effect: the view keeps the shards of the base; --repack packs all tensors anew";
+            catalog.report.warnings.push(warning.to_owned());
+        }
+    }
+
     fn partition(&self, catalog: &Catalog) -> Partition {
         let patched = !self.extras.is_empty();
         let plain_patch = patched
@@ -223,6 +265,7 @@ impl ViewRequest {
             .iter()
             .all(|home| layout::is_standard_name(&home.name));
         match self.repack {
+            Repack::SingleFile => Partition::Single,
             Repack::Always => Partition::Repack,
             // Slices have no shards to keep.
             _ if catalog.homes.is_empty() => Partition::Repack,

@@ -5,9 +5,11 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::merge::Place;
 use crate::recipe::yaml::{Fields, Node, Value};
+use crate::shown::Show;
+use crate::source::missing;
 
 /// `path[@revision][+lora[@revision]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,21 @@ pub(super) struct ModelPath {
 impl ModelPath {
     /// The keys of a path that stands for itself.
     pub(super) const KEYS: &[&str] = &["path", "revision"];
+
+    /// The model of the hub that `path` may name.
+    fn of_hub(path: &Path) -> Option<Self> {
+        let text = path.to_str()?;
+        let (name, revision) = match text.split_once('@') {
+            Some((name, revision)) => (name, Some(revision.to_owned())),
+            None => (text, None),
+        };
+        let parts: Vec<&str> = name.split('/').collect();
+        let is_name = |part: &&str| !part.is_empty() && !part.starts_with(['.', '~']);
+        (parts.len() <= 2 && parts.iter().all(is_name)).then(|| ModelPath {
+            path: name.to_owned(),
+            revision,
+        })
+    }
 
     /// `{path: …, revision: …}`: the path may hold `+` and `@`.
     pub(super) fn of(fields: &Fields) -> Result<Self> {
@@ -155,6 +172,34 @@ impl Places {
         Places { named, hub }
     }
 
+    /// The directory that `path` names on a command line: itself, or if there is nothing, the model
+    /// `org/model[@revision]` in the cache of the hub.
+    ///
+    /// # Errors
+    /// If there is neither; the message says where it was looked for.
+    pub fn directory(&self, path: &Path) -> Result<PathBuf> {
+        if path.symlink_metadata().is_ok() {
+            return std::path::absolute(path).map_err(|e| Error::io("resolve", path, e));
+        }
+        let hub = self.hub.as_ref().zip(ModelPath::of_hub(path));
+        let what = match hub.map(|(hub, model)| snapshot(hub, &model)) {
+            Some(Ok(directory)) => return Ok(directory),
+            Some(Err(not_there)) => &format!("directory, and {not_there}"),
+            None => "directory",
+        };
+        Err(Error::checkpoint(path, missing(path, what)))
+    }
+
+    /// What is named here, and none of the models `asked` is called.
+    pub(super) fn unasked(&self, asked: &[&ModelPath]) -> Vec<&str> {
+        let is_asked = |id: &str| {
+            let mut asked = asked.iter();
+            asked.any(|model| model.path == id || model.to_string() == id)
+        };
+        let names = self.named.iter().map(|(id, _)| id.as_str());
+        names.filter(|id| !is_asked(id)).collect()
+    }
+
     /// The directory of `model`, named at `place` of a recipe in the directory `beside`.
     ///
     /// # Errors
@@ -171,7 +216,7 @@ impl Places {
             if path.is_dir() {
                 return Ok(path);
             }
-            looked.push(format!("no directory {}", path.display()));
+            looked.push(format!("no directory {}", path.shown()));
         }
         if let Some(hub) = &self.hub {
             match snapshot(hub, model) {
@@ -196,7 +241,7 @@ fn snapshot(hub: &Path, model: &ModelPath) -> std::result::Result<PathBuf, Strin
     }
     let repository = hub.join(format!("models--{}", parts.join("--")));
     if !repository.is_dir() {
-        return Err(format!("no {} in the hub's cache", repository.display()));
+        return Err(format!("no {} in the hub's cache", repository.shown()));
     }
     let revision = model.revision.as_deref().unwrap_or("main");
     if revision.split('/').any(|part| !plain(&part)) {
@@ -209,7 +254,7 @@ fn snapshot(hub: &Path, model: &ModelPath) -> std::result::Result<PathBuf, Strin
         true => Ok(directory),
         false => Err(format!(
             "no snapshot of revision {revision} in {}",
-            repository.display()
+            repository.shown()
         )),
     }
 }

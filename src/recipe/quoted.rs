@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::ops::merge::Scalar;
 use crate::recipe::yaml::{self, Node, Value};
+use crate::shown::is_obeyed;
 
 /// `text` such that YAML 1.1 and 1.2 read it as text: bare where that is plain to see, else in
 /// quotes.
@@ -43,11 +44,8 @@ fn is_bare(text: &str) -> bool {
 
 /// Whether YAML lets `c` stand in quotes on one line.
 fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}'
-        )
+    // Nor what would not be shown as it is.
+    !is_obeyed(c) && !matches!(c, '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}')
 }
 
 /// A number that is read as the same one.
@@ -75,6 +73,8 @@ pub(super) fn tree(node: &Node, indent: usize, into: &mut String) {
         Value::Null => *into += " null\n",
         Value::Scalar(scalar) => {
             let scalar = match scalar {
+                // A number to those who want one (`1e-4`), unless it is put in quotes.
+                Scalar::Text(value) if node.number().is_some() => value.clone(),
                 Scalar::Text(value) => text(value),
                 Scalar::Float(value) => float(*value),
                 other => other.to_string(),
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_read_as_the_same_tree() {
-        let source = "aa: [1, 2.5, yes, 'yes', 1e-4]\nbb:\n  - cc: {dd: null, ee: []}\n    ff: ~\n  - [gg, {hh: ii}]\n  - {}\n'odd: key': x\njj: {}\n";
+        let source = "aa: [1, 2.5, yes, 'yes', 1e-4, '1e-4']\nbb:\n  - cc: {dd: null, ee: []}\n    ff: ~\n  - [gg, {hh: ii}]\n  - {}\n'odd: key': x\njj: {}\n";
         let mut again = String::new();
         tree(&read(source), 0, &mut again);
         let shape = |node: &Node| {
@@ -227,7 +227,7 @@ mod tests {
         };
         assert_eq!(shape(&read(&again)), again);
         for part in [
-            "aa: [1, 2.5, true, 'yes', '1e-4']",
+            "aa: [1, 2.5, true, 'yes', 1e-4, '1e-4']",
             "- cc:\n",
             "dd: null",
             "ee: []",

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::ops::merge::{Place, Scalar};
 use crate::ops::{Filter, Precision, Rename};
+use crate::recipe::dtype::parse_dtype;
 use crate::recipe::models::{ModelPath, Reference};
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
@@ -39,6 +40,13 @@ pub(super) struct Fp8Section {
 }
 
 impl ViewSection {
+    /// The checkpoints and adapters that it names.
+    pub(super) fn references(&self) -> impl Iterator<Item = &(Reference, Place)> {
+        let loras = self.loras.iter().map(|(reference, _)| reference);
+        let fp8 = self.fp8.iter().flat_map(|fp8| &fp8.references);
+        loras.chain(&self.patch).chain(fp8)
+    }
+
     pub(super) fn parse(node: &Node) -> Result<Self> {
         const KEYS: &[&str] = &[
             "models",
@@ -53,6 +61,7 @@ impl ViewSection {
             "experts",
             "fp8",
             "repack",
+            "single_file",
             "shard_size",
         ];
         let fields = Fields::new(node, "view", KEYS)?;
@@ -87,12 +96,9 @@ impl ViewSection {
             Filter::new(&[], &[regex]).map(drop)
         })?;
         if let Some(node) = fields.get("dtype") {
-            section.dtype = Some(match node.text("dtype")? {
-                "bf16" | "bfloat16" => Precision::Bf16,
-                "f16" | "float16" => Precision::F16,
-                "f32" | "float32" => Precision::F32,
-                _ => return Err(node.expected("dtype", "bf16, f16 or f32")),
-            });
+            let dtype = parse_dtype(node.text("dtype")?);
+            let bad = || node.expected("dtype", "bf16, f16 or f32");
+            section.dtype = Some(dtype.ok_or_else(bad)?);
         }
         if let Some(node) = fields.get("experts") {
             section.experts = Some(match node.text("experts")? {
@@ -120,6 +126,16 @@ impl ViewSection {
             let positive = size.filter(|size| *size > 0);
             let bad = || node.expected("shard_size", "a size such as 4GiB or 512MiB");
             section.shard_bytes = Some(positive.ok_or_else(bad)?);
+        }
+        if let Some(node) = fields.get("single_file")
+            && node.bool("single_file")?
+        {
+            if section.repack == Some(Repack::Never) || section.shard_bytes.is_some() {
+                return Err(node.place.error(
+                    "single_file excludes repack: false and shard_size; leave one of them out",
+                ));
+            }
+            section.repack = Some(Repack::SingleFile);
         }
         Ok(section)
     }
@@ -215,7 +231,7 @@ fn fp8(node: &Node) -> Result<Option<Fp8Section>> {
     if let Some(node) = fields.get("scale_fmt") {
         section.scale_format = match node.text("scale_fmt")? {
             "ue8m0" => ScaleFormat::Ue8m0,
-            "float32" => ScaleFormat::Float32,
+            name if parse_dtype(name) == Some(Precision::F32) => ScaleFormat::Float32,
             _ => return Err(node.expected("scale_fmt", "ue8m0 or float32")),
         };
     }

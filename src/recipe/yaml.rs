@@ -12,12 +12,15 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use crate::error::{Error, Result};
 use crate::ops::merge::{Place, Scalar};
+use crate::spelling::did_you_mean;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub place: Place,
     pub value: Value,
+    /// Whether it is a scalar in quotes, or a block of text: text, whatever it looks like.
+    pub quoted: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -107,11 +110,17 @@ impl Builder<'_> {
                 if let Some(tag) = tag {
                     return Err(place.error(format!("tags (!{}) are not supported", tag.suffix)));
                 }
-                let value = match style {
-                    ScalarStyle::Plain => plain(&text),
-                    _ => Value::Scalar(Scalar::Text(text.into_owned())),
+                let quoted = style != ScalarStyle::Plain;
+                let value = match quoted {
+                    false => plain(&text),
+                    true => Value::Scalar(Scalar::Text(text.into_owned())),
                 };
-                self.add(Node { place, value }, anchor, 1)
+                let node = Node {
+                    place,
+                    value,
+                    quoted,
+                };
+                self.add(node, anchor, 1)
             }
             Event::SequenceStart(anchor, None) => {
                 self.start(anchor, place, Content::List(Vec::new()))
@@ -132,6 +141,7 @@ impl Builder<'_> {
                 let node = Node {
                     place: open.place,
                     value,
+                    quoted: false,
                 };
                 self.add(node, open.anchor, held)
             }
@@ -315,13 +325,23 @@ impl Node {
 
     /// A finite number, also where YAML 1.1 takes it for text (`1e-4`).
     pub(super) fn float(&self) -> Option<f64> {
-        let value = match &self.value {
-            Value::Scalar(Scalar::Int(value)) => *value as f64,
-            Value::Scalar(Scalar::Float(value)) => *value,
-            Value::Scalar(Scalar::Text(text)) => text.parse().ok()?,
-            _ => return None,
+        let value = match self.number()? {
+            Scalar::Int(value) => value as f64,
+            Scalar::Float(value) => value,
+            Scalar::Bool(_) | Scalar::Text(_) => return None,
         };
         value.is_finite().then_some(value)
+    }
+
+    /// A number without quotes, also where YAML 1.1 takes it for text.
+    pub(super) fn number(&self) -> Option<Scalar> {
+        match &self.value {
+            Value::Scalar(scalar @ (Scalar::Int(_) | Scalar::Float(_))) => Some(scalar.clone()),
+            Value::Scalar(Scalar::Text(text)) if !self.quoted => {
+                text.replace('_', "").parse().ok().map(Scalar::Float)
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn bool(&self, what: &str) -> Result<bool> {
@@ -346,9 +366,10 @@ impl<'a> Fields<'a> {
         let entries = node.map(what)?;
         if let Some((key, _)) = entries.iter().find(|(key, _)| !known.contains(&&*key.text)) {
             return Err(key.place.error(format!(
-                "{} is not a key of {what}; its keys are {}",
+                "{} is not a key of {what}; its keys are {}{}",
                 key.text,
-                known.join(", ")
+                known.join(", "),
+                did_you_mean(&key.text, known.iter().copied())
             )));
         }
         Ok(Fields {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::manifest::MANIFEST_FILE;
-use crate::source::{Attributes, INDEX_FILE, SourceFile};
+use crate::source::{Attributes, INDEX_FILE, SourceFile, with_room};
 
 /// A file or directory that a view shows as it is.
 #[derive(Debug, Clone)]
@@ -114,7 +114,7 @@ fn left_out_reason(name: &str) -> Option<&'static str> {
 
 fn sorted_names(directory: &Path) -> Result<Vec<OsString>> {
     let list_error = |e| Error::io("list", directory, e);
-    let mut names = fs::read_dir(directory)
+    let mut names = with_room(|| fs::read_dir(directory))
         .map_err(list_error)?
         .map(|entry| entry.map(|e| e.file_name()).map_err(list_error))
         .collect::<Result<Vec<_>>>()?;

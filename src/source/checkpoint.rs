@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::source::aux_files::{self, AuxEntry, AuxScan};
 use crate::source::header::{self, StoredTensor};
-use crate::source::{Attributes, INDEX_FILE, Index, SourceFile, WeightMap};
+use crate::source::naming::check_directory;
+use crate::source::{Attributes, INDEX_FILE, Index, SINGLE_FILE, SourceFile, WeightMap};
 use crate::tensor::Name;
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -48,6 +49,7 @@ impl Checkpoint {
     /// and the tensor.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
+        check_directory(&directory)?;
         let attributes = Attributes::read(&directory)?;
         let AuxScan {
             entries,
@@ -97,6 +99,12 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
         self.shards[*self.tensors.get(name)?].header.get(name)
     }
+
+    /// The bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        let tensors = self.tensors.keys().filter_map(|name| self.tensor(name));
+        tensors.fold(0, |sum, tensor| sum.saturating_add(tensor.len))
+    }
 }
 
 /// The names of a checkpoint's tensors, in order. With an index, its shards need not exist.
@@ -119,12 +127,11 @@ fn shard_names<'a>(
     index: Option<&'a Index>,
     safetensors: &'a [String],
 ) -> Result<IndexSet<&'a str>> {
-    const SINGLE: &str = "model.safetensors";
     if let Some(index) = index {
         return Ok(index.weight_map.shards.iter().map(String::as_str).collect());
     }
-    if safetensors.iter().any(|name| name == SINGLE) {
-        return Ok(IndexSet::from([SINGLE]));
+    if safetensors.iter().any(|name| name == SINGLE_FILE) {
+        return Ok(IndexSet::from([SINGLE_FILE]));
     }
     if safetensors.is_empty() {
         return Err(Error::checkpoint(
@@ -150,7 +157,7 @@ fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<Sou
             "the index says it is in this shard, but there is no such file; is the download complete?",
         ));
     }
-    SourceFile::new(path)
+    SourceFile::of_weights(path)
 }
 
 /// The tensors of `index`, once every one is in the one shard that it names.

@@ -1,104 +1,68 @@
 //! Reading a file past the page cache, where its bytes are not in it.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::Resource;
 
 /// What is read past the page cache begins at multiples of this many bytes, in the file and in
 /// memory.
 pub(crate) const BLOCK: usize = 4096;
 
-/// A second descriptor of a file, whose reads go past the page cache.
-#[derive(Debug)]
-pub(super) struct Direct {
-    file: File,
-    /// Whether a read was found to be refused.
-    refused: AtomicBool,
+/// Opens once more what `file` has open, whatever its name leads to by now, so that reads go past
+/// the page cache.
+///
+/// # Errors
+/// If the filesystem has no such reads, or none of [`BLOCK`]s.
+pub(super) fn open(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::DIRECT;
+    let opened = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let known = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    // Before Linux 6.1, only reading shows.
+    if let Ok(known) = known
+        && StatxFlags::from_bits_retain(known.stx_mask).contains(StatxFlags::DIOALIGN)
+    {
+        let fits = |align: u32| align != 0 && BLOCK.is_multiple_of(align as usize);
+        if !fits(known.stx_dio_mem_align) || !fits(known.stx_dio_offset_align) {
+            return Err(Errno::INVAL.into());
+        }
+    }
+    Ok(opened)
 }
 
-impl Direct {
-    /// Descriptors that are left for what cannot do without.
-    const DESCRIPTORS_LEFT: u64 = 64;
-
-    /// Opens once more what `file` has open, whatever its name leads to by now.
-    ///
-    /// # Errors
-    /// If the filesystem has no such reads, or none of [`BLOCK`]s; if descriptors run short.
-    pub(super) fn open(file: &File) -> Result<Self, Errno> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::DIRECT;
-        let opened = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        let most = rustix::process::getrlimit(Resource::Nofile).current;
-        if most.is_some_and(|most| opened.as_raw_fd() as u64 + Self::DESCRIPTORS_LEFT >= most) {
-            return Err(Errno::MFILE);
+/// Fills `blocks`, which begin at a multiple of [`BLOCK`] and are some, from `offset`, which is
+/// one, of `file`, which was opened for that; returns whether their first `needed` bytes were there.
+///
+/// # Errors
+/// If such reads are refused.
+pub(super) fn read(
+    file: &File,
+    blocks: &mut [u8],
+    offset: u64,
+    needed: usize,
+) -> Result<bool, Errno> {
+    let mut done = 0;
+    while done < needed {
+        let at = offset + done as u64;
+        match retry_on_intr(|| rustix::io::pread(file, &mut blocks[done..], at)) {
+            Ok(count) if count > 0 => done += count,
+            Err(error @ (Errno::INVAL | Errno::OPNOTSUPP)) => return Err(error),
+            Ok(_) | Err(_) => return Ok(false),
         }
-        let known = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
-        // Before Linux 6.1, only reading shows.
-        if let Ok(known) = known
-            && StatxFlags::from_bits_retain(known.stx_mask).contains(StatxFlags::DIOALIGN)
-        {
-            let fits = |align: u32| align != 0 && BLOCK.is_multiple_of(align as usize);
-            if !fits(known.stx_dio_mem_align) || !fits(known.stx_dio_offset_align) {
-                return Err(Errno::INVAL);
-            }
+        if done < needed && !done.is_multiple_of(BLOCK) {
+            return Ok(false);
         }
-        Ok(Direct {
-            file: opened,
-            refused: AtomicBool::new(false),
-        })
     }
-
-    /// The open file.
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Whether some of `range` is not in the page cache, as far as the kernel tells, and can be read
-    /// past it.
-    pub(super) fn is_wanted(&self, range: &Range<u64>) -> bool {
-        !self.refused.load(Ordering::Relaxed) && !is_cached(&self.file, range)
-    }
-
-    /// Fills `blocks`, which begin at a multiple of [`BLOCK`] and are some, from `offset`, which is
-    /// one; returns whether their first `needed` bytes were there.
-    ///
-    /// # Errors
-    /// The first time that such reads are refused.
-    pub(super) fn read(
-        &self,
-        blocks: &mut [u8],
-        offset: u64,
-        needed: usize,
-    ) -> Result<bool, Errno> {
-        let mut done = 0;
-        while done < needed {
-            let at = offset + done as u64;
-            match retry_on_intr(|| rustix::io::pread(&self.file, &mut blocks[done..], at)) {
-                Ok(count) if count > 0 => done += count,
-                Err(error @ (Errno::INVAL | Errno::OPNOTSUPP)) => {
-                    return match self.refused.swap(true, Ordering::Relaxed) {
-                        true => Ok(false),
-                        false => Err(error),
-                    };
-                }
-                Ok(_) | Err(_) => return Ok(false),
-            }
-            if done < needed && !done.is_multiple_of(BLOCK) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
+    Ok(true)
 }
 
 /// Whether the page cache has all of `range` of `file`; `false` if the kernel does not tell: before
 /// Linux 6.5, or to who does not own the file and may not write to it.
-fn is_cached(file: &File, range: &Range<u64>) -> bool {
+pub(super) fn is_cached(file: &File, range: &Range<u64>) -> bool {
     /// The same on all architectures.
     const CACHESTAT: libc::c_long = 451;
     #[repr(C)]

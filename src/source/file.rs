@@ -1,8 +1,10 @@
-//! A source file: opened once, read at offsets, and watched for change.
+//! A source file: opened when it is wanted, read at offsets, and watched for change.
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::ops::Range;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -13,7 +15,10 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::source::direct::Direct;
+use crate::shown::Show;
+use crate::source::descriptors::{self, SOURCES};
+use crate::source::direct;
+use crate::source::pool::{InUse, Rank, Slot};
 
 /// Owner, mode and time of a file or directory, as a view shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,8 @@ struct Identity {
 }
 
 impl Identity {
+    const REPLACED: &str = "another file has taken its name";
+
     fn of(metadata: &Metadata) -> Self {
         Identity {
             device: metadata.dev(),
@@ -80,7 +87,7 @@ impl Identity {
 
     fn difference(&self, now: &Identity) -> String {
         if (self.device, self.inode) != (now.device, now.inode) {
-            "another file has taken its name".to_owned()
+            Self::REPLACED.to_owned()
         } else if self.len != now.len {
             format!("it had {} bytes and now has {}", self.len, now.len)
         } else {
@@ -91,20 +98,49 @@ impl Identity {
 
 /// A regular file that a view takes bytes from.
 ///
-/// The descriptor is opened on first use and then kept, so that a file replaced by `rename`
-/// keeps giving the bytes that were planned. A file that was changed in place gives an error.
+/// It is opened when it is used and then kept open, so that a file replaced by `rename` keeps giving
+/// the bytes that were planned. Where more sources were used than descriptors may be kept, those
+/// that were not used for long are closed, and opened again when they are wanted; a file that was
+/// replaced meanwhile gives an error, as one that was changed in place.
 #[derive(Debug)]
 pub struct SourceFile {
     path: Arc<Path>,
     attributes: Attributes,
     identity: Identity,
-    handle: OnceLock<File>,
-    /// What reads it past the page cache; `None` if that cannot be done.
-    direct: OnceLock<Option<Direct>>,
+    /// When it was made, where its filesystem keeps that.
+    born: Option<SystemTime>,
+    rank: Rank,
+    handle: Arc<Slot<File>>,
+    /// What reads it past the page cache.
+    direct: OnceLock<Arc<Slot<File>>>,
+    /// Whether it cannot be read past the page cache.
+    refuses_direct: AtomicBool,
     /// Of the open file, when its path was last known to lead to it.
     change_time: AtomicI64,
     /// Whether the log has it that the path no longer does.
     lost: AtomicBool,
+}
+
+/// A source file that is open, and stays open for as long as this lives.
+#[derive(Debug)]
+pub struct Handle<'a> {
+    file: InUse<File>,
+    /// The source counts how many are open.
+    source: PhantomData<&'a SourceFile>,
+}
+
+impl Deref for Handle<'_> {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl AsFd for Handle<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl SourceFile {
@@ -114,7 +150,19 @@ impl SourceFile {
     /// If it does not exist or is not a regular file: a FIFO or device is refused before it is
     /// opened, since opening it could block.
     pub fn new(path: impl Into<Arc<Path>>) -> Result<Self> {
-        let path = path.into();
+        Self::of_rank(path.into(), Rank::First)
+    }
+
+    /// The same of a file that holds tensors: where descriptors run short, it is closed after all
+    /// that do not.
+    ///
+    /// # Errors
+    /// As [`SourceFile::new`].
+    pub fn of_weights(path: impl Into<Arc<Path>>) -> Result<Self> {
+        Self::of_rank(path.into(), Rank::Last)
+    }
+
+    fn of_rank(path: Arc<Path>, rank: Rank) -> Result<Self> {
         let metadata = path
             .metadata()
             .map_err(|e| Error::io("read the attributes", &path, e))?;
@@ -124,11 +172,14 @@ impl SourceFile {
         Ok(SourceFile {
             attributes: Attributes::of(&metadata),
             identity: Identity::of(&metadata),
+            born: metadata.created().ok(),
             change_time: change_time(&metadata).into(),
             lost: AtomicBool::new(false),
             path,
-            handle: OnceLock::new(),
+            rank,
+            handle: SOURCES.slot(rank),
             direct: OnceLock::new(),
+            refuses_direct: AtomicBool::new(false),
         })
     }
 
@@ -163,24 +214,34 @@ impl SourceFile {
         (self.identity.device, self.identity.inode)
     }
 
-    /// The open file, checked to be the one that was planned.
-    pub fn handle(&self) -> Result<&File> {
-        if let Some(file) = self.handle.get() {
-            return Ok(file);
-        }
-        let file = self.open()?;
-        Ok(self.handle.get_or_init(|| file))
+    /// The open file, checked to be the one that was planned when it was opened.
+    pub fn handle(&self) -> Result<Handle<'_>> {
+        Ok(Handle {
+            file: self.handle.get(|| self.open())?,
+            source: PhantomData,
+        })
     }
 
     fn open(&self) -> Result<File> {
-        let failed = |e: rustix::io::Errno| Error::io("open", &self.path, e.into());
         // By now there may be a FIFO at the path, and opening it would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::open(&*self.path, flags, Mode::empty()).map_err(failed)?);
+        let open = || Ok(rustix::fs::open(&*self.path, flags, Mode::empty())?);
+        let failed = |e: io::Error| Error::io("open", &self.path, e);
+        let file = File::from(descriptors::with_room(open).map_err(failed)?);
         self.check(&file)?;
+        self.check_born(&file)?;
         // Reads may wait: some filesystems fetch what they have archived.
-        rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(failed)?;
+        rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|e| failed(e.into()))?;
         Ok(file)
+    }
+
+    /// While a file is not open, it can be deleted and another be made that has its inode.
+    fn check_born(&self, file: &File) -> Result<()> {
+        let born = file.metadata().and_then(|metadata| metadata.created());
+        match (self.born, born) {
+            (Some(planned), Ok(now)) if planned != now => Err(self.changed(Identity::REPLACED)),
+            _ => Ok(()),
+        }
     }
 
     /// Fills `buffer` from `offset`.
@@ -191,9 +252,9 @@ impl SourceFile {
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let file = self.handle()?;
         match file.read_exact_at(buffer, offset) {
-            Ok(()) => self.check(file),
+            Ok(()) => self.check(&file),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                self.check(file)?;
+                self.check(&file)?;
                 Err(self.io_error(buffer.len(), offset, e))
             }
             Err(e) => Err(self.io_error(buffer.len(), offset, e)),
@@ -203,16 +264,27 @@ impl SourceFile {
     /// Whether to [read `range` past the page cache](Self::read_blocks): it can be, and some of it is
     /// not in there.
     pub(crate) fn wants_direct(&self, range: &Range<u64>) -> Result<bool> {
+        let file = self.direct()?;
+        Ok(file.is_some_and(|file| !direct::is_cached(&file, range)))
+    }
+
+    /// The file, open to be read past the page cache; `None` if that cannot be done.
+    fn direct(&self) -> Result<Option<InUse<File>>> {
+        if self.refuses_direct.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let file = self.handle()?;
-        let open = || match Direct::open(file) {
-            Ok(direct) => self.check(direct.file()).is_ok().then_some(direct),
+        let slot = self.direct.get_or_init(|| SOURCES.slot(self.rank));
+        match slot.get(|| descriptors::with_room(|| direct::open(&file))) {
+            Ok(direct) => Ok(Some(direct)),
             Err(error) => {
-                self.tell_refused(error);
-                None
+                // Later there may be descriptors for it.
+                if !descriptors::is_shortage(&error) {
+                    self.refuse_direct(error);
+                }
+                Ok(None)
             }
-        };
-        let direct = self.direct.get_or_init(open).as_ref();
-        Ok(direct.is_some_and(|direct| direct.is_wanted(range)))
+        }
     }
 
     /// Fills `blocks` from `offset` past the page cache, if it can be; returns whether it has the first
@@ -227,26 +299,27 @@ impl SourceFile {
         offset: u64,
         needed: usize,
     ) -> Result<bool> {
-        let Some(Some(direct)) = self.direct.get() else {
+        let Some(file) = self.direct()? else {
             return Ok(false);
         };
-        match direct.read(blocks, offset, needed) {
-            Ok(true) => self.check_unchanged().map(|()| true),
+        match direct::read(&file, blocks, offset, needed) {
+            Ok(true) => self.check(&file).map(|()| true),
             Ok(false) => Ok(false),
             Err(error) => {
-                self.tell_refused(error);
+                self.refuse_direct(error.into());
                 Ok(false)
             }
         }
     }
 
-    /// Tells the log, the first time for any file, that it cannot be read past the page cache.
-    fn tell_refused(&self, error: rustix::io::Errno) {
+    /// Notes that it cannot be read past the page cache; the log says so the first time for any file.
+    fn refuse_direct(&self, error: io::Error) {
+        self.refuses_direct.store(true, Ordering::Relaxed);
         static TOLD: AtomicBool = AtomicBool::new(false);
         if !TOLD.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "{}: cannot be read past the page cache, and is read through it: {error}",
-                self.path.display()
+                self.path.shown()
             );
         }
     }
@@ -278,7 +351,7 @@ impl SourceFile {
 
     /// Checks that the open file is still the one that was planned.
     pub fn check_unchanged(&self) -> Result<()> {
-        self.check(self.handle()?)
+        self.check(&*self.handle()?)
     }
 
     fn check(&self, file: &File) -> Result<()> {
@@ -312,10 +385,14 @@ impl SourceFile {
             // It may have the number that the planned one had.
             false => "it is no longer a regular file".to_owned(),
         };
-        Err(Error::SourceChanged {
+        Err(self.changed(what))
+    }
+
+    fn changed(&self, what: impl Into<String>) -> Error {
+        Error::SourceChanged {
             path: self.path.to_path_buf(),
-            what,
-        })
+            what: what.into(),
+        }
     }
 
     fn io_error(&self, len: usize, offset: u64, source: io::Error) -> Error {

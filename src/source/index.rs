@@ -10,10 +10,14 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 use crate::source::Text;
+use crate::source::naming::not_json;
 use crate::tensor::Name;
 
 /// The file name of an index.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The name of a shard that is the whole checkpoint, without an index.
+pub const SINGLE_FILE: &str = "model.safetensors";
 
 /// A parsed index. The order of its keys is kept: it is the checkpoint's own order.
 #[derive(Debug, Deserialize)]
@@ -40,13 +44,11 @@ impl Index {
     /// If it is not JSON with a `weight_map` of strings, names a tensor twice, or gives a shard
     /// that is not a plain file name (a path could lead out of the checkpoint).
     pub fn parse(text: &[u8], path: &Path) -> Result<Self> {
-        let invalid = |e: &dyn fmt::Display| {
-            let problem = format!("not a valid index: {e}");
-            Error::checkpoint(path, problem)
-        };
+        let invalid =
+            |problem: String| Error::checkpoint(path, format!("not a valid index: {problem}"));
         // Of a value that nobody asks for, the parser would not look at the bytes.
-        let text = std::str::from_utf8(text).map_err(|e| invalid(&e))?;
-        let index: Index = serde_json::from_str(text).map_err(|e| invalid(&e))?;
+        let utf8 = std::str::from_utf8(text).map_err(|e| invalid(e.to_string()))?;
+        let index: Index = serde_json::from_str(utf8).map_err(|e| invalid(not_json(text, &e)))?;
         let WeightMap { tensors, shards } = &index.weight_map;
         let outside = shards.iter().position(|shard| !is_plain_file_name(shard));
         if let Some((tensor, &shard)) = tensors.iter().find(|(_, s)| Some(**s) == outside) {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::shown::Show;
 use crate::source::SourceFile;
 
 /// The directories that a checkpoint may be made of.
@@ -35,11 +36,7 @@ impl Enclosure {
     /// If it does, or cannot be resolved.
     pub fn check(&self, path: &Path) -> Result<()> {
         let resolved = resolve(path)?;
-        if self
-            .inside
-            .iter()
-            .any(|inside| resolved.starts_with(inside))
-        {
+        if self.holds(&resolved) {
             return Ok(());
         }
         Err(Error::checkpoint(
@@ -47,7 +44,7 @@ impl Enclosure {
             format!(
                 "this leads out of the source, to {}, and other users would be shown that; put \
                  the file itself there, or allow it with --follow-symlinks",
-                resolved.display()
+                resolved.shown()
             ),
         ))
     }
@@ -59,6 +56,19 @@ impl Enclosure {
     pub fn check_file(&self, file: &SourceFile) -> Result<()> {
         self.check(file.path())?;
         file.check_path()
+    }
+
+    /// Whether `path` leads out of here.
+    ///
+    /// # Errors
+    /// If it cannot be resolved.
+    pub fn is_left_by(&self, path: &Path) -> Result<bool> {
+        Ok(!self.holds(&resolve(path)?))
+    }
+
+    fn holds(&self, resolved: &Path) -> bool {
+        let mut inside = self.inside.iter();
+        inside.any(|inside| resolved.starts_with(inside))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 
 use crate::error::Result;
+use crate::jobs::{Progress, check_going_on};
 use crate::source::{SourceFile, StoredTensor};
 use crate::tensor::{Dtype, SCALE_SUFFIX, is_float8, scaled_name};
 use crate::verify::findings::Faults;
@@ -97,20 +98,41 @@ impl Pair<'_> {
         }
     }
 
-    /// The first scale that is not a power of two, and its position among the scales.
-    pub(super) fn first_other_than_power_of_two(&self) -> Result<Option<(u64, f32)>> {
-        const CHUNK_BYTES: u64 = 1 << 20;
-        let decode: fn(&[u8]) -> f32 = match self.scales.dtype {
-            Dtype::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Dtype::BF16 => |b| bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Dtype::F16 => |b| f16::from_le_bytes([b[0], b[1]]).to_f32(),
+    /// The device of the file that holds the scales.
+    pub(super) fn scales_device(&self) -> u64 {
+        self.scales_file.device_and_inode().0
+    }
+
+    /// Bytes that tell whether all scales are powers of two.
+    pub(super) fn bytes_to_read(&self) -> u64 {
+        self.decoder().map_or(0, |_| self.scales.len)
+    }
+
+    /// How a scale is read; `None` where its dtype decides whether it is a power of two.
+    fn decoder(&self) -> Option<fn(&[u8]) -> f32> {
+        match self.scales.dtype {
+            Dtype::F32 => Some(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Dtype::BF16 => Some(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Dtype::F16 => Some(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()),
             // F8_E8M0 has nothing but powers of two; the other dtypes hold no scales.
-            _ => return Ok(None),
+            _ => None,
+        }
+    }
+
+    /// The first scale that is not a power of two, and its position among the scales.
+    pub(super) fn first_other_than_power_of_two(
+        &self,
+        progress: &dyn Progress,
+    ) -> Result<Option<(u64, f32)>> {
+        const CHUNK_BYTES: u64 = 1 << 20;
+        let Some(decode) = self.decoder() else {
+            return Ok(None);
         };
         let element = self.scales.dtype.bitsize() / 8;
         let mut buffer = vec![0; self.scales.len.min(CHUNK_BYTES) as usize];
         let mut done = 0;
         while done < self.scales.len {
+            check_going_on(progress)?;
             let count = (self.scales.len - done).min(CHUNK_BYTES) as usize;
             let chunk = &mut buffer[..count];
             self.scales_file
@@ -119,9 +141,11 @@ impl Pair<'_> {
             if let Some(position) = values.position(|scale| !is_power_of_two(scale)) {
                 let at = position * element;
                 let index = done / element as u64 + position as u64;
+                progress.advance(self.scales.len - done);
                 return Ok(Some((index, decode(&chunk[at..at + element]))));
             }
             done += count as u64;
+            progress.advance(count as u64);
         }
         Ok(None)
     }

@@ -13,6 +13,11 @@ use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
+use crate::shown::Show;
+use crate::source::check_directory;
+use crate::source::with_room;
+use crate::text::counted;
+use crate::verify::lengths::tensors_apart;
 use crate::view::{Content, EntryId, View};
 
 /// How a directory compares with a view.
@@ -42,8 +47,13 @@ pub enum Kind {
     Missing,
     /// A directory in place of a file, or the reverse.
     OtherType,
-    /// Lengths in bytes.
-    Length { view: u64, directory: u64 },
+    /// Lengths in bytes, and of a shard which tensors differ by the headers, a line for each kind of
+    /// difference.
+    Length {
+        view: u64,
+        directory: u64,
+        tensors: Vec<String>,
+    },
     /// The first byte that differs, from the start of the file, and in a shard the tensor that
     /// holds it (none for the header).
     Byte { offset: u64, tensor: Option<String> },
@@ -53,12 +63,17 @@ pub enum Kind {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: ", self.path.display())?;
+        write!(f, "{}: ", self.path.shown())?;
         match &self.kind {
             Kind::Missing => f.write_str("missing"),
             Kind::OtherType => f.write_str("not a file where the view has one, or the reverse"),
-            Kind::Length { view, directory } => {
-                write!(f, "{directory} bytes long, in the view {view}")
+            Kind::Length {
+                view,
+                directory,
+                tensors,
+            } => {
+                write!(f, "{directory} bytes long, in the view {view}")?;
+                tensors.iter().try_for_each(|line| write!(f, "; {line}"))
             }
             Kind::Byte { offset, tensor } => {
                 write!(f, "differs from byte {offset} on")?;
@@ -82,19 +97,41 @@ pub fn against_view(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<CompareReport> {
+    check_directory(directory)?;
     let mut report = CompareReport::default();
     find_extra(&plan.view, View::ROOT, directory, &mut report)?;
     let mut same_length = Vec::new();
     for id in 1..plan.view.len() {
         let path = plan.view.path(id);
-        match shape_difference(&plan.view, id, &directory.join(&path))? {
+        let found = directory.join(&path);
+        match shape_difference(&plan.view, id, &found)? {
+            Some(Kind::Length {
+                view,
+                directory: len,
+                ..
+            }) => {
+                let shard = plan.shards.iter().find(|shard| shard.entry == id);
+                let kind = Kind::Length {
+                    view,
+                    directory: len,
+                    tensors: shard.map_or(Vec::new(), |shard| tensors_apart(shard, &found, len)),
+                };
+                report.differences.push(Difference { path, kind });
+            }
             Some(kind) => report.differences.push(Difference { path, kind }),
             None => same_length.extend(plan.view.file(id).map(|content| (id, content))),
         }
     }
     report.files = plan.view.files().count();
     report.bytes = plan.view.files().map(|(.., content)| content.len()).sum();
-    progress.start(same_length.iter().map(|(_, content)| content.len()).sum());
+    let what = format!(
+        "{} of the same length as in the view, to compare every byte",
+        counted(same_length.len(), "file")
+    );
+    progress.start_reading(
+        &what,
+        same_length.iter().map(|(_, content)| content.len()).sum(),
+    );
 
     let comparison = Comparison::new(plan, directory, progress);
     jobs::for_each(&ranges(&same_length), jobs, |range| {
@@ -122,7 +159,7 @@ fn find_extra(
     report: &mut CompareReport,
 ) -> Result<()> {
     let list_error = |e| Error::io("list", directory, e);
-    for entry in fs::read_dir(directory).map_err(list_error)? {
+    for entry in with_room(|| fs::read_dir(directory)).map_err(list_error)? {
         let name = entry.map_err(list_error)?.file_name();
         let at = directory.join(&name);
         match view.lookup(id, &name) {
@@ -162,6 +199,7 @@ fn shape_difference(view: &View, id: EntryId, path: &Path) -> Result<Option<Kind
         Content::File(content) if content.len() != metadata.len() => Some(Kind::Length {
             view: content.len(),
             directory: metadata.len(),
+            tensors: Vec::new(),
         }),
         Content::File(_) => None,
     })
@@ -218,7 +256,7 @@ impl<'a> Comparison<'a> {
         let relative = self.reader.view().path(range.id);
         self.progress.file(&relative);
         let path = self.directory.join(relative);
-        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = with_room(|| File::open(&path)).map_err(|e| Error::io("open", &path, e))?;
         if is_source(range.content, &file, &path)? {
             self.progress.advance(range.end - range.start);
             return Ok(());

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
-use crate::source::SourceFile;
+use crate::shown::Show;
+use crate::source::{SourceFile, with_room};
+use crate::text::counted;
 use crate::verify::findings::Faults;
 
 /// How a directory compares with its checksums.
@@ -48,7 +50,11 @@ pub fn manifest(
         bytes: sums.iter().map(|(path, _)| length(path)).sum(),
         ..ManifestReport::default()
     };
-    progress.start(report.bytes);
+    let what = format!(
+        "{} named by {MANIFEST_FILE}, to compare checksums",
+        counted(report.files, "file")
+    );
+    progress.start_reading(&what, report.bytes);
     let mut faults = Faults::default();
     let found = jobs::map(&sums, jobs, |(path, _)| {
         progress.file(path);
@@ -59,7 +65,7 @@ pub fn manifest(
         }
     })?;
     for ((path, sum), found) in sums.iter().zip(found) {
-        let path = path.display();
+        let path = path.shown();
         match found {
             Ok(found) if found == *sum => {}
             Ok(found) => faults.problems.add(format!(
@@ -86,7 +92,7 @@ fn sum_of(path: &Path, progress: &dyn Progress) -> io::Result<Sha256Sum> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut file = File::open(path)?;
+    let mut file = with_room(|| File::open(path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     while !progress.cancelled() {
@@ -111,7 +117,7 @@ fn find_extra(
     while let Some(inner) = pending.pop() {
         let at = directory.join(&inner);
         let list_error = |e| Error::io("list", &at, e);
-        for entry in fs::read_dir(&at).map_err(list_error)? {
+        for entry in with_room(|| fs::read_dir(&at)).map_err(list_error)? {
             let entry = entry.map_err(list_error)?;
             let path = inner.join(entry.file_name());
             let is_directory = entry.file_type().map_err(list_error)?.is_dir();

@@ -7,11 +7,15 @@ use std::path::Path;
 use aho_corasick::AhoCorasick;
 use serde_json::Value;
 
-use crate::catalog::CONFIG_FILE;
+use crate::catalog::{CONFIG_FILE, values};
 use crate::error::Result;
+use crate::jobs::{self, Progress};
+use crate::source::with_room;
 use crate::tensor::{Dtype, SCALE_SUFFIX, scale_name, scaled_name};
+use crate::text::counted;
 use crate::verify::block_scales::Pair;
 use crate::verify::findings::Faults;
+use crate::verify::known_scales::KnownScales;
 use crate::verify::structure::ShardFile;
 
 const KEY: &str = "quantization_config";
@@ -22,8 +26,16 @@ const TEXT_CONFIG: &str = "text_config";
 const MODELOPT_FILE: &str = "hf_quant_config.json";
 const DEFAULT_BLOCK: [u64; 2] = [128, 128];
 
+/// Reads scales that are declared to be powers of two.
+pub(super) struct ScaleReading<'a> {
+    /// These need no reading.
+    pub(super) known: &'a KnownScales,
+    pub(super) jobs: usize,
+    pub(super) progress: &'a dyn Progress,
+}
+
 /// Finds every contradiction between config.json and the tensors of `shards`, of which `pairs`
-/// have scales.
+/// have scales. Returns how many tensors have scales that should have been read, but are known.
 ///
 /// # Errors
 /// If scales cannot be read.
@@ -31,8 +43,9 @@ pub(super) fn check(
     directory: &Path,
     shards: &[ShardFile],
     pairs: &[Pair],
+    reading: &ScaleReading,
     faults: &mut Faults,
-) -> Result<()> {
+) -> Result<usize> {
     let declaration = declaration(directory, !pairs.is_empty(), faults);
     let block = declared_block(declaration.as_ref(), faults);
     for pair in pairs {
@@ -41,29 +54,30 @@ pub(super) fn check(
     let Some(declaration) = declaration else {
         if !pairs.is_empty() {
             faults.problems.add(format!(
-                "{CONFIG_FILE} has no {KEY}, but {} tensors have block scales ({SCALE_SUFFIX})",
-                pairs.len()
+                "{CONFIG_FILE} has no {KEY}, but there are block scales ({SCALE_SUFFIX}) for {}",
+                counted(pairs.len(), "tensor")
             ));
         }
-        return Ok(());
+        return Ok(0);
     };
     check_method(&declaration, shards, pairs, faults);
-    if declaration
+    let declares_powers_of_two = declaration
         .get("scale_fmt")
-        .is_some_and(|fmt| fmt == "ue8m0")
-    {
-        check_powers_of_two(pairs, faults)?;
-    }
+        .is_some_and(|fmt| fmt == "ue8m0");
+    let known = match declares_powers_of_two {
+        true => reading.check_powers_of_two(pairs, faults)?,
+        false => 0,
+    };
     if !pairs.is_empty() {
         check_skip_list(&declaration, shards, pairs, faults);
     }
-    Ok(())
+    Ok(known)
 }
 
 /// The `quantization_config` that loaders go by.
 fn declaration(directory: &Path, has_scales: bool, faults: &mut Faults) -> Option<Value> {
     let path = directory.join(CONFIG_FILE);
-    let text = match fs::read(&path) {
+    let text = match with_room(|| fs::read(&path)) {
         Ok(text) => text,
         Err(e) => {
             let fault = format!("{CONFIG_FILE} cannot be read: {e}");
@@ -71,11 +85,11 @@ fn declaration(directory: &Path, has_scales: bool, faults: &mut Faults) -> Optio
             return None;
         }
     };
-    let config: Value = match serde_json::from_slice(&text) {
+    let config = match values(&text, &[KEY, TEXT_CONFIG]) {
         Ok(config) => config,
         Err(e) => {
             // Python's JSON also has NaN and Infinity, so loaders may still read it.
-            let fault = format!("{CONFIG_FILE} is not JSON: {e}");
+            let fault = format!("{CONFIG_FILE} cannot be read: {e}");
             faults.warnings.add(fault);
             return None;
         }
@@ -119,8 +133,8 @@ fn check_method(declaration: &Value, shards: &[ShardFile], pairs: &[Pair], fault
     if method != "fp8" {
         if !pairs.is_empty() {
             faults.problems.add(format!(
-                "{CONFIG_FILE} declares quant_method {method}, but {} tensors have block scales, which are of \"fp8\"",
-                pairs.len()
+                "{CONFIG_FILE} declares quant_method {method}, but there are block scales, which are of \"fp8\", for {}",
+                counted(pairs.len(), "tensor")
             ));
         }
         return;
@@ -150,18 +164,35 @@ fn check_method(declaration: &Value, shards: &[ShardFile], pairs: &[Pair], fault
     }
 }
 
-fn check_powers_of_two(pairs: &[Pair], faults: &mut Faults) -> Result<()> {
-    for pair in pairs {
-        if let Some((position, scale)) = pair.first_other_than_power_of_two()? {
-            faults.problems.add_item(
-                format!(
-                    "{CONFIG_FILE} declares scale_fmt \"ue8m0\", but scales are not all powers of two (some loaders round them)"
-                ),
-                format!("{} ({scale:e} at {position})", scale_name(pair.name)),
+impl ScaleReading<'_> {
+    /// Returns how many of `pairs` were not read, because their scales are known.
+    fn check_powers_of_two(&self, pairs: &[Pair], faults: &mut Faults) -> Result<usize> {
+        let (known, others): (Vec<&Pair>, Vec<&Pair>) =
+            (pairs.iter()).partition(|pair| self.known.has(pair.name, pair.scales_device()));
+        let bytes = others.iter().map(|pair| pair.bytes_to_read()).sum();
+        if bytes > 0 {
+            let what = format!(
+                "the scales of {}, to see whether all are powers of two as {CONFIG_FILE} declares",
+                counted(others.len(), "tensor")
             );
+            self.progress.start_reading(&what, bytes);
         }
+        let found = jobs::map(&others, self.jobs, |pair| {
+            self.progress.file(Path::new(&scale_name(pair.name)));
+            pair.first_other_than_power_of_two(self.progress)
+        })?;
+        for (pair, found) in others.iter().zip(found) {
+            if let Some((position, scale)) = found {
+                faults.problems.add_item(
+                    format!(
+                        "{CONFIG_FILE} declares scale_fmt \"ue8m0\", but scales are not all powers of two (some loaders round them)"
+                    ),
+                    format!("{} ({scale:e} at {position})", scale_name(pair.name)),
+                );
+            }
+        }
+        Ok(known.len())
     }
-    Ok(())
 }
 
 /// The list is matched by full name, by ancestor, by ending or by any part of the name, depending

@@ -8,10 +8,16 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::source::{INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, read_header};
+use crate::jobs::Progress;
+use crate::source::{
+    INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, check_directory, read_header, with_room,
+};
 use crate::tensor::Name;
+use crate::text::counted;
 use crate::verify::findings::Faults;
-use crate::verify::{block_scales, quantization};
+use crate::verify::known_scales::KnownScales;
+use crate::verify::quantization::ScaleReading;
+use crate::verify::{block_scales, described, quantization};
 
 /// The file that loaders without an index expect.
 const SINGLE_FILE: &str = "model.safetensors";
@@ -24,6 +30,8 @@ pub struct StructureReport {
     pub tensors: usize,
     /// Bytes of all tensors.
     pub bytes: u64,
+    /// Tensors whose scales are known to be powers of two and were not read.
+    pub known_scales: usize,
     /// What some loader will fail on or read wrongly.
     pub problems: Vec<String>,
     /// What may be meant but is unusual.
@@ -31,13 +39,19 @@ pub struct StructureReport {
 }
 
 /// Checks the checkpoint in `directory`: index, headers and lengths, the scales of block FP8
-/// tensors, and what config.json says of them. Of tensors, only scales are read, and these only
-/// if config.json declares them to be powers of two.
+/// tensors, and what config.json says of them. Of tensors, only scales are read, on `jobs` threads,
+/// and these only if config.json declares them to be powers of two and they are not `known` to be.
 ///
 /// # Errors
 /// If the directory cannot be read or has no weights. All else is in the report.
-pub fn structure(directory: &Path) -> Result<StructureReport> {
+pub fn structure(
+    directory: &Path,
+    known: &KnownScales,
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<StructureReport> {
     let mut inspection = Inspection::default();
+    check_directory(directory)?;
     let files = safetensors_files(directory)?;
     let index = match directory.join(INDEX_FILE).symlink_metadata() {
         Ok(_) => inspection.read_index(directory),
@@ -63,14 +77,22 @@ pub fn structure(directory: &Path) -> Result<StructureReport> {
         complete,
         mut faults,
     } = inspection;
+    let mut known_scales = 0;
     if complete {
         let pairs = block_scales::pairs(&shards, &mut faults);
-        quantization::check(directory, &shards, &pairs, &mut faults)?;
+        let reading = ScaleReading {
+            known,
+            jobs,
+            progress,
+        };
+        known_scales = quantization::check(directory, &shards, &pairs, &reading, &mut faults)?;
+        described::check(directory, &shards, &mut faults);
     }
     Ok(StructureReport {
         shards: names.len(),
         tensors,
         bytes,
+        known_scales,
         problems: faults.problems.into_lines(),
         warnings: faults.warnings.into_lines(),
     })
@@ -175,11 +197,13 @@ impl Inspection {
                 let shard = shards.get_index_of(name);
                 tensors.values().filter(|s| Some(**s) == shard).count()
             });
-            let problem =
-                format!("the index places {count} tensors in this file, which is missing");
+            let problem = format!(
+                "the index places {} in this file, which is missing",
+                counted(count, "tensor")
+            );
             Err(Error::checkpoint(&path, problem))
         } else {
-            SourceFile::new(path).and_then(|file| {
+            SourceFile::of_weights(path).and_then(|file| {
                 Ok(ShardFile {
                     name: name.to_owned(),
                     header: read_header(&file)?,
@@ -256,7 +280,7 @@ impl Inspection {
 fn safetensors_files(directory: &Path) -> Result<Vec<String>> {
     let list_error = |e| Error::io("list", directory, e);
     let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(list_error)? {
+    for entry in with_room(|| fs::read_dir(directory)).map_err(list_error)? {
         let name = entry.map_err(list_error)?.file_name();
         let name = name.to_string_lossy();
         if name.ends_with(".safetensors") {

@@ -155,7 +155,8 @@ fn the_command_takes_the_dtypes_and_the_plan_counts() {
     for (flag, cast) in [("bf16", 1), ("f16", 1), ("f32", 2)] {
         let flags = format!("plan --base base --dtype {flag}");
         let text = command::stdout(&workspace, &flags);
-        assert_names(&text, &[&format!("change {cast} cast, 1 dequantized\n")]);
+        let changed = format!("{} changed (1 dequantize, {cast} cast)\n", 1 + cast);
+        assert_names(&text, &[&changed]);
         let json = command::stdout(&workspace, &format!("{flags} --json"));
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["cast"], cast);

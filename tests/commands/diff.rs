@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use ckptfs::jobs::Progress;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -143,6 +145,15 @@ fn every_kind_of_difference_is_told() {
     let wild = &of(&json, "wild")["values"];
     assert_figures(wild, [2.0, 2.0, 2.0, 2.0]);
     assert_eq!(wild["not_finite"], 1);
+    assert_eq!(
+        (&wild["nan"], &wild["infinite"]),
+        (&json!([0, 1]), &json!([0, 0]))
+    );
+    let (_, shown) = diff(&workspace, "a b");
+    assert_names(
+        text(&shown.stdout),
+        &["; 1 NaN in B, left out of these figures"],
+    );
     let files: Vec<(&str, &str)> = json["files"]
         .as_array()
         .unwrap()
@@ -168,6 +179,63 @@ fn every_kind_of_difference_is_told() {
         (code, &json["equal"], &json["values_compared"]),
         (1, &json!(4), &json!(false))
     );
+}
+
+#[test]
+fn nan_and_infinity_are_the_finding_where_nothing_else_differs() {
+    let workspace = Workspace::new();
+    let write = |name: &str, values: [f32; 4]| {
+        let tensor = of_values("w", Dtype::F32, &[4], &values);
+        workspace.write(name, &Checkpoint::single([tensor]));
+    };
+    write("a", [1.0, 2.0, f32::NAN, 4.0]);
+    write("b", [f32::NAN, f32::INFINITY, 3.0, 4.0]);
+    let (code, output) = diff(&workspace, "a b");
+    assert_eq!(code, 1);
+    let line = "    3 of 4 elements differ: 1 NaN in A, 1 NaN in B, 1 infinity in B";
+    let shown = text(&output.stdout);
+    assert!(shown.lines().any(|found| found == line), "{shown}");
+}
+
+/// Bytes that a job says it has to do and did, in all of its parts.
+#[derive(Default)]
+struct Counted {
+    announced: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Progress for Counted {
+    fn start(&self, bytes: u64) {
+        self.announced.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn whatever_is_read_to_compare_counts_as_progress() {
+    let workspace = Workspace::new();
+    let values: Vec<f32> = (0..300_000).map(|i| i as f32).collect();
+    let mut other = values.clone();
+    other[0] = 0.5;
+    let tensors = |near: &[f32], dtype: Dtype| {
+        [
+            of_values("cast", dtype, &[300_000], &values),
+            of_values("near", Dtype::F32, &[300_000], near),
+        ]
+    };
+    let a = Checkpoint::single(tensors(&values, Dtype::F32)).aux("large.bin", "x".repeat(5000));
+    let b = Checkpoint::single(tensors(&other, Dtype::BF16)).aux("large.bin", "y".repeat(5000));
+    let [a, b] = [workspace.write("a", &a), workspace.write("b", &b)];
+    let [a, b] = [a, b].map(|path| ckptfs::diff::plan(&path, &[]).unwrap());
+    let counted = Counted::default();
+    ckptfs::diff::diff([&a, &b], true, 2, &counted).unwrap();
+    let announced = counted.announced.into_inner();
+    let tensors = 300_000 * (4 + 2 + 4 + 4);
+    assert!(announced >= tensors + 2 * 5000, "{announced}");
+    assert_eq!(counted.done.into_inner(), announced);
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn nothing_is_written_unless_the_answer_is_yes() {
             &shown,
             &[
                 "base  ",
-                "1 quantized",
+                "1 changed (fp8), 1 scale",
                 "write  3 files",
                 "space  ",
                 " available",
@@ -296,8 +296,11 @@ fn jobs_that_only_read_stop_too() {
     large.set_len(1 << 30).unwrap();
     let sums = format!("{}  large\n", "0".repeat(64));
     fs::write(summed.join("SHA256SUMS"), sums).unwrap();
+    let recipe = workspace.path().join("fp8.yml");
+    fs::write(&recipe, format!("base: {base}\nview: {{fp8: true}}\n")).unwrap();
     for arguments in [
-        &["inspect", "--base", base, "--fp8"][..],
+        &["diff", base, text(&recipe)][..],
+        &["inspect", "--base", base, "--fp8"],
         &["plan", "--check-values", "--base", base, "--fp8"],
         &["verify", text(&summed)],
     ] {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ckptfs::provenance::Counts;
 use ckptfs::recipe::{Fp8Request, PartialBlocks, Plan, Repack, ScaleFormat, ViewRequest};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -11,16 +12,16 @@ use crate::common::checkpoint::{Checkpoint, bf16, tensor};
 use crate::common::command::{self, ckptfs, text};
 use crate::common::{Workspace, assert_names};
 
-fn ckptfs_plan(workspace: &Workspace, flags: &str) -> Output {
+pub(crate) fn ckptfs_plan(workspace: &Workspace, flags: &str) -> Output {
     ckptfs(workspace, &format!("plan {flags}"))
 }
 
-fn stdout(workspace: &Workspace, flags: &str) -> String {
+pub(crate) fn stdout(workspace: &Workspace, flags: &str) -> String {
     command::stdout(workspace, &format!("plan {flags}"))
 }
 
 /// `base`, `extra` and `reference` in a workspace.
-fn sources() -> Workspace {
+pub(crate) fn sources() -> Workspace {
     let workspace = Workspace::new();
     let o_proj = |i: usize| {
         bf16(
@@ -56,7 +57,7 @@ fn sources() -> Workspace {
 }
 
 /// What `plan --json` must say about `plan`, field by field.
-fn expected_json(plan: &Plan) -> Value {
+fn expected_json(plan: &Plan, fp8: Option<&Fp8Request>) -> Value {
     let tensors: Vec<_> = plan
         .shards
         .iter()
@@ -71,10 +72,18 @@ fn expected_json(plan: &Plan) -> Value {
                 .tensors
                 .iter()
                 .map(|t| {
-                    serde_json::json!({
+                    let mut tensor = serde_json::json!({
                         "name": t.name, "dtype": t.dtype, "shape": t.shape, "offset": t.offset,
                         "len": t.len, "from": path(&t.from), "computed": t.computed,
-                    })
+                    });
+                    if let Some(fp8) = fp8.filter(|_| t.computed && t.name.ends_with("_scale_inv"))
+                    {
+                        tensor["scale_fmt"] = match fp8.scale_format {
+                            ScaleFormat::Ue8m0 => "ue8m0".into(),
+                            ScaleFormat::Float32 => "float32".into(),
+                        };
+                    }
+                    tensor
                 })
                 .collect();
             serde_json::json!({
@@ -101,15 +110,18 @@ fn expected_json(plan: &Plan) -> Value {
         .map(|(i, s)| {
             serde_json::json!({
                 "role": if i == 0 { "base" } else { "extra" }, "path": path(&s.path),
-                "tensors": s.tensors, "added": s.added, "overlapping": s.overlapping,
+                "tensors": s.tensors, "bytes": s.bytes, "added": s.added,
+                "added_bytes": s.added_bytes, "overlapping": s.overlapping,
                 "left_out": s.left_out,
             })
         })
         .collect();
+    let counts = Counts::of_plan(plan);
     serde_json::json!({
         "tensors": tensors.len(),
         "quantized": plan.report.quantized,
-        "kept": tensors.iter().filter(|t| !t.computed).count(),
+        "kept": counts.kept.tensors,
+        "counts": counts,
         "bytes": files.iter().map(|(_, _, content)| content.len()).sum::<u64>(),
         "tensor_bytes": tensors.iter().map(|t| t.len).sum::<u64>(),
         "sources": sources,
@@ -133,13 +145,13 @@ fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
         let output = run(flags, disabled);
         let line = text(&output.stdout)
             .lines()
-            .find(|line| line.starts_with("mounted, "));
+            .find(|line| line.starts_with("mount  "));
         line.expect("the plan has such a line").to_owned()
     };
     // Two shards, three other files; the index is always new.
     let whole = line("--base base", "");
     if rustix::process::geteuid().is_root() {
-        assert_names(&whole, &["5 files", "straight from the sources"]);
+        assert_names(&whole, &["5 files", "(99 %)", "straight from the sources"]);
     } else {
         assert_names(&whole, &["it needs root"]);
     }
@@ -164,7 +176,7 @@ fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
 /// Asserts that all of [`expected_json`] is what `plan --json` with `flags` says.
 fn assert_agrees(workspace: &Workspace, flags: &str, request: &ViewRequest) {
     let json: Value = serde_json::from_str(&stdout(workspace, flags)).unwrap();
-    let expected = expected_json(&request.plan().unwrap());
+    let expected = expected_json(&request.plan().unwrap(), request.fp8.as_ref());
     for (key, expected) in expected.as_object().unwrap() {
         assert_eq!(json.get(key), Some(expected), "{flags}: {key}");
     }
@@ -248,14 +260,12 @@ fn json_agrees_with_the_library_for_every_layout() {
     let cases = [
         ("--repack", request(Repack::Always, 4 << 30)),
         ("--no-repack", request(Repack::Never, 4 << 30)),
+        ("--single-file", request(Repack::SingleFile, 4 << 30)),
         (
-            "--repack --shard-size-gb 0.000030517578125",
+            "--repack --shard-size 0.000030517578125",
             request(Repack::Always, 32 * kib),
         ),
-        (
-            "--repack --shard-size-gb 2",
-            request(Repack::Always, 2 << 30),
-        ),
+        ("--repack --shard-size 2", request(Repack::Always, 2 << 30)),
     ];
     for (more, request) in cases {
         assert_agrees(&workspace, &format!("{flags} {more}"), &request);
@@ -311,10 +321,9 @@ fn the_summary_tells_counts_shards_bytes_and_warnings() {
     let parts = [
         "4 tensors",
         "3 tensors",
-        "2 added",
+        "2 taken",
         "1 overlapping",
-        "3 quantized",
-        "3 kept",
+        "9 tensors: 2 kept, 1 added, 3 changed (fp8), 3 scales",
         "3 shards",
         "model-00003-of-00003.safetensors",
         "deep/er/file",
@@ -362,15 +371,17 @@ fn wrong_usage_is_exit_code_2_with_the_reason_on_standard_error() {
         ("", "--base"),
         ("--base", "--base"),
         ("--base base --wrong", "--wrong"),
-        ("--base base surplus", "surplus"),
+        ("--base base surplus", "[DIR]"),
         ("--base base --repack --no-repack", "--no-repack"),
+        ("--base base --single-file --no-repack", "--no-repack"),
+        ("--base base --single-file --shard-size 1", "--shard-size"),
         ("--base base --fp8 --scale-fmt e8m0", "e8m0"),
         ("--base base --fp8 --partial-blocks drop", "drop"),
-        ("--base base --shard-size-gb 0", "shard-size-gb"),
-        ("--base base --shard-size-gb -1", "-1"),
-        ("--base base --shard-size-gb many", "many"),
-        ("--base base --shard-size-gb nan", "nan"),
-        ("--base base --shard-size-gb inf", "inf"),
+        ("--base base --shard-size 0", "shard-size"),
+        ("--base base --shard-size -1", "-1"),
+        ("--base base --shard-size many", "many"),
+        ("--base base --shard-size nan", "nan"),
+        ("--base base --shard-size inf", "inf"),
         ("--base base --fp8-pattern a(b", "unclosed group"),
         ("--base base --fp8-pattern a)|(b", "unopened group"),
     ];

@@ -40,6 +40,19 @@ fn the_page_is_one_file_that_is_the_same_each_time() {
 }
 
 #[test]
+fn the_page_has_the_recipe_of_the_view() {
+    let workspace = workspace();
+    let recipe = ckptfs(&workspace, "plan --base base --fp8 --emit-recipe");
+    let recipe = text(&recipe.stdout).split_once('\n').unwrap().1.to_owned();
+    assert_names(&recipe, &["base: ", "fp8:"]);
+    let output = ckptfs(&workspace, "report --base base --fp8 --out page.html");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = fs::read_to_string(workspace.path().join("page.html")).unwrap();
+    let as_json = serde_json::to_string(&recipe).unwrap();
+    assert_names(&page, &[&format!("\"recipe\":{as_json}")]);
+}
+
+#[test]
 fn what_exists_is_written_over_only_if_asked_and_nothing_else_is_left() {
     let workspace = workspace();
     let at = |name: &str| workspace.path().join(name);
@@ -48,7 +61,7 @@ fn what_exists_is_written_over_only_if_asked_and_nothing_else_is_left() {
     for name in ["page.html", "link.html"] {
         let output = ckptfs(&workspace, &format!("report --base base --out {name}"));
         assert_eq!(output.status.code(), Some(1));
-        assert_names(text(&output.stderr), &[name, "--force"]);
+        assert_names(text(&output.stderr), &[name, "--overwrite"]);
     }
     assert_eq!(fs::read_to_string(at("page.html")).unwrap(), "mine");
     let output = ckptfs(&workspace, "report --base base --out no/such/page.html");

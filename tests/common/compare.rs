@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ckptfs::recipe::Plan;
+use ckptfs::recipe::{Plan, Repack};
 use serde_json::Value;
 
 use super::Workspace;
@@ -51,6 +51,8 @@ pub(crate) fn assert_plan(wanted: &Wanted, plan: &Plan) {
         assert_planned_tensors(file, planned);
     }
     let tensors: Vec<ViewTensor> = expected.into_iter().flat_map(|s| s.tensors).collect();
+    let has_index = files.contains_key(Path::new(INDEX));
+    assert_eq!(has_index, wanted.repack != Repack::SingleFile);
     assert_index(&files, plan);
     assert_other_files(wanted, &tensors, &files);
     let made = tensors.iter().filter(|t| t.computed).count();

@@ -13,6 +13,9 @@ pub(crate) mod checkpoint;
 pub(crate) mod command;
 pub(crate) mod compare;
 pub(crate) mod connection;
+// Likewise.
+#[cfg(test)]
+pub(crate) mod limited;
 pub(crate) mod oracle;
 pub(crate) mod readback;
 pub(crate) mod safetensors_file;

@@ -1,6 +1,6 @@
 //! Random views: checkpoints of random tensors in random shards, and every combination of flags.
 
-use ckptfs::recipe::{Fp8Request, PartialBlocks, Repack, ScaleFormat};
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Fp8Request, PartialBlocks, Repack, ScaleFormat};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -306,6 +306,7 @@ pub(crate) fn any_view() -> impl Strategy<Value = Wanted> {
         Repack::Auto,
         Repack::Always,
         Repack::Never,
+        Repack::SingleFile,
     ]);
     let shard_bytes = select(vec![1u64, 1000, 30_000, 4 << 30]);
     let sources = (0..=2usize, [packing(), packing(), packing()]);
@@ -322,7 +323,10 @@ pub(crate) fn any_view() -> impl Strategy<Value = Wanted> {
             let wanted = Wanted {
                 extras: (1..=extras).map(source).collect(),
                 repack,
-                shard_bytes,
+                shard_bytes: match repack {
+                    Repack::SingleFile => DEFAULT_SHARD_BYTES,
+                    _ => shard_bytes,
+                },
                 ..Wanted::new(source(0))
             };
             match fp8 {

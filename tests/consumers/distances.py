@@ -7,6 +7,9 @@ import torch
 # therefore counted in units of the largest of the terms and the result.
 MOST_UNITS = 2
 LEAST_WITHIN_ONE_ULP = 0.999
+# A sum over a whole tensor that is rounded to its neighbor moves all elements of the tensor. The order of
+# such sums, and with it which tensors are moved, depends on the processor. A wrong formula moves all.
+MAY_BE_MOVED = 0.05
 
 
 def in_order(tensor: torch.Tensor) -> torch.Tensor:
@@ -27,16 +30,16 @@ class Distances:
     """How far tensors of a 16-bit type are from those that were wanted."""
 
     def __init__(self):
-        self.tensors = self.elements = self.equal = self.within_one = self.most_ulps = 0
+        self.elements = self.equal = self.most_ulps = 0
+        self.beyond_one = []  # elements more than one ULP off, and all, of each tensor
         self.most_units = 0.0
 
     def add(self, wanted, found, *terms) -> None:
         """`terms` are what was added up; an element of theirs may be much larger than the sum's."""
         ulps = (in_order(found) - in_order(wanted)).abs()
-        self.tensors += 1
         self.elements += ulps.numel()
         self.equal += (ulps == 0).sum().item()
-        self.within_one += (ulps <= 1).sum().item()
+        self.beyond_one.append(((ulps > 1).sum().item(), ulps.numel()))
         if (apart := ulps > 0).any():
             self.most_ulps = max(self.most_ulps, ulps.max().item())
             wanted, found, *terms = [tensor[apart] for tensor in (wanted, found, *terms)]
@@ -44,10 +47,14 @@ class Distances:
             distance /= units(wanted.dtype, wanted, *terms)
             self.most_units = max(self.most_units, distance.max().item())
 
-    def check(self, label: str) -> None:
-        assert self.tensors, "no tensor was compared: this shows nothing"
-        within_one = self.within_one / self.elements
-        print(f"\n{label}: {self.tensors} tensors, {self.elements} elements: "
+    def check(self, label: str, may_be_moved: float = 0) -> None:
+        """Fails if too much is too far off, the share of tensors that may be moved aside."""
+        tensors = len(self.beyond_one)
+        assert tensors, "no tensor was compared: this shows nothing"
+        by_share = sorted(self.beyond_one, key=lambda counts: counts[0] / max(counts[1], 1))
+        counted = by_share[: tensors - int(may_be_moved * tensors)]
+        within_one = 1 - sum(beyond for beyond, _ in counted) / sum(count for _, count in counted)
+        print(f"\n{label}: {tensors} tensors, {self.elements} elements: "
               f"{self.equal / self.elements:.4%} equal, {within_one:.5%} within one ULP, "
               f"at most {self.most_units:.3g} units ({self.most_ulps} ULPs)")
         assert within_one >= LEAST_WITHIN_ONE_ULP

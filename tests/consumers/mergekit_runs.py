@@ -6,6 +6,7 @@ Every model is a tiny Llama with random weights in bf16. mergekit runs on the CP
 import json
 from pathlib import Path
 
+import mergekit.sparsify
 import torch
 import yaml
 from mergekit.config import MergeConfiguration
@@ -74,6 +75,26 @@ def run(recipe: str, zoo: Path, merged: Path) -> Path:
     if not (merged / "model.safetensors.index.json").exists():
         with_index(merged)
     return merged
+
+
+class FirstOfEqual:
+    """torch, but its sorts order equal numbers by position, as a view does, instead of anyhow."""
+
+    def __getattr__(self, name: str):
+        return getattr(torch, name)
+
+    def argsort(self, values: torch.Tensor, descending: bool) -> torch.Tensor:
+        order = torch.argsort(values, descending=True, stable=True)
+        return order if descending else order.flip(0)
+
+    def sort(self, values: torch.Tensor, descending: bool):
+        order = self.argsort(values, descending)
+        return torch.return_types.sort((values[order], order))
+
+
+def choose_the_first_of_equal_magnitudes(monkeypatch) -> None:
+    """mergekit's own choice is undefined: its sorts are unstable."""
+    monkeypatch.setattr(mergekit.sparsify, "torch", FirstOfEqual())
 
 
 def with_index(directory: Path) -> None:

@@ -166,7 +166,8 @@ def test_a_trained_adapter_gives_the_logits_of_the_merged_model(checkpoints, tmp
     distance = (found - expected).abs().max() / expected.abs().max()
     moved = (logits(base, tokens) - expected).abs().max() / expected.abs().max()
     print(f"logits: {distance:.2e} from those of the merged model, the base's are {moved:.2e}")
-    assert distance < 1e-4 and moved > 0.1
+    # PEFT's sums are in an order of the processor's, so that some weights are a ULP apart: bf16 has 8 bits.
+    assert distance < 2**-8 and moved > 0.1
     assert torch.equal(found[0, :-1].argmax(-1)[3:], tokens[0, 1:][3:])
 
 

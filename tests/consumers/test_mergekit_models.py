@@ -3,6 +3,10 @@ transformers reads through a mounted recipe.
 
 Ranking the differences of whole models takes mergekit minutes: methods that do rank those of the
 attention alone, and keep the others whole.
+
+Weights are compared, tensor by tensor. What a model computes with the same weights depends on the
+processor: products in bf16 are summed in another order with AVX2 than with AVX-512, which moves the
+perplexity of these models by 1 %.
 """
 
 import json
@@ -17,13 +21,15 @@ from transformers import AutoTokenizer
 
 import ckptfs
 from checkpoint import Checkpoint, same_bits
-from distances import Distances
-from mergekit_runs import run, write
+from distances import MAY_BE_MOVED, Distances
+from mergekit_runs import choose_the_first_of_equal_magnitudes, run, write
 from test_transformers import TEXT, load
 
 PROMPT = "The capital of France is"
 MOVED_BY = 0.01  # standard deviations of each tensor
-MOST_OFF = 0.01  # perplexity, where bits differ
+# Perplexity: far more than processors and random choices move it, far less than a tensor does that is
+# wrong or in the wrong place.
+MOST_OFF = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +76,10 @@ METHODS = {
     "dare_linear": ({"b": RANDOM}, {}),
     "dare_ties": ({"b": RANDOM, "c": RANDOM}, {}),
 }
-EXACT = {"linear", "passthrough", "task_arithmetic", "nearswap"}
 # Sums over tensors differ in their last place, which in bf16 is a 256th of the cosine.
 OF_WHOLE_TENSORS = {"slerp", "nuslerp", "model_stock"}
 WITHOUT_BASE = {"passthrough", "nuslerp"}
-# Their choices are others than mergekit's.
+# Their choices are others than mergekit's: test_mergekit_methods.py compares them given the same.
 RANDOM_METHODS = {"dare_linear", "dare_ties"}
 
 
@@ -91,8 +96,9 @@ def recipe(method: str) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_mounted_merge_is_the_model_that_mergekit_writes(method, family, tmp_path):
+def test_a_mounted_merge_is_the_model_that_mergekit_writes(method, family, tmp_path, monkeypatch):
     torch.manual_seed(0)  # of mergekit's choices
+    choose_the_first_of_equal_magnitudes(monkeypatch)
     merged = run(recipe(method), family, tmp_path / "merged")
     view = ["--recipe", write(recipe(method), family, tmp_path)]
     with ckptfs.mounted(view, tmp_path) as shown:
@@ -100,8 +106,6 @@ def test_a_mounted_merge_is_the_model_that_mergekit_writes(method, family, tmp_p
         wanted, found = [Computed(directory) for directory in (merged, shown)]
     shutil.rmtree(merged)
     print(f"{method}: perplexity {found.perplexity:.4f}, mergekit's {wanted.perplexity:.4f}")
-    if method in EXACT:
-        assert (found.text, found.perplexity) == (wanted.text, wanted.perplexity)
     assert found.perplexity == pytest.approx(wanted.perplexity, rel=MOST_OFF)
     assert " Paris" in found.text
 
@@ -109,16 +113,14 @@ def test_a_mounted_merge_is_the_model_that_mergekit_writes(method, family, tmp_p
 def compare(merged, shown, family, method: str) -> None:
     wanted, found = Checkpoint(merged), Checkpoint(shown)
     assert found.names() == wanted.names()
-    if method in RANDOM_METHODS:
-        return
     if method in OF_WHOLE_TENSORS:
         inputs, distances = [Checkpoint(family / name) for name in "abc"], Distances()
         for name in sorted(wanted.names()):
             distances.add(wanted[name], found[name], *(model[name] for model in inputs))
-        return distances.check(method)
-    # Differences of a bf16 copy are so often equal that much is undefined where they are ranked.
-    defined = [name for name in wanted.names() if method in EXACT or "self_attn" not in name]
-    assert [name for name in defined if not same_bits(found[name], wanted[name])] == []
+        return distances.check(method, MAY_BE_MOVED)
+    for name in wanted.names():
+        assert (found[name].dtype, found[name].shape) == (wanted[name].dtype, wanted[name].shape)
+        assert method in RANDOM_METHODS or same_bits(found[name], wanted[name]), name
 
 
 class Computed:

@@ -127,11 +127,10 @@ def test_the_report_agrees_with_the_plan(reported, request):
         options = page.value("[...document.getElementById('fate').options].map(o => o.text)")
         options = [option.replace(",", "").strip(")").split(" (") for option in options[1:]]
         counts = {fate: int(count) for fate, count in options}
-        added = sum(s["added"] for s in plan["sources"] if s["role"] == "extra")
-        quantized = 2 * plan["quantized"]
-        assert counts == {
-            "kept": plan["kept"] - added, "added": added, "quantized": quantized, "computed": 0,
-        }  # fmt: skip
+        fates = ["kept", "added", "changed", "scales"]
+        assert counts == {fate: plan["counts"][fate]["tensors"] for fate in fates}
+        assert sum(counts.values()) == plan["tensors"]
+        assert counts["changed"] == counts["scales"] == plan["quantized"]
         kinds = page.value("document.querySelectorAll('#kinds tbody tr').length")
         assert kinds == len(plan["groups"])
         assert_is_quiet(page, file)

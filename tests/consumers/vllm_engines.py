@@ -8,6 +8,7 @@ Only the arithmetic of block FP8 may be replaced (`stand_in_kernel`); configs
 are parsed and weights loaded by vLLM's own code.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -50,7 +51,7 @@ class Engines:
         """What a new engine makes of a checkpoint, or {"error": what it failed with}.
 
         tokens    the tokens generated after each prompt, greedily
-        fp8       names of the layers whose weights are block FP8
+        fp8       the layers whose weights are block FP8: names, and digests of what was loaded
         logprobs  the logarithms of the probabilities of these tokens
         """
         print(json.dumps([str(directory), prompts]), file=self.process.stdin, flush=True)
@@ -79,6 +80,7 @@ def serve() -> None:
     import vllm
 
     register_stand_in_kernel()
+    keep_digests()
     for request in sys.stdin:
         directory, prompts = json.loads(request)
         reader, writer = os.pipe()
@@ -125,13 +127,35 @@ def generate(vllm, directory: str, prompts: list[list[int]]) -> dict:
     }
 
 
-def fp8_layers(model) -> list[str]:
+def fp8_layers(model) -> dict[str, str]:
     from vllm.model_executor.layers.quantization.fp8 import Fp8LinearMethod
 
-    return sorted(
-        name for name, layer in model.named_modules()
+    return {
+        name: layer.digest for name, layer in model.named_modules()
         if isinstance(getattr(layer, "quant_method", None), Fp8LinearMethod)
-    )
+    }
+
+
+def keep_digests() -> None:
+    """Each layer keeps the digest of what was loaded: kernels give weights another form.
+
+    As vLLM's kernels do, it takes the scale of a number from the block that its row and column are in.
+    """
+    from vllm.model_executor.layers.quantization.fp8 import Fp8LinearMethod
+
+    from fp8_definition import dequantise
+
+    process = Fp8LinearMethod.process_weights_after_loading
+
+    def keep_digest(method, layer):
+        layer.digest = digest(dequantise(layer.weight.data, layer.weight_scale_inv.data))
+        process(method, layer)
+
+    Fp8LinearMethod.process_weights_after_loading = keep_digest
+
+
+def digest(numbers) -> str:
+    return hashlib.sha256(numbers.numpy()).hexdigest()
 
 
 def register_stand_in_kernel() -> None:

@@ -172,10 +172,7 @@ fn a_clean_source_reports_no_tensor_and_the_exit_code_is_0() {
     let output = run(&workspace, "--base clean --fp8 --check-values");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
-    assert_names(
-        text(&output.stdout),
-        &["in 1 tensors: all can be quantized"],
-    );
+    assert_names(text(&output.stdout), &["in 1 tensor: all can be quantized"]);
     let output = run(&workspace, "--base clean --fp8 --check-values --json");
     assert_eq!(output.status.code(), Some(0));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();

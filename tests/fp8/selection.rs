@@ -270,14 +270,21 @@ fn partial_blocks_can_keep_their_dtype() {
 }
 
 #[test]
-fn partial_blocks_are_quantized_by_default_with_a_warning_of_who_refuses_them() {
+fn partial_blocks_are_quantized_by_default_with_a_warning_of_who_cannot_read_them() {
     let wanted = Wanted::new(shapes()).fp8_by_rules(Fp8Request::default());
     let workspace = Workspace::new();
     let plan = wanted.write(&workspace).plan().unwrap();
     assert_plan(&wanted, &plan);
     assert_eq!(fp8_names(&plan).len(), 7);
     let warnings = plan.report.warnings.join("\n");
-    assert_names(&warnings, &["vLLM", "SGLang", "transformers"]);
+    let parts = [
+        "vLLM",
+        "wrong scales",
+        "SGLang",
+        "transformers",
+        "--partial-blocks keep",
+    ];
+    assert_names(&warnings, &parts);
 }
 
 #[test]

@@ -10,13 +10,13 @@ use crate::accounts::{CAPACITY, TILE, Watched, at_once, tile};
 use crate::error::Error;
 
 /// Every interleaving.
-fn always(case: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn always(case: impl Fn() + Send + Sync + 'static) {
     check_dfs(case, None);
 }
 
 /// Thousands of random ones; half of them change threads at three places at most, where most
 /// faults show.
-fn mostly(case: impl Fn() + Send + Sync + Clone + 'static) {
+pub(crate) fn mostly(case: impl Fn() + Send + Sync + Clone + 'static) {
     const RUNS: usize = 1000;
     check_random(case.clone(), RUNS);
     check_pct(case, RUNS, 3);

@@ -23,8 +23,8 @@ fn the_plan_tells_what_each_adapter_changes() {
     assert_names(
         &plan,
         &[
-            "lora: merged into 1 tensors (scaling 1.5), 0 replaced",
-            "lora times -0.5: merged into 1 tensors (scaling -0.75), 0 replaced",
+            "lora: merged into 1 tensor (scaling 1.5), 0 replaced",
+            "lora times -0.5: merged into 1 tensor (scaling -0.75), 0 replaced",
         ],
     );
     let json = stdout(&workspace, "plan --base base --lora lora:2 --json");

@@ -88,7 +88,7 @@ fn files_that_are_missing_or_of_another_kind() {
     let nothing = workspace.path().join("nothing");
     assert_names(
         &message(plan(&base, &nothing)),
-        &["nothing", "adapter_config.json"],
+        &["nothing", "there is no such directory"],
     );
     let pickled = plain().write(&workspace, "pickled");
     fs::rename(

@@ -60,7 +60,7 @@ fn it_writes_the_view_and_says_so_on_standard_output() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_names(
         &text(&output.stdout),
-        &["1 quantized", "wrote", "out", "3 files"],
+        &["1 changed (fp8)", "wrote", "out", "3 files"],
     );
     assert_eq!(text(&output.stderr), "");
 
@@ -80,7 +80,7 @@ fn linked_shards_are_counted() {
     let base = workspace.write("base", &base());
     let out = workspace.path().join("out");
     let output = run(materialize(&base, &out, &["--hardlink"]));
-    assert_names(&text(&output.stdout), &["1 shards linked"]);
+    assert_names(&text(&output.stdout), &["1 shard linked"]);
 }
 
 /// Bytes that the job reads, by the kernel's account, copies inside the kernel included.
@@ -197,7 +197,7 @@ fn a_full_disk_is_an_error_that_names_the_destination_and_the_bytes_needed() {
         let output = with_disk(&workspace, "4m", script, &[base, flags]);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
-        assert_names(&error, &["disk/out", "no space left"]);
+        assert_names(&error, &["disk/out", "no space is left"]);
         let numbers = error
             .split_whitespace()
             .filter_map(|word| word.parse().ok());
@@ -271,7 +271,7 @@ fn what_is_complete_or_linked_needs_no_space() {
         &["1 were complete", "2 shards linked"],
     );
     assert_eq!(error.matches("too little space").count(), 2, "{error}");
-    assert_eq!(error.matches("no space left").count(), 0, "{error}");
+    assert_eq!(error.matches("no space is left").count(), 0, "{error}");
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn once_there_is_space_a_run_goes_on_with_what_was_complete() {
     let error = text(&output.stderr);
     assert_names(
         &error,
-        &["disk/out", "no space left", "keeps what is complete"],
+        &["disk/out", "no space is left", "keeps what is complete"],
     );
     let printed = text(&output.stdout);
     assert!(
@@ -316,6 +316,39 @@ fn once_there_is_space_a_run_goes_on_with_what_was_complete() {
         "{printed}"
     );
     assert!(!printed.contains("differ"), "{printed}");
+}
+
+#[test]
+fn a_read_only_destination_is_named_as_the_user_did_with_what_to_do() {
+    let workspace = Workspace::new();
+    let base = write_sparse_base(&workspace, 1 << 20);
+    let script = r#"
+        mkdir "$1/model"
+        mount -o remount,ro "$1"
+        for flags in "--out $1/out" "--out $1/model --weights-only" \
+            "--out $1/model --overwrite"; do
+            "$2" materialize --base "$3" --no-space-check --yes $flags && exit 3
+        done
+        "$2" report "$3" --out "$1/page.html" && exit 3
+        "$2" plan "$3" --emit-recipe "$1/view.yml" && exit 3
+        exit 0
+    "#;
+    let output = with_disk(&workspace, "4m", script, &[base.to_str().unwrap()]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let lines: Vec<&str> = error.lines().collect();
+    for (line, out) in lines
+        .iter()
+        .zip(["out", "model", "model", "page.html", "view.yml"])
+    {
+        let parts = [&format!("disk/{out}"), "read-only", "choose another place"];
+        assert_names(line, &parts);
+        assert!(
+            !line.contains(".ckptfs") && !line.contains("os error"),
+            "{line}"
+        );
+    }
+    assert_eq!(lines.len(), 5, "{error}");
 }
 
 #[test]
@@ -332,7 +365,7 @@ fn a_file_that_may_not_grow_is_an_error_that_names_it() {
     let output = run(command);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert_names(&error, &["view/model.safetensors", "File too large"]);
+    assert_names(&error, &["out/model.safetensors", "ulimit -f"]);
     assert_eq!(names(&out), [""; 0]);
     assert!(run(materialize(&base, &out, &["--fp8"])).status.success());
     assert_eq!(names(workspace.path()), ["base", "out"]);

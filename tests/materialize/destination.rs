@@ -178,7 +178,7 @@ fn a_directory_inside_the_base_is_refused() {
         assert_refused(
             &workspace,
             || materialize(&plan, &sources, &out, &Options::default(), &()),
-            &["lies in", "base"],
+            &["is inside", "base"],
         );
     }
 }

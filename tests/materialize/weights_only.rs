@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ckptfs::materialize::{Options, Summary, materialize};
-use ckptfs::recipe::{Plan, ViewRequest};
+use ckptfs::recipe::{Plan, Repack, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{CONFIG, Checkpoint, bf16, of_values};
@@ -158,6 +158,24 @@ fn other_weights_in_the_directory_are_named_and_refused_even_with_overwrite() {
             model.assert_refused(&model.plain(), overwrite, &[name, "delete or move"]);
         }
     }
+}
+
+#[test]
+fn an_index_that_a_single_file_would_stand_beside_is_refused() {
+    let model = Model::new(&base());
+    let request = ViewRequest {
+        repack: Repack::SingleFile,
+        ..ViewRequest::new(&model.sources[0])
+    };
+    let plan = request.plan().unwrap();
+    fs::write(model.out.join(INDEX), "{}").unwrap();
+    for overwrite in [false, true] {
+        model.assert_refused(&plan, overwrite, &[INDEX, "delete or move"]);
+    }
+    fs::remove_file(model.out.join(INDEX)).unwrap();
+    model.place(&plan, false).unwrap();
+    assert!(model.out.join("model.safetensors").is_file());
+    assert!(!model.out.join(INDEX).exists());
 }
 
 #[test]

@@ -207,8 +207,8 @@ fn a_source_that_is_changed_in_place_gives_eio_and_the_log_says_what_changed() {
 fn a_source_whose_name_is_lost_gives_what_was_planned_and_the_log_says_so_once() {
     let changes: [(&str, Change); 3] = [
         ("another file has taken its name", replace),
-        ("No such file", |path| fs::remove_file(path).unwrap()),
-        ("No such file", |path| {
+        ("no such file", |path| fs::remove_file(path).unwrap()),
+        ("no such file", |path| {
             fs::rename(path, path.with_extension("away")).unwrap();
         }),
     ];
@@ -371,6 +371,6 @@ fn sources_whose_filesystem_is_detached_give_what_was_planned_if_they_were_ever_
         let never_opened = fs::read(subject.fixture.mountpoint.join("README.md"));
         assert_eq!(errno(never_opened), Some(libc::EIO));
         let path = subject.fixture.base.join("README.md");
-        subject.logged(&[path.to_str().unwrap(), "No such file"]);
+        subject.logged(&[path.to_str().unwrap(), "no such file"]);
     }
 }

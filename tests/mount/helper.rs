@@ -129,7 +129,7 @@ fn a_checkpoint_directory_is_mounted_with_options_for_its_view() {
     let base = fixture.base.to_str().unwrap();
     let printed = assert_ok(&run(&fixture, script, &[base, &options]));
     // -v is for the helper too.
-    assert_names(&printed, &["extra  ", "quantized"]);
+    assert_names(&printed, &["extra  ", "changed (fp8)"]);
     assert_same(
         &read_tree(&copy(&fixture)),
         &fixture.expected(Kind::PatchedFp8),

@@ -5,6 +5,7 @@
 mod common;
 
 mod changes;
+mod descriptors;
 mod direct;
 mod errors;
 mod exhaustion;
@@ -17,6 +18,7 @@ mod life_cycle;
 mod links;
 mod metadata;
 mod mountpoints;
+mod outputs;
 mod panics;
 mod propagation;
 mod provenance;
@@ -24,8 +26,10 @@ mod read_only;
 mod reads;
 mod requests;
 mod service;
+mod silent;
 mod stats;
 mod status;
 mod top;
 mod unmounting;
 mod users;
+mod verified;

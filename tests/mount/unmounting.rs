@@ -87,6 +87,44 @@ fn working_directories_and_mappings_and_mounts_inside_count_as_use() {
 }
 
 #[test]
+fn a_shell_in_the_mount_is_asked_to_leave_it_and_the_command_is_no_user() {
+    let fixture = Fixture::new();
+    fixture.mount(Kind::Patched, &[]);
+    let inside = fixture.mountpoint.join("tokenizer/deep");
+    let ckptfs = env!("CARGO_BIN_EXE_ckptfs");
+    let shell = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh", ckptfs]);
+        shell.arg(&fixture.mountpoint).current_dir(&inside);
+        shell.output().unwrap()
+    };
+    let output = shell("\"$1\" unmount \"$2\"; exit $?");
+    assert_refused(
+        &output,
+        &[
+            "this shell's working directory",
+            inside.to_str().unwrap(),
+            "cd out of it",
+        ],
+    );
+    assert!(!stderr(&output).contains("process "), "{}", stderr(&output));
+    // A relative path is one of the directory that the command is started in.
+    let output = shell("\"$1\" unmount ../..; exit $?");
+    assert_refused(&output, &["this shell's working directory"]);
+    // Others are named, and the shell among them.
+    let open = std::fs::File::open(fixture.shard()).unwrap();
+    let output = shell("\"$1\" unmount \"$2\"; exit $?");
+    let this = format!("process {}", std::process::id());
+    assert_refused(&output, &["in use", &this, "(this shell: cd out of it)"]);
+    drop(open);
+    assert!(fixture.is_mounted());
+    // The command that replaced its shell is no user of the mount.
+    let output = shell("exec \"$1\" unmount \"$2\"");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!fixture.is_mounted());
+}
+
+#[test]
 fn a_mount_in_use_is_detached_with_lazy_and_what_is_open_stays_readable() {
     let fixture = Fixture::new();
     let expected = fixture.expected(Kind::PatchedFp8);

@@ -23,7 +23,7 @@ fn the_plan_tells_the_method_the_models_and_what_is_made_of_what() {
         &plan,
         &[
             "merge  passthrough of 2 models; config and tokenizer of org/x",
-            "before the layers: 1 tensors, as stored in org/x",
+            "before the layers: 1 tensor, as stored in org/x",
             "layers 0-2: 9 tensors, as stored in org/x layers 0-2",
             "layers 3-4: 6 tensors, as stored in b layers 2-3",
             "behind the layers: 2 tensors, as stored in b",

@@ -83,13 +83,10 @@ fn every_example_of_the_page_is_a_view() {
         let plan = request
             .plan()
             .unwrap_or_else(|error| panic!("{error}\n{block}"));
-        assert!(
-            plan.report
-                .warnings
-                .iter()
-                .all(|w| !w.contains("no effect")),
-            "{block}"
-        );
+        // More models are named than any one recipe has.
+        let warnings = plan.report.warnings.iter();
+        let mut warnings = warnings.filter(|w| !w.contains("no model of the recipe"));
+        assert!(warnings.all(|w| !w.contains("no effect")), "{block}");
         let tensors = readback::tensors(&plan);
         assert!(!tensors.is_empty());
         // The recipe that is made of it needs no places, and names the same view.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ckptfs::recipe::{
-    Experts, Fp8Request, LoraRequest, PartialBlocks, Places, Precision, Repack, ScaleFormat,
-    ViewRequest,
+    DEFAULT_SHARD_BYTES, Experts, Fp8Request, LoraRequest, PartialBlocks, Places, Precision,
+    Repack, ScaleFormat, ViewRequest,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,10 +27,17 @@ fn config(cases: u32) -> ProptestConfig {
     }
 }
 
+/// What is read from the recipe of `request`. It says where it is from, which `request` does not.
 fn again(workspace: &Workspace, request: &ViewRequest) -> ViewRequest {
     let recipe = request.to_recipe().unwrap();
     let path = write(workspace, &recipe);
-    ViewRequest::from_recipe(&path, &Places::default()).unwrap_or_else(|e| panic!("{e}\n{recipe}"))
+    let again = ViewRequest::from_recipe(&path, &Places::default());
+    let again = again.unwrap_or_else(|e| panic!("{e}\n{recipe}"));
+    assert_eq!(again.recipe.as_ref(), Some(&path));
+    ViewRequest {
+        recipe: request.recipe.clone(),
+        ..again
+    }
 }
 
 proptest! {
@@ -55,9 +62,13 @@ proptest! {
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
         (rules, float32, keep) in any::<(bool, bool, bool)>(),
-        repack in select(vec![Repack::Auto, Repack::Always, Repack::Never]),
+        repack in select(vec![Repack::Auto, Repack::Always, Repack::Never, Repack::SingleFile]),
         shard_bytes in 1..u64::MAX,
     ) {
+        let shard_bytes = match repack {
+            Repack::SingleFile => DEFAULT_SHARD_BYTES,
+            _ => shard_bytes,
+        };
         let workspace = Workspace::new();
         // A directory has to exist to be found, and its name has no slash and no NUL.
         let made = |name: &String| {
@@ -133,7 +144,7 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 17] = [
     "--extra extra",
     "--extra other+extra",
     "--lora l:0.5",
@@ -150,10 +161,13 @@ const FLAGS: [&str; 16] = [
     "--partial-blocks keep",
     "--repack --shard-size-gb 0.000001",
     "--no-repack",
+    "--single-file",
 ];
 
-const EXCLUSIVE: [(&str, &str); 2] = [
+const EXCLUSIVE: [(&str, &str); 4] = [
     ("--repack --shard", "--no-repack"),
+    ("--repack --shard", "--single-file"),
+    ("--no-repack", "--single-file"),
     // Names of the reference are those before renaming.
     ("--reference", r"--rename q_(proj)=Q_$1"),
 ];

@@ -2,7 +2,7 @@
 
 use crate::common::assert_names;
 use crate::common::checkpoint::bf16;
-use crate::fixture::{error, model, workspace};
+use crate::fixture::{error, model, plan, workspace};
 
 #[track_caller]
 fn refused(recipe: &str, parts: &[&str]) {
@@ -31,7 +31,12 @@ fn what_is_not_yaml_or_not_one_document() {
 fn keys_that_nobody_knows() {
     refused(
         "base: a\nvieww: {}\n",
-        &["recipe.yml:2:1", "vieww is not a key", "models, slices"],
+        &[
+            "recipe.yml:2:1",
+            "vieww is not a key",
+            "models, slices",
+            "did you mean view?",
+        ],
     );
     refused(
         "base: a\nview:\n  fp9: true\n",
@@ -71,7 +76,12 @@ fn a_merge_has_one_body() {
 fn methods_and_what_they_need() {
     refused(
         &format!("{MODELS}merge_method: lineer\n"),
-        &["recipe.yml:2:15", "\"lineer\"", "linear, "],
+        &[
+            "recipe.yml:2:15",
+            "\"lineer\"",
+            "linear, ",
+            "did you mean linear?",
+        ],
     );
     refused(
         &format!("merge_method: passthrough\n{MODELS}"),
@@ -82,12 +92,8 @@ fn methods_and_what_they_need() {
         &["recipe.yml:2", "given twice"],
     );
     refused(
-        &format!("merge_method: linear\n{MODELS}"),
-        &["weight has no value", "tensor "],
-    );
-    refused(
         &format!("merge_method: linear\n{MODELS}parameters:\n  weight: much\n"),
-        &["recipe.yml:4:11", "weight is \"much\"", "a number"],
+        &["recipe.yml:4:11", "weight is \"much\"", "a finite number"],
     );
     refused(
         &format!("merge_method: linear\n{MODELS}parameters:\n  weight: 1\n  normalize: 2\n"),
@@ -96,6 +102,176 @@ fn methods_and_what_they_need() {
     refused(
         &format!("merge_method: linear\n{MODELS}parameters:\n  weight: [1, {{value: 2}}]\n"),
         &["recipe.yml:4:12", "an entry of weight is 1"],
+    );
+}
+
+#[test]
+fn a_parameter_without_a_value_is_named_with_line_and_model() {
+    refused(
+        &format!("merge_method: linear\n{MODELS}"),
+        &[
+            "recipe.yml:2:18",
+            "the parameter weight has no value for the model a",
+            "tensor model.embed_tokens.weight",
+        ],
+    );
+    refused(
+        "
+merge_method: linear
+models:
+  - {model: a, parameters: {weight: 1}}
+  - model: b
+    parameters: {weight: [{filter: mlp, value: 1}]}
+",
+        &["recipe.yml:4:12", "for the model b", "without filter"],
+    );
+    refused(
+        "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\nbase_model: b\n",
+        &[
+            "recipe.yml:3:13",
+            "for the model b",
+            "base_model takes part in linear",
+        ],
+    );
+    refused(
+        "merge_method: slerp\nmodels: [{model: a}, {model: b}]\nbase_model: a\n",
+        &["recipe.yml:2:18", "the parameter t has no value (tensor"],
+    );
+}
+
+#[test]
+fn a_misspelt_parameter_is_named_with_the_nearest_one() {
+    refused(
+        "
+merge_method: linear
+models:
+  - model: a
+    parameters:
+      wieght: 1
+  - {model: b, parameters: {weight: 1}}
+",
+        &[
+            "recipe.yml:5:15",
+            "wieght is not a parameter of linear (did you mean weight?)",
+            "for the model a",
+        ],
+    );
+    // With a value from elsewhere it is a warning.
+    let recipe = "merge_method: linear\nmodels: [{model: a, parameters: {wieght: 1}}]\nparameters: {weight: 1}\n";
+    let plan = plan(&workspace(), recipe).unwrap();
+    assert_names(
+        &plan.report.warnings.join("\n"),
+        &["recipe.yml:2:42", "wieght", "(did you mean weight?)"],
+    );
+}
+
+/// A recipe whose line 5 sets a parameter of `model: a`; and what the method needs besides.
+fn with_parameter(method: &str, parameter: &str) -> String {
+    let more = match method {
+        "linear" => "",
+        "slerp" | "nearswap" => "models: [{model: b}]\nbase_model: a\n",
+        _ => "base_model: b\n",
+    };
+    match more.starts_with("models") {
+        true => format!("merge_method: {method}\n{more}parameters:\n  {parameter}\n"),
+        false => format!(
+            "merge_method: {method}\nmodels:\n  - model: a\n    parameters:\n      {parameter}\n{more}parameters: {{weight: 1}}\n"
+        ),
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_or_out_of_range() {
+    const FINITE: &str = "a finite number of float32";
+    const SHARE: &str = "a number from 0 to 1";
+    for (method, parameter, found, expected) in [
+        ("linear", "weight: .nan", "weight is NaN", FINITE),
+        ("linear", "weight: nan", "weight is NaN", FINITE),
+        ("linear", "weight: -.inf", "weight is -inf", FINITE),
+        ("linear", "weight: 1e39", "weight is 1", FINITE),
+        ("linear", "weight: [0, .nan]", "weight is NaN", FINITE),
+        (
+            "linear",
+            "weight: {filter: none, value: .inf}",
+            "weight is inf",
+            FINITE,
+        ),
+        ("slerp", "t: .nan", "t is NaN", FINITE),
+        ("nearswap", "t: -0.1", "t is -0.1", "not negative"),
+        ("ties", "density: 1.5", "density is 1.5", SHARE),
+        ("ties", "density: -0.1", "density is -0.1", SHARE),
+        ("dare_ties", "density: .nan", "density is NaN", SHARE),
+        ("breadcrumbs", "gamma: 2", "gamma is 2", SHARE),
+        ("ties", "lambda: .inf", "lambda is inf", FINITE),
+        (
+            "linear",
+            "weight: '0.5'",
+            "weight is \"0.5\"",
+            "write it without quotes",
+        ),
+        ("linear", "weight: true", "weight is true", FINITE),
+        ("linear", "weight: on", "weight is true", FINITE),
+    ] {
+        let parts = ["recipe.yml:5:", found, expected];
+        refused(&with_parameter(method, parameter), &parts);
+    }
+}
+
+#[test]
+fn numbers_that_methods_have_a_meaning_for_are_taken() {
+    for (method, parameter) in [
+        ("linear", "weight: -0.5"),
+        ("linear", "weight: 1e-4"),
+        ("linear", "weight: 12"),
+        ("slerp", "t: 1.5"),
+        ("slerp", "t: -1"),
+        ("nearswap", "t: 0"),
+        ("ties", "density: 0"),
+        ("ties", "density: 1"),
+        ("ties", "lambda: -2"),
+        ("breadcrumbs", "gamma: 0"),
+        ("task_arithmetic", "weight: 30.5"),
+    ] {
+        plan(&workspace(), &with_parameter(method, parameter))
+            .unwrap_or_else(|error| panic!("{method}, {parameter}: {error}"));
+    }
+}
+
+#[test]
+fn weights_that_together_make_no_numbers() {
+    let linear = |weights: [&str; 2], more: &str| {
+        let [a, b] = weights.map(|weight| format!("parameters: {{weight: {weight}}}"));
+        format!("merge_method: linear\nmodels: [{{model: a, {a}}}, {{model: b, {b}}}]\n{more}")
+    };
+    for weights in [["1", "-1"], ["0", "0"], ["3e38", "3e38"]] {
+        refused(
+            &linear(weights, ""),
+            &[
+                "recipe.yml:1:15",
+                "tensor model.",
+                "add up to",
+                "normalize: false",
+            ],
+        );
+    }
+    plan(
+        &workspace(),
+        &linear(["1", "-1"], "parameters: {normalize: false}\n"),
+    )
+    .unwrap();
+    let family = |weight: &str, dtype: &str| {
+        format!(
+            "merge_method: task_arithmetic\nmodels: [{{model: a}}]\nbase_model: b\nparameters: {{weight: {weight}}}\ndtype: {dtype}\n"
+        )
+    };
+    refused(
+        &family("70000", "float16"),
+        &["recipe.yml:1:15", "weight is 70000, which F16 cannot hold"],
+    );
+    plan(&workspace(), &family("70000", "bfloat16")).unwrap();
+    refused(
+        "merge_method: nuslerp\nmodels: [{model: a, parameters: {weight: 1e38}}, {model: b, parameters: {weight: -0.99999999e38}}]\ndtype: float16\n",
+        &["recipe.yml:1:15", "F16 cannot hold"],
     );
 }
 

@@ -198,3 +198,31 @@ fn flags_go_on_where_the_recipe_ends() {
     assert_eq!(names, expected.iter().map(String::as_str).collect());
     assert!(tensors.iter().all(|tensor| tensor["dtype"] == "F16"));
 }
+
+#[test]
+fn a_single_file_excludes_what_is_about_several_and_flags_win_over_it() {
+    let workspace = with_adapters();
+    let files = |recipe: &str, flags: &str| {
+        write(&workspace, recipe);
+        let flags = format!("plan --recipe recipe.yml --json {flags}");
+        let json: Value = serde_json::from_str(&stdout(&workspace, &flags)).unwrap();
+        let shards = json["shards"].as_array().unwrap().iter();
+        let name = |shard: &Value| shard["name"].as_str().unwrap().to_owned();
+        shards.map(name).collect::<Vec<String>>()
+    };
+    let single = "base: a\nview: {single_file: true}\n";
+    assert_eq!(files(single, ""), ["model.safetensors"]);
+    let numbered = "model-00001-of-00001.safetensors";
+    assert_eq!(files(single, "--shard-size-gb 1"), [numbered]);
+    assert_eq!(files(single, "--repack"), [numbered]);
+    let sized = "base: a\nview: {repack: true, shard_size: 1GiB}\n";
+    assert_eq!(files(sized, ""), [numbered]);
+    assert_eq!(files(sized, "--single-file"), ["model.safetensors"]);
+    let off = "base: a\nview: {repack: true, single_file: false}\n";
+    assert_eq!(files(off, ""), [numbered]);
+    for other in ["repack: false", "shard_size: 1GiB"] {
+        let recipe = format!("base: a\nview:\n  single_file: true\n  {other}\n");
+        let parts = ["recipe.yml:3", "single_file excludes"];
+        assert_names(&error(&workspace, &recipe), &parts);
+    }
+}

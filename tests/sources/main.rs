@@ -5,6 +5,7 @@ mod common;
 
 mod aux_files;
 mod checkpoints;
+mod descriptors;
 mod direct;
 mod errors;
 mod file_modes;

@@ -216,15 +216,55 @@ fn another_length_is_found() {
     let written = Written::new(true, false);
     let path = written.out.join(SECOND);
     let view = path.metadata().unwrap().len();
-    for directory in [view - 1, view + 1] {
+    for (directory, tensors) in [
+        (
+            view - 1,
+            vec!["it ends before the end of: lm_head.weight".to_owned()],
+        ),
+        (view + 1, vec![]),
+    ] {
         fs::File::options()
             .write(true)
             .open(&path)
             .unwrap()
             .set_len(directory)
             .unwrap();
-        written.assert_differs(SECOND, Kind::Length { view, directory });
+        let kind = Kind::Length {
+            view,
+            directory,
+            tensors,
+        };
+        written.assert_differs(SECOND, kind);
     }
+}
+
+#[test]
+fn of_a_shard_of_another_length_the_tensors_that_differ_are_named() {
+    let name = "model.layers.0.self_attn.o_proj.weight";
+    let shard = |tensors: Vec<TensorData>| Checkpoint::new().shard(FIRST, tensors);
+    let norm = || bf16("model.norm.weight", &[256]);
+    let written = Written::of(&shard(vec![bf16(name, &[128, 128]), norm()]), true, false);
+    let other = shard(vec![
+        bf16(name, &[128, 64]),
+        norm(),
+        bf16("new.weight", &[2, 2]),
+    ]);
+    other.write(&written.out);
+    let report = written.compare();
+    let mut shards = report.differences.iter();
+    let difference = shards.find(|d| d.path == Path::new(FIRST)).unwrap();
+    crate::common::assert_names(
+        &difference.to_string(),
+        &[
+            FIRST,
+            " bytes long, in the view ",
+            &format!("; only in the view: {name}_scale_inv"),
+            &format!(
+                "; of another dtype or shape: {name} (BF16 [128, 64], in the view F8_E4M3 [128, 128])"
+            ),
+            "; only in the directory: new.weight",
+        ],
+    );
 }
 
 #[test]

@@ -64,11 +64,57 @@ fn run<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> (i32, String, Stri
 fn a_sound_directory_and_an_equal_one_exit_with_0() {
     let written = Written::new();
     let (code, out, err) = written.structure();
-    assert_eq!((code, err.as_str()), (0, ""));
-    assert_names(&out, &["3 tensors", "1 shards", "no problems found"]);
+    assert_eq!(code, 0, "{err}");
+    assert_names(&out, &["3 tensors", "1 shard\n", "no problems found"]);
+    assert!(!out.contains("were not read"), "{out}");
     let (code, out, err) = written.against_view();
-    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(code, 0, "{err}");
     assert_names(&out, &["3 files", "no problems found"]);
+}
+
+#[test]
+fn every_reading_is_said_before_it_begins_unless_quiet() {
+    let written = Written::new();
+    // 2 × 2 blocks, with a scale of 4 bytes each.
+    const SCALES: &str = "reading 16 B: the scales of 1 tensor";
+    let (_, _, err) = written.structure();
+    assert_names(&err, &[SCALES]);
+    assert_eq!(err.lines().count(), 1, "{err}");
+    let (_, _, err) = written.against_view();
+    assert_names(
+        &err,
+        &["reading ", "3 files of the same length", "every byte"],
+    );
+    assert_eq!(err.lines().count(), 1, "{err}");
+    let sums = format!("{}  config.json\n", "0".repeat(64));
+    fs::write(written.out.join("SHA256SUMS"), sums).unwrap();
+    let len = written.out.join("config.json").metadata().unwrap().len();
+    let (_, _, err) = written.structure();
+    assert_names(
+        &err,
+        &[
+            SCALES,
+            &format!("reading {len} B: 1 file named by SHA256SUMS"),
+        ],
+    );
+    assert_eq!(err.lines().count(), 2, "{err}");
+    let quiet = ["verify", "--quiet"].map(OsStr::new);
+    let (_, _, err) = run(quiet.into_iter().chain([written.out.as_os_str()]));
+    assert_eq!(err, "");
+}
+
+#[test]
+fn the_plan_of_a_mount_is_not_taken_from_an_ordinary_directory() {
+    let written = Written::new();
+    let name = "model.layers.0.self_attn.o_proj.weight_scale_inv";
+    let plan =
+        format!(r#"{{"shards": [{{"tensors": [{{"name": "{name}", "scale_fmt": "ue8m0"}}]}}]}}"#);
+    fs::create_dir(written.out.join(".ckptfs")).unwrap();
+    fs::write(written.out.join(".ckptfs/plan.json"), plan).unwrap();
+    let (code, out, err) = written.structure();
+    assert_eq!(code, 0, "{err}");
+    assert!(!out.contains("were not read"), "{out}");
+    assert_names(&err, &["the scales of 1 tensor"]);
 }
 
 #[test]
@@ -78,7 +124,7 @@ fn problems_are_printed_with_exit_code_1() {
     let last = shard.metadata().unwrap().len() as usize - 1;
     flip_byte(&shard, last);
     let (code, out, err) = written.against_view();
-    assert_eq!((code, err.as_str()), (1, ""));
+    assert_eq!(code, 1, "{err}");
     assert_names(
         &out,
         &["problem: model.safetensors", "in tensor", "1 problem found"],
@@ -86,7 +132,7 @@ fn problems_are_printed_with_exit_code_1() {
 
     fs::copy(&shard, written.out.join("other.safetensors")).unwrap();
     let (code, out, err) = written.structure();
-    assert_eq!((code, err.as_str()), (1, ""));
+    assert_eq!(code, 1, "{err}");
     assert_names(&out, &["problem: ", "other.safetensors", "1 problem found"]);
 }
 

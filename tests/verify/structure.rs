@@ -1,11 +1,15 @@
 //! What `verify` finds in the structure of a directory.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::recipe::{Fp8Request, ScaleFormat};
-use ckptfs::verify::{StructureReport, structure};
+use ckptfs::verify::{KnownScales, StructureReport};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -77,6 +81,11 @@ fn found(checkpoint: &Checkpoint, damage: impl FnOnce(PathBuf)) -> StructureRepo
     let directory = workspace.write("model", checkpoint);
     damage(directory.clone());
     structure(&directory).unwrap()
+}
+
+/// What is found in `directory` where nothing is known of its scales.
+fn structure(directory: &Path) -> ckptfs::Result<StructureReport> {
+    ckptfs::verify::structure(directory, &KnownScales::default(), 2, &())
 }
 
 fn nothing(_: PathBuf) {}
@@ -200,7 +209,7 @@ fn every_missing_shard_is_found() {
     });
     assert_eq!(report.problems.len(), 2);
     assert_names(&report.problems[0], &[FIRST, "2 tensors", "missing"]);
-    assert_names(&report.problems[1], &[SECOND, "1 tensors", "missing"]);
+    assert_names(&report.problems[1], &[SECOND, "1 tensor", "missing"]);
 }
 
 #[test]
@@ -381,10 +390,7 @@ fn an_fp8_weight_without_scales_is_found() {
 #[test]
 fn block_scales_that_config_does_not_declare_are_found() {
     let report = found(&fp8([codes(), powers_of_two()]).config(CONFIG), nothing);
-    assert_problem(
-        &report,
-        &["config.json", "quantization_config", "1 tensors"],
-    );
+    assert_problem(&report, &["config.json", "quantization_config", "1 tensor"]);
 }
 
 #[test]
@@ -446,6 +452,86 @@ fn a_scale_that_is_no_power_of_two_under_ue8m0_is_found() {
     assert_problem(&report, &["ue8m0", SCALE, "1.5e0 at 3"]);
 }
 
+/// What a job says of itself.
+#[derive(Default)]
+struct Said {
+    readings: Mutex<Vec<(String, u64)>>,
+    done: AtomicU64,
+    gives_up: bool,
+}
+
+impl Progress for Said {
+    fn start_reading(&self, what: &str, bytes: u64) {
+        assert_eq!(
+            self.done.load(Ordering::Relaxed),
+            0,
+            "nothing is read before"
+        );
+        self.readings.lock().unwrap().push((what.to_owned(), bytes));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.gives_up
+    }
+}
+
+#[test]
+fn scales_that_are_read_are_said_before_and_counted_while_they_are_read() {
+    let workspace = Workspace::new();
+    for (values, problems) in [([1.0, 2.0, 4.0, 8.0], 0), ([3.0, 2.0, 4.0, 8.0], 1)] {
+        let directory = workspace.write("model", &fp8([codes(), scales(&values), head()]));
+        let said = Said::default();
+        let known = KnownScales::default();
+        let report = ckptfs::verify::structure(&directory, &known, 2, &said).unwrap();
+        assert_eq!(report.problems.len(), problems);
+        let readings = said.readings.into_inner().unwrap();
+        assert_eq!(readings.len(), 1);
+        assert_names(&readings[0].0, &["the scales of 1 tensor", "config.json"]);
+        assert_eq!((readings[0].1, said.done.into_inner()), (16, 16));
+    }
+    let stopped = Said {
+        gives_up: true,
+        ..Said::default()
+    };
+    let directory = workspace.path().join("model");
+    let result = ckptfs::verify::structure(&directory, &KnownScales::default(), 1, &stopped);
+    assert_eq!(message(result.map(drop)), "interrupted");
+}
+
+#[test]
+fn scales_that_a_mount_computes_as_powers_of_two_are_not_read_and_others_are() {
+    let workspace = Workspace::new();
+    // A problem is found where they are read.
+    let directory = workspace.write("model", &fp8([codes(), scales(&[3.0; 4]), head()]));
+    let device = directory.metadata().unwrap().dev();
+    let plan = |tensor: Value| json!({"shards": [{"tensors": [tensor]}]}).to_string();
+    let computed = plan(json!({"name": SCALE, "scale_fmt": "ue8m0"}));
+    let found = |device, plan: &str| {
+        let known = KnownScales::of_mount(device, plan.as_bytes());
+        let report = ckptfs::verify::structure(&directory, &known, 1, &()).unwrap();
+        (report.known_scales, report.problems.len())
+    };
+    assert_eq!(found(device, &computed), (1, 0));
+    for (device, plan) in [
+        (device + 1, computed.clone()),
+        (device, plan(json!({"name": SCALE, "scale_fmt": "float32"}))),
+        (device, plan(json!({"name": SCALE, "computed": false}))),
+        (
+            device,
+            plan(json!({"name": "a.weight_scale_inv", "scale_fmt": "ue8m0"})),
+        ),
+        (device, plan(json!({"name": WEIGHT, "scale_fmt": "ue8m0"}))),
+        (device, plan(json!({"nam": SCALE}))),
+        (device, "no JSON".to_owned()),
+    ] {
+        assert_eq!(found(device, &plan), (0, 1), "{plan}");
+    }
+}
+
 #[test]
 fn any_scale_is_sound_where_ue8m0_is_not_declared() {
     let mut declaration = declaration();
@@ -500,4 +586,41 @@ fn a_fault_that_many_tensors_have_is_one_line() {
         });
     });
     assert_problem(&report, &["x00.weight", "x04.weight and 15 more"]);
+}
+
+#[test]
+fn layers_that_the_config_describes_and_that_are_not_there_are_warned_of() {
+    let workspace = Workspace::new();
+    let report = |name: &str, layers: &[usize], config: &str| {
+        let layers = layers.iter();
+        let layers = layers.map(|i| bf16(&format!("model.layers.{i}.mlp.weight"), &[4, 4]));
+        let checkpoint = Checkpoint::single(layers).config(config);
+        structure(&workspace.write(name, &checkpoint)).unwrap()
+    };
+    let short = report("short", &[0, 1, 3, 4], r#"{"num_hidden_layers": 6}"#);
+    assert_eq!(short.problems, [""; 0]);
+    let missing = "model.layers has no tensors of layer 2, 5";
+    let parts = ["num_hidden_layers", "config.json is 6", missing];
+    assert_names(&short.warnings.join("\n"), &parts);
+    // A block for multi-token prediction is numbered behind the last layer.
+    let config = r#"{"num_hidden_layers": 2, "num_nextn_predict_layers": 1}"#;
+    let whole = report("whole", &[0, 1, 2], config);
+    assert_eq!(whole.warnings, [""; 0]);
+}
+
+#[test]
+fn a_modality_that_the_config_describes_and_that_is_not_there_is_warned_of() {
+    let workspace = Workspace::new();
+    let warnings = |name: &str, tensor: &str, config: &str| {
+        let checkpoint = Checkpoint::single([bf16(tensor, &[4, 4])]).config(config);
+        structure(&workspace.write(name, &checkpoint))
+            .unwrap()
+            .warnings
+    };
+    let config = r#"{"vision_config": {}, "audio_config": null}"#;
+    let lost = warnings("lost", "language_model.norm.weight", config);
+    assert_names(&lost.join("\n"), &["vision_config", "vision or visual"]);
+    assert!(!lost.join("\n").contains("audio_config"), "{lost:?}");
+    let whole = warnings("whole", "vision_tower.norm.weight", config);
+    assert_eq!(whole, [""; 0]);
 }

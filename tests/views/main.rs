@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod described;
 mod filter;
 mod patch;
 mod patch_warnings;

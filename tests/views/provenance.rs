@@ -261,7 +261,8 @@ fn the_plan_folds_layers_and_tells_of_every_tensor_if_asked() {
     let config = files.iter().find(|file| file["path"] == "config.json");
     let config = &config.unwrap()["len"];
     for line in [
-        "model.layers.{0..11}.mlp.up_proj.weight  12 × F8_E4M3 [4, 4]  192 B".to_owned(),
+        "model.layers.{0..11}.mlp.up_proj.weight  12 × F8_E4M3 [4, 4], scales F32 [1, 1]  240 B"
+            .to_owned(),
         "    base BF16 [4, 4] → fp8 (gives codes, block [128,128], scale_fmt ue8m0)".to_owned(),
         "model.layers.{0..11}.norm.weight  12 × BF16 [4]  96 B".to_owned(),
         "    base".to_owned(),
@@ -371,7 +372,7 @@ fn a_name_does_not_move_the_cursor() {
         text.chars().all(|c| c == '\n' || !c.is_control()),
         "{text:?}"
     );
-    assert!(text.contains(r"a\u{1b}[31m\nbase"), "{text:?}");
+    assert!(text.contains(r"a\u001b[31m\nbase"), "{text:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Which shards a view has: the source's, or new ones of the standard names.
 
-use ckptfs::recipe::{Fp8Request, Plan, Repack};
+use ckptfs::recipe::{Fp8Request, Plan, Repack, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
 use crate::common::compare::assert_view;
 use crate::common::oracle::Wanted;
+use crate::common::{Workspace, assert_names, message};
 
 const LAYER: &str = "model.layers.0.self_attn.o_proj.weight";
 
@@ -33,6 +34,66 @@ fn named(first: &str, second: &str) -> Checkpoint {
 
 const ONE: &str = "model-00001-of-00002.safetensors";
 const TWO: &str = "model-00002-of-00002.safetensors";
+
+#[test]
+fn a_single_file_has_all_tensors_and_no_index() {
+    let layer = bf16(LAYER, &[130, 140]);
+    let plain = Wanted {
+        repack: Repack::SingleFile,
+        ..Wanted::new(named(ONE, TWO).shard("other.safetensors", [layer]))
+    };
+    let plan = assert_view(&plain);
+    assert_eq!(names(&plan), ["model.safetensors"]);
+    let patched = Wanted {
+        extras: vec![Checkpoint::single([bf16("z", &[4]), bf16("a", &[32])])],
+        ..plain
+    };
+    let plan = assert_view(&patched.fp8_by_rules(Fp8Request::default()));
+    let scales = format!("{LAYER}_scale_inv");
+    assert_eq!(contents(&plan), [["a", "b", "c", LAYER, &scales, "z"]]);
+}
+
+#[test]
+fn a_single_file_that_is_there_is_the_source_file() {
+    let wanted = Wanted {
+        repack: Repack::SingleFile,
+        ..Wanted::new(Checkpoint::single([bf16("a", &[32]), bf16("b", &[2])]))
+    };
+    let plan = assert_view(&wanted);
+    assert!(plan.shards[0].whole_file.is_some());
+}
+
+#[test]
+fn a_single_file_has_no_shard_size() {
+    let workspace = Workspace::new();
+    let request = ViewRequest {
+        repack: Repack::SingleFile,
+        shard_bytes: 1 << 20,
+        ..ViewRequest::new(workspace.write("base", &named(ONE, TWO)))
+    };
+    assert_names(&message(request.plan()), &["single file", "shard size"]);
+}
+
+/// Two shards of 60 names of a million characters each: a header of both is longer than readers accept.
+#[test]
+fn a_header_too_long_for_readers_is_an_error_that_says_what_to_leave_out() {
+    let workspace = Workspace::new();
+    let shard = |first: usize| {
+        let long = "x".repeat(1_000_000);
+        (first..first + 60).map(move |i| bf16(&format!("{i}{long}"), &[1]))
+    };
+    let base = Checkpoint::new()
+        .shard(ONE, shard(100))
+        .shard(TWO, shard(200));
+    let kept = ViewRequest::new(workspace.write("base", &base));
+    assert_eq!(kept.plan().unwrap().shards.len(), 2);
+    let single = ViewRequest {
+        repack: Repack::SingleFile,
+        ..kept
+    };
+    let parts = ["model.safetensors", "100000000", "leave --single-file out"];
+    assert_names(&message(single.plan()), &parts);
+}
 
 #[test]
 fn standard_names_are_kept_with_what_is_in_them() {

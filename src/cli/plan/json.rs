@@ -3,39 +3,40 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use ckptfs::catalog::{AdapterReport, EditedConfig, MergeReport, ReferenceReport, SourceReport};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedTensor;
-use ckptfs::provenance::{Group, Lineage};
+use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
-use crate::cli::plan::{aux_files, kept, tensor_count};
+use crate::cli::plan::{aux_files, links};
 use crate::cli::provenance;
 
-/// The plan, with what checking the values found if that was done.
+/// The plan, with what checking the values found if that was done; `sources` are the directories that
+/// the view reads from.
 pub(crate) fn json(
     plan: &Plan,
+    sources: &[PathBuf],
     non_finite: Option<&[NonFiniteValues]>,
     with_provenance: bool,
 ) -> anyhow::Result<String> {
     let lineages = provenance::lineages(plan);
+    let counts = Counts::of(plan, lineages.iter().flatten());
     let json = PlanJson {
-        tensors: tensor_count(plan),
+        tensors: counts.total.tensors,
         renamed: plan.report.renamed,
         dropped: plan.report.dropped,
         cast: plan.report.cast,
         dequantized: plan.report.dequantized,
         quantized: plan.report.quantized,
-        kept: kept(plan),
-        bytes: plan.view.files().map(|(_, _, file)| file.len()).sum(),
-        tensor_bytes: plan
-            .shards
-            .iter()
-            .flat_map(|shard| &shard.tensors)
-            .map(|tensor| tensor.len)
-            .sum(),
+        kept: counts.kept.tensors,
+        bytes: counts.shards.bytes + counts.other_files.bytes,
+        tensor_bytes: counts.total.bytes,
+        links_out: links::leading_out(&plan.view, sources),
+        counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
         adapters: &plan.report.adapters,
@@ -57,6 +58,7 @@ pub(crate) fn json(
                     .zip(lineages)
                     .map(|(tensor, lineage)| TensorJson {
                         tensor,
+                        scale_fmt: computed_scale_format(tensor),
                         provenance: with_provenance.then_some(lineage),
                     })
                     .collect(),
@@ -87,6 +89,10 @@ struct PlanJson<'a> {
     dequantized: usize,
     quantized: usize,
     kept: usize,
+    /// Tensors by what becomes of them, and files.
+    counts: Counts,
+    /// Files outside of the sources, to which links in them lead.
+    links_out: FileCount,
     /// Bytes of all files.
     bytes: u64,
     /// Bytes of all tensors, as in the index.
@@ -127,9 +133,22 @@ struct ShardJson<'a> {
 struct TensorJson<'a> {
     #[serde(flatten)]
     tensor: &'a PlannedTensor,
+    /// Only of block scales that the view computes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale_fmt: Option<Value>,
     /// Only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     provenance: Option<&'a Lineage>,
+}
+
+/// The format of the scales that `tensor` is, if a kernel computes them.
+fn computed_scale_format(tensor: &PlannedTensor) -> Option<Value> {
+    let (node, output, _) = tensor.extents.as_computed()?;
+    let mut parameters = node.kernel.step(output)?.parameters;
+    match parameters.get("gives").and_then(Value::as_str) {
+        Some("scales") => parameters.remove("scale_fmt"),
+        _ => None,
+    }
 }
 
 #[derive(Serialize)]

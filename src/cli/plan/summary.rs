@@ -1,32 +1,55 @@
-//! What every command on a view prints first.
+//! What every command on a view prints first, and `plan` last.
 
 use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{AdapterReport, MergeReport, Role, StretchReport};
+use ckptfs::fuse::PassthroughOutlook;
+use ckptfs::provenance::{Counts, FileCount};
 use ckptfs::recipe::{Plan, Surveys};
-
-use crate::cli::plan::{aux_files, kept, tensor_count};
+use ckptfs::shown::Show;
+use ckptfs::text::{counted, percent};
 
 /// The summary, with the warnings.
 pub(crate) fn summary(plan: &Plan) -> String {
-    let mut text = plan
-        .report
-        .merge
-        .as_ref()
-        .map_or_else(String::new, merge_summary);
-    let mut models = plan.report.merge.iter().flat_map(|merge| &merge.models);
+    let counts = Counts::of_plan(plan);
+    let mut text = head(plan, &counts);
+    text += &surveys_line(plan.surveys());
+    text + &remarks(plan)
+}
+
+/// The summary of `ckptfs plan`: `links` are files to which links lead out of the sources.
+pub(super) fn of_plan(plan: &Plan, counts: &Counts, links: FileCount) -> String {
+    let mut text = head(plan, counts);
+    if links.files > 0 {
+        text += &format!(
+            "links  {} of {} outside of the sources: mount --allow-other needs --follow-symlinks\n",
+            counted(links.files, "file"),
+            BinaryBytes(links.bytes)
+        );
+    }
+    text += &surveys_line(plan.surveys());
+    text += &mount_line(plan, counts);
+    text + &remarks(plan)
+}
+
+/// Sources, tensors, bytes and files.
+fn head(plan: &Plan, counts: &Counts) -> String {
+    let merge = plan.report.merge.as_ref();
+    let mut text = merge.map_or_else(String::new, merge_summary);
+    let mut models = merge.into_iter().flat_map(|merge| &merge.models);
     for source in &plan.report.sources {
-        let path = source.path.display();
+        let path = source.path.shown();
+        let tensors = counted(source.tensors, "tensor");
+        let bytes = BinaryBytes(source.bytes);
         text += &match source.role {
-            Role::Base => format!("base   {path}: {} tensors\n", source.tensors),
+            Role::Base => format!("base   {path}: {tensors} of {bytes}\n"),
             Role::Model => format!(
-                "model  {} in {path}: {} tensors\n",
+                "model  {} in {path}: {tensors} of {bytes}\n",
                 models.next().map_or("?", String::as_str),
-                source.tensors
             ),
             Role::Extra => format!(
-                "extra  {path}: {} tensors, {} added, {} overlapping and dropped\n",
-                source.tensors, source.added, source.overlapping
+                "extra  {path}: {tensors} of {bytes}, {} taken, {} overlapping and dropped\n",
+                source.added, source.overlapping
             ),
         };
     }
@@ -34,38 +57,86 @@ pub(crate) fn summary(plan: &Plan) -> String {
         text += &adapter_line(adapter);
     }
     let report = &plan.report;
-    let changes = [
-        (report.renamed, "renamed"),
-        (report.dropped, "dropped"),
-        (report.cast, "cast"),
-        (report.dequantized, "dequantized"),
-    ];
-    let changes: Vec<String> = changes
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
+    let changes = list([(report.renamed, "renamed"), (report.dropped, "dropped")]);
     if !changes.is_empty() {
-        text += &format!("change {}\n", changes.join(", "));
+        text += &format!("change {changes}\n");
     }
-    let whole = plan
-        .shards
-        .iter()
-        .filter(|s| s.whole_file.is_some())
-        .count();
-    let shard_bytes = plan.shards.iter().map(|shard| shard.len).sum();
-    text += &format!(
-        "view   {} tensors ({} quantized, {} kept), {} shards of {} ({whole} unchanged), {} other files\n",
-        tensor_count(plan),
-        plan.report.quantized,
-        kept(plan),
-        plan.shards.len(),
-        BinaryBytes(shard_bytes),
-        aux_files(plan).count(),
-    );
-    text += &surveys_line(plan.surveys());
+    text + &view_lines(plan, counts)
+}
+
+/// The figures of the view.
+fn view_lines(plan: &Plan, counts: &Counts) -> String {
+    let changed = match &counts.changed_by[..] {
+        [] => String::new(),
+        [by] => format!("changed ({})", by.operators.join(" → ")),
+        several => {
+            let several = several
+                .iter()
+                .map(|by| format!("{} {}", by.count.tensors, by.operators.join(" → ")));
+            format!("changed ({})", several.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let scales = match counts.scales.tensors {
+        1 => "scale",
+        _ => "scales",
+    };
+    let tensors = list([
+        (counts.kept.tensors, "kept"),
+        (counts.added.tensors, "added"),
+        (counts.changed.tensors, &*changed),
+        (counts.scales.tensors, scales),
+    ]);
+    let (before, after) = (counts.before.bytes, counts.total.bytes);
+    let bytes = match before == after {
+        true => format!("{} of tensors, as before", BinaryBytes(after)),
+        false => format!(
+            "{} → {} of tensors",
+            BinaryBytes(before),
+            BinaryBytes(after)
+        ),
+    };
+    let unchanged = plan.shards.iter().filter(|s| s.whole_file.is_some());
+    format!(
+        "view   {}: {tensors}\nbytes  {bytes}\nfiles  {} of {} ({} unchanged), {} of {}\n",
+        counted(counts.total.tensors, "tensor"),
+        counted(counts.shards.files, "shard"),
+        BinaryBytes(counts.shards.bytes),
+        unchanged.count(),
+        counted(counts.other_files.files, "other file"),
+        BinaryBytes(counts.other_files.bytes),
+    )
+}
+
+/// The counts that are not 0.
+fn list<'a>(counts: impl IntoIterator<Item = (usize, &'a str)>) -> String {
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let counts = counts.map(|(count, what)| format!("{count} {what}"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// Who reads the files of a mount.
+fn mount_line(plan: &Plan, counts: &Counts) -> String {
+    let PassthroughOutlook {
+        files,
+        bytes,
+        obstacle,
+    } = PassthroughOutlook::of(&plan.view);
+    match obstacle {
+        Some(obstacle) => format!("mount  ckptfs answers every first read: {obstacle}\n"),
+        None => format!(
+            "mount  the kernel reads {} of {} ({}) straight from the sources\n",
+            counted(files, "file"),
+            BinaryBytes(bytes),
+            percent(bytes, counts.shards.bytes + counts.other_files.bytes)
+        ),
+    }
+}
+
+/// What references decide, what is left out, notes and warnings.
+fn remarks(plan: &Plan) -> String {
+    let mut text = String::new();
     for reference in &plan.report.references {
-        text += &format!("reference  {}\n", reference.path.display());
+        text += &format!("reference  {}\n", reference.path.shown());
         text += &format!(
             "  quantized there and by the rule set  {}\n",
             reference.agreed
@@ -80,12 +151,12 @@ pub(crate) fn summary(plan: &Plan) -> String {
     for source in &plan.report.sources {
         if source.role == Role::Base {
             for left_out in &source.left_out {
-                text += &format!("left out: {left_out}\n");
+                text += &format!("left out: {}\n", left_out.shown());
             }
         }
     }
     for note in &plan.report.notes {
-        text += &format!("note: {note}\n");
+        text += &format!("note: {}\n", note.shown());
     }
     text + &warnings(plan)
 }
@@ -94,7 +165,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
 pub(super) fn warnings(plan: &Plan) -> String {
     let warnings = plan.report.warnings.iter();
     warnings
-        .map(|warning| format!("warning: {warning}\n"))
+        .map(|warning| format!("warning: {}\n", warning.shown()))
         .collect()
 }
 
@@ -120,16 +191,20 @@ fn adapter_line(adapter: &AdapterReport) -> String {
         weight => format!(" times {weight}"),
     };
     format!(
-        "lora   {}{weight}: merged into {} tensors{scalings}, {} replaced\n",
-        adapter.path.display(),
-        adapter.merged,
+        "lora   {}{weight}: merged into {}{scalings}, {} replaced\n",
+        adapter.path.shown(),
+        counted(adapter.merged, "tensor"),
         adapter.replaced
     )
 }
 
 /// What is merged how, a line for each stretch of the output.
 fn merge_summary(merge: &MergeReport) -> String {
-    let mut text = format!("merge  {} of {} models", merge.method, merge.models.len());
+    let mut text = format!(
+        "merge  {} of {}",
+        merge.method,
+        counted(merge.models.len(), "model")
+    );
     if let Some(base) = &merge.base {
         text += &format!(", base {base}");
     }
@@ -149,7 +224,8 @@ fn merge_summary(merge: &MergeReport) -> String {
         };
         let from = stretch.from.join(" + ");
         let StretchReport { what, tensors, .. } = stretch;
-        text += &format!("  {what}: {tensors} tensors, {how} {from}\n");
+        let tensors = counted(*tensors, "tensor");
+        text += &format!("  {what}: {tensors}, {how} {from}\n");
     }
     text
 }
@@ -159,7 +235,7 @@ fn examples(names: &[String]) -> String {
     const SHOWN: usize = 3;
     match names.len() {
         0 => String::new(),
-        n if n <= SHOWN => format!("  ({})", names.join(", ")),
-        _ => format!("  ({}, …)", names[..SHOWN].join(", ")),
+        n if n <= SHOWN => format!("  ({})", names.join(", ").shown()),
+        _ => format!("  ({}, …)", names[..SHOWN].join(", ").shown()),
     }
 }

@@ -8,11 +8,11 @@ use indexmap::IndexSet;
 use serde::Serialize;
 
 use ckptfs::catalog::{
-    AdapterReport, EditedConfig, MergeReport, ReferenceReport, Role, SourceReport, Step,
+    AdapterReport, EditedConfig, MergeReport, ReferenceReport, SourceReport, Step,
 };
 use ckptfs::inspect::{Fidelity, Inspection, MeasuredGroup};
 use ckptfs::layout::PlannedTensor;
-use ckptfs::provenance::{Group, Lineage};
+use ckptfs::provenance::{Counts, Fate, Group, Lineage};
 use ckptfs::recipe::Plan;
 
 use crate::cli::report::difference::Difference;
@@ -24,7 +24,12 @@ pub(super) struct Data<'a> {
     program: &'static str,
     /// The name of the directory that the view starts from.
     title: String,
+    /// The recipe of the view, or why there is none.
+    recipe: String,
     counts: Counts,
+    renamed: usize,
+    dropped: usize,
+    quantized: usize,
     merge: Option<&'a MergeReport>,
     sources: &'a [SourceReport],
     adapters: &'a [AdapterReport],
@@ -44,18 +49,6 @@ pub(super) struct Data<'a> {
     tensors: Tensors,
     errors: Option<Errors<'a>>,
     diff: Option<Difference>,
-}
-
-#[derive(Serialize)]
-struct Counts {
-    tensors: usize,
-    /// Bytes of all files.
-    bytes: u64,
-    renamed: usize,
-    dropped: usize,
-    cast: usize,
-    dequantized: usize,
-    quantized: usize,
 }
 
 #[derive(Serialize)]
@@ -83,28 +76,13 @@ struct Kind {
     way: String,
 }
 
-/// What became of a tensor.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(into = "u8")]
-enum Fate {
-    Kept,
-    Added,
-    Quantized,
-    Computed,
-}
-
-impl From<Fate> for u8 {
-    fn from(fate: Fate) -> u8 {
-        fate as u8
-    }
-}
-
 /// A list for each property, all of the same length. Numbers are positions in the lists of
 /// [`Data`], but for bytes.
 #[derive(Default, Serialize)]
 struct Tensors {
     name: Vec<String>,
-    fate: Vec<Fate>,
+    /// Positions in the script's list of fates.
+    fate: Vec<u8>,
     dtype: Vec<usize>,
     shape: Vec<usize>,
     offset: Vec<u64>,
@@ -161,6 +139,7 @@ impl<'a> Data<'a> {
     /// The data of the view of `plan`.
     pub(super) fn of(
         plan: &'a Plan,
+        recipe: ckptfs::Result<String>,
         inspection: Option<&'a Inspection>,
         diff: Option<Difference>,
     ) -> Self {
@@ -178,15 +157,11 @@ impl<'a> Data<'a> {
         Data {
             program: concat!("ckptfs ", env!("CARGO_PKG_VERSION")),
             title: title(plan),
-            counts: Counts {
-                tensors: tensors.name.len(),
-                bytes: plan.view.files().map(|(_, _, file)| file.len()).sum(),
-                renamed: report.renamed,
-                dropped: report.dropped,
-                cast: report.cast,
-                dequantized: report.dequantized,
-                quantized: report.quantized,
-            },
+            counts: Counts::of(plan, lineages.iter().flatten()),
+            renamed: report.renamed,
+            dropped: report.dropped,
+            quantized: report.quantized,
+            recipe: recipe.unwrap_or_else(|error| error.to_string()),
             merge: report.merge.as_ref(),
             sources: &report.sources,
             adapters: &report.adapters,
@@ -261,7 +236,7 @@ struct Lists {
 impl Tensors {
     fn push(&mut self, plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage, lists: &mut Lists) {
         self.name.push(tensor.name.to_string());
-        self.fate.push(fate(plan, tensor, lineage));
+        self.fate.push(Fate::of(plan, tensor, lineage) as u8);
         let (dtype, _) = lists.dtypes.insert_full(tensor.dtype.to_string());
         self.dtype.push(dtype);
         let (shape, _) = lists.shapes.insert_full(format!("{:?}", tensor.shape));
@@ -282,19 +257,6 @@ impl Tensors {
         let from = from.collect();
         let more = lineage.from.len().saturating_sub(Sources::SHOWN);
         self.from.push(Sources(from, more));
-    }
-}
-
-fn fate(plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) -> Fate {
-    let is_quantized = lineage.steps.iter().any(|step| step.operator == "fp8");
-    let mut extras = plan.report.sources.iter();
-    let first = lineage.from.first().map(|source| source.checkpoint());
-    let is_added = extras.any(|s| s.role == Role::Extra && Some(s.path.as_path()) == first);
-    match (is_quantized, tensor.computed, is_added) {
-        (true, ..) => Fate::Quantized,
-        (_, true, _) => Fate::Computed,
-        (.., true) => Fate::Added,
-        _ => Fate::Kept,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use ckptfs::diff::{self, Diff, FileDiff, KeyDiff, What};
+use ckptfs::diff::{self, Diff, FileDiff, KeyDiff, Values, What};
 
 use crate::cli::diff::{figures, headers, shortened};
 
@@ -29,8 +29,10 @@ impl Difference {
         /// All are in the page, unlike tensors.
         const SHOWN: usize = 1000;
         let rows = diff::rows(&diff.different);
+        let from = from.display().to_string();
+        let values = |values: &Values| figures(values, [&from, "the view"]);
         let shown = rows.iter().take(SHOWN).map(|row| {
-            let values = row.values.as_ref().map(figures).unwrap_or_default();
+            let values = row.values.as_ref().map(values).unwrap_or_default();
             let name = row.name.to_string();
             (row.what, name, row.tensors, headers(row), values)
         });
@@ -39,10 +41,10 @@ impl Difference {
             (*what, path.to_string_lossy().into_owned(), keys)
         };
         Difference {
-            from: from.display().to_string(),
             equal: diff.equal,
             different: diff.different.len(),
             rows: shown.collect(),
+            from,
             rows_left_out: rows.len().saturating_sub(SHOWN),
             files_equal: diff.files_equal,
             files: diff.files.iter().map(file).collect(),

@@ -4,24 +4,24 @@ mod data;
 mod difference;
 mod page;
 
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::BinaryBytes;
 
 use ckptfs::diff;
 use ckptfs::inspect::{self, Inspection};
+use ckptfs::outputs::OutputCheck;
 use ckptfs::read::Reader;
-use ckptfs::recipe::Plan;
+use ckptfs::recipe::{Plan, ViewRequest};
+use ckptfs::shown::Show;
 
 use crate::cli::check_values::{CACHE_BYTES, jobs};
+use crate::cli::output_file::OutputFile;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
 use crate::cli::report::difference::Difference;
+use crate::cli::waiting::note_silent_mount;
 
 /// What to write, and where.
 #[derive(Debug, Args)]
@@ -30,9 +30,9 @@ pub(crate) struct ReportArgs {
     #[arg(long, visible_alias = "output", value_name = "FILE")]
     out: PathBuf,
 
-    /// Write over a file that exists
-    #[arg(long)]
-    force: bool,
+    /// Replace a file that exists
+    #[arg(long, alias = "force")]
+    overwrite: bool,
 
     /// Measure the quantization error of every tensor; reads all that is quantized
     #[arg(long)]
@@ -44,23 +44,34 @@ pub(crate) struct ReportArgs {
     diff: Option<PathBuf>,
 }
 
-/// Writes the report on the view of `plan`.
-pub(crate) fn run(plan: &Plan, args: &ReportArgs, quiet: bool) -> anyhow::Result<()> {
-    let out = &args.out;
-    if !args.force && out.symlink_metadata().is_ok() {
-        bail!("{}: it exists; --force writes over it", out.display());
+/// Writes the report on the view of `request`.
+pub(crate) fn run(request: &ViewRequest, args: &ReportArgs, quiet: bool) -> anyhow::Result<()> {
+    let plan = &request.plan()?;
+    let mut inputs = request.inputs();
+    let other = args.diff.as_ref().map(|from| {
+        note_silent_mount(from);
+        diff::plan(from, &[])
+    });
+    let other = other.transpose()?;
+    if let Some(other) = &other {
+        let sources = other.report.sources.iter();
+        inputs.extend(sources.map(|source| source.path.clone()));
+        inputs.extend(args.diff.iter().filter(|from| from.is_file()).cloned());
     }
+    let check = OutputCheck::new(&inputs, &plan.view)?;
+    let out = OutputFile::new(&args.out, args.overwrite, &check)?;
     let inspection = args.errors.then(|| measured(plan, quiet)).transpose()?;
-    let diff = args.diff.as_ref().map(|from| compared(from, plan, quiet));
+    let diff = args.diff.as_ref().zip(other.as_ref());
+    let diff = diff.map(|(from, other)| compared(from, other, plan, quiet));
     let page = page::page(&data::Data::of(
         plan,
+        request.to_recipe(),
         inspection.as_ref(),
         diff.transpose()?,
     ))?;
-    write(out, page.as_bytes(), args.force)
-        .with_context(|| format!("{}: cannot write the report", out.display()))?;
+    out.write("report", page.as_bytes())?;
     let len = BinaryBytes(page.len() as u64);
-    to_stdout(&format!("{}: {len}\n", out.display()))
+    to_stdout(&format!("{}: {len}\n", args.out.shown()))
 }
 
 fn measured(plan: &Plan, quiet: bool) -> anyhow::Result<Inspection> {
@@ -71,31 +82,9 @@ fn measured(plan: &Plan, quiet: bool) -> anyhow::Result<Inspection> {
     bar.finish(inspection, anyhow::Error::from)
 }
 
-fn compared(from: &Path, plan: &Plan, quiet: bool) -> anyhow::Result<Difference> {
-    let other = diff::plan(from, &[])?;
+fn compared(from: &Path, other: &Plan, plan: &Plan, quiet: bool) -> anyhow::Result<Difference> {
     let bar = Bar::new(quiet)?;
-    let found = diff::diff([&other, plan], true, jobs(), &bar);
+    let found = diff::diff([other, plan], true, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     Ok(Difference::of(from, &found))
-}
-
-/// Writes a file that is there as a whole or not at all.
-fn write(path: &Path, bytes: &[u8], force: bool) -> std::io::Result<()> {
-    // Whatever the process lets others do.
-    const MODE: u32 = 0o666;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".ckptfs-report-")
-        .permissions(Permissions::from_mode(MODE))
-        .tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    match force {
-        true => file.persist(path)?,
-        false => file.persist_noclobber(path)?,
-    };
-    Ok(())
 }

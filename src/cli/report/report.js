@@ -1,10 +1,10 @@
 "use strict";
 // Text of the view goes into the page as text only: nothing here parses markup.
 const data = JSON.parse(document.getElementById("data").textContent);
-const FATES = ["kept", "added", "quantized", "computed"];
+const FATES = ["kept", "added", "changed", "scales"];
 const MEANS = {
   kept: "as in the source", added: "from an extra, as it is there",
-  quantized: "FP8 codes and scales", computed: "by other operators",
+  changed: "by operators", scales: "FP8 scales that the view computes",
 };
 const T = data.tensors;
 const COUNT = T.name.length;
@@ -52,18 +52,15 @@ function layerOf(name) {
 }
 
 // What becomes of the bytes.
-const sums = FATES.map(() => ({ tensors: 0, bytes: 0 }));
-let total = 0;
-for (let i = 0; i < COUNT; i += 1) {
-  sums[T.fate[i]].tensors += 1;
-  sums[T.fate[i]].bytes += T.len[i];
-  total += T.len[i];
-}
+const sums = FATES.map((fate) => data.counts[fate]);
+const total = data.counts.total.bytes;
+const counted = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
 function summary() {
   document.title = `${data.title} – ckptfs report`;
   $("title").textContent = data.title;
+  const { before, shards, other_files: others } = data.counts;
   const whole = data.shards.filter((shard) => shard.whole_file !== null).length;
-  $("subtitle").textContent = `${number(COUNT)} tensors of ${bytes(total)} in ${number(data.shards.length)} shards (${number(whole)} unchanged source files), ${number(data.files.length)} other files; ${bytes(data.counts.bytes)} in all`;
+  $("subtitle").textContent = `${counted(COUNT, "tensor")} of ${bytes(total)} (${bytes(before.bytes)} before) in ${counted(shards.files, "shard")} of ${bytes(shards.bytes)} (${number(whole)} unchanged source ${whole === 1 ? "file" : "files"}), ${counted(others.files, "other file")} of ${bytes(others.bytes)}`;
   const tiles = FATES.map((fate, i) => element("div", { className: "tile" },
     element("b", {}, bytes(sums[i].bytes)),
     element("span", {}, element("i", { className: fate }), `${number(sums[i].tensors)} ${fate}`),
@@ -76,9 +73,9 @@ function summary() {
     bar.append(part);
   });
   $("sum").append(element("div", { className: "tiles" }, ...tiles), bar);
-  const changes = ["renamed", "dropped", "cast", "dequantized", "quantized"]
-    .filter((what) => data.counts[what]).map((what) => `${number(data.counts[what])} ${what}`);
-  const remarks = [];
+  const remarks = data.counts.changed_by.map((by) =>
+    element("li", {}, `${counted(by.tensors, "tensor")} changed by ${by.operators.join(" → ")}: ${bytes(by.bytes)}`));
+  const changes = ["renamed", "dropped"].filter((what) => data[what]).map((what) => `${number(data[what])} ${what}`);
   if (changes.length) remarks.push(element("li", {}, `tensors: ${changes.join(", ")}`));
   if (data.edited_config) {
     const edits = Object.entries(data.edited_config.edits).map(([key, how]) => `${key} ${how}`);
@@ -87,6 +84,7 @@ function summary() {
   for (const warning of data.warnings) remarks.push(element("li", { className: "warning" }, `warning: ${warning}`));
   for (const note of data.notes) remarks.push(element("li", {}, `note: ${note}`));
   $("remarks").append(...remarks);
+  $("recipe").textContent = data.recipe;
   $("footer").textContent = `Written by ${data.program}. The page is one file, which loads nothing.`;
 }
 
@@ -255,7 +253,7 @@ function errorRow(name, tensors, [sqnr, relative, block, flushed, saturated]) {
 function errors() {
   const box = $("errors");
   if (!data.errors) {
-    const what = data.counts.quantized ? "It was not measured. ckptfs report … --errors measures it, for which it reads all that is quantized." : "This view quantizes nothing.";
+    const what = data.quantized ? "It was not measured. ckptfs report … --errors measures it, for which it reads all that is quantized." : "This view quantizes nothing.";
     box.append(element("p", {}, what));
     return;
   }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use ckptfs::fuse::{Answer, HoldingProcess, OurMount, mount_at, mounts};
+use ckptfs::fuse::{Answer, HoldingProcess, OurMount, mount_at, mounts, server_of};
 use ckptfs::stats::Snapshot;
 
 use crate::cli::plan::to_stdout;
@@ -130,8 +130,13 @@ impl MountStatus {
                 State::Silent,
                 Some(format!(
                     "it did not answer within {} seconds: all of its threads are busy, its process \
-                     is stopped, or its sources hang; its log may tell more, also by SIGUSR1",
-                    timeout.as_secs_f64()
+                     is stopped, or its sources hang; its log may tell more, also by SIGUSR1; {}; \
+                     ckptfs unmount --lazy {mountpoint} detaches it",
+                    timeout.as_secs_f64(),
+                    match server_of(&mount.mountpoint) {
+                        Some(server) => format!("it is served by {server}"),
+                        None => "this user cannot see the process that serves it".to_owned(),
+                    }
                 )),
                 None,
             ),

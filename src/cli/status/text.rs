@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::BinaryBytes;
 
+use ckptfs::shown::Show;
 use ckptfs::stats::Snapshot;
 
 use crate::cli::status::{MountStatus, State};
@@ -51,24 +52,25 @@ fn block(status: &MountStatus) -> String {
         State::Unreadable => "unreadable",
         State::Covered => "covered",
     };
-    let mut text = format!("{}  {state}", status.mountpoint);
+    let mut text = format!("{}  {state}", status.mountpoint.shown());
     match &status.stats {
         Some(stats) => text += &figures(stats),
         None => {
-            let _ = write!(text, "\n  base         {}\n", status.source);
+            let _ = write!(text, "\n  base         {}\n", status.source.shown());
         }
     }
     if let Some(problem) = &status.problem {
-        let _ = writeln!(text, "  problem      {problem}");
+        let _ = writeln!(text, "  problem      {}", problem.shown());
     }
     let readers = status.readers.iter().flatten();
     for (position, reader) in readers.enumerate() {
         let label = if position == 0 { "readers" } else { "" };
-        let (pid, name) = (reader.pid, &reader.name);
+        let (pid, name) = (reader.pid, reader.name.shown());
         let _ = writeln!(
             text,
             "  {label:<11}  {pid} ({name}): {} {}",
-            reader.how, reader.path
+            reader.how,
+            reader.path.shown()
         );
     }
     text
@@ -92,7 +94,7 @@ fn figures(stats: &Snapshot) -> String {
     let mut line = |label: &str, value: String| {
         let _ = writeln!(text, "  {label:<11}  {value}");
     };
-    line("view", stats.view.request.clone());
+    line("view", stats.view.request.shown().to_string());
     line(
         "served",
         format!(

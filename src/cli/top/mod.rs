@@ -21,6 +21,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use ckptfs::fuse::{Answer, OurMount, mount_at};
+use ckptfs::shown::Show;
 
 use crate::cli::status::{ask_for_figures, parse_seconds};
 use crate::cli::top::model::Model;
@@ -49,14 +50,14 @@ pub(crate) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
         bail!(
             "top draws on a terminal, and standard output is none; for programs there is: ckptfs \
              status --json {}",
-            mount.mountpoint.display()
+            mount.mountpoint.shown()
         );
     }
     let ended = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_usize(signal, ended.clone(), signal as usize)?;
     }
-    let model = Model::new(mount.mountpoint.display().to_string());
+    let model = Model::new(mount.mountpoint.shown().to_string());
     let answers = watch(mount, args.interval)?;
     // This has panics put the terminal back as it was, too.
     let mut terminal = ratatui::try_init()?;

@@ -4,6 +4,7 @@
 use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::ops::merge::cast;
+use crate::shown::Show;
 use crate::tensor::is_float8;
 
 /// The most bytes of such a tensor that are compared.
@@ -34,7 +35,7 @@ pub(super) fn agreed(name: &str, inputs: &[(usize, Tensor)]) -> Result<Option<Te
                 name,
                 format!(
                     "it is not floating point, and not what it is in {}: such a tensor must be the same in all models",
-                    first.origin().display()
+                    first.origin().shown()
                 ),
             ));
         }

@@ -74,7 +74,10 @@ pub(super) struct RunSource<'a> {
     pub model: ModelId,
     /// The layer that gives the first of the run.
     pub first: u64,
+    /// Those of the model itself; none if it is a base model that is not listed.
     pub settings: Option<&'a Settings>,
+    /// Where it is named.
+    pub place: &'a Place,
 }
 
 impl Run<'_> {
@@ -240,6 +243,7 @@ impl<'a> Builder<'a, '_> {
                 model: input.model,
                 first: 0,
                 settings: Some(&input.parameters),
+                place: &input.place,
             })
             .collect();
         if let Some(base) = base
@@ -249,6 +253,7 @@ impl<'a> Builder<'a, '_> {
                 model: base,
                 first: 0,
                 settings: None,
+                place: &self.definition.models[base].place,
             });
         }
         let layers = self.layers(sources[0].model, prefix)?;
@@ -294,6 +299,7 @@ impl<'a> Builder<'a, '_> {
             model: input.model,
             first: input.layers.0,
             settings: Some(&input.parameters),
+            place: &input.place,
         });
         Ok(Run {
             sources: sources.collect(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `definition` | what a recipe says |
 //! | `parameters` | settings, and what they come to for a tensor |
+//! | `no_value` | the error about a parameter that must have a value |
 //! | `inputs` | models as runs of layers |
 //! | `planner` | each output tensor: its inputs and parameters |
 //! | `vocabulary`, `buffers`, `cast` | rows of unlike vocabularies, whole numbers, dtypes |
@@ -23,6 +24,7 @@ mod methods;
 mod model_stock;
 mod names;
 mod nearswap;
+mod no_value;
 mod nuslerp;
 mod parameters;
 mod planner;
@@ -46,7 +48,8 @@ pub use model_stock::{ModelStock, ModelStockByRow};
 pub use nearswap::NearSwap;
 pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
 pub use parameters::{
-    Amount, Condition, Kind, Parameter, Place, Preset, Scalar, Scope, Setting, Settings, Values,
+    Amount, Condition, Kind, Parameter, Place, Preset, Range, Scalar, Scope, Setting, Settings,
+    Values,
 };
 pub use pointwise::PointwiseKernel;
 pub use random_mask::RandomMask;
@@ -59,6 +62,7 @@ use crate::error::Result;
 use crate::ops::listing;
 use crate::ops::merge::planner::{Planned, Planner};
 use crate::ops::merge::vocabulary::Rows;
+use crate::spelling::did_you_mean;
 
 /// A merge and its models, which stand in the order of [`Definition::models`].
 #[derive(Debug)]
@@ -163,9 +167,11 @@ fn report(catalog: &mut Catalog, definition: &Definition, sources: &[Source], pl
             .extend(source.catalog.report.notes.iter().cloned());
     }
     for (name, place) in parameters::unknown(method.parameters, definition.settings()) {
+        let known = method.parameters.iter().map(|parameter| parameter.name);
         report.warnings.push(format!(
-            "{place}: {} takes no parameter {name}; it has no effect",
-            method.name
+            "{place}: {} takes no parameter {name}; it has no effect{}",
+            method.name,
+            did_you_mean(name, known)
         ));
     }
     if !planned.incomplete.is_empty() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::error::{Error, Result};
+use crate::shown::Show;
 
 /// A place in a recipe, for messages: `merge.yml:3:5`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { file, line, column } = self;
-        write!(f, "{}:{line}:{column}", file.display())
+        write!(f, "{}:{line}:{column}", file.shown())
     }
 }
 
@@ -115,11 +116,50 @@ pub enum Scope {
     NonBase,
 }
 
+/// The least and the largest value of a number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Range {
+    /// Methods compute with f32, where larger numbers are infinite.
+    pub const FINITE: Range = Range {
+        min: f32::MIN as f64,
+        max: f32::MAX as f64,
+    };
+    /// A distance.
+    pub const NOT_NEGATIVE: Range = Range {
+        min: 0.0,
+        ..Range::FINITE
+    };
+    /// A part of all elements.
+    pub const SHARE: Range = Range { min: 0.0, max: 1.0 };
+
+    fn contains(self, value: f64) -> bool {
+        // Not so if it is NaN.
+        (self.min..=self.max).contains(&value)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Range::FINITE => write!(f, "a finite number of float32"),
+            Range::NOT_NEGATIVE => write!(f, "a finite number of float32 that is not negative"),
+            Range { min, max } => write!(f, "a number from {min} to {max}"),
+        }
+    }
+}
+
 /// A parameter that a method takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Parameter {
     pub name: &'static str,
     pub kind: Kind,
+    /// What a number must be in.
+    pub range: Range,
     pub scope: Scope,
     pub preset: Preset,
 }
@@ -128,8 +168,10 @@ impl Parameter {
     /// The value of the parameter for the tensor `name` at `t` of its slice's layers, from
     /// settings in order of precedence.
     ///
+    /// `None` if no setting decides and there is no preset.
+    ///
     /// # Errors
-    /// If a setting that decides is not of the parameter's kind, or none decides and one must.
+    /// If a setting that decides is not what the parameter takes.
     pub fn resolve<'a>(
         &self,
         settings: impl IntoIterator<Item = &'a Settings>,
@@ -144,15 +186,11 @@ impl Parameter {
             }
         }
         match self.preset {
-            Preset::Absent => Ok(None),
+            Preset::Absent | Preset::Required => Ok(None),
             Preset::Float(value) => Ok(Some(Scalar::Float(value))),
             Preset::Int(value) => Ok(Some(Scalar::Int(value))),
             Preset::Bool(value) => Ok(Some(Scalar::Bool(value))),
             Preset::Text(value) => Ok(Some(Scalar::Text(value.to_owned()))),
-            Preset::Required => Err(Error::Request(format!(
-                "tensor {name}: the parameter {} has no value; set it for the model, the slice, or under the recipe's own parameters (a list of filters needs a last entry without filter)",
-                self.name
-            ))),
         }
     }
 
@@ -190,10 +228,14 @@ impl Parameter {
         self.take(&between, &setting.place).map(Some)
     }
 
-    /// `value` as the kind of this parameter.
-    fn take(&self, value: &Scalar, place: &Place) -> Result<Scalar> {
+    /// `value`, which stands at `place`, as the kind of this parameter.
+    ///
+    /// # Errors
+    /// If it is of another kind, or out of range.
+    pub fn take(&self, value: &Scalar, place: &Place) -> Result<Scalar> {
+        let in_range = |number: &f64| self.range.contains(*number);
         let taken = match self.kind {
-            Kind::Float => float(value).map(Scalar::Float),
+            Kind::Float => float(value).filter(in_range).map(Scalar::Float),
             Kind::Int => int(value).map(Scalar::Int),
             Kind::Bool => bool(value).map(Scalar::Bool),
             Kind::Text => match value {
@@ -201,34 +243,40 @@ impl Parameter {
                 _ => None,
             },
         };
-        let expected = match self.kind {
-            Kind::Float => "a number",
-            Kind::Int => "a whole number",
-            Kind::Bool => "true or false",
-            Kind::Text => "a name",
+        taken.ok_or_else(|| place.error(self.refusal(value)))
+    }
+
+    fn refusal(&self, value: &Scalar) -> String {
+        let is_number = matches!(self.kind, Kind::Float | Kind::Int);
+        let mut expected = match self.kind {
+            Kind::Float => self.range.to_string(),
+            Kind::Int => "a whole number".to_owned(),
+            Kind::Bool => "true or false".to_owned(),
+            Kind::Text => "a name".to_owned(),
         };
-        taken.ok_or_else(|| place.error(format!("{} is {value}, expected {expected}", self.name)))
+        if let Scalar::Text(text) = value
+            && is_number
+            && text.trim().parse::<f64>().is_ok()
+        {
+            expected += "; write it without quotes";
+        }
+        format!("{} is {value}, expected {expected}", self.name)
     }
 }
 
 fn float(value: &Scalar) -> Option<f64> {
     match value {
-        Scalar::Bool(value) => Some(f64::from(u8::from(*value))),
         Scalar::Int(value) => Some(*value as f64),
         Scalar::Float(value) => Some(*value),
-        Scalar::Text(text) => text.trim().replace('_', "").parse().ok(),
+        Scalar::Bool(_) | Scalar::Text(_) => None,
     }
 }
 
 fn int(value: &Scalar) -> Option<i64> {
     match value {
-        Scalar::Bool(value) => Some(i64::from(*value)),
         Scalar::Int(value) => Some(*value),
         Scalar::Float(value) => whole(*value),
-        Scalar::Text(text) => {
-            let text = text.trim().replace('_', "");
-            text.parse().ok().or_else(|| whole(text.parse().ok()?))
-        }
+        Scalar::Bool(_) | Scalar::Text(_) => None,
     }
 }
 

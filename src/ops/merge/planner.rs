@@ -12,7 +12,8 @@ use crate::ops::merge::definition::{Definition, ModelId};
 use crate::ops::merge::inputs::{Run, RunSource, Source, Stack};
 use crate::ops::merge::methods::{Group, Input, Missing};
 use crate::ops::merge::names;
-use crate::ops::merge::parameters::{Scope, Settings, Values};
+use crate::ops::merge::no_value::{Model, NoValue};
+use crate::ops::merge::parameters::{Preset, Scope, Settings, Values};
 use crate::ops::merge::vocabulary::Rows;
 use crate::tensor::{Name, is_float8, shape_text};
 
@@ -323,11 +324,26 @@ impl<'a> Planner<'a> {
                 at.module,
                 Some(&self.definition.parameters),
             ];
+            let settings = || settings.into_iter().flatten();
             let parameters = spec.parameters.iter().filter(|p| p.scope == scope);
             parameters
                 .map(|parameter| {
-                    let settings = settings.into_iter().flatten();
-                    Ok((parameter.name, parameter.resolve(settings, name, at.t)?))
+                    let value = parameter.resolve(settings(), name, at.t)?;
+                    if value.is_some() || parameter.preset != Preset::Required {
+                        return Ok((parameter.name, value));
+                    }
+                    let no_value = NoValue {
+                        parameter,
+                        spec,
+                        tensor: name,
+                        model: source.map(|source| Model {
+                            name: &self.sources[source.model].name,
+                            is_unlisted_base: source.settings.is_none(),
+                        }),
+                        place: source.map_or(&at.run.place, |source| source.place),
+                        settings: settings().collect(),
+                    };
+                    Err(no_value.error())
                 })
                 .collect::<Result<Vec<_>>>()
         };
@@ -363,7 +379,12 @@ impl<'a> Planner<'a> {
         };
         match passes {
             true => cast::through(&group, &group.inputs[0].tensor),
-            false => self.definition.method.merge(&group),
+            false => {
+                let method = self.definition.method;
+                let checked = method.check(&group);
+                checked.map_err(|problem| self.error(output, problem))?;
+                method.merge(&group)
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::ops::merge::definition::{Definition, ModelId, Vocabulary};
 use crate::ops::merge::inputs::{Source, tensor_error};
-use crate::source::AuxEntry;
+use crate::shown::Show;
+use crate::source::{AuxEntry, not_json};
 use crate::tensor::shape_text;
 
 /// What becomes of the rows.
@@ -198,7 +199,7 @@ fn gather(name: &str, tensors: &[&Tensor], rows: &[(usize, u64)]) -> Result<Tens
         let problem = format!(
             "rows would have to come from here ({}) and from {} ({}), and dtypes cannot be mixed",
             other.dtype,
-            first.origin().display(),
+            first.origin().shown(),
             first.dtype
         );
         return Err(tensor_error(other, name, problem));
@@ -233,8 +234,8 @@ fn tokenizer(source: &Source) -> Result<Option<HashMap<String, u64>>> {
     };
     let path = source.catalog.report.sources[0].path.join(TOKENIZER_FILE);
     let bad = |problem: &str| Error::checkpoint(&path, problem.to_owned());
-    let json: Value =
-        serde_json::from_slice(&text).map_err(|e| bad(&format!("not valid JSON: {e}")))?;
+    let json: Value = serde_json::from_slice(&text)
+        .map_err(|e| bad(&format!("not valid JSON: {}", not_json(&text, &e))))?;
     let mut ids = HashMap::new();
     match json.pointer("/model/vocab") {
         Some(Value::Object(vocabulary)) => {

@@ -24,6 +24,13 @@ impl Wanted {
         let patched = !self.extras.is_empty();
         // A plain patch renumbers whatever the names are; all else packs what has other names.
         let repack = match self.repack {
+            Repack::SingleFile => {
+                return vec![ExpectedShard {
+                    name: "model.safetensors".to_owned(),
+                    tensors,
+                    unchanged: None,
+                }];
+            }
             Repack::Always => true,
             Repack::Never => false,
             Repack::Auto => !standard && (!patched || self.fp8.is_some()),

@@ -89,8 +89,12 @@ impl Options {
             Some(fp8) if self.other_is_reference => fp8.references.extend(other),
             _ => request.extras.extend(other),
         }
-        request.repack =
-            [Repack::Auto, Repack::Always, Repack::Never][usize::from(self.repack) % 3];
+        request.repack = [
+            Repack::Auto,
+            Repack::Always,
+            Repack::Never,
+            Repack::SingleFile,
+        ][usize::from(self.repack) % 4];
         request.shard_bytes = match self.shard_bytes {
             u16::MAX => u64::MAX,
             bytes => bytes.into(),

@@ -28,6 +28,20 @@ impl Method for Linear {
         &SPEC
     }
 
+    fn check(&self, group: &Group) -> std::result::Result<(), String> {
+        let weights = group
+            .inputs
+            .iter()
+            .map(|i| i.parameters.float("weight") as f32);
+        let sum: f32 = weights.sum();
+        match group.parameters.bool("normalize") && !(sum != 0.0 && sum.is_finite()) {
+            true => Err(format!(
+                "the weights of its models add up to {sum}, by which normalize divides; choose other weights, or normalize: false"
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn merge(&self, group: &Group) -> Result<Tensor> {
         let weights = group.inputs.iter();
         let formula = Formula {

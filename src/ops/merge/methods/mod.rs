@@ -13,14 +13,24 @@ use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::kernels::lanes::Precision;
 use crate::ops::merge::formula::Formula;
-use crate::ops::merge::parameters::{Kind, Parameter, Preset, Scope, Values};
+use crate::ops::merge::parameters::{Kind, Parameter, Preset, Range, Scope, Values};
 use crate::ops::merge::pointwise::PointwiseKernel;
+use crate::spelling::did_you_mean;
 use crate::tensor::{Dtype, Name};
 
 /// A way to merge tensors.
 pub trait Method: Debug + Send + Sync {
     /// What it is called and what it takes.
     fn spec(&self) -> &'static Spec;
+
+    /// Whether the parameters make numbers of numbers.
+    ///
+    /// # Errors
+    /// With what is wrong with them together; the caller says where.
+    fn check(&self, group: &Group) -> std::result::Result<(), String> {
+        let _ = group;
+        Ok(())
+    }
 
     /// One output tensor: an input as it is, a cast of it, or the output of a new node. All inputs
     /// have the same shape and floating point dtypes; their number and the base are what the spec
@@ -141,6 +151,22 @@ impl Group<'_> {
         ))
     }
 
+    /// `number` in the dtype that arithmetic happens in.
+    ///
+    /// # Errors
+    /// If it is infinite there; `name` says what it is.
+    fn rounded(&self, name: &str, number: f64) -> std::result::Result<f32, String> {
+        let precision = Precision::of(self.working);
+        let rounded = precision.map_or(number as f32, |precision| precision.round(number as f32));
+        match rounded.is_finite() {
+            true => Ok(rounded),
+            false => Err(format!(
+                "{name} is {number}, which {} cannot hold; choose a smaller one, or a larger dtype",
+                self.working
+            )),
+        }
+    }
+
     /// The tensors of all inputs, in order.
     pub fn tensors(&self) -> Vec<Tensor> {
         self.inputs
@@ -203,9 +229,15 @@ const fn optional(name: &'static str, scope: Scope, preset: Preset) -> Parameter
     Parameter {
         name,
         kind: Kind::Float,
+        range: Range::FINITE,
         scope,
         preset,
     }
+}
+
+/// `parameter`, which must be in `range`.
+const fn within(range: Range, parameter: Parameter) -> Parameter {
+    Parameter { range, ..parameter }
 }
 
 /// A parameter of the output, of the kind of its preset.
@@ -219,6 +251,7 @@ const fn shared(name: &'static str, preset: Preset) -> Parameter {
     Parameter {
         name,
         kind,
+        range: Range::FINITE,
         scope: Scope::Shared,
         preset,
     }
@@ -249,8 +282,9 @@ pub fn method(name: &str) -> Result<&'static dyn Method> {
     found.copied().ok_or_else(|| {
         let names: Vec<&str> = METHODS.iter().map(|method| method.spec().name).collect();
         Error::Request(format!(
-            "{name:?} is not a merge method that ckptfs has; it has {}",
-            names.join(", ")
+            "{name:?} is not a merge method that ckptfs has; it has {}{}",
+            names.join(", "),
+            did_you_mean(name, names.iter().copied())
         ))
     })
 }

@@ -5,9 +5,9 @@ use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::ops::merge::cast;
 use crate::ops::merge::methods::{
-    BasePolicy, Bounds, Group, Input, Method, Missing, Spec, optional, required, shared,
+    BasePolicy, Bounds, Group, Input, Method, Missing, Spec, optional, required, shared, within,
 };
-use crate::ops::merge::parameters::{Parameter, Preset, Scope};
+use crate::ops::merge::parameters::{Parameter, Preset, Range, Scope};
 use crate::ops::merge::random_mask::RandomMask;
 use crate::ops::merge::task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
 
@@ -32,7 +32,10 @@ macro_rules! spec {
     ($name:literal, $normalize:literal, $rescale:literal $(, $more:expr)?) => {{
         const PARAMETERS: &[Parameter] = &[
             required("weight", Scope::NonBase),
-            optional("density", Scope::NonBase, Preset::Float(1.0)),
+            within(
+                Range::SHARE,
+                optional("density", Scope::NonBase, Preset::Float(1.0)),
+            ),
             shared("lambda", Preset::Float(1.0)),
             shared("normalize", Preset::Bool($normalize)),
             shared("rescale", Preset::Bool($rescale)),
@@ -52,7 +55,10 @@ macro_rules! spec {
     }};
 }
 
-const GAMMA: Parameter = optional("gamma", Scope::NonBase, Preset::Float(0.01));
+const GAMMA: Parameter = within(
+    Range::SHARE,
+    optional("gamma", Scope::NonBase, Preset::Float(0.01)),
+);
 
 pub(super) static TASK_ARITHMETIC: Family = Family {
     spec: spec!("task_arithmetic", false, false),
@@ -107,6 +113,17 @@ impl Family {
 impl Method for Family {
     fn spec(&self) -> &'static Spec {
         self.spec
+    }
+
+    fn check(&self, group: &Group) -> std::result::Result<(), String> {
+        let weights = group
+            .non_base()
+            .map(|input| input.parameters.float("weight"));
+        let mut sum = 0.0;
+        for weight in weights {
+            sum += f64::from(group.rounded("weight", weight)?);
+        }
+        group.rounded("the sum of all weights", sum).map(drop)
     }
 
     fn merge(&self, group: &Group) -> Result<Tensor> {

@@ -3,22 +3,25 @@
 use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::ops::merge::methods::{
-    BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared,
+    BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared, within,
 };
 use crate::ops::merge::nearswap::NearSwap;
 use crate::ops::merge::nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
-use crate::ops::merge::parameters::{Parameter, Preset, Scope};
+use crate::ops::merge::parameters::{Parameter, Preset, Range, Scope};
 use crate::ops::merge::slerp::Slerp as SlerpFormula;
 
 #[derive(Debug)]
 pub(super) struct Slerp;
 
 /// A base and another model, and a position between them.
-const fn between_two(name: &'static str, missing: Missing) -> Spec {
-    const POSITION: &[Parameter] = &[required("t", Scope::Shared)];
+const fn between_two(
+    name: &'static str,
+    parameters: &'static [Parameter],
+    missing: Missing,
+) -> Spec {
     Spec {
         name,
-        parameters: POSITION,
+        parameters,
         base: BasePolicy::Required,
         inputs: Bounds(2, 2),
         non_base: Bounds::ANY,
@@ -26,7 +29,10 @@ const fn between_two(name: &'static str, missing: Missing) -> Spec {
     }
 }
 
-static SLERP: Spec = between_two("slerp", Missing::PassSingle);
+static SLERP: Spec = between_two("slerp", POSITION, Missing::PassSingle);
+
+/// Beyond 0 and 1 it leads further on than the two models.
+const POSITION: &[Parameter] = &[required("t", Scope::Shared)];
 
 impl Method for Slerp {
     fn spec(&self) -> &'static Spec {
@@ -42,7 +48,9 @@ impl Method for Slerp {
 #[derive(Debug)]
 pub(super) struct Near;
 
-static NEARSWAP: Spec = between_two("nearswap", Missing::PassBase);
+static NEARSWAP: Spec = between_two("nearswap", DISTANCE, Missing::PassBase);
+
+const DISTANCE: &[Parameter] = &[within(Range::NOT_NEGATIVE, required("t", Scope::Shared))];
 
 impl Method for Near {
     fn spec(&self) -> &'static Spec {
@@ -76,18 +84,17 @@ impl Method for Nu {
         &NUSLERP
     }
 
+    fn check(&self, group: &Group) -> std::result::Result<(), String> {
+        let t = position(group);
+        // Angles, of up to half a circle, are multiplied by it.
+        let shares =
+            [t, 1.0 - t].map(|share| group.rounded("weight by the sum of both", 4.0 * share));
+        shares.into_iter().try_for_each(|share| share.map(drop))
+    }
+
     fn merge(&self, group: &Group) -> Result<Tensor> {
-        let weights = group
-            .non_base()
-            .map(|input| input.parameters.float("weight"));
-        let weights: Vec<f64> = weights.collect();
-        let sum: f64 = weights.iter().sum();
         let between = Between {
-            t: if sum.abs() < 1e-6 {
-                0.5
-            } else {
-                weights[1] / sum
-            },
+            t: position(group),
             base: group.base().is_some(),
         };
         let tensors = group.base_first();
@@ -106,5 +113,18 @@ impl Method for Nu {
                 format!("nuslerp_row_wise is about matrices, and this has {dimensions} dimensions"),
             )),
         }
+    }
+}
+
+/// How far NuSLERP goes from the first model to the second.
+fn position(group: &Group) -> f64 {
+    let weights = group
+        .non_base()
+        .map(|input| input.parameters.float("weight"));
+    let weights: Vec<f64> = weights.collect();
+    let sum: f64 = weights.iter().sum();
+    match sum.abs() < 1e-6 {
+        true => 0.5,
+        false => weights[1] / sum,
     }
 }

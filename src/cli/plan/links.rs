@@ -1,0 +1,33 @@
+//! Source files that links lead to, out of the sources: `mount --allow-other` refuses them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ckptfs::provenance::FileCount;
+use ckptfs::source::{Enclosure, SourceFile};
+use ckptfs::view::View;
+
+/// The files that `view` reads, and that lie outside of the directories `sources`. What cannot be
+/// resolved any more is not counted.
+pub(super) fn leading_out(view: &View, sources: &[PathBuf]) -> FileCount {
+    let mut outside = FileCount::default();
+    let Ok(enclosure) = Enclosure::new(sources) else {
+        return outside;
+    };
+    let mut files: HashMap<&Path, u64> = HashMap::new();
+    let mut seen: Vec<Arc<SourceFile>> = Vec::new();
+    view.for_each_source(&mut |file| {
+        if seen.last().is_none_or(|last| !Arc::ptr_eq(last, file)) {
+            seen.push(file.clone());
+        }
+    });
+    files.extend(seen.iter().map(|file| (file.path(), file.len())));
+    for (path, bytes) in files {
+        if enclosure.is_left_by(path).unwrap_or(false) {
+            outside.files += 1;
+            outside.bytes += bytes;
+        }
+    }
+    outside
+}

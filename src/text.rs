@@ -1,0 +1,45 @@
+//! Numbers in sentences.
+
+/// `1 shard`, `2 shards`.
+pub fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// The share that `part` is of `whole`, in whole percent: `0 %` and `100 %` only if it is none and
+/// all.
+pub fn percent(part: u64, whole: u64) -> String {
+    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
+    match percent {
+        0 if part > 0 => "less than 1 %".to_owned(),
+        _ => format!("{percent} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_singular_and_all_other_numbers_are_plural() {
+        let counted: Vec<String> = [0, 1, 2].map(|n| counted(n, "other file")).into();
+        assert_eq!(counted, ["0 other files", "1 other file", "2 other files"]);
+    }
+
+    #[test]
+    fn a_share_is_none_or_all_only_if_it_is() {
+        let cases = [
+            (0, 10, "0 %"),
+            (1, 1000, "less than 1 %"),
+            (1, 100, "1 %"),
+            (999, 1000, "99 %"),
+            (u64::MAX, u64::MAX, "100 %"),
+            (0, 0, "0 %"),
+        ];
+        for (part, whole, expected) in cases {
+            assert_eq!(percent(part, whole), expected, "{part} of {whole}");
+        }
+    }
+}

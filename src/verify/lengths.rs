@@ -1,0 +1,49 @@
+//! What the header of a shard says about why it is not as long as in the view.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+
+use crate::layout::PlannedShard;
+use crate::source::{SourceFile, StoredTensor, read_header};
+use crate::tensor::Name;
+use crate::verify::findings::Findings;
+
+/// How the tensors of the file at `path`, of `len` bytes, differ from those of `shard`; one line for
+/// each kind of difference.
+pub(super) fn tensors_apart(shard: &PlannedShard, path: &Path, len: u64) -> Vec<String> {
+    let mut findings = Findings::default();
+    let header = SourceFile::new(path).and_then(|file| read_header(&file));
+    match header {
+        Ok(header) => compare(shard, &header, &mut findings),
+        Err(_) => {
+            for tensor in &shard.tensors {
+                if tensor.offset + tensor.len > len {
+                    findings.add_item("it ends before the end of", &*tensor.name);
+                }
+            }
+        }
+    }
+    findings.into_lines()
+}
+
+fn compare(shard: &PlannedShard, header: &IndexMap<Name, StoredTensor>, findings: &mut Findings) {
+    for tensor in &shard.tensors {
+        match header.get(&tensor.name) {
+            None => findings.add_item("only in the view", &*tensor.name),
+            Some(found) if (found.dtype, &found.shape) != (tensor.dtype, &tensor.shape) => {
+                let item = format!(
+                    "{} ({} {:?}, in the view {} {:?})",
+                    tensor.name, found.dtype, found.shape, tensor.dtype, tensor.shape
+                );
+                findings.add_item("of another dtype or shape", item);
+            }
+            Some(_) => {}
+        }
+    }
+    let planned = shard.tensors.iter().map(|tensor| &*tensor.name);
+    let planned: std::collections::HashSet<&str> = planned.collect();
+    for name in header.keys().filter(|name| !planned.contains(&***name)) {
+        findings.add_item("only in the directory", &**name);
+    }
+}
