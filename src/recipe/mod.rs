@@ -245,7 +245,7 @@ impl ViewRequest {
         let packs = matches!(partition, Partition::Repack | Partition::Single)
             || catalog.tensors.values().any(|tensor| tensor.home.is_none());
         if self.shard_bytes != DEFAULT_SHARD_BYTES && !packs {
-            let warning = "the shard size has no effect: the view keeps the shards of the base; --repack packs all tensors anew";
+            let warning = "the shard size has no effect: the view keeps the shards of the base; --repack packs all tensors into new shards";
             catalog.report.warnings.push(warning.to_owned());
         }
     }

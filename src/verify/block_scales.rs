@@ -103,7 +103,7 @@ impl Pair<'_> {
         self.scales_file.device_and_inode().0
     }
 
-    /// Bytes that tell whether all scales are powers of two.
+    /// Bytes to read to see whether all scales are powers of two.
     pub(super) fn bytes_to_read(&self) -> u64 {
         self.decoder().map_or(0, |_| self.scales.len)
     }
