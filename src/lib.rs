@@ -47,6 +47,7 @@ pub mod catalog;
 pub mod diff;
 pub mod error;
 pub mod fast_paths;
+mod findings;
 #[cfg(feature = "fuse")]
 pub mod fuse;
 pub mod inspect;
@@ -59,6 +60,7 @@ mod memory;
 pub mod ops;
 pub mod outputs;
 pub mod provenance;
+pub mod quant;
 pub mod read;
 pub mod recipe;
 pub mod runs;

@@ -1,4 +1,4 @@
-//! Numbers in sentences.
+//! Numbers and lists in sentences.
 
 /// `1 shard`, `2 shards`.
 pub fn counted(count: usize, noun: &str) -> String {
@@ -15,6 +15,16 @@ pub fn percent(part: u64, whole: u64) -> String {
     match percent {
         0 if part > 0 => "less than 1 %".to_owned(),
         _ => format!("{percent} %"),
+    }
+}
+
+/// A few of `names`, for a warning.
+pub fn listing<S: AsRef<str>>(names: &[S]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
     }
 }
 

@@ -7,7 +7,8 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use crate::catalog::Step;
+use crate::catalog::{Fidelity, Step};
+use crate::tensor::Dtype;
 
 /// How the rows of a tensor are divided into bands: each of `groups` groups (the leading
 /// dimensions) is cut separately into runs of at most `band_rows` rows.
@@ -96,6 +97,11 @@ pub trait Kernel: Debug + Send + Sync {
         None
     }
 
+    /// How to tell how far its outputs are from its input, if it quantizes one.
+    fn error_measure(&self) -> Option<&dyn ErrorMeasure> {
+        None
+    }
+
     /// Computes `band`: `facts` are those of [`Kernel::survey`], `inputs[i]` holds the bytes
     /// `input_bytes(i, band)`, and every byte of every `outputs[k]` must be written; before, they
     /// have no particular value.
@@ -106,6 +112,23 @@ pub trait Kernel: Debug + Send + Sync {
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],
     ) -> Result<(), NonFinite>;
+}
+
+/// How far what a kernel quantized is from its input.
+pub trait ErrorMeasure: Debug + Send + Sync {
+    /// Adds the figures of `rows` to `fidelity`.
+    fn measure(&self, rows: MeasuredRows, fidelity: &mut Fidelity);
+}
+
+/// A band of what was quantized and of what it became.
+#[derive(Debug, Clone, Copy)]
+pub struct MeasuredRows<'a> {
+    pub source: &'a [u8],
+    pub source_dtype: Dtype,
+    /// The bytes of each output.
+    pub outputs: &'a [&'a [u8]],
+    /// Elements of `source` in a row.
+    pub columns: usize,
 }
 
 /// How a kernel comes to know facts about its whole inputs: norms, counts, thresholds.

@@ -3,6 +3,7 @@
 
 mod config;
 mod described;
+mod fidelity;
 mod kernel;
 mod report;
 mod sources;
@@ -16,7 +17,8 @@ use indexmap::IndexMap;
 pub(crate) use config::values;
 pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
-pub use kernel::{Band, Kernel, NonFinite, RowBands, Survey};
+pub use fidelity::{AmaxRange, Fidelity};
+pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{
     AdapterReport, EditedConfig, MergeReport, ReferenceReport, Report, Role, SourceReport,
     StretchReport,

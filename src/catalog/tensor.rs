@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::catalog::kernel::Kernel;
+use crate::error::{Error, Result};
 use crate::runs::{Place, Runs, Segment};
 use crate::source::{Shard, SourceFile};
-use crate::tensor::{Dtype, Name, Shape, byte_len};
+use crate::tensor::{Dtype, Name, Shape, byte_len, shape_text};
 
 /// Where the bytes of a run come from.
 #[derive(Debug, Clone)]
@@ -209,6 +210,30 @@ impl Tensor {
             ),
             home,
         }
+    }
+
+    /// What `kernel` computes from `inputs`: `original` in another dtype, called `name` in messages.
+    ///
+    /// # Errors
+    /// If it would take 2^61 bytes or more.
+    pub fn in_dtype(
+        name: &str,
+        original: &Tensor,
+        dtype: Dtype,
+        inputs: Vec<Tensor>,
+        kernel: Box<dyn Kernel>,
+    ) -> Result<Self> {
+        if byte_len(dtype, &original.shape).is_none() {
+            let shape = shape_text(&original.shape);
+            return Err(Error::tensor(
+                original.origin(),
+                name,
+                format!("its shape is {shape}: as {dtype} it would have 2^61 bytes or more"),
+            ));
+        }
+        let node = Arc::new(Node::new(name, inputs, kernel));
+        let shape = original.shape.clone();
+        Ok(Tensor::computed(node, 0, dtype, shape, original.home))
     }
 
     /// The tensor whose bytes are those of `tensors`, one after the other, as `shape` of the dtype

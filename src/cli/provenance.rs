@@ -7,9 +7,9 @@ use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{Role, Step};
 use ckptfs::provenance::{self, Group, GroupSource, Lineage};
+use ckptfs::quant::weight_of;
 use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
-use ckptfs::tensor::scaled_name;
 use ckptfs::text::counted;
 
 /// The lineage of every tensor, by shard.
@@ -62,7 +62,7 @@ pub(crate) fn text(plan: &Plan, lineages: &[Vec<Lineage>]) -> String {
 fn with_scales(groups: &[Group]) -> Vec<(&Group, Option<&Group>)> {
     let mut unclaimed: HashMap<(String, usize), VecDeque<usize>> = HashMap::new();
     for (i, group) in groups.iter().enumerate() {
-        if let Some(weight) = scaled_name(&group.name.to_string()) {
+        if let Some(weight) = weight_of(&group.name.to_string()) {
             let key = (weight.to_owned(), group.tensors);
             unclaimed.entry(key).or_default().push_back(i);
         }
@@ -70,7 +70,7 @@ fn with_scales(groups: &[Group]) -> Vec<(&Group, Option<&Group>)> {
     let mut scales: HashMap<usize, usize> = HashMap::new();
     for (i, group) in groups.iter().enumerate() {
         let name = group.name.to_string();
-        if scaled_name(&name).is_some() {
+        if weight_of(&name).is_some() {
             continue;
         }
         let key = (name, group.tensors);

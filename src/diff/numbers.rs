@@ -1,14 +1,12 @@
 //! How far the numbers of two tensors are from each other.
 
-use half::{bf16, f16};
 use serde::Serialize;
 
 use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::jobs::{Progress, check_going_on};
+use crate::kernels::numbers::decode;
 use crate::read::Reader;
-use crate::tensor::Dtype;
-use crate::tensor::float8::e4m3_to_f32;
 
 /// Figures of the difference `b - a` of two tensors of the same shape, in f64.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -49,12 +47,6 @@ impl Values {
         self.l2 = self.l2.hypot(other.l2);
         self.norm_a = self.norm_a.hypot(other.norm_a);
     }
-}
-
-/// Whether [`compare`] knows the numbers of `dtype`.
-pub(super) fn is_known(dtype: Dtype) -> bool {
-    use Dtype::{BF16, F8_E4M3, F16, F32, F64};
-    matches!(dtype, BF16 | F16 | F32 | F64 | F8_E4M3)
 }
 
 /// Elements that are compared at once.
@@ -117,34 +109,4 @@ pub(super) fn compare(
     values.l2 = squares.sqrt();
     values.norm_a = squares_a.sqrt();
     Ok(values)
-}
-
-fn decode(dtype: Dtype, bytes: &[u8], numbers: &mut Vec<f64>) {
-    numbers.clear();
-    match dtype {
-        Dtype::BF16 => numbers.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| bf16::from_le_bytes(*b).to_f64()),
-        ),
-        Dtype::F16 => numbers.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f16::from_le_bytes(*b).to_f64()),
-        ),
-        Dtype::F32 => numbers.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f64::from(f32::from_le_bytes(*b))),
-        ),
-        Dtype::F64 => numbers.extend(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b))),
-        Dtype::F8_E4M3 => numbers.extend(bytes.iter().map(|code| f64::from(e4m3_to_f32(*code)))),
-        _ => unreachable!("only known dtypes are compared"),
-    }
 }

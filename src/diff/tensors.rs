@@ -2,17 +2,18 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Config, Tensor};
 use crate::diff::What;
 use crate::diff::numbers::{self, Values};
 use crate::error::Result;
 use crate::jobs::{self, Progress, check_going_on};
-use crate::ops::{Precision, dequantized};
+use crate::kernels::lanes::Precision;
+use crate::kernels::numbers::is_known;
+use crate::quant::{self, Scheme};
 use crate::read::Reader;
 use crate::recipe::Plan;
-use crate::tensor::{Dtype, Name, Shape, is_float8, scale_name};
+use crate::tensor::{Dtype, Name, Shape};
 use crate::view::View;
 
 /// A tensor that is not the same in both views.
@@ -25,7 +26,7 @@ pub struct TensorDiff {
     /// What it is in the second view.
     pub b: Option<Header>,
     /// How far the numbers are from each other, if they are floats of one shape and were
-    /// compared. Those of FP8 with block scales are dequantized.
+    /// compared. Those of quantized weights are dequantized.
     pub values: Option<Values>,
 }
 
@@ -40,8 +41,7 @@ pub struct Header {
 pub(super) struct Side<'a> {
     reader: &'a Reader,
     tensors: IndexMap<Name, Tensor>,
-    /// Rows and columns that a scale is for.
-    block: [u64; 2],
+    scheme: Box<dyn Scheme>,
 }
 
 impl<'a> Side<'a> {
@@ -50,7 +50,7 @@ impl<'a> Side<'a> {
         Ok(Side {
             reader,
             tensors: tensors.map(|t| (t.name.clone(), t.tensor())).collect(),
-            block: block(plan, reader)?,
+            scheme: scheme(plan, reader)?,
         })
     }
 
@@ -60,32 +60,27 @@ impl<'a> Side<'a> {
 
     /// The tensor as numbers that can be compared, if its dtype is one of those.
     fn numbers(&self, name: &str, tensor: &Tensor) -> Option<Tensor> {
-        let scales = is_float8(tensor.dtype).then(|| self.tensors.get(&*scale_name(name)));
-        if let Some(Some(scales)) = scales {
-            return dequantized(name, tensor, scales, self.block, Precision::F32).ok();
+        if quant::is_coded(tensor.dtype) && quant::stored(&self.tensors, name).is_some() {
+            let decoded = self
+                .scheme
+                .decoded(&self.tensors, name, tensor, Precision::F32);
+            return decoded.ok();
         }
-        numbers::is_known(tensor.dtype).then(|| tensor.clone())
+        is_known(tensor.dtype).then(|| tensor.clone())
     }
 }
 
-/// The block size that the view's config.json declares.
-fn block(plan: &Plan, reader: &Reader) -> Result<[u64; 2]> {
-    const USUAL: [u64; 2] = [128, 128];
-    let Some(entry) = plan.view.lookup(View::ROOT, CONFIG_FILE.as_ref()) else {
-        return Ok(USUAL);
-    };
-    let len = plan.view.file(entry).map_or(0, |file| file.len());
-    if len > Config::MAX_BYTES {
-        return Ok(USUAL);
+/// How the view's config.json declares its weights to be quantized.
+fn scheme(plan: &Plan, reader: &Reader) -> Result<Box<dyn Scheme>> {
+    let mut text = Vec::new();
+    if let Some(entry) = plan.view.lookup(View::ROOT, CONFIG_FILE.as_ref())
+        && let Some(len) = plan.view.file(entry).map(|file| file.len())
+        && len <= Config::MAX_BYTES
+    {
+        text.resize(len as usize, 0);
+        reader.read_at(entry, 0, &mut text)?;
     }
-    let mut text = vec![0; len as usize];
-    reader.read_at(entry, 0, &mut text)?;
-    let config: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let declared = [&config, &config["text_config"]]
-        .map(|config| &config["quantization_config"]["weight_block_size"]);
-    let sizes = declared.map(|size| Some([size[0].as_u64()?, size[1].as_u64()?]));
-    let size = sizes.into_iter().flatten().next();
-    Ok(size.filter(|size| !size.contains(&0)).unwrap_or(USUAL))
+    Ok(quant::declared_in(&text))
 }
 
 impl Header {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::inspect::Fidelity;
+use crate::catalog::Fidelity;
 
 /// What was measured in a view.
 #[derive(Debug, Clone)]

@@ -1,17 +1,10 @@
 //! Measuring one tensor: source, codes and scales side by side, band by band.
 
-use half::{bf16, f16};
-
+use crate::catalog::{Fidelity, MeasuredRows};
 use crate::error::Result;
-use crate::inspect::{AmaxRange, Fidelity, QuantizedTensor};
+use crate::inspect::QuantizedTensor;
 use crate::jobs::{self, Progress};
-use crate::kernels::fp8::{BLOCK, Element};
 use crate::read::Reader;
-use crate::tensor::Dtype;
-use crate::tensor::float8::{E4M3_MAX, e4m3_to_f32};
-
-/// The smallest normal E4M3 number, 2⁻⁶.
-const MIN_NORMAL: f32 = 1.0 / 64.0;
 
 /// Streams `tensor` and gives its figures.
 pub(super) fn measure(
@@ -20,193 +13,34 @@ pub(super) fn measure(
     progress: &dyn Progress,
 ) -> Result<Fidelity> {
     let kernel = &tensor.node.kernel;
-    let columns = *tensor.codes.shape.last().expect("two dimensions or more") as usize;
-    let element_bytes = tensor.source.dtype.bitsize() as u64 / 8;
-    let decoder = Decoder::new();
+    let measure = kernel.error_measure().expect("of a kernel that quantizes");
+    let columns = *tensor.source.shape.last().expect("two dimensions or more") as usize;
     let mut fidelity = Fidelity::default();
-    let (mut codes, mut scales, mut source) = (Vec::new(), Vec::new(), Vec::new());
-    // The reader's own bands, so that every tile is computed once: by reading the codes, which
-    // leaves the scales in the cache.
+    let mut source = Vec::new();
+    let mut outputs = vec![Vec::new(); tensor.outputs.len()];
+    // The reader's own bands, so that every tile is computed once: by reading the first output, which
+    // leaves the others in the cache.
     let bands = kernel.bands();
     for band in (0..bands.count()).map(|index| bands.band(index)) {
         jobs::check_going_on(progress)?;
-        let elements = kernel.output_bytes(0, &band);
-        codes.resize((elements.end - elements.start) as usize, 0);
-        reader.read_tensor(&tensor.codes, elements.start, &mut codes)?;
+        for (number, (output, bytes)) in tensor.outputs.iter().zip(&mut outputs).enumerate() {
+            let range = kernel.output_bytes(number, &band);
+            bytes.resize((range.end - range.start) as usize, 0);
+            reader.read_tensor(output, range.start, bytes)?;
+        }
+        let range = kernel.input_bytes(0, &band);
+        source.resize((range.end - range.start) as usize, 0);
+        reader.read_tensor(&tensor.source, range.start, &mut source)?;
 
-        let range = kernel.output_bytes(1, &band);
-        scales.resize((range.end - range.start) as usize, 0);
-        reader.read_tensor(&tensor.scales, range.start, &mut scales)?;
-
-        source.resize(codes.len() * element_bytes as usize, 0);
-        reader.read_tensor(&tensor.source, elements.start * element_bytes, &mut source)?;
-
-        let rows = Rows {
+        let outputs: Vec<&[u8]> = outputs.iter().map(Vec::as_slice).collect();
+        let rows = MeasuredRows {
             source: &source,
-            codes: &codes,
-            scales: &scales,
+            source_dtype: tensor.source.dtype,
+            outputs: &outputs,
             columns,
         };
-        match tensor.source.dtype {
-            Dtype::BF16 => decoder.add_rows::<bf16>(rows, &mut fidelity),
-            Dtype::F16 => decoder.add_rows::<f16>(rows, &mut fidelity),
-            _ => decoder.add_rows::<f32>(rows, &mut fidelity),
-        }
+        measure.measure(rows, &mut fidelity);
         progress.advance(source.len() as u64);
     }
     Ok(fidelity)
-}
-
-/// Whole rows that begin at a row of blocks: `codes` has `columns` for each row, `source` an
-/// element for each code, and `scales` an f32 for each block.
-struct Rows<'a> {
-    source: &'a [u8],
-    codes: &'a [u8],
-    scales: &'a [u8],
-    columns: usize,
-}
-
-/// The values of the codes 0 to 255.
-struct Decoder {
-    values: [f32; 256],
-}
-
-impl Decoder {
-    fn new() -> Self {
-        Decoder {
-            values: std::array::from_fn(|code| e4m3_to_f32(code as u8)),
-        }
-    }
-
-    fn add_rows<T: Element>(&self, rows: Rows, fidelity: &mut Fidelity) {
-        let block_row = BLOCK * rows.columns;
-        let block_rows = rows
-            .source
-            .chunks(block_row * T::BYTES)
-            .zip(rows.codes.chunks(block_row));
-        let scales = rows.scales.as_chunks::<4>().0;
-        let scale_rows = scales.chunks(rows.columns.div_ceil(BLOCK));
-        for ((source, codes), scales) in block_rows.zip(scale_rows) {
-            for (column, scale) in (0..rows.columns).step_by(BLOCK).zip(scales) {
-                let scale = f32::from_le_bytes(*scale);
-                let width = BLOCK.min(rows.columns - column);
-                let mut block = Block::default();
-                let sources = source.chunks_exact(rows.columns * T::BYTES);
-                for (source, codes) in sources.zip(codes.chunks_exact(rows.columns)) {
-                    let source = &source[column * T::BYTES..(column + width) * T::BYTES];
-                    let codes = &codes[column..column + width];
-                    self.add_row::<T>(source, codes, scale, &mut block);
-                }
-                block.finish(fidelity);
-            }
-        }
-    }
-
-    /// Adds one row of a block. Decoding and arithmetic are separate loops over full-size arrays,
-    /// so that the second is vectorized; the zeros in the rest of a short row change nothing.
-    fn add_row<T: Element>(&self, source: &[u8], codes: &[u8], scale: f32, block: &mut Block) {
-        let mut values = [0.0; BLOCK];
-        let mut decoded = [0.0; BLOCK];
-        for (value, bytes) in values.iter_mut().zip(source.chunks_exact(T::BYTES)) {
-            *value = T::read_finite(bytes);
-        }
-        for (decoded, code) in decoded.iter_mut().zip(codes) {
-            *decoded = self.values[usize::from(*code)];
-        }
-        block.elements += codes.len() as u64;
-        let flushed = |(code, value): (&u8, &f32)| code & 0x7f == 0 && *value != 0.0;
-        block.saturated += count(codes, |code| code & 0x7f == SATURATED);
-        block.zero_codes += count(codes, |code| code & 0x7f == 0);
-        block.flushed += codes.iter().zip(&values).filter(|&at| flushed(at)).count() as u64;
-        block.add(&values, &decoded, f64::from(scale));
-    }
-}
-
-/// The code of 448.
-const SATURATED: u8 = 0x7e;
-const _: () = assert!(E4M3_MAX == 448.0);
-
-fn count(codes: &[u8], is_counted: impl Fn(u8) -> bool) -> u64 {
-    codes.iter().filter(|&&code| is_counted(code)).count() as u64
-}
-
-/// Sums and extreme values of one block. Floating-point ones are kept in lanes: element `i` of a
-/// row goes to lane `i % LANES`.
-#[derive(Default)]
-struct Block {
-    elements: u64,
-    saturated: u64,
-    zero_codes: u64,
-    flushed: u64,
-    signal: [f64; LANES],
-    noise: [f64; LANES],
-    error: [f64; LANES],
-    relative: [f64; LANES],
-    amax: [f32; LANES],
-}
-
-const LANES: usize = 8;
-
-impl Block {
-    #[inline]
-    fn add(&mut self, values: &[f32; BLOCK], decoded: &[f32; BLOCK], scale: f64) {
-        let values = values.as_chunks::<LANES>().0;
-        let decoded = decoded.as_chunks::<LANES>().0;
-        for (values, decoded) in values.iter().zip(decoded) {
-            for lane in 0..LANES {
-                let value = f64::from(values[lane]);
-                let error = (value - f64::from(decoded[lane]) * scale).abs();
-                self.signal[lane] += value * value;
-                self.noise[lane] += error * error;
-                self.error[lane] = larger(self.error[lane], error);
-                // Nothing divided by infinity is larger than 0.
-                let is_normal = decoded[lane].abs() >= MIN_NORMAL;
-                let divisor = if is_normal {
-                    value.abs()
-                } else {
-                    f64::INFINITY
-                };
-                self.relative[lane] = larger(self.relative[lane], error / divisor);
-                let magnitude = values[lane].abs();
-                self.amax[lane] = if magnitude > self.amax[lane] {
-                    magnitude
-                } else {
-                    self.amax[lane]
-                };
-            }
-        }
-    }
-
-    /// Adds the block to `fidelity`.
-    fn finish(&self, fidelity: &mut Fidelity) {
-        let amax = self.amax.iter().copied().fold(0.0, f32::max);
-        let error = self.error.iter().copied().fold(0.0, f64::max);
-        let is_zero = amax == 0.0;
-        fidelity.join(&Fidelity {
-            elements: self.elements,
-            blocks: 1,
-            zero_blocks: u64::from(is_zero),
-            signal: self.signal.iter().sum(),
-            noise: self.noise.iter().sum(),
-            largest_relative_error: self.relative.iter().copied().fold(0.0, f64::max),
-            largest_block_error: if is_zero {
-                0.0
-            } else {
-                error / f64::from(amax)
-            },
-            saturated: self.saturated,
-            zero_codes: self.zero_codes,
-            flushed: self.flushed,
-            amax: (!is_zero).then_some(AmaxRange {
-                smallest: amax,
-                largest: amax,
-            }),
-        });
-    }
-}
-
-/// The larger of two numbers, neither of them NaN: unlike `f64::max`, one instruction.
-#[inline(always)]
-fn larger(a: f64, b: f64) -> f64 {
-    if b > a { b } else { a }
 }

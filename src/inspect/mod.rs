@@ -2,7 +2,6 @@
 //! quantized values are from the source's. Everything is streamed through a [`Reader`], the same
 //! way as a mount reads; memory stays at a few bands of rows a thread.
 
-mod fidelity;
 mod groups;
 mod measure;
 mod values;
@@ -11,17 +10,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use fidelity::{AmaxRange, Fidelity};
 pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
 pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
 
+pub use crate::catalog::{AmaxRange, Fidelity};
 use crate::catalog::{Node, Tensor};
 use crate::error::Result;
 use crate::jobs::{self, Progress};
 use crate::layout::PlannedTensor;
+use crate::quant::companions;
 use crate::read::Reader;
 use crate::recipe::Plan;
-use crate::tensor::scale_name;
 
 /// A tensor that a view quantizes.
 #[derive(Debug, Clone)]
@@ -30,11 +29,8 @@ pub struct QuantizedTensor {
     /// What is quantized: BF16, F16 or F32 of shape `[rows, cols]` or `[n, rows, cols]`. It may
     /// be computed itself.
     pub source: Tensor,
-    /// The shape of `source` in F8_E4M3.
-    pub codes: Tensor,
-    /// F32, a scale for every 128 × 128 block of each leading index.
-    pub scales: Tensor,
-    /// The node with the outputs `codes` and `scales`.
+    /// What it becomes: the outputs of `node`, its codes first.
+    pub outputs: Vec<Tensor>,
     node: Arc<Node>,
 }
 
@@ -47,17 +43,18 @@ pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
         let by_name: HashMap<&str, &PlannedTensor> =
             tensors.map(|tensor| (&*tensor.name, tensor)).collect();
         for tensor in &shard.tensors {
-            // Codes and scales are the two outputs of one node and share a shard.
             if let Some((node, 0)) = computed(tensor)
-                && let Some(scales) = by_name.get(scale_name(&tensor.name).as_str())
-                && let Some((scales_node, 1)) = computed(scales)
-                && scales_node.id() == node.id()
+                && node.kernel.error_measure().is_some()
             {
+                // All outputs of one node share a shard.
+                let mut outputs = vec![tensor.tensor()];
+                let companions = companions(&tensor.name);
+                let companions = companions.filter_map(|name| by_name.get(name.as_str()).copied());
+                outputs.extend(companions.map(PlannedTensor::tensor));
                 quantized.push(QuantizedTensor {
                     name: tensor.name.to_string(),
                     source: node.inputs[0].clone(),
-                    codes: tensor.tensor(),
-                    scales: scales.tensor(),
+                    outputs,
                     node: node.clone(),
                 });
             }

@@ -2,8 +2,10 @@
 
 pub mod cast;
 mod cpu;
+pub mod float8;
 pub mod fp8;
 pub mod lanes;
 pub mod low_rank;
+pub(crate) mod numbers;
 
 pub use cpu::{CpuPath, Loop};

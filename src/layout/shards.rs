@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::layout::shard_file::{self, ShardFile};
 use crate::layout::{Plan, PlannedShard};
+use crate::quant::weight_of;
 use crate::source::{Attributes, INDEX_FILE, SINGLE_FILE, SourceFile};
-use crate::tensor::{Name, scaled_name};
+use crate::tensor::Name;
 use crate::view::{TopFile, View};
 
 /// Which tensors share a file, and what the files are called.
@@ -155,16 +156,15 @@ fn partition_tensors(
         .collect())
 }
 
-/// A tensor with the number of its unit: a tensor and its scale, the smallest thing that is put into
+/// A tensor with the number of its unit: a weight and its companions, the smallest thing that is put into
 /// a shard.
 type InUnit<'a> = (usize, &'a Name, &'a Tensor);
 
-/// The tensors in order, each scale drawn to its weight or the weight to its scale, whichever comes
-/// first.
+/// The tensors in order, companions and weights drawn to whichever of them comes first.
 fn in_units(tensors: &IndexMap<Name, Tensor>) -> Vec<InUnit<'_>> {
     let mut units: Vec<usize> = (0..tensors.len()).collect();
     for (scale, name) in tensors.keys().enumerate() {
-        if let Some(weight) = scaled_name(name).and_then(|weight| tensors.get_index_of(weight)) {
+        if let Some(weight) = weight_of(name).and_then(|weight| tensors.get_index_of(weight)) {
             let unit = scale.min(weight);
             (units[scale], units[weight]) = (unit, unit);
         }

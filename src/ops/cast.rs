@@ -1,27 +1,27 @@
-//! One dtype for every floating tensor: numbers are rounded to it, and block FP8 weights are
-//! multiplied by their scales ([`dequantized`]).
+//! One dtype for every floating tensor: numbers are rounded to it, and quantized weights are given
+//! as numbers.
 //!
 //! | tensor | becomes |
 //! |---|---|
 //! | BF16, F16, F32, F64 | the target; as it is if it has that dtype |
-//! | `X` in F8_E4M3 or F8_E5M2 with block scales `X_scale_inv` | `X` in the target, without scales |
+//! | codes and their companions | the weight in the target |
 //! | integers, booleans | as they are |
 //!
 //! The numbers are defined in [`crate::kernels::cast`].
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Catalog, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{F64ToF32, F64ToOdd, Source, convert};
 use crate::kernels::lanes::Precision;
-use crate::ops::{Operator, cast_config, dequantized};
-use crate::tensor::{Dtype, Name, byte_len, is_float8, scale_name, scaled_name, shape_text};
+use crate::ops::{Operator, cast_config};
+use crate::quant;
+use crate::tensor::Dtype;
 
 /// Gives every floating tensor of a catalog in one dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,23 +33,22 @@ pub struct Cast {
 
 impl Operator for Cast {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let block = cast_config::block(catalog)?;
+        let scheme = quant::declared(catalog)?;
         let old = std::mem::take(&mut catalog.tensors);
         let mut tensors = IndexMap::with_capacity(old.len());
         let (mut cast_count, mut dequantized_count) = (0, 0);
         for (name, tensor) in &old {
-            if scaled_name(name).is_some() {
-                check_scales(&old, name, tensor)?;
+            if scheme.weight_of(name).is_some() {
+                scheme.check_companion(&old, name, tensor)?;
                 continue;
             }
             let new = if is_castable(tensor.dtype) && !self.only_quantized {
                 let new = cast(name, tensor, self.to)?;
                 cast_count += usize::from(tensor.dtype != new.dtype);
                 new
-            } else if is_scaled_float(tensor.dtype) {
-                let scales = scales(&old, name, tensor)?;
+            } else if scheme.has_dtype(tensor.dtype) {
                 dequantized_count += 1;
-                dequantized(name, tensor, scales, block, self.to)?
+                scheme.decoded(&old, name, tensor, self.to)?
             } else {
                 tensor.clone()
             };
@@ -60,7 +59,7 @@ impl Operator for Cast {
         catalog.report.dequantized += dequantized_count;
         if self.only_quantized {
             if dequantized_count > 0 {
-                cast_config::undeclare_quantization(catalog)?;
+                quant::undeclare(catalog)?;
             }
             return Ok(());
         }
@@ -73,65 +72,6 @@ impl Operator for Cast {
         }
         cast_config::declare(catalog, self.to)
     }
-}
-
-/// Checks that the scales called `name` are those of a weight that can be dequantized.
-fn check_scales(tensors: &IndexMap<Name, Tensor>, name: &str, scales: &Tensor) -> Result<()> {
-    let weight_name = scaled_name(name).unwrap_or(name);
-    let problem = match tensors.get(weight_name) {
-        Some(weight) if matches!(weight.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2) => return Ok(()),
-        Some(weight) => format!(
-            "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized; take weight and scales from the same checkpoint, or leave --dtype out",
-            weight.dtype
-        ),
-        None => format!(
-            "these are scales, but there is no {weight_name} in this view; add it with --extra, or leave them out with --drop"
-        ),
-    };
-    Err(Error::tensor(scales.origin(), name, problem))
-}
-
-/// Whether elements of `dtype` mean something only together with scales.
-fn is_scaled_float(dtype: Dtype) -> bool {
-    is_float8(dtype)
-        || matches!(
-            dtype,
-            Dtype::F8_E8M0 | Dtype::F6_E2M3 | Dtype::F6_E3M2 | Dtype::F4
-        )
-}
-
-/// The block scales of the quantized `tensor`.
-fn scales<'a>(
-    tensors: &'a IndexMap<Name, Tensor>,
-    name: &str,
-    tensor: &Tensor,
-) -> Result<&'a Tensor> {
-    let expected = scale_name(name);
-    if let Some(scales) = tensors.get(&*expected)
-        && matches!(tensor.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
-    {
-        return Ok(scales);
-    }
-    let others = [
-        format!("{name}_scale"),
-        format!("{name}_scales"),
-        format!("{}.scale", name.strip_suffix(".weight").unwrap_or(name)),
-    ];
-    let other = others.iter().find(|other| tensors.contains_key(&***other));
-    let found = match other {
-        Some(other) => {
-            format!("; {other} is there, but scales per tensor or per channel are not block scales")
-        }
-        None => String::new(),
-    };
-    Err(Error::tensor(
-        tensor.origin(),
-        name,
-        format!(
-            "it is {}, and to give its values takes block scales called {expected} of F8_E4M3 or F8_E5M2 codes{found}; leave --dtype out, or this tensor (--drop)",
-            tensor.dtype
-        ),
-    ))
 }
 
 /// Whether [`cast`] takes a tensor of `dtype`.
@@ -169,31 +109,13 @@ pub fn cast(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
         elements: tensor.len() / source_bytes,
         path: CpuPath::best(),
     };
-    computed(name, tensor, to, vec![tensor.clone()], Box::new(kernel))
-}
-
-/// The tensor that `kernel` computes from `inputs`: `original` in dtype `to`.
-pub(super) fn computed(
-    name: &str,
-    original: &Tensor,
-    to: Precision,
-    inputs: Vec<Tensor>,
-    kernel: Box<dyn Kernel>,
-) -> Result<Tensor> {
-    if byte_len(to.dtype(), &original.shape).is_none() {
-        return Err(Error::tensor(
-            original.origin(),
-            name,
-            format!(
-                "its shape is {}: as {} it would have 2^61 bytes or more",
-                shape_text(&original.shape),
-                to.dtype()
-            ),
-        ));
-    }
-    let node = Arc::new(Node::new(name, inputs, kernel));
-    let shape = original.shape.clone();
-    Ok(Tensor::computed(node, 0, to.dtype(), shape, original.home))
+    Tensor::in_dtype(
+        name,
+        tensor,
+        to.dtype(),
+        vec![tensor.clone()],
+        Box::new(kernel),
+    )
 }
 
 /// A conversion of elements, from and to little-endian bytes.

@@ -6,8 +6,8 @@
 //! | per expert | `<p>.experts.<j>.{gate,up}_proj.weight` `[I, H]`, `<p>.experts.<j>.down_proj.weight` `[H, I]` |
 //! | fused | `<p>.experts.gate_up_proj` `[E, 2I, H]`, of each expert the rows of gate, then those of up; `<p>.experts.down_proj` `[E, H, I]` |
 //!
-//! Block FP8 scales, named like their tensor with `_scale_inv` behind it, take the same form: those
-//! of a fused tensor are stacked per expert.
+//! Companions (the scales of a quantized weight) take the same form: those of a fused tensor are
+//! stacked per expert.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,10 +16,10 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::experts_model::Model;
-use crate::ops::fp8::BLOCK;
 use crate::ops::{Operator, experts_fuse, experts_unfuse};
+use crate::quant::{self, Scheme};
 use crate::shown::Show;
-use crate::tensor::{Name, is_float8, scale_name, shape_text};
+use crate::tensor::Name;
 
 pub(super) const GATE: &str = "gate_proj";
 pub(super) const UP: &str = "up_proj";
@@ -73,7 +73,7 @@ impl Experts {
 #[derive(Debug)]
 pub(super) struct Change {
     /// The tensors that go.
-    pub old: Vec<String>,
+    pub old: Vec<Name>,
     /// The tensors that stand, in this order, where the first of the old ones stood.
     pub new: Vec<(Name, Tensor)>,
 }
@@ -96,7 +96,7 @@ fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
     let mut new: HashMap<usize, Vec<(Name, Tensor)>> = HashMap::new();
     for change in changes {
         let names = change.old.iter();
-        let positions = names.filter_map(|name| catalog.tensors.get_index_of(&**name));
+        let positions = names.filter_map(|name| catalog.tensors.get_index_of(name));
         let positions: Vec<usize> = positions.collect();
         if let Some(&first) = positions.iter().min() {
             new.insert(first, change.new);
@@ -127,59 +127,55 @@ pub(super) fn in_experts(name: &str) -> Option<(&str, &str)> {
     Some((&name[..rest - 1], &name[rest..]))
 }
 
-/// A weight with its scales, if it has some.
+/// A weight with its companions, if it is quantized.
 #[derive(Debug, Clone)]
 pub(super) struct Weight<'a> {
     pub name: String,
     pub tensor: &'a Tensor,
-    pub scales: Option<&'a Tensor>,
+    pub quantized: Option<Quantized<'a>>,
+}
+
+/// How a weight is quantized.
+#[derive(Debug, Clone)]
+pub(super) struct Quantized<'a> {
+    pub scheme: &'static dyn Scheme,
+    /// In the order of [`Scheme::companions`].
+    pub companions: Vec<&'a Tensor>,
 }
 
 impl<'a> Weight<'a> {
-    /// The weight called `name`, its scales checked to be those of block FP8.
+    /// The weight called `name`, its companions checked.
     pub(super) fn find(catalog: &'a Catalog, name: String) -> Result<Option<Self>> {
         let Some(tensor) = catalog.tensors.get(&*name) else {
             return Ok(None);
         };
-        let scales = catalog.tensors.get(&*scale_name(&name));
-        let weight = Weight {
+        let stored = quant::stored(&catalog.tensors, &name);
+        if let Some((scheme, companions)) = &stored {
+            scheme.check(&name, tensor, companions)?;
+        }
+        Ok(Some(Weight {
             name,
             tensor,
-            scales,
-        };
-        weight.check_scales()?;
-        Ok(Some(weight))
+            quantized: stored.map(|(scheme, companions)| Quantized { scheme, companions }),
+        }))
     }
 
-    fn check_scales(&self) -> Result<()> {
-        let Some(scales) = self.scales else {
-            return Ok(());
-        };
-        let mut expected = self.tensor.shape.to_vec();
-        for dimension in expected.iter_mut().rev().take(2) {
-            *dimension = dimension.div_ceil(BLOCK);
-        }
-        if is_float8(self.tensor.dtype) && *scales.shape == expected {
-            return Ok(());
-        }
-        Err(Error::tensor(
-            scales.origin(),
-            scale_name(&self.name),
-            format!(
-                "its shape is {}, but {} is {} {}; only FP8 weights with a scale per {BLOCK} x {BLOCK} block can change form with their scales, and here those would be {}",
-                shape_text(&scales.shape),
-                self.name,
-                self.tensor.dtype,
-                shape_text(&self.tensor.shape),
-                shape_text(&expected)
-            ),
-        ))
+    /// The tensors that it is: the weight and its companions.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &'a Tensor> {
+        let companions = self.quantized.iter().flat_map(|q| &q.companions);
+        std::iter::once(self.tensor).chain(companions.copied())
     }
 
-    /// The names of the weight and its scales.
-    pub(super) fn names(&self) -> impl Iterator<Item = String> {
-        let scales = self.scales.map(|_| scale_name(&self.name));
-        std::iter::once(self.name.clone()).chain(scales)
+    /// What these are called if the weight is called `name`.
+    pub(super) fn names_as(&self, name: &str) -> impl Iterator<Item = Name> {
+        let quantized = self.quantized.iter();
+        let companions = quantized.flat_map(|quantized| quantized.scheme.companions(name));
+        std::iter::once(name.into()).chain(companions.map(Name::from))
+    }
+
+    /// What they are called.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
+        self.names_as(&self.name)
     }
 
     /// An error about the weight.
@@ -187,13 +183,18 @@ impl<'a> Weight<'a> {
         Error::tensor(self.tensor.origin(), &self.name, problem)
     }
 
-    /// Checks that no block of scales holds rows of gate and of up, which have `rows` rows each.
+    /// Checks that no block holds rows of gate and of up, which have `rows` rows each.
     pub(super) fn check_blocks_part(&self, rows: u64) -> Result<()> {
-        if self.scales.is_none() || rows.is_multiple_of(BLOCK) {
+        let Some(Quantized { scheme, .. }) = self.quantized else {
+            return Ok(());
+        };
+        let block = scheme.block_rows();
+        if rows.is_multiple_of(block) {
             return Ok(());
         }
         Err(self.error(format!(
-            "it is FP8, and gate and up have {rows} rows each, which is no multiple of {BLOCK}: fused, they have blocks in common, and apart, they do not; start from unquantized experts"
+            "it is {}, and gate and up have {rows} rows each, which is no multiple of {block}: fused, they have blocks in common, and apart, they do not; start from unquantized experts",
+            scheme.name()
         )))
     }
 }

@@ -8,7 +8,8 @@ use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::experts::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
 use crate::ops::experts_model::Model;
-use crate::tensor::{Name, SCALE_SUFFIX, scale_name, shape_text};
+use crate::quant;
+use crate::tensor::{Name, shape_text};
 
 /// The tensors of single experts in one layer.
 #[derive(Default)]
@@ -33,7 +34,7 @@ pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
             continue;
         };
         let layer = layers.entry(experts).or_default();
-        let weight = rest.strip_suffix(SCALE_SUFFIX).unwrap_or(rest);
+        let weight = quant::weight_of(rest).unwrap_or(rest);
         let projection = weight.strip_suffix(".weight");
         if number.to_string() == digits && matches!(projection, Some(GATE | UP | DOWN)) {
             layer.experts.insert(number);
@@ -54,7 +55,8 @@ fn change(catalog: &Catalog, model: &Model, experts: &str, layer: &Layer) -> Res
             catalog.tensors[other].origin(),
             other,
             format!(
-                "it belongs to an expert, but only {{gate,up,down}}_proj.weight and their block scales (*{SCALE_SUFFIX}) can be fused; leave --fuse-experts out"
+                "it belongs to an expert, but only {{gate,up,down}}_proj.weight and their scales ({}) can be fused; leave --fuse-experts out",
+                quant::companions("*").collect::<Vec<_>>().join(", ")
             ),
         ));
     }
@@ -106,9 +108,10 @@ fn weight<'a>(
 fn check_alike(weights: &[Weight]) -> Result<()> {
     let text = |tensor: &Tensor| format!("{} {}", tensor.dtype, shape_text(&tensor.shape));
     let description = |weight: &Weight| {
-        let scales = match weight.scales {
-            Some(scales) => format!("with scales of {}", text(scales)),
-            None => "without scales".to_owned(),
+        let scales: Vec<String> = weight.tensors().skip(1).map(text).collect();
+        let scales = match scales.is_empty() {
+            false => format!("with scales of {}", scales.join(", ")),
+            true => "without scales".to_owned(),
         };
         format!("{} {scales}", text(weight.tensor))
     };
@@ -142,24 +145,20 @@ fn dimensions(gate: &Weight, down: &Weight) -> Result<[u64; 2]> {
     )))
 }
 
-/// The tensor `name` of all `weights`, `each` of them for every expert, and its scales.
+/// The tensor `name` of all `weights`, `each` of them for every expert, and its companions.
 fn joined(name: String, weights: &[Weight], each: u64) -> Vec<(Name, Tensor)> {
     let join = |tensors: Vec<&Tensor>| {
         let count = tensors.len() as u64 / each;
         let [rows, columns] = [0, 1].map(|dimension| tensors[0].shape[dimension]);
         Tensor::joined(&tensors, vec![count, each * rows, columns])
     };
-    let weight = join(weights.iter().map(|weight| weight.tensor).collect());
-    // Alike: if one has scales, all have.
-    let scales: Vec<&Tensor> = weights.iter().filter_map(|weight| weight.scales).collect();
-    let home = weight.home;
-    let mut new = vec![(name.as_str().into(), weight)];
-    if !scales.is_empty() {
-        let scales = Tensor {
-            home,
-            ..join(scales)
-        };
-        new.push((scale_name(&name).into(), scales));
-    }
-    new
+    let home = weights[0].tensor.home;
+    // Alike: if one has companions, all have.
+    let names = weights[0].names_as(&name).enumerate();
+    let joined = names.map(|(i, name)| {
+        let parts = weights.iter().filter_map(|weight| weight.tensors().nth(i));
+        let tensor = join(parts.collect());
+        (name, Tensor { home, ..tensor })
+    });
+    joined.collect()
 }

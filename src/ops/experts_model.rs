@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::{Error, Result};
 use crate::ops::experts::{Change, Weight};
-use crate::ops::listing;
+use crate::text::listing;
 
 /// Families that store fused experts transposed, by the beginning of their model_type (read from
 /// transformers 5.23).

@@ -8,8 +8,8 @@ use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::experts::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
 use crate::ops::experts_model::Model;
-use crate::ops::fp8::BLOCK;
-use crate::tensor::{SCALE_SUFFIX, byte_len, scale_name, shape_text};
+use crate::quant;
+use crate::tensor::{byte_len, shape_text};
 
 /// The most experts of all layers together. A few bytes can claim any number, and every one takes
 /// names and tensors of its own.
@@ -22,17 +22,20 @@ pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
         let Some((experts, rest)) = in_experts(name) else {
             continue;
         };
+        let weight = quant::weight_of(rest).unwrap_or(rest);
+        if matches!(weight, GATE_UP | DOWN) {
+            layers.insert(experts);
+            continue;
+        }
         let suffix = rest.strip_prefix(GATE_UP).or(rest.strip_prefix(DOWN));
         match suffix {
-            Some("" | SCALE_SUFFIX) => {
-                layers.insert(experts);
-            }
             Some(suffix) if suffix.starts_with('_') => {
                 return Err(Error::tensor(
                     tensor.origin(),
                     name,
                     format!(
-                        "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its block scales (*{SCALE_SUFFIX}), and how it would be divided is not known; leave --unfuse-experts out"
+                        "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its scales ({}), and how it would be divided is not known; leave --unfuse-experts out",
+                        quant::companions("*").collect::<Vec<_>>().join(", ")
                     ),
                 ));
             }
@@ -70,12 +73,12 @@ fn change(catalog: &Catalog, model: &Model, experts: &str, total: &mut u64) -> R
     for expert in 0..count {
         for (projection, fused, rows) in &parts {
             let name = format!("{experts}.{expert}.{projection}.weight");
-            let weight = rows_of(fused, fused.tensor, expert, rows)?;
-            new.push((name.as_str().into(), weight));
-            if let Some(scales) = fused.scales {
-                let block_rows = rows.start / BLOCK..rows.end.div_ceil(BLOCK);
-                let scales = rows_of(fused, scales, expert, &block_rows)?;
-                new.push((scale_name(&name).into(), scales));
+            for (i, (name, tensor)) in fused.names_as(&name).zip(fused.tensors()).enumerate() {
+                let rows = match &fused.quantized {
+                    Some(quantized) if i > 0 => quantized.scheme.companion_rows(rows.clone()),
+                    _ => rows.clone(),
+                };
+                new.push((name, rows_of(fused, tensor, expert, &rows)?));
             }
         }
     }
@@ -117,7 +120,7 @@ fn dimensions(gate_up: &Weight, down: &Weight) -> Result<[u64; 3]> {
     )))
 }
 
-/// Rows of one expert of `tensor`, which is `fused` or its scales.
+/// Rows of one expert of `tensor`, which is `fused` or a companion of it.
 fn rows_of(fused: &Weight, tensor: &Tensor, expert: u64, rows: &Range<u64>) -> Result<Tensor> {
     let (rows_each, columns) = (tensor.shape[1], tensor.shape[2]);
     let before = [expert * rows_each + rows.start, columns];

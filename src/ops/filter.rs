@@ -1,7 +1,7 @@
 //! Leaving tensors out, by regular expressions that match whole names.
 //!
-//! Scales stay with their weight: a pattern that takes `X` away, or does not keep it, does the same
-//! to `X_scale_inv`.
+//! Companions (scales) stay with their weight: a pattern that takes `X` away, or does not keep it,
+//! does the same to them.
 
 use indexmap::IndexMap;
 
@@ -9,7 +9,8 @@ use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::Operator;
 use crate::ops::pattern::Pattern;
-use crate::tensor::{Name, scaled_name};
+use crate::quant::weight_of;
+use crate::tensor::Name;
 use crate::text::counted;
 
 /// Keeps what `--only` patterns match (all, without such), less what `--drop` patterns match.
@@ -47,7 +48,7 @@ impl Filter {
     /// # Errors
     /// If a weight would lose its scales.
     fn decide(&self, tensors: &IndexMap<Name, Tensor>, name: &str, of: &Tensor) -> Result<bool> {
-        let weight = scaled_name(name).filter(|weight| tensors.contains_key(*weight));
+        let weight = weight_of(name).filter(|weight| tensors.contains_key(*weight));
         let Some(weight) = weight else {
             return Ok(self.keeps(name));
         };
@@ -67,7 +68,7 @@ impl Filter {
     /// The patterns that have no effect on `tensors`, each with the reason.
     fn idle_patterns(&self, tensors: &IndexMap<Name, Tensor>) -> Vec<String> {
         let names: Vec<&str> = tensors.keys().map(|name| &**name).collect();
-        let is_scale = |name: &&&str| scaled_name(name).is_some_and(|of| tensors.contains_key(of));
+        let is_scale = |name: &&&str| weight_of(name).is_some_and(|of| tensors.contains_key(of));
         let matched = |pattern: &Pattern| -> Vec<&&str> {
             let names = names.iter();
             names.filter(|name| pattern.matches(name)).collect()

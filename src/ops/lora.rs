@@ -19,8 +19,9 @@ use crate::ops::lora_kernels::{self as kernels, Join, LowRank, Matrix};
 use crate::ops::lora_layers::Layer;
 use crate::ops::lora_targets::{Contents, Factors, Renaming, close_names, unwrapped};
 use crate::ops::{Operator, Precision, cast};
+use crate::quant;
 use crate::shown::Show;
-use crate::tensor::{Name, is_float8, scale_name, shape_text};
+use crate::tensor::{Name, shape_text};
 
 /// The most columns of a weight that an adapter is merged into. A row of so many takes 4 MiB as F32.
 const MOST_COLUMNS: u64 = 1 << 20;
@@ -212,8 +213,8 @@ impl Merging<'_> {
         if lora_factors::is_float(tensor.dtype) {
             return Ok(tensor.clone());
         }
-        let advice = match is_float8(tensor.dtype) {
-            true if catalog.tensors.contains_key(scale_name(name).as_str()) => {
+        let advice = match quant::is_coded(tensor.dtype) {
+            true if quant::stored(&catalog.tensors, name).is_some() => {
                 "give --dtype bf16 to dequantize the base first"
             }
             _ => "start from the checkpoint that is not quantized",

@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::Result;
-use crate::ops::listing;
+use crate::quant::{companions, weight_of};
 use crate::shown::Show;
 use crate::source::Checkpoint;
-use crate::tensor::{Dtype, SCALE_SUFFIX, scaled_name, shape_text};
+use crate::tensor::{Dtype, shape_text};
+use crate::text::listing;
 
 /// Compares `extra` with the catalog that it is about to be added to.
 pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<()> {
@@ -41,12 +42,13 @@ pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<(
 fn full_quantization(catalog: &Catalog, added: &[&str]) -> Option<String> {
     let scales_of_base = added
         .iter()
-        .filter_map(|name| scaled_name(name))
+        .filter_map(|name| weight_of(name))
         .filter(|weight| catalog.tensors.contains_key(*weight))
         .count();
     (scales_of_base > 0).then(|| {
         format!(
-            "it looks like a quantization of the base: {scales_of_base} of the added tensors are scales (*{SCALE_SUFFIX}) of the base's own weights, which stay unquantized; to quantize the base as this checkpoint is, use --reference instead of --extra"
+            "it looks like a quantization of the base: {scales_of_base} of the added tensors are scales ({}) of the base's own weights, which stay unquantized; to quantize the base as this checkpoint is, use --reference instead of --extra",
+            companions("*").collect::<Vec<_>>().join(", ")
         )
     })
 }
@@ -59,7 +61,7 @@ fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Opti
         let Some(dtype) = extra.tensor(name).map(|tensor| tensor.dtype) else {
             continue;
         };
-        if !known.contains(&dtype) && scaled_name(name).is_none() {
+        if !known.contains(&dtype) && weight_of(name).is_none() {
             foreign.entry(dtype).or_default().push(name);
         }
     }

@@ -11,7 +11,8 @@ use regex_automata::util::interpolate;
 use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::ops::{Operator, pattern, rename_skips};
-use crate::tensor::{Name, scale_name, scaled_name};
+use crate::quant;
+use crate::tensor::Name;
 
 /// The longest name that is renamed, and the longest that comes of it, in bytes.
 const MOST_NAME_BYTES: usize = 1024;
@@ -85,7 +86,7 @@ impl Operator for Rename {
         if renamed == 0 {
             return Ok(());
         }
-        check_scales(&catalog.tensors, &names)?;
+        check_companions(&catalog.tensors, &names)?;
         rename_skips::follow(catalog, &names)?;
 
         let old = std::mem::take(&mut catalog.tensors);
@@ -115,21 +116,25 @@ impl Operator for Rename {
     }
 }
 
-/// Checks that every weight of `tensors` and its scales still belong together under the new
+/// Checks that every weight of `tensors` and its companions still belong together under the new
 /// `names`.
-fn check_scales(tensors: &IndexMap<Name, Tensor>, names: &[Name]) -> Result<()> {
-    for (scales, (name, tensor)) in tensors.iter().enumerate() {
-        let Some(weight) = scaled_name(name).and_then(|weight| tensors.get_index_of(weight)) else {
+fn check_companions(tensors: &IndexMap<Name, Tensor>, names: &[Name]) -> Result<()> {
+    for (companion, (name, tensor)) in tensors.iter().enumerate() {
+        let Some(old) = quant::weight_of(name) else {
             continue;
         };
-        let expected = scale_name(&names[weight]);
-        if *names[scales] != *expected {
+        let Some(weight) = tensors.get_index_of(old) else {
+            continue;
+        };
+        let suffix = &name[old.len()..];
+        let expected = [&names[weight], suffix].concat();
+        if *names[companion] != *expected {
             return Err(Error::tensor(
                 tensor.origin(),
                 name,
                 format!(
-                    "--rename would call it {}, but its weight {}, whose scales are then called {expected}; have one rule rename both (for example, end the expression with (_scale_inv)?$ and the replacement with ${{1}})",
-                    names[scales], names[weight]
+                    "--rename would call it {}, but its weight {}, whose scales are then called {expected}; have one rule rename both (for example, end the expression with ({suffix})?$ and the replacement with ${{1}})",
+                    names[companion], names[weight]
                 ),
             ));
         }

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog};
 use crate::error::Result;
-use crate::ops::declared::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
-use crate::ops::listing;
+use crate::quant::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
 use crate::tensor::Name;
+use crate::text::listing;
 
 /// The head, which is listed also where it is tied and has no tensor.
 const HEAD: &str = "lm_head";

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat};
+use crate::ops::{Experts, PartialBlocks, Precision};
+use crate::quant::fp8_block::ScaleFormat;
 use crate::recipe::document::Document;
 use crate::recipe::from_file::MergeRequest;
 use crate::recipe::quoted::{float, text, tree};

@@ -6,12 +6,13 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::ops::merge::{Definition, Merge, Place, Source};
 use crate::ops::{Cast, Lora, Operator, Precision};
+use crate::quant::is_coded;
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{ModelPath, Places, Reference};
 use crate::recipe::yaml::Node;
 use crate::recipe::{Fp8Request, LoraRequest, ViewRequest};
 use crate::source::Checkpoint;
-use crate::tensor::{Dtype, is_float8};
+use crate::tensor::Dtype;
 
 /// A merge and where its models are.
 #[derive(Debug, Clone)]
@@ -149,11 +150,11 @@ impl MergeRequest {
     }
 }
 
-/// Has block FP8 of a model dequantized, since merges compute with numbers: to the dtype of the
+/// Has the quantized weights of a model given as numbers, since merges compute with numbers: to the dtype of the
 /// merge, or to BF16 if it has none.
 fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
     let mut tensors = catalog.tensors.values();
-    if !tensors.any(|tensor| is_float8(tensor.dtype)) {
+    if !tensors.any(|tensor| is_coded(tensor.dtype)) {
         return Ok(());
     }
     let to = dtype.and_then(Precision::of).unwrap_or(Precision::Bf16);

@@ -23,7 +23,8 @@ use std::path::PathBuf;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::layout::{self, Partition};
-use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
+use crate::ops::{Cast, Filter, Lora, Operator, Patch, Quantize, Rename};
+use crate::quant::fp8_block::Fp8BlockEncoding;
 use crate::source::Checkpoint;
 
 pub use dtype::{DTYPES, parse_dtype};
@@ -33,7 +34,8 @@ pub use size::{parse_shard_size, parse_size};
 pub use surveys::Surveys;
 
 pub use crate::layout::Plan;
-pub use crate::ops::{Experts, PartialBlocks, Precision, ScaleFormat, Selection};
+pub use crate::ops::{Experts, PartialBlocks, Precision, Selection};
+pub use crate::quant::fp8_block::ScaleFormat;
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -86,7 +88,7 @@ const MOST_LORAS: usize = 16;
 pub struct Fp8Request {
     /// Select by the built-in rule set.
     pub rules: bool,
-    /// Select the names that have a `_scale_inv` in one of these checkpoints.
+    /// Select the names that are quantized in one of these checkpoints.
     pub references: Vec<PathBuf>,
     /// Select the names that one of these regular expressions matches as a whole.
     pub patterns: Vec<String>,
@@ -231,9 +233,11 @@ impl ViewRequest {
         }
         if let Some(fp8) = &self.fp8 {
             let selection = Selection::new(fp8.rules, &fp8.references, &fp8.patterns)?;
-            operators.push(Box::new(Fp8 {
+            operators.push(Box::new(Quantize {
                 selection,
-                scale_format: fp8.scale_format,
+                encoding: Box::new(Fp8BlockEncoding {
+                    scale_format: fp8.scale_format,
+                }),
                 partial_blocks: fp8.partial_blocks,
             }));
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::catalog::{CONFIG_FILE, Config, Parts};
 use crate::error::Result;
+use crate::findings::Faults;
 use crate::source::SourceFile;
-use crate::verify::findings::Faults;
 use crate::verify::structure::ShardFile;
 
 /// Warns of layers and modalities that config.json in `directory` describes and no tensor of `shards`

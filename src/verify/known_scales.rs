@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use crate::tensor::{scale_name, scaled_name};
+use crate::quant::weight_of;
 
 /// Scales of a mount that are known to be powers of two.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +42,7 @@ impl KnownScales {
         };
         let tensors = plan.shards.into_iter().flat_map(|shard| shard.tensors);
         let is_known = |tensor: &Tensor| {
-            tensor.scale_fmt.as_deref() == Some("ue8m0") && scaled_name(&tensor.name).is_some()
+            tensor.scale_fmt.as_deref() == Some("ue8m0") && weight_of(&tensor.name).is_some()
         };
         let known = tensors.filter(is_known);
         KnownScales {
@@ -51,8 +51,8 @@ impl KnownScales {
         }
     }
 
-    /// Whether the scales of the tensor `name`, in a file on `device`, are among them.
+    /// Whether the scales called `name`, in a file on `device`, are among them.
     pub(super) fn has(&self, name: &str, device: u64) -> bool {
-        self.device == device && self.names.contains(&scale_name(name))
+        self.device == device && self.names.contains(name)
     }
 }

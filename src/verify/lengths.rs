@@ -4,10 +4,10 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
+use crate::findings::Findings;
 use crate::layout::PlannedShard;
 use crate::source::{SourceFile, StoredTensor, read_header};
 use crate::tensor::Name;
-use crate::verify::findings::Findings;
 
 /// How the tensors of the file at `path`, of `len` bytes, differ from those of `shard`; one line for
 /// each kind of difference.

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::findings::Faults;
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
 use crate::shown::Show;
 use crate::source::{SourceFile, with_room};
 use crate::text::counted;
-use crate::verify::findings::Faults;
 
 /// How a directory compares with its checksums.
 #[derive(Debug, Clone, Default)]

@@ -3,10 +3,8 @@
 //! Nothing here goes by how views are made: the same checks hold for any checkpoint, on disk or
 //! mounted. Only scales that a mount is known to compute as powers of two are not read for it.
 
-mod block_scales;
 mod compare;
 mod described;
-mod findings;
 mod known_scales;
 mod lengths;
 mod manifest;

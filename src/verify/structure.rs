@@ -8,16 +8,16 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::findings::Faults;
 use crate::jobs::Progress;
+use crate::quant::StoredFile;
 use crate::source::{
     INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, check_directory, read_header, with_room,
 };
 use crate::tensor::Name;
 use crate::text::counted;
-use crate::verify::findings::Faults;
 use crate::verify::known_scales::KnownScales;
-use crate::verify::quantization::ScaleReading;
-use crate::verify::{block_scales, described, quantization};
+use crate::verify::{described, quantization};
 
 /// The file that loaders without an index expect.
 const SINGLE_FILE: &str = "model.safetensors";
@@ -79,13 +79,7 @@ pub fn structure(
     } = inspection;
     let mut known_scales = 0;
     if complete {
-        let pairs = block_scales::pairs(&shards, &mut faults);
-        let reading = ScaleReading {
-            known,
-            jobs,
-            progress,
-        };
-        known_scales = quantization::check(directory, &shards, &pairs, &reading, &mut faults)?;
+        known_scales = quantization::check(directory, &shards, known, jobs, progress, &mut faults)?;
         described::check(directory, &shards, &mut faults);
     }
     Ok(StructureReport {
@@ -115,6 +109,16 @@ pub(super) struct ShardFile {
     pub(super) file: SourceFile,
     /// In offset order.
     pub(super) header: IndexMap<Name, StoredTensor>,
+}
+
+impl ShardFile {
+    pub(super) fn stored(&self) -> StoredFile<'_> {
+        StoredFile {
+            name: &self.name,
+            file: &self.file,
+            tensors: &self.header,
+        }
+    }
 }
 
 struct IndexFile {

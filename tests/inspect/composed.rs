@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use ckptfs::inspect::{check_values, quantized_tensors};
 use ckptfs::layout::{self, Partition};
-use ckptfs::ops::{Fp8, Operator, PartialBlocks, Selection};
+use ckptfs::ops::{Operator, PartialBlocks, Quantize, Selection};
+use ckptfs::quant::fp8_block::Fp8BlockEncoding;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Plan, ScaleFormat};
 use ckptfs::source;
 use safetensors::Dtype;
@@ -92,9 +93,11 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
     catalog
         .tensors
         .insert(source.name.as_str().into(), computed);
-    let fp8 = Fp8 {
+    let fp8 = Quantize {
         selection: Selection::new(false, &[], &[".*".to_owned()]).unwrap(),
-        scale_format: ScaleFormat::Float32,
+        encoding: Box::new(Fp8BlockEncoding {
+            scale_format: ScaleFormat::Float32,
+        }),
         partial_blocks: PartialBlocks::Quantize,
     };
     fp8.apply(&mut catalog).unwrap();

@@ -6,8 +6,10 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use ckptfs::tensor::float8::e4m3_to_f32;
-use ckptfs::tensor::{Dtype, is_float8, scale_name, scaled_name};
+use ckptfs::kernels::float8::e4m3_to_f32;
+use ckptfs::kernels::fp8::BLOCK;
+use ckptfs::quant;
+use ckptfs::tensor::Dtype;
 use half::bf16;
 use memmap2::Mmap;
 use safetensors::SafeTensors;
@@ -33,7 +35,7 @@ pub(crate) fn compare(directory: &Path, base: &Path, extra: &Path) -> anyhow::Re
 
     let mut checked = Checked::default();
     for (name, tensor) in &tensors {
-        if scaled_name(name).is_some() {
+        if quant::weight_of(name).is_some() {
             continue;
         }
         let Some(source) = sources.iter().find_map(|source| source.get(name)) else {
@@ -43,9 +45,9 @@ pub(crate) fn compare(directory: &Path, base: &Path, extra: &Path) -> anyhow::Re
             tensor.shape() == source.shape(),
             "{name} has another shape than its source"
         );
-        if is_float8(tensor.dtype()) {
-            let scales = tensors
-                .get(&scale_name(name))
+        if quant::is_coded(tensor.dtype()) {
+            let scales = quant::companions(name)
+                .find_map(|scales| tensors.get(&scales))
                 .with_context(|| format!("{name} has no scales"))?;
             let error = largest_error(tensor, scales, source);
             checked.largest_error = checked.largest_error.max(error);
@@ -70,7 +72,6 @@ pub(crate) fn compare(directory: &Path, base: &Path, extra: &Path) -> anyhow::Re
 
 /// The largest |code × scale − x|, as a share of the largest |x|.
 fn largest_error(codes: &TensorView, scales: &TensorView, source: &TensorView) -> f32 {
-    const BLOCK: usize = 128;
     let columns = source.shape()[1];
     let scale_columns = columns.div_ceil(BLOCK);
     let scale = |row: usize, column: usize| {

@@ -12,7 +12,7 @@ use half::bf16;
 use super::element::Kind;
 use super::rounding::Rounding;
 use super::{BLOCK, Element, padded};
-use crate::tensor::float8::E4M3_MAX;
+use crate::kernels::float8::E4M3_MAX;
 
 /// Bytes of a vector.
 const VECTOR: usize = 64;

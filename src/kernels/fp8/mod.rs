@@ -24,7 +24,7 @@ mod scalar;
 pub use element::Element;
 
 use crate::kernels::CpuPath;
-use crate::tensor::float8::E4M3_MAX;
+use crate::kernels::float8::E4M3_MAX;
 
 /// How a block's scale is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -19,7 +19,7 @@
 //! every exponent; codes of smaller quotients must be found by division.
 
 use super::{Element, exact_reciprocal};
-use crate::tensor::float8::e4m3_from_f32;
+use crate::kernels::float8::e4m3_from_f32;
 
 pub(super) const SEGMENTS: usize = 16;
 

@@ -1,7 +1,7 @@
 //! The definition in plain Rust, written so that compilers can vectorize it.
 
 use super::{BLOCK, Element, exact_reciprocal};
-use crate::tensor::float8::e4m3_from_f32;
+use crate::kernels::float8::e4m3_from_f32;
 
 /// The largest magnitude of each block, as bits, joined with what `amax` holds.
 #[inline(always)]

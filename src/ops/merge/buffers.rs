@@ -4,8 +4,8 @@
 use crate::catalog::Tensor;
 use crate::error::{Error, Result};
 use crate::ops::merge::cast;
+use crate::quant::is_coded;
 use crate::shown::Show;
-use crate::tensor::is_float8;
 
 /// The most bytes of such a tensor that are compared.
 const MOST_BYTES: u64 = 16 << 20;
@@ -15,7 +15,7 @@ const MOST_BYTES: u64 = 16 << 20;
 /// # Errors
 /// If they do not agree.
 pub(super) fn agreed(name: &str, inputs: &[(usize, Tensor)]) -> Result<Option<Tensor>> {
-    let is_weight = |tensor: &Tensor| cast::is_floating(tensor.dtype) || is_float8(tensor.dtype);
+    let is_weight = |tensor: &Tensor| cast::is_floating(tensor.dtype) || is_coded(tensor.dtype);
     let (_, first) = &inputs[0];
     if inputs.iter().all(|(_, tensor)| is_weight(tensor)) {
         return Ok(None);

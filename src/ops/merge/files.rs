@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::catalog::{Catalog, Config};
 use crate::error::Result;
-use crate::ops::listing;
 use crate::ops::merge::definition::Definition;
 use crate::ops::merge::inputs::{Run, Source, Stack};
 use crate::ops::merge::names;
@@ -14,6 +13,7 @@ use crate::ops::merge::planner::Planned;
 use crate::ops::merge::vocabulary::Rows;
 use crate::source::AuxEntry;
 use crate::tensor::Dtype;
+use crate::text::listing;
 
 /// What a loader needs beside the weights. Model cards and licenses speak of one model alone.
 const SHOWN: [&str; 17] = [

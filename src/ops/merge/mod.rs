@@ -59,10 +59,10 @@ pub use task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
 
 use crate::catalog::{Catalog, MergeReport, Role, StretchReport};
 use crate::error::Result;
-use crate::ops::listing;
 use crate::ops::merge::planner::{Planned, Planner};
 use crate::ops::merge::vocabulary::Rows;
 use crate::spelling::did_you_mean;
+use crate::text::listing;
 
 /// A merge and its models, which stand in the order of [`Definition::models`].
 #[derive(Debug)]

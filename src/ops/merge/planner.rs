@@ -15,7 +15,8 @@ use crate::ops::merge::names;
 use crate::ops::merge::no_value::{Model, NoValue};
 use crate::ops::merge::parameters::{Preset, Scope, Settings, Values};
 use crate::ops::merge::vocabulary::Rows;
-use crate::tensor::{Name, is_float8, shape_text};
+use crate::quant::is_coded;
+use crate::tensor::{Name, shape_text};
 
 /// The tensors of a merge, and what there is to say about them.
 #[derive(Debug, Default)]
@@ -294,7 +295,7 @@ impl<'a> Planner<'a> {
         mut present: Vec<(usize, Tensor)>,
         passes: bool,
     ) -> Result<Tensor> {
-        if let Some((_, tensor)) = present.iter().find(|(_, tensor)| is_float8(tensor.dtype)) {
+        if let Some((_, tensor)) = present.iter().find(|(_, tensor)| is_coded(tensor.dtype)) {
             return Err(Error::tensor(
                 tensor.origin(),
                 output,

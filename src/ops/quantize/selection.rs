@@ -1,14 +1,15 @@
-//! Which tensors an FP8 view quantizes: by rule set, by reference checkpoint, by pattern.
+//! Which tensors a view quantizes: by rule set, by reference checkpoint, by pattern.
 
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
 
 use crate::error::{Error, Result};
-use crate::ops::fp8_rules;
 use crate::ops::pattern::Pattern;
+use crate::ops::quantize::rules;
+use crate::quant::{companions, weight_of};
 use crate::source;
-use crate::tensor::{Name, SCALE_SUFFIX, scaled_name};
+use crate::tensor::Name;
 
 /// What the patterns of a selection are called in messages.
 const WHAT: &str = "FP8 pattern";
@@ -89,7 +90,7 @@ pub(super) enum SelectionPart<'a> {
 impl SelectionPart<'_> {
     pub(super) fn selects(self, name: &str) -> bool {
         match self {
-            SelectionPart::Rules => fp8_rules::matches(name),
+            SelectionPart::Rules => rules::matches(name),
             SelectionPart::Reference(reference) => reference.quantized.contains(name),
             SelectionPart::Pattern(pattern) => pattern.matches(name),
         }
@@ -112,14 +113,15 @@ impl Reference {
         let names = source::tensor_names(directory)?;
         let quantized: IndexSet<Name> = names
             .iter()
-            .filter_map(|name| scaled_name(name))
+            .filter_map(|name| weight_of(name))
             .map(Name::from)
             .collect();
         if quantized.is_empty() {
             return Err(Error::checkpoint(
                 directory,
                 format!(
-                    "no tensor here is called *{SCALE_SUFFIX}, so it cannot be a reference for which tensors to quantize"
+                    "no tensor here is called {}, so it cannot be a reference for which tensors to quantize",
+                    companions("*").collect::<Vec<_>>().join(" or ")
                 ),
             ));
         }

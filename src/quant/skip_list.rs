@@ -19,8 +19,9 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use indexmap::IndexSet;
 
 use crate::catalog::Catalog;
-use crate::ops::listing;
-use crate::tensor::{Name, scaled_name};
+use crate::quant::weight_of;
+use crate::tensor::Name;
+use crate::text::listing;
 
 const WEIGHT_SUFFIX: &str = ".weight";
 const HEAD: &str = "lm_head";
@@ -31,7 +32,7 @@ pub(super) struct SkipList {
     pub warnings: Vec<String>,
 }
 
-/// The list for `catalog`, whose tensors `quantized` are FP8. `declared` are the entries that the
+/// The list for `catalog`, whose tensors `quantized` are quantized. `declared` are the entries that the
 /// source has; they stay unless they would hit a quantized module.
 pub(super) fn build(
     catalog: &Catalog,
@@ -44,7 +45,7 @@ pub(super) fn build(
     let mut has_head = false;
     for (name, tensor) in &catalog.tensors {
         has_head |= is_head(name);
-        if tensor.shape.len() < 2 || scaled_name(name).is_some() || quantized.contains(name) {
+        if tensor.shape.len() < 2 || weight_of(name).is_some() || quantized.contains(name) {
             continue;
         }
         let is_weight = name.ends_with(WEIGHT_SUFFIX) || is_fused_expert(name);

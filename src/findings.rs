@@ -5,29 +5,29 @@ use indexmap::IndexMap;
 
 /// What is wrong, and what may be.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
-    pub(super) problems: Findings,
-    pub(super) warnings: Findings,
+pub struct Faults {
+    pub(crate) problems: Findings,
+    pub(crate) warnings: Findings,
 }
 
 /// Faults by their description, each with what has it.
 #[derive(Debug, Default)]
-pub(super) struct Findings(IndexMap<String, Vec<String>>);
+pub(crate) struct Findings(IndexMap<String, Vec<String>>);
 
 impl Findings {
     /// A fault of the whole directory or of what `description` names.
-    pub(super) fn add(&mut self, description: impl Into<String>) {
+    pub(crate) fn add(&mut self, description: impl Into<String>) {
         self.0.entry(description.into()).or_default();
     }
 
     /// A fault that `item` has.
-    pub(super) fn add_item(&mut self, description: impl Into<String>, item: impl Into<String>) {
+    pub(crate) fn add_item(&mut self, description: impl Into<String>, item: impl Into<String>) {
         let items = self.0.entry(description.into()).or_default();
         items.push(item.into());
     }
 
     /// A line for each kind, with the first few that have it and the number of the others.
-    pub(super) fn into_lines(self) -> Vec<String> {
+    pub(crate) fn into_lines(self) -> Vec<String> {
         const SHOWN: usize = 5;
         let line = |(mut description, items): (String, Vec<String>)| {
             if !items.is_empty() {

@@ -16,11 +16,11 @@ pub struct Fidelity {
     pub signal: f64,
     /// Σ (x − x̂)².
     pub noise: f64,
-    /// The largest |x − x̂| / |x| among elements whose code is a normal number (|c| ≥ 2⁻⁶).
+    /// The largest |x − x̂| / |x| among elements whose code is a normal number.
     pub largest_relative_error: f64,
     /// The largest |x − x̂| / amax, with `amax` the largest |x| of the element's block.
     pub largest_block_error: f64,
-    /// Codes of magnitude 448.
+    /// Codes of the largest magnitude.
     pub saturated: u64,
     /// Codes of zero, of either sign.
     pub zero_codes: u64,
@@ -44,7 +44,7 @@ impl Fidelity {
         (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10())
     }
 
-    /// The share of codes of magnitude 448.
+    /// The share of codes of the largest magnitude.
     pub fn saturated_share(&self) -> f64 {
         self.share(self.saturated)
     }

@@ -1,12 +1,12 @@
-//! What the plan of an FP8 view warns about.
+//! What the plan of a quantized view warns about.
 
 use crate::catalog::{Catalog, ReferenceReport};
-use crate::ops::fp8_groups::Decision;
-use crate::ops::fp8_select::{Selection, SelectionPart};
-use crate::ops::{fp8_rules, listing};
+use crate::ops::quantize::groups::Decision;
+use crate::ops::quantize::rules;
+use crate::ops::quantize::selection::{Selection, SelectionPart};
+use crate::quant::weight_of;
 use crate::shown::Show;
-use crate::tensor::{Name, scaled_name};
-use crate::text::counted;
+use crate::text::{counted, listing};
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
@@ -17,17 +17,17 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
             .names
             .iter()
             .map(|name| &**name)
-            .filter(|name| scaled_name(name).is_none() && !catalog.tensors.contains_key(*name))
+            .filter(|name| weight_of(name).is_none() && !catalog.tensors.contains_key(*name))
             .collect();
         let unknown: Vec<&str> = catalog
             .tensors
             .keys()
             .map(|name| &**name)
-            .filter(|name| scaled_name(name).is_none() && !reference.names.contains(*name))
+            .filter(|name| weight_of(name).is_none() && !reference.names.contains(*name))
             .collect();
         let (mut agreed, mut only_in_reference, mut only_by_rules) = (0, Vec::new(), Vec::new());
         for name in catalog.tensors.keys() {
-            match (reference.quantized.contains(name), fp8_rules::matches(name)) {
+            match (reference.quantized.contains(name), rules::matches(name)) {
                 (true, true) => agreed += 1,
                 (true, false) => only_in_reference.push(name.to_string()),
                 (false, true) => only_by_rules.push(name.to_string()),
@@ -89,38 +89,4 @@ pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions:
         }
     }
     catalog.report.warnings.extend(warnings);
-}
-
-/// Consumers differ in what they make of blocks that are cut off at an edge.
-pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
-    if partial.is_empty() {
-        return;
-    }
-    catalog.report.warnings.push(format!(
-        "{} have dimensions that are not multiples of 128: in merged layers (q/k/v, gate/up) vLLM from 0.14 on reads some rows with wrong scales, earlier ones and SGLang refuse them; transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
-        counted(partial.len(), "tensor"),
-        listing(partial)
-    ));
-}
-
-/// A tensor without a module of its own has no name that ends in `.weight`.
-pub(super) fn warn_fused_experts(catalog: &mut Catalog) {
-    let is_fused = |name: &str| {
-        let tensor = catalog.tensors.get(name);
-        tensor.is_some_and(|tensor| tensor.shape.len() == 3)
-    };
-    let fused: Vec<&str> = catalog
-        .tensors
-        .keys()
-        .filter_map(|name| scaled_name(name))
-        .filter(|name| !name.ends_with(".weight") && is_fused(name))
-        .collect();
-    if !fused.is_empty() {
-        let warning = format!(
-            "{} are fused experts in FP8: transformers without a GPU dequantizes only names that end in .weight, and loads these wrongly; --unfuse-experts is right for it: {}",
-            counted(fused.len(), "tensor"),
-            listing(&fused)
-        );
-        catalog.report.warnings.push(warning);
-    }
 }

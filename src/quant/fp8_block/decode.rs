@@ -7,15 +7,16 @@
 use std::ops::Range;
 
 use half::{bf16, f16};
+use indexmap::IndexMap;
 
 use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{Code, E4m3, E5m2, dequantize_row};
-use crate::ops::Precision;
-use crate::ops::cast::computed;
-use crate::tensor::float8::e8m0_to_f32;
-use crate::tensor::{Dtype, scale_name, shape_text};
+use crate::kernels::float8::e8m0_to_f32;
+use crate::kernels::lanes::Precision;
+use crate::quant::fp8_block::{BLOCK_SIZE_KEY, scale_name, weight_of};
+use crate::tensor::{Dtype, Name, shape_text};
 
 /// The most columns of a weight; at least one row is computed at once.
 const MOST_COLUMNS: u64 = 1 << 20;
@@ -26,7 +27,7 @@ const MOST_COLUMNS: u64 = 1 << 20;
 ///
 /// # Errors
 /// If dtypes or shapes are others.
-pub fn dequantized(
+pub(super) fn dequantized(
     name: &str,
     weight: &Tensor,
     scales: &Tensor,
@@ -49,7 +50,7 @@ pub fn dequantized(
     let Some(grid) = Grid::of(&weight.shape, &scales.shape, block) else {
         let [rows, columns] = block;
         return refuse(format!(
-            "its shape is {}, and that of {} is {}, which is not a scale for each block of {rows} x {columns}; only FP8 with block scales can be dequantized, with weight_block_size in config.json, not scales per tensor or per channel",
+            "its shape is {}, and that of {} is {}, which is not a scale for each block of {rows} x {columns}; only FP8 with block scales can be dequantized, with {BLOCK_SIZE_KEY} in config.json, not scales per tensor or per channel",
             shape_text(&weight.shape),
             scale_name(name),
             shape_text(&scales.shape)
@@ -74,7 +75,66 @@ pub fn dequantized(
         path: CpuPath::best(),
     };
     let inputs = vec![weight.clone(), scales.clone()];
-    computed(name, weight, to, inputs, Box::new(kernel))
+    Tensor::in_dtype(name, weight, to.dtype(), inputs, Box::new(kernel))
+}
+
+/// Whether codes of `dtype` can be dequantized.
+fn is_code(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
+}
+
+/// Checks that the scales called `name` are those of a weight that can be dequantized.
+pub(super) fn check_scales(
+    tensors: &IndexMap<Name, Tensor>,
+    name: &str,
+    scales: &Tensor,
+) -> Result<()> {
+    let weight_name = weight_of(name).unwrap_or(name);
+    let problem = match tensors.get(weight_name) {
+        Some(weight) if is_code(weight.dtype) => return Ok(()),
+        Some(weight) => format!(
+            "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized; take weight and scales from the same checkpoint, or leave --dtype out",
+            weight.dtype
+        ),
+        None => format!(
+            "these are scales, but there is no {weight_name} in this view; add it with --extra, or leave them out with --drop"
+        ),
+    };
+    Err(Error::tensor(scales.origin(), name, problem))
+}
+
+/// The block scales of the quantized `tensor`.
+pub(super) fn scales<'a>(
+    tensors: &'a IndexMap<Name, Tensor>,
+    name: &str,
+    tensor: &Tensor,
+) -> Result<&'a Tensor> {
+    let expected = scale_name(name);
+    if let Some(scales) = tensors.get(&*expected)
+        && is_code(tensor.dtype)
+    {
+        return Ok(scales);
+    }
+    let others = [
+        format!("{name}_scale"),
+        format!("{name}_scales"),
+        format!("{}.scale", name.strip_suffix(".weight").unwrap_or(name)),
+    ];
+    let other = others.iter().find(|other| tensors.contains_key(&***other));
+    let found = match other {
+        Some(other) => {
+            format!("; {other} is there, but scales per tensor or per channel are not block scales")
+        }
+        None => String::new(),
+    };
+    Err(Error::tensor(
+        tensor.origin(),
+        name,
+        format!(
+            "it is {}, and to give its values takes block scales called {expected} of F8_E4M3 or F8_E5M2 codes{found}; leave --dtype out, or this tensor (--drop)",
+            tensor.dtype
+        ),
+    ))
 }
 
 /// A weight as `groups` matrices of `rows` × `columns` with a scale for each block.

@@ -1,5 +1,7 @@
-//! `quantization_config` of an FP8 view: declared once, at the top level of config.json, and true
-//! of every tensor in the view.
+//! What config.json says of block FP8: read from a source; declared of a view, once, at the top
+//! level, and true of every tensor.
+
+use std::path::Path;
 
 use half::{bf16, f16};
 use indexmap::IndexSet;
@@ -8,16 +10,66 @@ use serde_json::{Value, json};
 use crate::catalog::{CONFIG_FILE, Catalog, Extent};
 use crate::error::{Error, Result};
 use crate::kernels::fp8::ScaleFormat;
-use crate::ops::declared::{self, KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, skips};
-use crate::ops::fp8::BLOCK;
-use crate::ops::skip_list;
-use crate::tensor::{Dtype, Name, scaled_name};
+use crate::quant::declared::{
+    KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, hide_modelopt, skips,
+};
+use crate::quant::fp8_block::{
+    BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, weight_of,
+};
+use crate::quant::skip_list;
+use crate::tensor::{Dtype, Name};
+
+impl Fp8Block {
+    /// Block FP8 as the config.json `path` has it in `declarations`, or the usual one if there are
+    /// none. `example` is a remark for the message.
+    ///
+    /// # Errors
+    /// If one declares another quantization than block FP8 with dynamic activations.
+    pub(crate) fn declared(declarations: &[Value], path: &Path, example: &str) -> Result<Self> {
+        let mut block = None;
+        for declared in declarations {
+            let method = declared.get(METHOD_KEY).unwrap_or(&Value::Null);
+            let scheme = declared.get("activation_scheme").unwrap_or(&Value::Null);
+            if *method != METHOD || !(scheme.is_null() || *scheme == "dynamic") {
+                return Err(Error::checkpoint(
+                    path,
+                    format!(
+                        "it declares {METHOD_KEY} {method} with activation_scheme {scheme}{}; only weights of \"fp8\" with block scales and \"dynamic\" activations can be dequantized; leave --dtype out, or start from the unquantized checkpoint",
+                        example
+                    ),
+                ));
+            }
+            let found = match declared.get(BLOCK_SIZE_KEY) {
+                None | Some(Value::Null) => continue,
+                Some(size) => match serde_json::from_value::<[u64; 2]>(size.clone()) {
+                    Ok([rows, columns]) if rows > 0 && columns > 0 => [rows, columns],
+                    _ => {
+                        return Err(Error::checkpoint(
+                            path,
+                            format!(
+                                "{BLOCK_SIZE_KEY} is {size}; expected two numbers such as [{BLOCK}, {BLOCK}]"
+                            ),
+                        ));
+                    }
+                },
+            };
+            if block.is_some_and(|block| block != found) {
+                return Err(Error::checkpoint(
+                    path,
+                    format!("{KEY} declares {BLOCK_SIZE_KEY} {block:?} and {found:?}; remove one"),
+                ));
+            }
+            block = Some(found);
+        }
+        Ok(block.map_or(Fp8Block::USUAL, |block| Fp8Block { block }))
+    }
+}
 
 /// Checks that the base can be described as block FP8.
 ///
 /// # Errors
 /// If config.json is missing or declares another method or block size.
-pub(super) fn check_method(catalog: &mut Catalog) -> Result<()> {
+pub(super) fn check_base(catalog: &mut Catalog) -> Result<()> {
     let directory = catalog.report.sources[0].path.clone();
     let Some(config) = catalog.config_mut()? else {
         return Err(Error::checkpoint(
@@ -41,8 +93,8 @@ pub(super) fn check_method(catalog: &mut Catalog) -> Result<()> {
                 format!("{KEY} has no quant_method; only \"fp8\" can be extended"),
             ));
         }
-        expect(METHOD_KEY, json!("fp8"))?;
-        expect("weight_block_size", json!([BLOCK, BLOCK]))?;
+        expect(METHOD_KEY, json!(METHOD))?;
+        expect(BLOCK_SIZE_KEY, json!([BLOCK, BLOCK]))?;
         expect("activation_scheme", json!("dynamic"))?;
         expect("fmt", json!("e4m3"))?;
     }
@@ -59,13 +111,13 @@ pub(super) fn declare(
         return Ok(());
     }
     let mut declaration = json!({
-        "quant_method": "fp8",
+        METHOD_KEY: METHOD,
         "activation_scheme": "dynamic",
         "fmt": "e4m3",
-        "weight_block_size": [BLOCK, BLOCK],
+        BLOCK_SIZE_KEY: [BLOCK, BLOCK],
     });
     if scale_format == ScaleFormat::Ue8m0 && stored_scales_are_powers_of_two(catalog)? {
-        declaration["scale_fmt"] = json!("ue8m0");
+        declaration[SCALE_FORMAT_KEY] = json!(POWERS_OF_TWO);
     }
     let declared = match catalog.config_mut()? {
         Some(config) => declarations(config).iter().flat_map(skips).collect(),
@@ -76,12 +128,12 @@ pub(super) fn declare(
 
     let config = catalog
         .config_mut()?
-        .expect("check_method found a config.json");
+        .expect("check_base found a config.json");
     declaration[SKIP_KEY] = skipped.entries.into_iter().collect();
     config.set(KEY, &declaration);
     config.remove_in(TEXT_CONFIG, KEY)?;
 
-    declared::hide_modelopt(catalog, &format!("{KEY} in {CONFIG_FILE} takes its place"));
+    hide_modelopt(catalog, &format!("{KEY} in {CONFIG_FILE} takes its place"));
     Ok(())
 }
 
@@ -97,7 +149,7 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
             Extent::Made { .. } | Extent::Computed { .. } => None,
         });
         let mut stored = stored.peekable();
-        let is_scale = || scaled_name(name).is_some_and(|w| catalog.tensors.contains_key(w));
+        let is_scale = || weight_of(name).is_some_and(|w| catalog.tensors.contains_key(w));
         if stored.peek().is_none() || !is_scale() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Block FP8: selected tensors become E4M3 codes with one f32 scale per 128 × 128 block.
+//! Numbers into block FP8: a kernel with two outputs, codes and scales.
 //!
 //! A tensor `X` of shape `[rows, cols]` becomes `X` (F8_E4M3, the same shape) and `X_scale_inv`
 //! (F32, `[ceil(rows / 128), ceil(cols / 128)]`); of shape `[n, rows, cols]`, the same for each
@@ -9,118 +9,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use indexmap::{IndexMap, IndexSet};
 
-use crate::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, ErrorMeasure, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
-use crate::kernels::fp8::{self, Element, ScaleFormat, quantize_block_row};
-use crate::ops::fp8_groups::Decision;
-use crate::ops::fp8_select::Selection;
-use crate::ops::{Operator, fp8_checks, fp8_config, fp8_groups};
-use crate::tensor::{Dtype, Name, Shape, is_float8, scale_name, scaled_name, shape_text};
-
-/// Rows and columns of a block.
-pub(super) const BLOCK: u64 = fp8::BLOCK as u64;
+use crate::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
+use crate::quant::fp8_block::measure::Measure;
+use crate::quant::fp8_block::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
+use crate::tensor::{Dtype, Name, Shape, shape_text};
 
 /// The most columns of a tensor that is quantized. A block row of so many takes 512 MiB as F32.
 const MOST_COLUMNS: u64 = 1 << 20;
 
-/// What to do with tensors whose last two dimensions are not multiples of 128.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PartialBlocks {
-    /// Quantize them too, with partial blocks at the edges.
-    #[default]
-    Quantize,
-    /// Leave them in their dtype.
-    Keep,
-}
-
-/// Quantizes the selected tensors of a catalog.
-#[derive(Debug)]
-pub struct Fp8 {
-    pub selection: Selection,
-    pub scale_format: ScaleFormat,
-    pub partial_blocks: PartialBlocks,
-}
-
-impl Operator for Fp8 {
-    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        fp8_config::check_method(catalog)?;
-        fp8_checks::note_references(catalog, &self.selection);
-
-        let scaled = scaled(&catalog.tensors);
-        let mut decisions = catalog
-            .tensors
-            .iter()
-            .zip(&scaled)
-            .map(|((name, tensor), &scaled)| self.decide(name, tensor, scaled))
-            .collect::<Result<Vec<_>>>()?;
-        fp8_checks::warn_idle(catalog, &self.selection, &decisions);
-        let mut report = std::mem::take(&mut catalog.report);
-        fp8_groups::close(catalog, &self.selection, &mut decisions, &mut report)?;
-
-        let unquantized = std::mem::take(&mut catalog.tensors);
-        let added = decisions.iter().filter(|d| **d == Decision::Quantize);
-        let mut tensors = IndexMap::with_capacity(unquantized.len() + added.count());
-        let mut quantized = IndexSet::new();
-        let mut partial = Vec::new();
-        for (((name, tensor), scaled), decision) in
-            unquantized.into_iter().zip(scaled).zip(decisions)
-        {
-            if matches!(decision, Decision::Quantize | Decision::Quantized) {
-                quantized.insert(name.clone());
-            }
-            if decision != Decision::Quantize {
-                tensors.insert(name, tensor);
-                continue;
-            }
-            let matrix = Matrix::of(&name, &tensor, scaled)?;
-            if !matrix.has_whole_blocks() {
-                partial.push(name.clone());
-            }
-            let (codes, scales) = codes_and_scales(&name, tensor, matrix, self.scale_format);
-            tensors.insert(name.clone(), codes);
-            tensors.insert(scale_name(&name).into(), scales);
-            report.quantized += 1;
-        }
-        catalog.report = report;
-        catalog.tensors = tensors;
-        fp8_checks::warn_partial_blocks(catalog, &partial);
-        fp8_checks::warn_fused_experts(catalog);
-        fp8_config::declare(catalog, &quantized, self.scale_format)
-    }
-}
-
-impl Fp8 {
-    fn decide(&self, name: &str, tensor: &Tensor, scaled: bool) -> Result<Decision> {
-        if scaled && is_float8(tensor.dtype) {
-            return Ok(Decision::Quantized);
-        }
-        if !self.selection.selects(name) {
-            return Ok(Decision::Keep);
-        }
-        let whole = Matrix::of(name, tensor, scaled)?.has_whole_blocks();
-        match self.partial_blocks {
-            PartialBlocks::Keep if !whole => Ok(Decision::KeepPartial),
-            _ => Ok(Decision::Quantize),
-        }
-    }
-}
-
-/// For each of `tensors`, whether its scales are among them too.
-fn scaled(tensors: &IndexMap<Name, Tensor>) -> Vec<bool> {
-    let mut scaled = vec![false; tensors.len()];
-    let weights = tensors.keys().filter_map(|name| scaled_name(name));
-    for weight in weights.filter_map(|weight| tensors.get_index_of(weight)) {
-        scaled[weight] = true;
-    }
-    scaled
-}
-
 /// A tensor of two or three dimensions, seen as `groups` matrices of `rows` × `cols`.
 #[derive(Debug, Clone, Copy)]
-struct Matrix {
+pub(super) struct Matrix {
     groups: u64,
     rows: u64,
     cols: u64,
@@ -128,10 +31,10 @@ struct Matrix {
 
 impl Matrix {
     /// `scaled` says whether there are scales of `tensor` already.
-    fn of(name: &str, tensor: &Tensor, scaled: bool) -> Result<Self> {
+    pub(super) fn of(name: &str, tensor: &Tensor, scaled: bool) -> Result<Self> {
         let refuse = |problem: String| Err(Error::tensor(tensor.origin(), name, problem));
         if !matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
-            let scale = match is_float8(tensor.dtype) {
+            let scale = match is_code(tensor.dtype) {
                 true => format!(" without a scale {}", scale_name(name)),
                 false => String::new(),
             };
@@ -155,18 +58,22 @@ impl Matrix {
                 "it is selected for FP8, but has {columns} columns; at most {MOST_COLUMNS} can be quantized, since a block row is computed at once"
             ));
         }
-        match tensor.shape[..] {
-            [rows, cols] => Ok(Matrix {
-                groups: 1,
-                rows,
-                cols,
-            }),
-            [groups, rows, cols] => Ok(Matrix { groups, rows, cols }),
-            _ => refuse(format!(
+        match Matrix::of_shape(&tensor.shape) {
+            Some(matrix) => Ok(matrix),
+            None => refuse(format!(
                 "it is selected for FP8, but its shape is {}; only tensors of 2 or 3 dimensions can be quantized",
                 shape_text(&tensor.shape)
             )),
         }
+    }
+
+    fn of_shape(shape: &[u64]) -> Option<Self> {
+        let (groups, rows, cols) = match *shape {
+            [rows, cols] => (1, rows, cols),
+            [groups, rows, cols] => (groups, rows, cols),
+            _ => return None,
+        };
+        Some(Matrix { groups, rows, cols })
     }
 
     /// Itself, or a matrix without rows and columns if it has no elements: the other dimensions of
@@ -182,7 +89,7 @@ impl Matrix {
         }
     }
 
-    fn has_whole_blocks(&self) -> bool {
+    pub(super) fn has_whole_blocks(&self) -> bool {
         self.rows.is_multiple_of(BLOCK) && self.cols.is_multiple_of(BLOCK)
     }
 
@@ -196,12 +103,15 @@ impl Matrix {
 }
 
 /// The codes and scales of `tensor`, to be computed.
-fn codes_and_scales(
+///
+/// # Panics
+/// If it is no [`Matrix`].
+pub(super) fn codes_and_scales(
     name: &Name,
     tensor: Tensor,
-    matrix: Matrix,
     format: ScaleFormat,
 ) -> (Tensor, Tensor) {
+    let matrix = Matrix::of_shape(&tensor.shape).expect("what is encoded was checked");
     let shape = tensor.shape.clone();
     let leading = &shape[..shape.len() - 2];
     let scale_shape = [leading, &[matrix.scale_rows(), matrix.scale_cols()]].concat();
@@ -313,7 +223,7 @@ impl Kernel for QuantizeKernel {
             .with("gives", OUTPUTS[output])
             .with("block", vec![BLOCK, BLOCK])
             .with(
-                "scale_fmt",
+                SCALE_FORMAT_KEY,
                 match self.format {
                     ScaleFormat::Ue8m0 => "ue8m0",
                     ScaleFormat::Float32 => "float32",
@@ -343,6 +253,10 @@ impl Kernel for QuantizeKernel {
         let row_bytes = self.matrix.scale_cols() * Self::SCALE_BYTES;
         (first + band.rows.start / BLOCK) * row_bytes
             ..(first + band.rows.end.div_ceil(BLOCK)) * row_bytes
+    }
+
+    fn error_measure(&self) -> Option<&dyn ErrorMeasure> {
+        Some(&Measure)
     }
 
     fn compute(

@@ -1,0 +1,79 @@
+//! What config.json declares about quantization, and where.
+
+use serde_json::Value;
+
+use crate::catalog::{Catalog, Config, values};
+use crate::error::Result;
+
+pub(crate) const KEY: &str = "quantization_config";
+/// Where multimodal models keep the configuration of their language model.
+pub(crate) const TEXT_CONFIG: &str = "text_config";
+pub(crate) const METHOD_KEY: &str = "quant_method";
+pub(crate) const SKIP_KEY: &str = "modules_to_not_convert";
+/// Where older compressed-tensors checkpoints have their declaration.
+pub(super) const COMPRESSION_KEY: &str = "compression_config";
+/// A declaration by another tool, which some loaders prefer.
+pub(crate) const MODELOPT_FILE: &str = "hf_quant_config.json";
+
+/// The declarations of the model and of the language model in it.
+pub(crate) fn declarations(config: &Config) -> Vec<Value> {
+    [config.get(KEY), config.get_in(TEXT_CONFIG, KEY)]
+        .into_iter()
+        .flatten()
+        .filter(|value| !value.is_null())
+        .collect()
+}
+
+/// Every declaration, also where only older tools look for it.
+pub(super) fn all(config: &Config) -> Vec<Value> {
+    let mut all = declarations(config);
+    all.extend(config.get(COMPRESSION_KEY).filter(|value| !value.is_null()));
+    all
+}
+
+/// The declarations in `text`, a config.json; none if it cannot be read.
+pub(super) fn in_text(text: &[u8]) -> Vec<Value> {
+    let config = values(text, &[KEY, TEXT_CONFIG]).unwrap_or_default();
+    let declared = [&config, &config[TEXT_CONFIG]].map(|config| config[KEY].clone());
+    declared
+        .into_iter()
+        .filter(|value| !value.is_null())
+        .collect()
+}
+
+/// The modules that `declaration` leaves alone.
+pub(crate) fn skips(declaration: &Value) -> Vec<String> {
+    let list = declaration.get(SKIP_KEY).and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|module| module.as_str().map(str::to_owned))
+        .filter(|module| !module.is_empty())
+        .collect()
+}
+
+/// Takes the declaration of another tool out of the view, `because` it would contradict it.
+pub(super) fn hide_modelopt(catalog: &mut Catalog, because: &str) {
+    let shown = catalog.aux.len();
+    catalog.aux.retain(|entry| entry.name() != MODELOPT_FILE);
+    if catalog.aux.len() < shown {
+        let note = format!("{MODELOPT_FILE} of the base is not shown: {because}");
+        catalog.report.notes.push(note);
+    }
+}
+
+/// Removes what declares a quantization.
+///
+/// # Errors
+/// If config.json cannot be read or edited.
+pub(crate) fn undeclare(catalog: &mut Catalog) -> Result<()> {
+    hide_modelopt(catalog, "no tensor of the view is quantized by it");
+    let Some(config) = catalog.config_mut()? else {
+        return Ok(());
+    };
+    config.remove(KEY);
+    config.remove(COMPRESSION_KEY);
+    if config.get_in(TEXT_CONFIG, KEY).is_some() {
+        config.remove_in(TEXT_CONFIG, KEY)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Block FP8, as DeepSeek's and Qwen's releases have it: E4M3 codes, and a scale for each block of
+//! 128 × 128 (or as config.json says).
+//!
+//! A weight `X` `[.., rows, cols]` (F8_E4M3 or F8_E5M2) has one companion `X_scale_inv`
+//! `[.., ceil(rows / block rows), ceil(cols / block cols)]` (F32, BF16, F16 or F8_E8M0). Blocks at the
+//! edges are partial, and begin anew at each leading index. The value is code × scale.
+
+mod check;
+mod declaration;
+mod decode;
+mod encode;
+mod loaders;
+mod measure;
+
+use std::ops::Range;
+
+use indexmap::{IndexMap, IndexSet};
+use serde_json::Value;
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::{Error, Result};
+use crate::findings::Faults;
+use crate::kernels::fp8;
+pub use crate::kernels::fp8::ScaleFormat;
+use crate::kernels::lanes::Precision;
+use crate::quant::{Encoding, Reading, Scheme, StoredFile, Verified};
+use crate::tensor::{Dtype, Name, shape_text};
+use encode::Matrix;
+
+/// Rows and columns of the blocks of what is encoded.
+const BLOCK: u64 = fp8::BLOCK as u64;
+const SCALE_SUFFIX: &str = "_scale_inv";
+/// `quant_method` of config.json.
+const METHOD: &str = "fp8";
+const BLOCK_SIZE_KEY: &str = "weight_block_size";
+const SCALE_FORMAT_KEY: &str = "scale_fmt";
+/// What [`SCALE_FORMAT_KEY`] is if all scales are powers of two.
+const POWERS_OF_TWO: &str = "ue8m0";
+
+/// Block FP8 as a checkpoint has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fp8Block {
+    /// Rows and columns that a scale is for.
+    block: [u64; 2],
+}
+
+/// Block FP8 as a view makes it, in blocks of 128 × 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fp8BlockEncoding {
+    pub scale_format: ScaleFormat,
+}
+
+impl Fp8Block {
+    /// What it is if config.json does not say.
+    pub(crate) const USUAL: Self = Fp8Block { block: [BLOCK; 2] };
+
+    /// The shape of a weight's scales: the last two dimensions in blocks, the leading ones as they
+    /// are.
+    fn scale_shape(&self, weight: &[u64]) -> Option<Vec<u64>> {
+        let (leading, &[rows, columns]) = weight.split_last_chunk()?;
+        let blocks = [
+            rows.div_ceil(self.block[0]),
+            columns.div_ceil(self.block[1]),
+        ];
+        Some([leading, &blocks].concat())
+    }
+}
+
+impl Scheme for Fp8Block {
+    fn name(&self) -> &'static str {
+        "FP8"
+    }
+
+    fn companions(&self, weight: &str) -> Vec<String> {
+        vec![scale_name(weight)]
+    }
+
+    fn weight_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        weight_of(name)
+    }
+
+    fn has_dtype(&self, dtype: Dtype) -> bool {
+        is_code(dtype)
+            || matches!(
+                dtype,
+                Dtype::F8_E8M0 | Dtype::F6_E2M3 | Dtype::F6_E3M2 | Dtype::F4
+            )
+    }
+
+    fn block_rows(&self) -> u64 {
+        self.block[0]
+    }
+
+    fn companion_rows(&self, rows: Range<u64>) -> Range<u64> {
+        rows.start / self.block[0]..rows.end.div_ceil(self.block[0])
+    }
+
+    fn check(&self, name: &str, weight: &Tensor, companions: &[&Tensor]) -> Result<()> {
+        let [scales] = companions else {
+            unreachable!("one companion, as named");
+        };
+        let expected = self.scale_shape(&weight.shape);
+        if is_code(weight.dtype) && expected.as_deref() == Some(&scales.shape) {
+            return Ok(());
+        }
+        let [rows, columns] = self.block;
+        Err(Error::tensor(
+            scales.origin(),
+            scale_name(name),
+            format!(
+                "its shape is {}, but {name} is {} {}; only FP8 weights with a scale per {rows} x {columns} block can change form with their scales, and here those would be {}",
+                shape_text(&scales.shape),
+                weight.dtype,
+                shape_text(&weight.shape),
+                expected.map_or("none".to_owned(), |shape| shape_text(&shape))
+            ),
+        ))
+    }
+
+    fn check_companion(
+        &self,
+        tensors: &IndexMap<Name, Tensor>,
+        name: &str,
+        companion: &Tensor,
+    ) -> Result<()> {
+        decode::check_scales(tensors, name, companion)
+    }
+
+    fn decoded(
+        &self,
+        tensors: &IndexMap<Name, Tensor>,
+        name: &str,
+        weight: &Tensor,
+        to: Precision,
+    ) -> Result<Tensor> {
+        let scales = decode::scales(tensors, name, weight)?;
+        decode::dequantized(name, weight, scales, self.block, to)
+    }
+
+    fn verify<'a>(
+        &self,
+        declaration: Option<&Value>,
+        stored: &'a [StoredFile<'a>],
+        reading: &Reading,
+        faults: &mut Faults,
+    ) -> Result<Verified<'a>> {
+        check::verify(declaration, stored, reading, faults)
+    }
+}
+
+impl Encoding for Fp8BlockEncoding {
+    fn check_base(&self, catalog: &mut Catalog) -> Result<()> {
+        declaration::check_base(catalog)
+    }
+
+    fn has_whole_blocks(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<bool> {
+        Ok(Matrix::of(name, tensor, has_companions)?.has_whole_blocks())
+    }
+
+    fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)> {
+        let (codes, scales) = encode::codes_and_scales(name, tensor, self.scale_format);
+        vec![(name.clone(), codes), (scale_name(name).into(), scales)]
+    }
+
+    fn declare(
+        &self,
+        catalog: &mut Catalog,
+        quantized: &IndexSet<Name>,
+        partial: &[Name],
+    ) -> Result<()> {
+        loaders::warn_partial_blocks(catalog, partial);
+        loaders::warn_fused_experts(catalog);
+        declaration::declare(catalog, quantized, self.scale_format)
+    }
+}
+
+/// The name of the scales of the weight `name`.
+fn scale_name(name: &str) -> String {
+    [name, SCALE_SUFFIX].concat()
+}
+
+/// The weight whose scales are called `name`.
+fn weight_of(name: &str) -> Option<&str> {
+    name.strip_suffix(SCALE_SUFFIX)
+}
+
+/// Whether `dtype` is one of the 8-bit floating point types that hold weights (not scales).
+fn is_code(dtype: Dtype) -> bool {
+    matches!(
+        dtype,
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ
+    )
+}
