@@ -25,8 +25,8 @@
 //! fs::write(directory.path().join("config.json"), "{}")?;
 //!
 //! // The view of it in block FP8: what is planned here was not computed yet.
-//! let fp8 = Fp8Request { rules: true, ..Fp8Request::default() };
-//! let plan = ViewRequest { fp8: Some(fp8), ..ViewRequest::new(directory.path()) }.plan()?;
+//! let fp8 = QuantizeParams { rules: true, ..QuantizeParams::default() };
+//! let plan = ViewRequest { operations: Operations { quantize: fp8, ..Operations::default() }, ..ViewRequest::new(directory.path()) }.plan()?;
 //! let (shard, _, content) = plan
 //!     .view
 //!     .files()
@@ -57,6 +57,7 @@ pub mod layout;
 pub mod manifest;
 pub mod materialize;
 mod memory;
+pub mod named;
 pub mod ops;
 pub mod outputs;
 pub mod provenance;

@@ -9,8 +9,9 @@ use std::error::Error;
 use std::path::Path;
 
 use ckptfs::layout::PlannedTensor;
+use ckptfs::ops::{Operations, QuantizeParams};
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, ViewRequest};
+use ckptfs::recipe::ViewRequest;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,13 +31,16 @@ pub(crate) struct Quantized {
 }
 
 pub(crate) fn quantize_tensor(base: &Path, name: &str) -> Result<Quantized, Box<dyn Error>> {
-    let fp8 = Fp8Request {
+    let fp8 = QuantizeParams {
         // A pattern must match the whole name.
         patterns: vec![regex::escape(name)],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     let request = ViewRequest {
-        fp8: Some(fp8),
+        operations: Operations {
+            quantize: fp8,
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     };
     let plan = request.plan()?;

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::path::Path;
 
 use ckptfs::materialize::{Options, materialize};
+use ckptfs::ops::{Operations, PatchParams};
 use ckptfs::recipe::ViewRequest;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,7 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 pub(crate) fn write_view(base: &Path, extra: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let request = ViewRequest {
-        extras: vec![extra.to_owned()],
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![extra.to_owned()],
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     };
     let plan = request.plan()?;

@@ -20,8 +20,7 @@ pub use described::Parts;
 pub use fidelity::{AmaxRange, Fidelity};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{
-    AdapterReport, EditedConfig, MergeReport, ReferenceReport, Report, Role, SourceReport,
-    StretchReport,
+    EditedConfig, MergeReport, OperatorReport, Report, Role, SourceReport, StretchReport,
 };
 pub use sources::Sources;
 pub use step::{Step, as_written};

@@ -1,35 +1,32 @@
 //! What the plan tells about a view, beside the files themselves.
 
+use std::any::Any;
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::config::Edit;
 
+/// What an operator tells of what it did.
+pub trait OperatorReport: Any + Debug + Send + Sync {
+    /// Numbers of tensors, by what was done to them ("renamed").
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        Vec::new()
+    }
+}
+
 /// Counts, warnings and remarks collected while a view is planned.
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Default, Clone)]
 pub struct Report {
     pub sources: Vec<SourceReport>,
-    /// How each reference compares with the built-in rule set.
-    pub references: Vec<ReferenceReport>,
     /// How models are merged, if they are.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub merge: Option<MergeReport>,
-    /// What each adapter changes, in the order in which they are merged.
-    pub adapters: Vec<AdapterReport>,
-    /// Tensors that have another name than in their source.
-    pub renamed: usize,
-    /// Tensors that the view leaves out although a source has them, scales included.
-    pub dropped: usize,
-    /// Tensors given in another dtype, without those dequantized.
-    pub cast: usize,
-    /// Quantized tensors given as numbers.
-    pub dequantized: usize,
-    /// Tensors quantized by this view.
-    pub quantized: usize,
+    /// What operators tell of what they did, in the order in which they were applied.
+    pub operators: Vec<Arc<dyn OperatorReport>>,
     /// What the view changes in config.json, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub edited_config: Option<EditedConfig>,
     /// What is probably not what was meant.
     pub warnings: Vec<String>,
@@ -37,17 +34,24 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Which tensors of the view a reference has quantized, beside those that the built-in rule set
-/// would quantize. The reference decides.
-#[derive(Debug, Clone, Serialize)]
-pub struct ReferenceReport {
-    pub path: PathBuf,
-    /// Tensors that both quantize.
-    pub agreed: usize,
-    /// Quantized in the reference, not by the rule set.
-    pub only_in_reference: Vec<String>,
-    /// Quantized by the rule set, not in the reference.
-    pub only_by_rules: Vec<String>,
+impl Report {
+    /// Adds what an operator tells.
+    pub fn add(&mut self, report: impl OperatorReport) {
+        self.operators.push(Arc::new(report));
+    }
+
+    /// All reports of the type `R`, in order.
+    pub fn of<R: OperatorReport>(&self) -> impl Iterator<Item = &R> {
+        let any = self.operators.iter().map(|report| &**report as &dyn Any);
+        any.filter_map(|report| report.downcast_ref())
+    }
+
+    /// The number of tensors that all operators together did `what` to ("renamed").
+    pub fn count(&self, what: &str) -> usize {
+        let counts = self.operators.iter().flat_map(|report| report.counts());
+        let counts = counts.filter(|(counted, _)| *counted == what);
+        counts.map(|(_, count)| count).sum()
+    }
 }
 
 /// What a view changes in config.json.
@@ -57,20 +61,6 @@ pub struct EditedConfig {
     pub from: PathBuf,
     /// Keys, `outer.key` inside of objects.
     pub edits: IndexMap<String, Edit>,
-}
-
-/// What a LoRA adapter changes.
-#[derive(Debug, Clone, Serialize)]
-pub struct AdapterReport {
-    pub path: PathBuf,
-    /// What its scalings were multiplied by.
-    pub weight: f64,
-    /// Tensors that it is merged into.
-    pub merged: usize,
-    /// Tensors that it gives as a whole.
-    pub replaced: usize,
-    /// The different scalings of its products, in ascending order.
-    pub scalings: Vec<f64>,
 }
 
 /// The part that a source directory plays in a view.

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use ckptfs::fuse::{self, Check, Level, MountOptions};
 use ckptfs::kernels::CpuPath;
+use ckptfs::ops::{Operations, QuantizeParams};
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, ViewRequest};
+use ckptfs::recipe::ViewRequest;
 
 use crate::cli::plan::to_stdout;
 
@@ -107,10 +108,13 @@ fn rehearse() -> anyhow::Result<()> {
     }
     write_checkpoint(&base)?;
     let request = ViewRequest {
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&base)
     };
     let plan = request.plan()?;

@@ -19,6 +19,7 @@ mod man;
 mod materialize;
 mod mount;
 mod mount_helper;
+mod operations;
 mod output_file;
 mod plan;
 mod privileges;

@@ -6,6 +6,7 @@ use std::path::Path;
 use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{Role, Step};
+use ckptfs::ops::lora::AdapterReport;
 use ckptfs::provenance::{self, Group, GroupSource, Lineage};
 use ckptfs::quant::weight_of;
 use ckptfs::recipe::Plan;
@@ -134,8 +135,8 @@ pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
             };
         }
     }
-    let adapters = &plan.report.adapters;
-    match adapters.iter().any(|adapter| adapter.path == directory) {
+    let mut adapters = plan.report.of::<AdapterReport>();
+    match adapters.any(|adapter| adapter.path == directory) {
         true => format!("lora {}", directory.display()),
         false => directory.display().to_string(),
     }

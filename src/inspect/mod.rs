@@ -37,7 +37,7 @@ pub struct QuantizedTensor {
 /// The tensors that the view of `plan` quantizes, in the order of its shards. Tensors without
 /// elements are left out: there is nothing to look at in them.
 pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
-    let mut quantized = Vec::with_capacity(plan.report.quantized);
+    let mut quantized = Vec::new();
     for shard in &plan.shards {
         let tensors = shard.tensors.iter();
         let by_name: HashMap<&str, &PlannedTensor> =

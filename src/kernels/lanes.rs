@@ -5,6 +5,7 @@
 //! format is computed in f32 lanes, with [`Round::round`] after each operation that is to happen
 //! in the format.
 
+use crate::named::named;
 use crate::tensor::Dtype;
 
 /// A format whose every value is exact in f32.
@@ -14,6 +15,13 @@ pub enum Precision {
     F16,
     F32,
 }
+
+// As people write them: safetensors' names first, then those of torch, NumPy and others.
+named!(Precision {
+    Bf16: "bf16" | "bfloat16" | "torch.bfloat16",
+    F16: "f16" | "float16" | "fp16" | "half" | "torch.float16" | "torch.half",
+    F32: "f32" | "float32" | "fp32" | "float" | "torch.float32" | "torch.float",
+});
 
 impl Precision {
     /// That of a dtype; `None` if it is not one of these.

@@ -5,17 +5,84 @@
 
 use indexmap::IndexMap;
 
-use crate::catalog::{Catalog, Tensor};
+use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::{Error, Result};
-use crate::ops::Operator;
 use crate::ops::pattern::Pattern;
+use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
 use crate::quant::weight_of;
 use crate::tensor::Name;
 use crate::text::counted;
 
+/// Keep only the tensors whose whole name one of `only` matches (all, without such), and leave out
+/// those that one of `drop` matches. Both are regular expressions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FilterParams {
+    pub only: Vec<String>,
+    pub drop: Vec<String>,
+}
+
+const ONLY: &str = "only";
+const DROP: &str = "drop";
+
+impl Params for FilterParams {
+    fn settings(&self) -> &'static [Setting] {
+        &[
+            Setting {
+                key: ONLY,
+                flag: ONLY,
+                takes: Takes::Texts("REGEX"),
+                group: Group::Tensors,
+                help: "Keep only the tensors whose whole name matches this regular expression (repeatable)",
+                comment: "keeps the tensors of these names",
+            },
+            Setting {
+                key: DROP,
+                flag: DROP,
+                takes: Takes::Texts("REGEX"),
+                group: Group::Tensors,
+                help: "Leave out the tensors whose whole name matches this regular expression (repeatable)",
+                comment: "leaves out the tensors of these names",
+            },
+        ]
+    }
+
+    fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String> {
+        let (what, patterns) = match key {
+            ONLY => (Filter::ONLY, &mut self.only),
+            _ => (Filter::DROP, &mut self.drop),
+        };
+        let pattern = value.into_text();
+        Pattern::new(what, &pattern).map_err(|e| e.to_string())?;
+        patterns.push(pattern);
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Vec<Value> {
+        let patterns = match key {
+            ONLY => &self.only,
+            _ => &self.drop,
+        };
+        patterns.iter().map(Value::text).collect()
+    }
+
+    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        Ok(vec![Box::new(Filter::new(&self.only, &self.drop)?)])
+    }
+}
+
+/// How many tensors the view leaves out although a source has them, companions included.
+#[derive(Debug)]
+struct Dropped(usize);
+
+impl OperatorReport for Dropped {
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        vec![("dropped", self.0)]
+    }
+}
+
 /// Keeps what `--only` patterns match (all, without such), less what `--drop` patterns match.
 #[derive(Debug)]
-pub struct Filter {
+struct Filter {
     only: Vec<Pattern>,
     drop: Vec<Pattern>,
 }
@@ -28,7 +95,7 @@ impl Filter {
     ///
     /// # Errors
     /// If one is not a regular expression, or too large.
-    pub fn new(only: &[String], drop: &[String]) -> Result<Self> {
+    fn new(only: &[String], drop: &[String]) -> Result<Self> {
         let compile = |what: &str, patterns: &[String]| {
             let patterns = patterns.iter().map(|text| Pattern::new(what, text));
             patterns.collect::<Result<Vec<_>>>()
@@ -130,7 +197,7 @@ impl Operator for Filter {
             let warning = "--only has no effect: it keeps every tensor of this view";
             catalog.report.warnings.push(warning.to_owned());
         }
-        catalog.report.dropped += before - tensors.len();
+        catalog.report.add(Dropped(before - tensors.len()));
         catalog.tensors = tensors;
         if let Some(config) = catalog.glance_at_config() {
             let lost = parts.lost(&catalog.parts(), &config);

@@ -1,47 +1,118 @@
 //! Operators: each rewrites a catalog from headers alone (the plan half) and brings the kernels
 //! that compute what it adds (the kernel half).
+//!
+//! The order in which they are applied is that of [`Operations`]: adapters are merged, the result is
+//! patched, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
+//! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
+//! names and dtypes come out of the steps before.
 
-mod cast;
-mod cast_config;
-mod experts;
-mod experts_fuse;
-mod experts_model;
-mod experts_unfuse;
-mod filter;
-mod lora;
-mod lora_adapter;
-mod lora_columns;
-mod lora_embeddings;
-mod lora_experts;
-mod lora_factors;
-mod lora_kernels;
-mod lora_layers;
-mod lora_targets;
+mod convert;
+pub mod dtype;
+pub mod experts;
+pub mod filter;
+pub mod lora;
 pub mod merge;
-mod patch;
-mod patch_checks;
+mod params;
+pub mod patch;
 mod pattern;
 pub mod quantize;
-mod rename;
-mod rename_skips;
+pub mod rename;
 
-pub use cast::{Cast, cast, is_castable};
-pub use experts::Experts;
-pub use filter::Filter;
-pub use lora::Lora;
-pub use patch::Patch;
-pub use quantize::{PartialBlocks, Quantize, Selection};
-pub use rename::Rename;
+pub(crate) use convert::{Converted, convert, is_convertible};
+pub use dtype::DtypeParams;
+pub use experts::{Experts, ExpertsParams};
+pub use filter::FilterParams;
+pub use lora::{LoraParams, LoraRequest};
+pub(crate) use params::short;
+pub use params::{Group, Params, Section, Setting, Takes, Value};
+pub use patch::PatchParams;
+pub use quantize::{PartialBlocks, Quantize, QuantizeParams, Selection};
+pub use rename::RenameParams;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
 
 /// The plan half of an operator.
-pub trait Operator: std::fmt::Debug {
+pub trait Operator: Debug {
     /// Rewrites `catalog`: names, dtypes, shapes, config edits, warnings.
     ///
     /// # Errors
     /// If the view asked for cannot exist; the catalog is then not to be used.
     fn apply(&self, catalog: &mut Catalog) -> Result<()>;
+}
+
+/// Declares [`Operations`] from the list of all operators.
+macro_rules! operations {
+    ($($name:ident: $params:ty,)+) => {
+        /// What is asked of each operator, in the order in which they are applied.
+        #[derive(Debug, Clone, Default)]
+        pub struct Operations {
+            $(pub $name: $params,)+
+        }
+
+        impl Operations {
+            /// All of them, in this order.
+            pub fn each(&self) -> impl Iterator<Item = &dyn Params> {
+                [$(&self.$name as &dyn Params),+].into_iter()
+            }
+
+            fn each_mut(&mut self) -> impl Iterator<Item = &mut dyn Params> {
+                [$(&mut self.$name as &mut dyn Params),+].into_iter()
+            }
+        }
+    };
+}
+
+operations! {
+    lora: lora::LoraParams,
+    patch: patch::PatchParams,
+    rename: rename::RenameParams,
+    filter: filter::FilterParams,
+    dtype: dtype::DtypeParams,
+    experts: experts::ExpertsParams,
+    quantize: quantize::QuantizeParams,
+}
+
+impl Operations {
+    /// Takes `value` for the setting `key` of whichever operator has it.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a message.
+    ///
+    /// # Panics
+    /// If no operator has such a setting.
+    pub fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String> {
+        let has_it = |setting: &Setting| setting.key == key;
+        let mut all = self.each_mut();
+        let params = all.find(|params| params.settings().iter().any(has_it));
+        params.expect("a setting of an operator").set(key, value)
+    }
+
+    /// What they do to a catalog, in order. Opens what they read.
+    ///
+    /// # Errors
+    /// If something that is asked cannot be done.
+    pub fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
+        let mut operators = Vec::new();
+        for params in self.each().filter(|params| params.is_asked()) {
+            operators.extend(params.operators(self)?);
+        }
+        Ok(operators)
+    }
+
+    /// The directories that they read from, in order.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = PathBuf> {
+        let settings = self.each().flat_map(|params| {
+            let sources = params
+                .settings()
+                .iter()
+                .filter(|setting| setting.takes.is_source());
+            sources.flat_map(|setting| params.get(setting.key))
+        });
+        settings.map(|source| source.into_source().0)
+    }
 }

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::kernels::lanes::Precision;
+use crate::named::Named;
 use crate::ops::merge::{
     Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Parameter, Place, Slice,
     SliceInput, Vocabulary, method,
 };
-use crate::recipe::dtype::parse_dtype;
 use crate::recipe::models::Reference;
 use crate::recipe::settings::settings;
 use crate::recipe::view_section::ViewSection;
@@ -344,7 +345,7 @@ fn dtype(fields: &Fields, key: &str) -> Result<Option<Dtype>> {
     let Some(node) = fields.get(key) else {
         return Ok(None);
     };
-    match parse_dtype(node.text(key)?) {
+    match Precision::named(node.text(key)?) {
         Some(dtype) => Ok(Some(dtype.dtype())),
         None => Err(node.expected(key, "bfloat16, float16 or float32")),
     }

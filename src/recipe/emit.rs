@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::ops::{Experts, PartialBlocks, Precision};
-use crate::quant::fp8_block::ScaleFormat;
+use crate::ops::{self, Params, Section, Setting, Takes, short};
 use crate::recipe::document::Document;
 use crate::recipe::from_file::MergeRequest;
 use crate::recipe::quoted::{float, text, tree};
 use crate::recipe::yaml::{Node, Value};
-use crate::recipe::{DEFAULT_SHARD_BYTES, Fp8Request, Repack, ViewRequest, yaml};
+use crate::recipe::{DEFAULT_SHARD_BYTES, Repack, ViewRequest, yaml};
 use crate::shown::Show;
 
 impl ViewRequest {
@@ -47,56 +46,8 @@ impl ViewRequest {
                 }
             }
         }
-        if !self.loras.is_empty() {
-            view.0 += "  lora:  # merged in this order\n";
-            for lora in &self.loras {
-                view.0 += &format!("    - path: {}\n", path(&lora.adapter)?);
-                view.0 += &format!("      weight: {}\n", float(lora.weight));
-            }
-        }
-        if !self.extras.is_empty() {
-            view.0 +=
-                "  patch:  # give the tensors that are not there yet, the first that has one\n";
-            for extra in &self.extras {
-                view.0 += &format!("    - {}\n", model(extra)?);
-            }
-        }
-        view.texts(
-            2,
-            "rename",
-            "REGEX=REPLACEMENT, in this order",
-            &self.renames,
-        );
-        view.texts(2, "only", "keeps the tensors of these names", &self.only);
-        view.texts(
-            2,
-            "drop",
-            "leaves out the tensors of these names",
-            &self.drop,
-        );
-        if let Some(dtype) = self.dtype {
-            view.one(
-                2,
-                "dtype",
-                match dtype {
-                    Precision::Bf16 => "bf16",
-                    Precision::F16 => "f16",
-                    Precision::F32 => "f32",
-                },
-            );
-        }
-        if let Some(experts) = self.experts {
-            view.one(
-                2,
-                "experts",
-                match experts {
-                    Experts::Unfuse => "unfuse",
-                    Experts::Fuse => "fuse",
-                },
-            );
-        }
-        if let Some(fp8) = &self.fp8 {
-            view.fp8(fp8)?;
+        for params in self.operations.each().filter(|params| params.is_asked()) {
+            view.operator(params)?;
         }
         match self.repack {
             Repack::Auto => {}
@@ -157,17 +108,6 @@ impl Lines {
         self.0 += &format!("{:indent$}{key}: {value}\n", "");
     }
 
-    /// A list of texts, if there are any.
-    fn texts(&mut self, indent: usize, key: &str, what: &str, texts: &[String]) {
-        if texts.is_empty() {
-            return;
-        }
-        self.0 += &format!("{:indent$}{key}:  # {what}\n", "");
-        for value in texts {
-            self.0 += &format!("{:indent$}  - {}\n", "", text(value));
-        }
-    }
-
     /// Where the models of a merge are.
     fn models(&mut self, merge: &MergeRequest) -> Result<()> {
         let mut seen: Vec<&(String, std::path::PathBuf)> = Vec::new();
@@ -188,44 +128,45 @@ impl Lines {
         Ok(())
     }
 
-    fn fp8(&mut self, fp8: &Fp8Request) -> Result<()> {
-        let Fp8Request {
-            rules,
-            references,
-            patterns,
-            scale_format,
-            partial_blocks,
-        } = fp8;
-        self.0 += "  fp8:  # what any of these selects is quantized\n";
-        self.one(4, "rules", if *rules { "true" } else { "false" });
-        if !references.is_empty() {
-            self.0 += "    references:  # quantize what is quantized there\n";
-            for reference in references {
-                self.0 += &format!("      - {}\n", model(reference)?);
+    /// What is asked of an operator.
+    fn operator(&mut self, params: &dyn Params) -> Result<()> {
+        let mut indent = 2;
+        if let Some(Section { key, comment, .. }) = params.section() {
+            self.0 += &format!("{:indent$}{key}:  # {comment}\n", "");
+            indent += 2;
+        }
+        for setting in params.settings() {
+            let values = params.get(setting.key);
+            if !values.is_empty() {
+                self.setting(indent, setting, values)?;
             }
         }
-        self.texts(
-            4,
-            "patterns",
-            "quantize the tensors of these names",
-            patterns,
-        );
-        self.one(
-            4,
-            "scale_fmt",
-            match scale_format {
-                ScaleFormat::Ue8m0 => "ue8m0",
-                ScaleFormat::Float32 => "float32",
-            },
-        );
-        self.one(
-            4,
-            "partial_blocks",
-            match partial_blocks {
-                PartialBlocks::Quantize => "quantize",
-                PartialBlocks::Keep => "keep",
-            },
-        );
+        Ok(())
+    }
+
+    fn setting(&mut self, indent: usize, setting: &Setting, values: Vec<ops::Value>) -> Result<()> {
+        let key = short(setting.key);
+        if matches!(setting.takes, Takes::Texts(_)) || setting.takes.is_source() {
+            self.0 += &format!("{:indent$}{key}:  # {}\n", "", setting.comment);
+        }
+        for value in values {
+            match value {
+                ops::Value::Switch(on) => self.one(indent, key, if on { "true" } else { "false" }),
+                ops::Value::Text(value) => match setting.takes {
+                    Takes::Texts(_) => {
+                        self.0 += &format!("{:indent$}  - {}\n", "", text(&value));
+                    }
+                    _ => self.one(indent, key, &value),
+                },
+                ops::Value::Source { path: at, weight } => match setting.takes {
+                    Takes::WeightedSources => {
+                        self.0 += &format!("{:indent$}  - path: {}\n", "", path(&at)?);
+                        self.0 += &format!("{:indent$}    weight: {}\n", "", float(weight));
+                    }
+                    _ => self.0 += &format!("{:indent$}  - {}\n", "", model(&at)?),
+                },
+            }
+        }
         Ok(())
     }
 }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::ops::dtype::InDtype;
+use crate::ops::lora::Lora;
 use crate::ops::merge::{Definition, Merge, Place, Source};
-use crate::ops::{Cast, Lora, Operator, Precision};
+use crate::ops::{Operator, Precision, Value};
 use crate::quant::is_coded;
+use crate::recipe::ViewRequest;
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{ModelPath, Places, Reference};
 use crate::recipe::yaml::Node;
-use crate::recipe::{Fp8Request, LoraRequest, ViewRequest};
 use crate::source::Checkpoint;
 use crate::tensor::Dtype;
 
@@ -56,7 +58,7 @@ impl ViewRequest {
         let asked: Vec<&ModelPath> = start
             .references()
             .iter()
-            .chain(view.references().map(|(reference, _)| reference))
+            .chain(view.sources.iter().map(|source| &source.reference))
             .flat_map(|reference| std::iter::once(&reference.model).chain(&reference.lora))
             .collect();
         let unasked = places.unasked(&asked).into_iter().map(|id| {
@@ -100,26 +102,15 @@ impl ViewRequest {
         };
         request.recipe = Some(absolute.clone());
         request.warnings = warnings;
-        request.extras = view.patch.iter().map(find).collect::<Result<_>>()?;
-        for (reference, weight) in &view.loras {
-            request.loras.push(LoraRequest {
-                adapter: find(reference)?,
-                weight: *weight,
-            });
-        }
-        request.renames = view.renames;
-        request.only = view.only;
-        request.drop = view.drop;
-        request.dtype = view.dtype;
-        request.experts = view.experts;
-        if let Some(fp8) = view.fp8 {
-            request.fp8 = Some(Fp8Request {
-                rules: fp8.rules,
-                references: fp8.references.iter().map(find).collect::<Result<_>>()?,
-                patterns: fp8.patterns,
-                scale_format: fp8.scale_format,
-                partial_blocks: fp8.partial_blocks,
-            });
+        request.operations = view.operations;
+        for source in view.sources {
+            let place = source.place;
+            let value = Value::Source {
+                path: find(&(source.reference, place.clone()))?,
+                weight: source.weight,
+            };
+            let set = request.operations.set(source.key, value);
+            set.map_err(|problem| place.error(problem))?;
         }
         request.repack = view.repack.unwrap_or(request.repack);
         request.shard_bytes = view.shard_bytes.unwrap_or(request.shard_bytes);
@@ -158,9 +149,9 @@ fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
         return Ok(());
     }
     let to = dtype.and_then(Precision::of).unwrap_or(Precision::Bf16);
-    let cast = Cast {
+    let dequantized = InDtype {
         to,
         only_quantized: true,
     };
-    cast.apply(catalog)
+    dequantized.apply(catalog)
 }

@@ -1,12 +1,7 @@
-//! From a request to a view: the one place that knows every operator, their order, and the layout.
-//!
-//! The order is fixed: a base, or a merge that a recipe describes, adapters merged, patched, renamed,
-//! reduced, in one dtype, with experts in one form, quantized to FP8, laid out in shards. So patterns
-//! match new names, FP8 quantizes what was dequantized, and expert forms see whatever names and dtypes
-//! come out of the steps before.
+//! From a request to a view: a base, or a merge that a recipe describes, then the operators in their
+//! order ([`Operations`]), then shards.
 
 mod document;
-mod dtype;
 mod emit;
 mod from_file;
 mod models;
@@ -23,19 +18,15 @@ use std::path::PathBuf;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::layout::{self, Partition};
-use crate::ops::{Cast, Filter, Lora, Operator, Patch, Quantize, Rename};
-use crate::quant::fp8_block::Fp8BlockEncoding;
+use crate::ops::{Operations, Params};
 use crate::source::Checkpoint;
 
-pub use dtype::{DTYPES, parse_dtype};
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use size::{parse_shard_size, parse_size};
 pub use surveys::Surveys;
 
 pub use crate::layout::Plan;
-pub use crate::ops::{Experts, PartialBlocks, Precision, Selection};
-pub use crate::quant::fp8_block::ScaleFormat;
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -47,53 +38,13 @@ pub struct ViewRequest {
     pub merge: Option<MergeRequest>,
     /// The recipe that this was read from.
     pub recipe: Option<PathBuf>,
-    /// LoRA adapters that are merged into the base, in this order.
-    pub loras: Vec<LoraRequest>,
-    /// Checkpoints that give the tensors which the base (and every extra before) lacks.
-    pub extras: Vec<PathBuf>,
-    /// Rename tensors by these rules, `REGEX=REPLACEMENT`, in order.
-    pub renames: Vec<String>,
-    /// Keep only tensors whose whole name one of these regular expressions matches; without any,
-    /// keep all.
-    pub only: Vec<String>,
-    /// Leave out tensors whose whole name one of these regular expressions matches.
-    pub drop: Vec<String>,
-    /// Give every floating tensor in this dtype.
-    pub dtype: Option<Precision>,
-    /// Give all experts the same form.
-    pub experts: Option<Experts>,
-    /// Quantize to block FP8.
-    pub fp8: Option<Fp8Request>,
+    /// What is done to its tensors.
+    pub operations: Operations,
     pub repack: Repack,
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
     /// What is probably not what was meant, found out before planning.
     pub warnings: Vec<String>,
-}
-
-/// An adapter to merge.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraRequest {
-    /// The directory of adapter_config.json and adapter_model.safetensors.
-    pub adapter: PathBuf,
-    /// What its scaling is multiplied by: 1 merges it as it was trained.
-    pub weight: f64,
-}
-
-/// The most adapters in one view.
-const MOST_LORAS: usize = 16;
-
-/// Which tensors to quantize, and how. The selections are or-ed.
-#[derive(Debug, Clone, Default)]
-pub struct Fp8Request {
-    /// Select by the built-in rule set.
-    pub rules: bool,
-    /// Select the names that are quantized in one of these checkpoints.
-    pub references: Vec<PathBuf>,
-    /// Select the names that one of these regular expressions matches as a whole.
-    pub patterns: Vec<String>,
-    pub scale_format: ScaleFormat,
-    pub partial_blocks: PartialBlocks,
 }
 
 /// Whether to pack tensors into new shards of the standard names.
@@ -119,18 +70,17 @@ impl ViewRequest {
             base: base.into(),
             merge: None,
             recipe: None,
-            loras: Vec::new(),
-            extras: Vec::new(),
-            renames: Vec::new(),
-            only: Vec::new(),
-            drop: Vec::new(),
-            dtype: None,
-            experts: None,
-            fp8: None,
+            operations: Operations::default(),
             repack: Repack::Auto,
             shard_bytes: DEFAULT_SHARD_BYTES,
             warnings: Vec::new(),
         }
+    }
+
+    /// The same with what `ask` asks of the operators.
+    pub fn with(mut self, ask: impl FnOnce(&mut Operations)) -> Self {
+        ask(&mut self.operations);
+        self
     }
 
     /// Opens the sources and plans the view. Reads indexes, headers and configs, no tensors.
@@ -155,7 +105,7 @@ impl ViewRequest {
             .report
             .warnings
             .extend(self.warnings.iter().cloned());
-        for operator in self.operators()? {
+        for operator in self.operations.operators()? {
             operator.apply(&mut catalog)?;
         }
         let partition = self.partition(&catalog);
@@ -170,14 +120,10 @@ impl ViewRequest {
     pub fn sources(&self) -> Vec<PathBuf> {
         let merged = self.merge.iter().flat_map(|merge| &merge.models);
         let merged = merged.flat_map(|model| std::iter::once(&model.directory).chain(&model.lora));
-        let adapters = self.loras.iter().map(|lora| &lora.adapter);
-        let references = self.fp8.iter().flat_map(|fp8| &fp8.references);
         let mut sources: Vec<PathBuf> = std::iter::once(&self.base)
             .chain(merged)
-            .chain(adapters)
-            .chain(&self.extras)
-            .chain(references)
             .cloned()
+            .chain(self.operations.sources())
             .collect();
         let mut seen = HashSet::new();
         sources.retain(|source| seen.insert(source.clone()));
@@ -192,58 +138,6 @@ impl ViewRequest {
         inputs
     }
 
-    fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
-        let mut operators: Vec<Box<dyn Operator>> = Vec::new();
-        if self.loras.len() > MOST_LORAS {
-            return Err(Error::Request(format!(
-                "a view of {} adapters is asked for; at most {MOST_LORAS} are merged at once",
-                self.loras.len()
-            )));
-        }
-        if let Some(to) = self.dtype
-            && !self.loras.is_empty()
-        {
-            // Adapters are merged into numbers.
-            operators.push(Box::new(Cast {
-                to,
-                only_quantized: true,
-            }));
-        }
-        for LoraRequest { adapter, weight } in &self.loras {
-            operators.push(Box::new(Lora::open(adapter, *weight)?));
-        }
-        if !self.extras.is_empty() {
-            let extras = self.extras.iter().map(Checkpoint::open);
-            operators.push(Box::new(Patch::new(extras.collect::<Result<_>>()?)));
-        }
-        if !self.renames.is_empty() {
-            operators.push(Box::new(Rename::new(&self.renames)?));
-        }
-        if !(self.only.is_empty() && self.drop.is_empty()) {
-            operators.push(Box::new(Filter::new(&self.only, &self.drop)?));
-        }
-        if let Some(to) = self.dtype {
-            operators.push(Box::new(Cast {
-                to,
-                only_quantized: false,
-            }));
-        }
-        if let Some(experts) = self.experts {
-            operators.push(Box::new(experts));
-        }
-        if let Some(fp8) = &self.fp8 {
-            let selection = Selection::new(fp8.rules, &fp8.references, &fp8.patterns)?;
-            operators.push(Box::new(Quantize {
-                selection,
-                encoding: Box::new(Fp8BlockEncoding {
-                    scale_format: fp8.scale_format,
-                }),
-                partial_blocks: fp8.partial_blocks,
-            }));
-        }
-        Ok(operators)
-    }
-
     /// Where no tensor is packed, no shard has a size to keep to.
     fn warn_idle_shard_size(&self, catalog: &mut Catalog, partition: Partition) {
         let packs = matches!(partition, Partition::Repack | Partition::Single)
@@ -255,14 +149,9 @@ impl ViewRequest {
     }
 
     fn partition(&self, catalog: &Catalog) -> Partition {
-        let patched = !self.extras.is_empty();
-        let plain_patch = patched
-            && self.renames.is_empty()
-            && self.only.is_empty()
-            && self.drop.is_empty()
-            && self.dtype.is_none()
-            && self.experts.is_none()
-            && self.fp8.is_none();
+        let patched = self.operations.patch.is_asked();
+        let mut asked = self.operations.each().filter(|params| params.is_asked());
+        let plain_patch = patched && asked.all(|params| params.keeps_shards());
         let homes: HashSet<usize> = catalog.tensors.values().filter_map(|t| t.home).collect();
         let standard = catalog
             .homes

@@ -2,12 +2,11 @@
 
 use crate::error::Result;
 use crate::ops::merge::{Place, Scalar};
-use crate::ops::{Filter, Precision, Rename};
-use crate::recipe::dtype::parse_dtype;
+use crate::ops::{self, Operations, Section, Setting, Takes, short};
+use crate::recipe::Repack;
 use crate::recipe::models::{ModelPath, Reference};
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
-use crate::recipe::{Experts, PartialBlocks, Repack, ScaleFormat, Selection};
 
 /// What stands under `view`.
 #[derive(Debug, Default)]
@@ -16,56 +15,40 @@ pub(super) struct ViewSection {
     pub models: Vec<(String, String)>,
     pub truncate_embeddings: Option<Place>,
     pub seed: Option<(u64, Place)>,
-    /// With the weight of each.
-    pub loras: Vec<((Reference, Place), f64)>,
-    pub patch: Vec<(Reference, Place)>,
-    pub renames: Vec<String>,
-    pub only: Vec<String>,
-    pub drop: Vec<String>,
-    pub dtype: Option<Precision>,
-    pub experts: Option<Experts>,
-    pub fp8: Option<Fp8Section>,
+    /// What is asked of the operators, but for the sources.
+    pub operations: Operations,
+    pub sources: Vec<AskedSource>,
     pub repack: Option<Repack>,
     pub shard_bytes: Option<u64>,
 }
 
-/// What stands under `fp8`.
-#[derive(Debug, Default)]
-pub(super) struct Fp8Section {
-    pub rules: bool,
-    pub references: Vec<(Reference, Place)>,
-    pub patterns: Vec<String>,
-    pub scale_format: ScaleFormat,
-    pub partial_blocks: PartialBlocks,
+/// A source that a setting of an operator names.
+#[derive(Debug)]
+pub(super) struct AskedSource {
+    /// The key of the setting.
+    pub key: &'static str,
+    pub reference: Reference,
+    pub place: Place,
+    pub weight: f64,
 }
 
 impl ViewSection {
-    /// The checkpoints and adapters that it names.
-    pub(super) fn references(&self) -> impl Iterator<Item = &(Reference, Place)> {
-        let loras = self.loras.iter().map(|(reference, _)| reference);
-        let fp8 = self.fp8.iter().flat_map(|fp8| &fp8.references);
-        loras.chain(&self.patch).chain(fp8)
-    }
-
     pub(super) fn parse(node: &Node) -> Result<Self> {
-        const KEYS: &[&str] = &[
-            "models",
-            "truncate_embeddings",
-            "seed",
-            "lora",
-            "patch",
-            "rename",
-            "only",
-            "drop",
-            "dtype",
-            "experts",
-            "fp8",
-            "repack",
-            "single_file",
-            "shard_size",
-        ];
-        let fields = Fields::new(node, "view", KEYS)?;
         let mut section = ViewSection::default();
+        let operators: Vec<_> = section
+            .operations
+            .each()
+            .map(|params| (params.section(), params.settings()))
+            .collect();
+        let mut keys = vec!["models", "truncate_embeddings", "seed"];
+        for (map, settings) in &operators {
+            match map {
+                Some(map) => keys.push(map.key),
+                None => keys.extend(settings.iter().map(|setting| setting.key)),
+            }
+        }
+        keys.extend(["repack", "single_file", "shard_size"]);
+        let fields = Fields::new(node, "view", &keys)?;
         if let Some(node) = fields.get("models") {
             for (id, directory) in node.map("models")? {
                 let directory = directory.text("a directory of models")?;
@@ -82,33 +65,15 @@ impl ViewSection {
             let bad = || node.expected("seed", "a whole number that is not negative");
             section.seed = Some((seed.ok_or_else(bad)?, node.place.clone()));
         }
-        if let Some(node) = fields.get("lora") {
-            section.loras = loras(node)?;
-        }
-        if let Some(node) = fields.get("patch") {
-            section.patch = references(node, "patch")?;
-        }
-        section.renames = checked(&fields, "rename", |rule| Rename::new(&[rule]).map(drop))?;
-        section.only = checked(&fields, "only", |regex| {
-            Filter::new(&[regex], &[]).map(drop)
-        })?;
-        section.drop = checked(&fields, "drop", |regex| {
-            Filter::new(&[], &[regex]).map(drop)
-        })?;
-        if let Some(node) = fields.get("dtype") {
-            let dtype = parse_dtype(node.text("dtype")?);
-            let bad = || node.expected("dtype", "bf16, f16 or f32");
-            section.dtype = Some(dtype.ok_or_else(bad)?);
-        }
-        if let Some(node) = fields.get("experts") {
-            section.experts = Some(match node.text("experts")? {
-                "unfuse" => Experts::Unfuse,
-                "fuse" => Experts::Fuse,
-                _ => return Err(node.expected("experts", "unfuse or fuse")),
-            });
-        }
-        if let Some(node) = fields.get("fp8") {
-            section.fp8 = fp8(node)?;
+        for (map, settings) in operators {
+            match map {
+                Some(map) => {
+                    if let Some(node) = fields.get(map.key) {
+                        section.ask_together(map, settings, node)?;
+                    }
+                }
+                None => section.ask_each(settings, &fields)?,
+            }
         }
         if let Some(node) = fields.get("repack") {
             section.repack = Some(match &node.value {
@@ -139,23 +104,110 @@ impl ViewSection {
         }
         Ok(section)
     }
+
+    /// Asks for the settings that `fields` has.
+    fn ask_each(&mut self, settings: &'static [Setting], fields: &Fields) -> Result<()> {
+        for setting in settings {
+            if let Some(node) = fields.get(short(setting.key)) {
+                self.ask(setting, node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for what stands under the key of `section`: `true` is its first setting, and so is a map
+    /// that selects nothing else.
+    fn ask_together(
+        &mut self,
+        section: &Section,
+        settings: &'static [Setting],
+        node: &Node,
+    ) -> Result<()> {
+        let &[first, ..] = section.selecting else {
+            unreachable!("a section selects something");
+        };
+        if let Value::Scalar(Scalar::Bool(on)) = node.value {
+            return match on {
+                true => self.set(first, ops::Value::Switch(true), node),
+                false => Ok(()),
+            };
+        }
+        let keys: Vec<&str> = settings.iter().map(|setting| short(setting.key)).collect();
+        let fields = Fields::new(node, section.key, &keys)?;
+        let selecting = section.selecting.iter();
+        let given: Vec<&Node> = selecting.filter_map(|key| fields.get(short(key))).collect();
+        let is_off = |node: &&Node| matches!(node.value, Value::Scalar(Scalar::Bool(false)));
+        if given.is_empty() {
+            self.set(first, ops::Value::Switch(true), node)?;
+        } else if given.iter().all(is_off) {
+            let keys: Vec<&str> = section.selecting.iter().map(|key| short(key)).collect();
+            return Err(node.place.error(format!(
+                "{} selects nothing: give {}",
+                section.key,
+                one_of(&keys)
+            )));
+        }
+        self.ask_each(settings, &fields)
+    }
+
+    fn ask(&mut self, setting: &'static Setting, node: &Node) -> Result<()> {
+        let Setting { key, takes, .. } = setting;
+        let name = short(key);
+        match takes {
+            Takes::Switch => self.set(key, ops::Value::Switch(node.bool(name)?), node),
+            Takes::Choice(names) => {
+                let names: Vec<&str> = names.iter().map(|names| names[0]).collect();
+                self.choose(setting, &names, node)
+            }
+            Takes::Flags(flags) => {
+                let names: Vec<&str> = flags.iter().map(|(name, ..)| *name).collect();
+                self.choose(setting, &names, node)
+            }
+            Takes::Texts(_) => entries(node).iter().try_for_each(|node| {
+                let text = node.text(name)?;
+                self.set(key, ops::Value::text(text), node)
+            }),
+            Takes::Sources => entries(node).iter().try_for_each(|node| {
+                self.sources.push(AskedSource {
+                    key,
+                    reference: Reference::of(node, name)?,
+                    place: node.place.clone(),
+                    weight: 1.0,
+                });
+                Ok(())
+            }),
+            Takes::WeightedSources => entries(node).iter().try_for_each(|node| {
+                let (reference, weight) = weighted(node, name)?;
+                self.sources.push(AskedSource {
+                    key,
+                    reference,
+                    place: node.place.clone(),
+                    weight,
+                });
+                Ok(())
+            }),
+        }
+    }
+
+    fn choose(&mut self, setting: &Setting, names: &[&str], node: &Node) -> Result<()> {
+        let name = short(setting.key);
+        let value = ops::Value::text(node.text(name)?);
+        let chosen = self.operations.set(setting.key, value);
+        chosen.map_err(|_| node.expected(name, &one_of(names)))
+    }
+
+    fn set(&mut self, key: &str, value: ops::Value, node: &Node) -> Result<()> {
+        let set = self.operations.set(key, value);
+        set.map_err(|problem| node.place.error(problem))
+    }
 }
 
-/// Texts that `check` accepts.
-fn checked(
-    fields: &Fields,
-    key: &str,
-    check: impl Fn(String) -> Result<()>,
-) -> Result<Vec<String>> {
-    let Some(node) = fields.get(key) else {
-        return Ok(Vec::new());
-    };
-    let texts = entries(node).iter().map(|node| {
-        let text = node.text(key)?.to_owned();
-        check(text.clone()).map_err(|e| node.place.error(e))?;
-        Ok(text)
-    });
-    texts.collect()
+/// `a, b or c`
+fn one_of(names: &[&str]) -> String {
+    match names {
+        [all @ .., last] if !all.is_empty() => format!("{} or {last}", all.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 /// Those of a list; what is no list is the one of its kind.
@@ -166,81 +218,18 @@ fn entries(node: &Node) -> &[Node] {
     }
 }
 
-/// Adapters: `path`, or `{path: …, revision: …, weight: …}`.
-fn loras(node: &Node) -> Result<Vec<((Reference, Place), f64)>> {
-    let loras = entries(node).iter().map(|node| {
-        let (reference, weight) = match &node.value {
-            Value::Map(_) => {
-                let fields = Fields::new(node, "lora", &["path", "revision", "weight"])?;
-                let weight = match fields.get("weight") {
-                    Some(node) => node
-                        .float()
-                        .ok_or_else(|| node.expected("weight", "a number"))?,
-                    None => 1.0,
-                };
-                let model = ModelPath::of(&fields)?;
-                (Reference { model, lora: None }, weight)
-            }
-            _ => (Reference::parse(node.text("lora")?, &node.place)?, 1.0),
-        };
-        Ok(((reference, node.place.clone()), weight))
-    });
-    loras.collect()
-}
-
-fn references(node: &Node, what: &str) -> Result<Vec<(Reference, Place)>> {
-    let references = entries(node).iter().map(|node| {
-        let reference = Reference::of(node, what)?;
-        Ok((reference, node.place.clone()))
-    });
-    references.collect()
-}
-
-/// `true` quantizes by the built-in rules; so does a map that selects nothing else.
-fn fp8(node: &Node) -> Result<Option<Fp8Section>> {
-    if let Value::Scalar(Scalar::Bool(on)) = node.value {
-        return Ok(on.then(|| Fp8Section {
-            rules: true,
-            ..Fp8Section::default()
-        }));
+/// A source and its weight: `path`, or `{path: …, revision: …, weight: …}`.
+fn weighted(node: &Node, name: &str) -> Result<(Reference, f64)> {
+    if !matches!(node.value, Value::Map(_)) {
+        return Ok((Reference::parse(node.text(name)?, &node.place)?, 1.0));
     }
-    const KEYS: &[&str] = &[
-        "rules",
-        "references",
-        "patterns",
-        "scale_fmt",
-        "partial_blocks",
-    ];
-    let fields = Fields::new(node, "fp8", KEYS)?;
-    let mut section = Fp8Section::default();
-    if let Some(node) = fields.get("references") {
-        section.references = references(node, "references")?;
-    }
-    section.patterns = checked(&fields, "patterns", |pattern| {
-        Selection::check_pattern(&pattern)
-    })?;
-    section.rules = match fields.get("rules") {
-        Some(node) => node.bool("rules")?,
-        None => section.references.is_empty() && section.patterns.is_empty(),
+    let fields = Fields::new(node, name, &["path", "revision", "weight"])?;
+    let weight = match fields.get("weight") {
+        Some(node) => node
+            .float()
+            .ok_or_else(|| node.expected("weight", "a number"))?,
+        None => 1.0,
     };
-    if !section.rules && section.references.is_empty() && section.patterns.is_empty() {
-        return Err(node
-            .place
-            .error("fp8 selects nothing: give rules, references or patterns"));
-    }
-    if let Some(node) = fields.get("scale_fmt") {
-        section.scale_format = match node.text("scale_fmt")? {
-            "ue8m0" => ScaleFormat::Ue8m0,
-            name if parse_dtype(name) == Some(Precision::F32) => ScaleFormat::Float32,
-            _ => return Err(node.expected("scale_fmt", "ue8m0 or float32")),
-        };
-    }
-    if let Some(node) = fields.get("partial_blocks") {
-        section.partial_blocks = match node.text("partial_blocks")? {
-            "quantize" => PartialBlocks::Quantize,
-            "keep" => PartialBlocks::Keep,
-            _ => return Err(node.expected("partial_blocks", "quantize or keep")),
-        };
-    }
-    Ok(Some(section))
+    let model = ModelPath::of(&fields)?;
+    Ok((Reference { model, lora: None }, weight))
 }

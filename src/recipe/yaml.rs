@@ -357,12 +357,12 @@ pub(super) struct Fields<'a> {
     what: String,
     place: Place,
     entries: &'a [(Key, Node)],
-    known: &'static [&'static str],
+    known: Vec<&'a str>,
 }
 
 impl<'a> Fields<'a> {
     /// The entries of `node`, which may have the keys `known`.
-    pub(super) fn new(node: &'a Node, what: &str, known: &'static [&'static str]) -> Result<Self> {
+    pub(super) fn new(node: &'a Node, what: &str, known: &[&'a str]) -> Result<Self> {
         let entries = node.map(what)?;
         if let Some((key, _)) = entries.iter().find(|(key, _)| !known.contains(&&*key.text)) {
             return Err(key.place.error(format!(
@@ -376,7 +376,7 @@ impl<'a> Fields<'a> {
             what: what.to_owned(),
             place: node.place.clone(),
             entries,
-            known,
+            known: known.to_vec(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! What a view in one dtype says of itself, and what it leaves alone.
 
-use ckptfs::recipe::Precision;
+use ckptfs::ops::Precision;
 use safetensors::Dtype;
 use serde_json::Value;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::recipe::{Plan, Precision, ViewRequest};
+use ckptfs::ops::{DtypeParams, Operations, Precision};
+use ckptfs::recipe::{Plan, ViewRequest};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -24,7 +25,10 @@ pub(crate) fn plan(base: &Path, to: Precision) -> ckptfs::Result<Plan> {
 
 pub(crate) fn request(base: &Path, to: Precision) -> ViewRequest {
     ViewRequest {
-        dtype: Some(to),
+        operations: Operations {
+            dtype: DtypeParams { to: Some(to) },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
 }

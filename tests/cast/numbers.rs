@@ -1,7 +1,9 @@
 //! The numbers of a view in one dtype.
 
+use ckptfs::ops::{Experts, ExpertsParams, Operations, Precision, QuantizeParams};
+use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Experts, Fp8Request, Precision, ScaleFormat, ViewRequest};
+use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -43,7 +45,10 @@ fn floating_tensors_are_rounded_and_all_others_are_as_they_are() {
             let changed = floats().any(|t| t.name == *planned.name && t.dtype != dtype);
             assert_eq!(planned.computed, changed, "{}", planned.name);
         }
-        assert_eq!((plan.report.cast, plan.report.dequantized), (3, 0));
+        assert_eq!(
+            (plan.report.count("cast"), plan.report.count("dequantized")),
+            (3, 0)
+        );
         assert_eq!(config_of(&plan)["torch_dtype"], torch);
         assert_eq!(plan.report.warnings, [""; 0]);
     }
@@ -97,7 +102,7 @@ fn codes_are_multiplied_by_the_scales_of_their_blocks() {
             let kept = casting::tensor_of(&kept, dtype, &casting::cast(&kept, dtype));
             expected.insert(kept.name.clone(), kept);
             assert!(tensors(&plan) == expected, "{dtype:?} of {block:?}");
-            assert_eq!(plan.report.dequantized, all.len());
+            assert_eq!(plan.report.count("dequantized"), all.len());
             assert_eq!(config_of(&plan).get("quantization_config"), None);
         }
     }
@@ -144,10 +149,10 @@ fn a_view_quantized_by_ckptfs_is_dequantized_to_codes_times_scales() {
         let base = workspace.write("base", &Checkpoint::single([weight.clone()]));
         let fp8 = plan_fp8(
             &base,
-            Fp8Request {
+            QuantizeParams {
                 rules: true,
-                scale_format: format,
-                ..Fp8Request::default()
+                scale_format: Some(format),
+                ..QuantizeParams::default()
             },
         );
         let written = workspace.path().join("fp8");
@@ -179,10 +184,13 @@ fn fp8_quantizes_what_was_dequantized() {
     );
     for (to, dtype, _) in TARGETS {
         let plan = ViewRequest {
-            fp8: Some(Fp8Request {
-                rules: true,
-                ..Fp8Request::default()
-            }),
+            operations: Operations {
+                quantize: QuantizeParams {
+                    rules: true,
+                    ..QuantizeParams::default()
+                },
+                ..Operations::default()
+            },
             ..request(&base, to)
         }
         .plan()
@@ -192,7 +200,13 @@ fn fp8_quantizes_what_was_dequantized() {
         let declared = &config_of(&plan)["quantization_config"];
         assert_eq!(declared["weight_block_size"], json!([128, 128]));
         assert_eq!(declared["scale_fmt"], "ue8m0");
-        assert_eq!((plan.report.dequantized, plan.report.quantized), (1, 1));
+        assert_eq!(
+            (
+                plan.report.count("dequantized"),
+                plan.report.count("quantized")
+            ),
+            (1, 1)
+        );
     }
 }
 
@@ -218,7 +232,12 @@ fn experts_change_form_after_they_are_dequantized() {
     let checkpoint = Checkpoint::single(fused.iter().flat_map(Quantized::both));
     let base = workspace.write("base", &checkpoint.config(&fp8_config([128, 128])));
     let plan = ViewRequest {
-        experts: Some(Experts::Unfuse),
+        operations: Operations {
+            experts: ExpertsParams {
+                form: Some(Experts::Unfuse),
+            },
+            ..Operations::default()
+        },
         ..request(&base, Precision::Bf16)
     }
     .plan()

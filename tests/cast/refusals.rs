@@ -1,6 +1,6 @@
 //! What cannot be given as numbers, and how the errors name it.
 
-use ckptfs::recipe::Precision;
+use ckptfs::ops::Precision;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};

@@ -10,7 +10,8 @@ use std::ptr::{null, null_mut};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::recipe::{Fp8Request, ViewRequest};
+use ckptfs::ops::{Operations, QuantizeParams};
+use ckptfs::recipe::ViewRequest;
 use rustix::fs::OFlags;
 use rustix::io::FdFlags;
 use safetensors::Dtype;
@@ -277,10 +278,13 @@ fn an_interrupted_job_says_what_is_left_and_the_same_command_goes_on() {
         &[&format!("{complete} were complete")],
     );
     let request = ViewRequest {
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&base)
     };
     assert!(files(&out) == read_all(&request.plan().unwrap()));

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams};
 use ckptfs::provenance::Counts;
-use ckptfs::recipe::{Fp8Request, PartialBlocks, Plan, Repack, ScaleFormat, ViewRequest};
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::{Plan, Repack, ViewRequest};
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -57,7 +59,7 @@ pub(crate) fn sources() -> Workspace {
 }
 
 /// What `plan --json` must say about `plan`, field by field.
-fn expected_json(plan: &Plan, fp8: Option<&Fp8Request>) -> Value {
+fn expected_json(plan: &Plan, fp8: Option<&QuantizeParams>) -> Value {
     let tensors: Vec<_> = plan
         .shards
         .iter()
@@ -78,7 +80,7 @@ fn expected_json(plan: &Plan, fp8: Option<&Fp8Request>) -> Value {
                     });
                     if let Some(fp8) = fp8.filter(|_| t.computed && t.name.ends_with("_scale_inv"))
                     {
-                        tensor["scale_fmt"] = match fp8.scale_format {
+                        tensor["scale_fmt"] = match fp8.scale_format.unwrap_or_default() {
                             ScaleFormat::Ue8m0 => "ue8m0".into(),
                             ScaleFormat::Float32 => "float32".into(),
                         };
@@ -119,7 +121,7 @@ fn expected_json(plan: &Plan, fp8: Option<&Fp8Request>) -> Value {
     let counts = Counts::of_plan(plan);
     serde_json::json!({
         "tensors": tensors.len(),
-        "quantized": plan.report.quantized,
+        "quantized": plan.report.count("quantized"),
         "kept": counts.kept.tensors,
         "counts": counts,
         "bytes": files.iter().map(|(_, _, content)| content.len()).sum::<u64>(),
@@ -176,7 +178,7 @@ fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
 /// Asserts that all of [`expected_json`] is what `plan --json` with `flags` says.
 fn assert_agrees(workspace: &Workspace, flags: &str, request: &ViewRequest) {
     let json: Value = serde_json::from_str(&stdout(workspace, flags)).unwrap();
-    let expected = expected_json(&request.plan().unwrap(), request.fp8.as_ref());
+    let expected = expected_json(&request.plan().unwrap(), Some(&request.operations.quantize));
     for (key, expected) in expected.as_object().unwrap() {
         assert_eq!(json.get(key), Some(expected), "{flags}: {key}");
     }
@@ -191,15 +193,23 @@ fn json_agrees_with_the_library_for_every_flag() {
 
     let plain = ViewRequest::new(&base);
     let patched = ViewRequest {
-        extras: vec![extra.clone()],
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![extra.clone()],
+            },
+            ..Operations::default()
+        },
         ..plain.clone()
     };
-    let rules = Fp8Request {
+    let rules = QuantizeParams {
         rules: true,
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
-    let fp8 = |fp8: Fp8Request| ViewRequest {
-        fp8: Some(fp8),
+    let fp8 = |fp8: QuantizeParams| ViewRequest {
+        operations: Operations {
+            quantize: fp8,
+            ..Operations::default()
+        },
         ..patched.clone()
     };
     assert_agrees(&workspace, &format!("--base {b} --json"), &plain);
@@ -212,11 +222,11 @@ fn json_agrees_with_the_library_for_every_flag() {
 
     let flags = format!("--base {b} --extra {e} --json");
     assert_agrees(&workspace, &format!("{flags} --fp8"), &fp8(rules.clone()));
-    let all = Fp8Request {
+    let all = QuantizeParams {
         references: vec![reference.clone()],
         patterns: vec![r"model\..*norm.*o".to_owned(), "lm_head.*".to_owned()],
-        scale_format: ScaleFormat::Float32,
-        partial_blocks: PartialBlocks::Quantize,
+        scale_format: Some(ScaleFormat::Float32),
+        partial_blocks: Some(PartialBlocks::Quantize),
         ..rules.clone()
     };
     let selections =
@@ -227,16 +237,16 @@ fn json_agrees_with_the_library_for_every_flag() {
         &format!("{flags} {selections} {more}"),
         &fp8(all),
     );
-    let keep = Fp8Request {
-        partial_blocks: PartialBlocks::Keep,
-        scale_format: ScaleFormat::Ue8m0,
+    let keep = QuantizeParams {
+        partial_blocks: Some(PartialBlocks::Keep),
+        scale_format: Some(ScaleFormat::Ue8m0),
         ..rules
     };
     let more = "--fp8 --scale-fmt ue8m0 --partial-blocks keep";
     assert_agrees(&workspace, &format!("{flags} {more}"), &fp8(keep));
-    let referenced = Fp8Request {
+    let referenced = QuantizeParams {
         references: vec![reference.clone()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     assert_agrees(
         &workspace,

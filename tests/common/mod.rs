@@ -26,7 +26,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
+use ckptfs::recipe::{Plan, ViewRequest};
 
 use checkpoint::Checkpoint;
 
@@ -67,17 +68,20 @@ pub(crate) fn materialized(workspace: &Workspace, name: &str, request: &ViewRequ
 pub(crate) fn plan_by_rules(base: &Path) -> ckptfs::Result<Plan> {
     plan_fp8(
         base,
-        Fp8Request {
+        QuantizeParams {
             rules: true,
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         },
     )
 }
 
 /// The plan of an FP8 view of `base`.
-pub(crate) fn plan_fp8(base: &Path, fp8: Fp8Request) -> ckptfs::Result<Plan> {
+pub(crate) fn plan_fp8(base: &Path, fp8: QuantizeParams) -> ckptfs::Result<Plan> {
     ViewRequest {
-        fp8: Some(fp8),
+        operations: Operations {
+            quantize: fp8,
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
     .plan()
@@ -86,7 +90,12 @@ pub(crate) fn plan_fp8(base: &Path, fp8: Fp8Request) -> ckptfs::Result<Plan> {
 /// The plan of `base` patched with `extras`.
 pub(crate) fn plan_patch(base: &Path, extras: &[&Path]) -> ckptfs::Result<Plan> {
     ViewRequest {
-        extras: extras.iter().map(|extra| extra.to_path_buf()).collect(),
+        operations: Operations {
+            patch: PatchParams {
+                extras: extras.iter().map(|extra| extra.to_path_buf()).collect(),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
     .plan()

@@ -1,6 +1,8 @@
 //! Random views: checkpoints of random tensors in random shards, and every combination of flags.
 
-use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Fp8Request, PartialBlocks, Repack, ScaleFormat};
+use ckptfs::ops::{PartialBlocks, QuantizeParams};
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Repack};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -247,7 +249,7 @@ struct Selections {
     pattern: bool,
     reference: bool,
     /// The rest of the request, with the rule set or without.
-    request: Fp8Request,
+    request: QuantizeParams,
 }
 
 fn selections() -> impl Strategy<Value = Selections> {
@@ -257,11 +259,11 @@ fn selections() -> impl Strategy<Value = Selections> {
         |([rules, pattern, reference], scale_format, partial_blocks)| Selections {
             pattern,
             reference,
-            request: Fp8Request {
+            request: QuantizeParams {
                 rules,
-                scale_format,
-                partial_blocks,
-                ..Fp8Request::default()
+                scale_format: Some(scale_format),
+                partial_blocks: Some(partial_blocks),
+                ..QuantizeParams::default()
             },
         },
     )

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use ckptfs::recipe::{LoraRequest, Places, ViewRequest};
+use ckptfs::ops::LoraRequest;
+use ckptfs::recipe::{Places, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::Workspace;

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ckptfs::ops::lora::AdapterReport;
+use ckptfs::ops::{DtypeParams, LoraParams, Operations, Precision, QuantizeParams};
+use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, Plan, Precision, Repack, ScaleFormat, ViewRequest};
+use ckptfs::recipe::{Plan, Repack, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::readback::read_all;
@@ -58,8 +61,16 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
         materialized(workspace, name, &request)
     };
     let merged = materialized(workspace, "1-merged", &recipe(workspace, merge));
-    let adapted = write("2-adapted", &|r| r.loras = vec![lora(at("l"), 0.5)], merged);
-    let patched = write("3-patched", &|r| r.extras = vec![at("more")], adapted);
+    let adapted = write(
+        "2-adapted",
+        &|r| r.operations.lora.adapters = vec![lora(at("l"), 0.5)],
+        merged,
+    );
+    let patched = write(
+        "3-patched",
+        &|r| r.operations.patch.extras = vec![at("more")],
+        adapted,
+    );
     let renamed = write(
         "4-renamed",
         &|r| {
@@ -67,24 +78,28 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
                 "^model[.]layers[.]1[.]=model.layers.5.",
                 "mtp[.]norm=mtp.final",
             ];
-            r.renames = rules.map(str::to_owned).into();
+            r.operations.rename.rules = rules.map(str::to_owned).into();
         },
         patched,
     );
     let filtered = write(
         "5-filtered",
-        &|r| r.drop = vec![".*embed.*".to_owned()],
+        &|r| r.operations.filter.drop = vec![".*embed.*".to_owned()],
         renamed,
     );
-    let cast = write("6-cast", &|r| r.dtype = Some(Precision::F16), filtered);
+    let cast = write(
+        "6-cast",
+        &|r| r.operations.dtype.to = Some(Precision::F16),
+        filtered,
+    );
     let quantized = write(
         "7-quantized",
         &|r| {
-            r.fp8 = Some(Fp8Request {
+            r.operations.quantize = QuantizeParams {
                 rules: true,
-                scale_format: ScaleFormat::Float32,
-                ..Fp8Request::default()
-            });
+                scale_format: Some(ScaleFormat::Float32),
+                ..QuantizeParams::default()
+            };
         },
         cast,
     );
@@ -160,16 +175,24 @@ fn a_quantized_base_takes_an_adapter_once_it_is_dequantized() {
     let workspace = workspace();
     let at = |name: &str| workspace.path().join(name);
     let quantized = ViewRequest {
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(at("a"))
     };
     let base = materialized(&workspace, "a8", &quantized);
     let adapted = |base: PathBuf, dtype| ViewRequest {
-        loras: vec![lora(at("l"), 1.0)],
-        dtype,
+        operations: Operations {
+            lora: LoraParams {
+                adapters: vec![lora(at("l"), 1.0)],
+            },
+            dtype: DtypeParams { to: dtype },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     };
     assert!(
@@ -179,7 +202,10 @@ fn a_quantized_base_takes_an_adapter_once_it_is_dequantized() {
     for (to, dtype) in [(Precision::Bf16, Dtype::BF16), (Precision::F32, Dtype::F32)] {
         let one = adapted(base.clone(), Some(to)).plan().unwrap();
         let cast = ViewRequest {
-            dtype: Some(to),
+            operations: Operations {
+                dtype: DtypeParams { to: Some(to) },
+                ..Operations::default()
+            },
             ..ViewRequest::new(&base)
         };
         let cast = materialized(&workspace, &format!("{dtype:?}"), &cast);
@@ -189,6 +215,6 @@ fn a_quantized_base_takes_an_adapter_once_it_is_dequantized() {
         assert_ranges(&one, &whole, 1, 30);
         let tensors = one.shards.iter().flat_map(|shard| &shard.tensors);
         assert!(tensors.clone().all(|tensor| tensor.dtype == dtype));
-        assert_eq!(one.report.adapters[0].merged, 2);
+        assert_eq!(one.report.of::<AdapterReport>().next().unwrap().merged, 2);
     }
 }

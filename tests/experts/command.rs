@@ -1,6 +1,6 @@
 //! The flags.
 
-use ckptfs::recipe::Experts;
+use ckptfs::ops::Experts;
 use safetensors::Dtype;
 use serde_json::Value;
 

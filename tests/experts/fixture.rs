@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::recipe::{Experts, Fp8Request, Plan, ViewRequest};
+use ckptfs::ops::{Experts, ExpertsParams, Operations, QuantizeParams};
+use ckptfs::recipe::{Plan, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, tensor};
@@ -14,7 +15,12 @@ use crate::common::values::bits;
 /// The plan of `base` with all experts in one form.
 pub(crate) fn plan(base: &Path, experts: Experts) -> ckptfs::Result<Plan> {
     ViewRequest {
-        experts: Some(experts),
+        operations: Operations {
+            experts: ExpertsParams {
+                form: Some(experts),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
     .plan()
@@ -23,11 +29,14 @@ pub(crate) fn plan(base: &Path, experts: Experts) -> ckptfs::Result<Plan> {
 /// The same, quantized by the rule set.
 pub(crate) fn plan_fp8(base: &Path, experts: Option<Experts>) -> Plan {
     ViewRequest {
-        experts,
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            experts: ExpertsParams { form: experts },
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
     .plan()

@@ -1,6 +1,7 @@
 //! The bytes, names and order of both forms.
 
-use ckptfs::recipe::{Experts, Repack, ViewRequest};
+use ckptfs::ops::{Experts, ExpertsParams, Operations};
+use ckptfs::recipe::{Repack, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16};
@@ -123,7 +124,12 @@ fn a_layer_of_one_expert_changes_form_too() {
 /// The order of a view's tensors: each has a shard of its own.
 fn order(workspace: &Workspace, base: &Checkpoint, experts: Experts) -> Vec<String> {
     let request = ViewRequest {
-        experts: Some(experts),
+        operations: Operations {
+            experts: ExpertsParams {
+                form: Some(experts),
+            },
+            ..Operations::default()
+        },
         repack: Repack::Always,
         shard_bytes: 1,
         ..ViewRequest::new(workspace.write(&format!("{experts:?}"), base))

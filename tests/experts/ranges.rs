@@ -1,7 +1,8 @@
 //! Any range of a view whose tensors are put together from many, or cut from few.
 
+use ckptfs::ops::Experts;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Experts, Plan};
+use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
 use crate::common::Workspace;

@@ -1,6 +1,7 @@
 //! Experts that cannot change form, and what is said of them.
 
-use ckptfs::recipe::{Experts, ViewRequest};
+use ckptfs::ops::{Experts, ExpertsParams, Operations};
+use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
@@ -369,7 +370,12 @@ fn the_plan_warns_if_a_skip_list_names_experts_that_become_part_of_fused_tensors
         let tensors = unfused(LAYER, &fused());
         let base = workspace.write("base", &Checkpoint::single(tensors).config(config));
         let request = ViewRequest {
-            experts: Some(Experts::Fuse),
+            operations: Operations {
+                experts: ExpertsParams {
+                    form: Some(Experts::Fuse),
+                },
+                ..Operations::default()
+            },
             ..ViewRequest::new(base)
         };
         request.plan().unwrap().report.warnings

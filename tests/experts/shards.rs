@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use ckptfs::recipe::{Experts, Plan, ViewRequest};
+use ckptfs::ops::{Experts, ExpertsParams, Operations, PatchParams};
+use ckptfs::recipe::{Plan, ViewRequest};
 use ckptfs::view::View;
 use safetensors::Dtype;
 
@@ -152,8 +153,15 @@ fn plan_patched(
     experts: Experts,
 ) -> Plan {
     ViewRequest {
-        extras: vec![workspace.write("extra", extra)],
-        experts: Some(experts),
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![workspace.write("extra", extra)],
+            },
+            experts: ExpertsParams {
+                form: Some(experts),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(workspace.write("base", base))
     }
     .plan()

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use ckptfs::inspect::{NonFiniteValues, SHOWN_PLACES, check_values, quantized_tensors};
-use ckptfs::recipe::Fp8Request;
+use ckptfs::ops::QuantizeParams;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -17,9 +17,9 @@ use crate::common::{Workspace, assert_names, plan_fp8};
 fn check(tensors: Vec<TensorData>) -> Vec<NonFiniteValues> {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single(tensors));
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns: vec!["bad.*".to_owned()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     let plan = plan_fp8(&base, request).unwrap();
     check_values(&reader(&plan), &quantized_tensors(&plan), 2, &()).unwrap()

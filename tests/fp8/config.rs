@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ckptfs::recipe::{Fp8Request, ScaleFormat};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ fn base() -> Checkpoint {
 }
 
 fn by_rules(base: Checkpoint) -> Wanted {
-    Wanted::new(base).fp8_by_rules(Fp8Request::default())
+    Wanted::new(base).fp8_by_rules(QuantizeParams::default())
 }
 
 /// The text of an FP8 view's config.json.
@@ -148,9 +149,9 @@ fn a_config_that_declares_another_method_is_an_error_that_names_it() {
 
 #[test]
 fn exact_scales_are_not_declared_as_powers_of_two() {
-    let wanted = Wanted::new(base()).fp8_by_rules(Fp8Request {
-        scale_format: ScaleFormat::Float32,
-        ..Fp8Request::default()
+    let wanted = Wanted::new(base()).fp8_by_rules(QuantizeParams {
+        scale_format: Some(ScaleFormat::Float32),
+        ..QuantizeParams::default()
     });
     assert_view(&wanted);
 }
@@ -235,10 +236,10 @@ fn a_quantized_head_is_not_skipped() {
         bf16(LAYER, &[128, 128]),
         bf16("lm_head.weight", &[128, 128]),
     ]);
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns: vec![r"lm_head\.weight".to_owned()],
         rules: true,
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     assert_view(&Wanted::new(base).fp8(request, [LAYER, "lm_head.weight"]));
 }

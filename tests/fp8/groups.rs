@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::recipe::{Fp8Request, PartialBlocks, Plan};
+use ckptfs::ops::{PartialBlocks, QuantizeParams};
+use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
@@ -103,10 +104,10 @@ fn skipped(plan: &Plan) -> BTreeSet<String> {
 fn a_group_of_which_a_part_is_kept_is_kept_as_a_whole_with_a_warning() {
     for group in groups() {
         let workspace = Workspace::new();
-        let request = Fp8Request {
+        let request = QuantizeParams {
             rules: true,
-            partial_blocks: PartialBlocks::Keep,
-            ..Fp8Request::default()
+            partial_blocks: Some(PartialBlocks::Keep),
+            ..QuantizeParams::default()
         };
         let plan = plan_fp8(&workspace.write("base", &group.base()), request).unwrap();
         assert_eq!(fp8_names(&plan), BTreeSet::from([ALONE]), "{}", group.layer);
@@ -150,10 +151,10 @@ fn a_group_that_a_reference_has_quantized_is_quantized_though_blocks_are_partial
         let workspace = Workspace::new();
         let members: BTreeSet<&str> = names(&group.whole).chain(names(&group.partial)).collect();
         let reference = reference(members.iter().copied());
-        let request = Fp8Request {
+        let request = QuantizeParams {
             references: vec![workspace.write("reference", &reference)],
-            partial_blocks: PartialBlocks::Keep,
-            ..Fp8Request::default()
+            partial_blocks: Some(PartialBlocks::Keep),
+            ..QuantizeParams::default()
         };
         let plan = plan_fp8(&workspace.write("base", &group.base()), request).unwrap();
         assert_eq!(fp8_names(&plan), members);
@@ -165,9 +166,9 @@ fn a_group_that_a_reference_has_quantized_is_quantized_though_blocks_are_partial
 fn a_group_of_which_a_reference_has_a_part_quantized_is_an_error() {
     for group in groups() {
         let workspace = Workspace::new();
-        let request = Fp8Request {
+        let request = QuantizeParams {
             references: vec![workspace.write("reference", &reference(names(&group.whole)))],
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         };
         let result = plan_fp8(&workspace.write("base", &group.base()), request);
         assert_names(&message(result), &[group.layer]);
@@ -188,9 +189,9 @@ fn a_group_of_which_a_part_is_fp8_already_is_completed_or_is_an_error() {
     let base = workspace.write("base", &base);
     let plan = plan_by_rules(&base).unwrap();
     assert_eq!(fp8_names(&plan), BTreeSet::from([ALONE, &q, &k, &v]));
-    let alone = Fp8Request {
+    let alone = QuantizeParams {
         patterns: vec![ALONE.to_owned()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     assert_names(
         &message(plan_fp8(&base, alone)),
@@ -219,9 +220,9 @@ fn inputs_of_linear_and_latent_attention_outside_the_rule_set_are_groups_too() {
         let select = |patterns: &[&String]| {
             let mut patterns: Vec<String> = patterns.iter().map(|p| (*p).clone()).collect();
             patterns.push(ALONE.to_owned());
-            let request = Fp8Request {
+            let request = QuantizeParams {
                 patterns,
-                ..Fp8Request::default()
+                ..QuantizeParams::default()
             };
             plan_fp8(&base, request).unwrap()
         };

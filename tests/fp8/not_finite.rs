@@ -1,7 +1,8 @@
 //! NaN and infinity in a tensor that is to be quantized: an error that says where, never codes.
 
 use ckptfs::Error;
-use ckptfs::recipe::{Fp8Request, Plan};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, of_values};
@@ -22,9 +23,9 @@ fn plan(workspace: &Workspace, bad: TensorData) -> Plan {
     let patterns = vec!["a|bad|z".to_owned()];
     plan_fp8(
         &base,
-        Fp8Request {
+        QuantizeParams {
             patterns,
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         },
     )
     .expect("a plan reads no tensor")
@@ -179,9 +180,9 @@ fn a_tensor_that_is_kept_may_hold_anything() {
         &Checkpoint::single([bf16("a", &[4, 4]), bad.clone()]),
     );
     let patterns = vec!["a".to_owned()];
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns,
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     let plan = plan_fp8(&base, request).unwrap();
     assert_eq!(

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ckptfs::recipe::{Fp8Request, Plan};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, small, tensor};
@@ -31,9 +33,9 @@ fn reference(quantized: &[&str], kept: &[&str]) -> Checkpoint {
 fn plan_reference(base: &Path, reference: &Path) -> ckptfs::Result<Plan> {
     plan_fp8(
         base,
-        Fp8Request {
+        QuantizeParams {
             references: vec![reference.to_owned()],
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         },
     )
 }
@@ -96,8 +98,9 @@ fn the_report_compares_each_reference_with_the_rule_set() {
     let base = workspace.write("base", &Checkpoint::single(small(names)));
     let reference = reference(&[MLA, agreed], &[LAYER, "lm_head.weight"]);
     let plan = plan_reference(&base, &workspace.write("reference", &reference)).unwrap();
-    let [compared] = plan.report.references.as_slice() else {
-        panic!("one reference: {:?}", plan.report.references);
+    let references: Vec<&ReferenceReport> = plan.report.of().collect();
+    let [compared] = references[..] else {
+        panic!("one reference: {references:?}");
     };
     assert_eq!(compared.agreed, 1);
     assert_eq!(compared.only_in_reference, [MLA]);
@@ -122,11 +125,11 @@ fn selections_are_ored() {
     let names = [LAYER, MLA, "other.weight", "kept.weight"];
     let base = Checkpoint::single(small(names));
     let reference = workspace.write("reference", &reference(&[MLA], &[LAYER]));
-    let request = Fp8Request {
+    let request = QuantizeParams {
         rules: true,
         references: vec![reference],
         patterns: vec!["none".to_owned(), r"oth.*".to_owned()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     assert_view(&Wanted::new(base).fp8(request, [LAYER, MLA, "other.weight"]));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::recipe::{Fp8Request, PartialBlocks};
+use ckptfs::ops::{PartialBlocks, QuantizeParams};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, bf16, small, tensor};
@@ -117,10 +117,10 @@ const KEPT: [&str; 57] = [
 
 const LAYER: &str = "model.layers.0.self_attn.o_proj.weight";
 
-fn request(patterns: &[&str]) -> Fp8Request {
-    Fp8Request {
+fn request(patterns: &[&str]) -> QuantizeParams {
+    QuantizeParams {
         patterns: patterns.iter().map(|p| (*p).to_owned()).collect(),
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     }
 }
 
@@ -204,7 +204,7 @@ fn a_tensor_that_is_fp8_already_passes_through() {
         assert_eq!(&found[LAYER], base.get(LAYER));
         let scale = format!("{LAYER}_scale_inv");
         assert_eq!(&found[&scale], base.get(&scale));
-        assert_eq!(plan.report.quantized, 1);
+        assert_eq!(plan.report.count("quantized"), 1);
     }
 }
 
@@ -256,9 +256,9 @@ fn shapes() -> Checkpoint {
 
 #[test]
 fn partial_blocks_can_keep_their_dtype() {
-    let request = Fp8Request {
-        partial_blocks: PartialBlocks::Keep,
-        ..Fp8Request::default()
+    let request = QuantizeParams {
+        partial_blocks: Some(PartialBlocks::Keep),
+        ..QuantizeParams::default()
     };
     let plan = assert_view(&Wanted::new(shapes()).fp8_by_rules(request));
     let whole = [
@@ -271,7 +271,7 @@ fn partial_blocks_can_keep_their_dtype() {
 
 #[test]
 fn partial_blocks_are_quantized_by_default_with_a_warning_of_who_cannot_read_them() {
-    let wanted = Wanted::new(shapes()).fp8_by_rules(Fp8Request::default());
+    let wanted = Wanted::new(shapes()).fp8_by_rules(QuantizeParams::default());
     let workspace = Workspace::new();
     let plan = wanted.write(&workspace).plan().unwrap();
     assert_plan(&wanted, &plan);
@@ -293,7 +293,7 @@ fn whole_blocks_are_quantized_without_a_warning() {
         bf16(LAYER, &[128, 256]),
         bf16("lm_head.weight", &[128, 128]),
     ]);
-    let plan = assert_view(&Wanted::new(base).fp8_by_rules(Fp8Request::default()));
+    let plan = assert_view(&Wanted::new(base).fp8_by_rules(QuantizeParams::default()));
     assert_eq!(plan.report.warnings, Vec::<String>::new());
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::recipe::{Fp8Request, Plan};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::common::checkpoint::{CONFIG, Checkpoint, TensorData, bf16, of_values,
 use crate::common::readback::read_path;
 use crate::common::{Workspace, assert_names, plan_fp8};
 
-fn plan(base: &Checkpoint, fp8: Fp8Request) -> Plan {
+fn plan(base: &Checkpoint, fp8: QuantizeParams) -> Plan {
     let workspace = Workspace::new();
     let plan = plan_fp8(&workspace.write("base", base), fp8).unwrap();
     // The config is synthesized, so it can be read after its source is gone.
@@ -21,9 +22,9 @@ fn plan(base: &Checkpoint, fp8: Fp8Request) -> Plan {
 fn by_rules(base: &Checkpoint) -> Plan {
     plan(
         base,
-        Fp8Request {
+        QuantizeParams {
             rules: true,
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         },
     )
 }
@@ -123,9 +124,9 @@ fn unquantized_fused_experts_are_listed_by_their_module() {
         &[2, 256, 128],
     ));
     tensors.push(bf16("model.layers.1.mlp.experts.down_proj", &[2, 128, 128]));
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns: vec![r".*\.layers\.0\..*_proj\.weight".to_owned()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     let plan = plan(&Checkpoint::single(tensors), request);
     assert_eq!(list(&plan), set(["lm_head", "model.layers.1.mlp.experts"]));
@@ -176,9 +177,9 @@ fn an_entry_that_some_consumers_match_by_part_of_a_name_is_reported_with_those_c
     // Without the `model.` prefix, an unquantized layer's path is the end of the MTP block's.
     let mut tensors = vec![matrix("layers.0.self_attn.o_proj.weight")];
     tensors.push(matrix("mtp.layers.0.self_attn.o_proj.weight"));
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns: vec![r"mtp\..*".to_owned()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     let plan = plan(&Checkpoint::single(tensors), request);
     assert!(list(&plan).contains("layers.0.self_attn.o_proj"));

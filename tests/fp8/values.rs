@@ -1,6 +1,7 @@
 //! Codes and scales of block FP8 against the scalar definition.
 
-use ckptfs::recipe::{Fp8Request, ScaleFormat};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, of_values, tensor};
@@ -16,10 +17,10 @@ fn assert_quantized(weights: &[TensorData]) {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single(weights.to_vec()));
     for scale_format in FORMATS {
-        let request = Fp8Request {
+        let request = QuantizeParams {
             patterns: vec![".*".to_owned()],
-            scale_format,
-            ..Fp8Request::default()
+            scale_format: Some(scale_format),
+            ..QuantizeParams::default()
         };
         let plan = plan_fp8(&base, request).unwrap();
         let found = tensors(&plan);
@@ -248,10 +249,10 @@ fn a_block_of_zeros_has_scale_one_and_keeps_the_signs() {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single([weight.clone()]));
     for scale_format in FORMATS {
-        let request = Fp8Request {
+        let request = QuantizeParams {
             patterns: vec!["w".to_owned()],
-            scale_format,
-            ..Fp8Request::default()
+            scale_format: Some(scale_format),
+            ..QuantizeParams::default()
         };
         let found = tensors(&plan_fp8(&base, request).unwrap());
         let codes: Vec<u8> = (0..128 * 256)
@@ -286,9 +287,9 @@ fn the_scale_is_the_smallest_that_fits_and_never_below_the_smallest_normal_numbe
     let weight = of_values("w", Dtype::F32, &[cases.len(), 1, 1], &values);
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single([weight.clone()]));
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns: vec!["w".to_owned()],
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     };
     let found = tensors(&plan_fp8(&base, request).unwrap());
     let scales = decode(Dtype::F32, &found["w_scale_inv"].bytes);

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use ckptfs::recipe::ScaleFormat;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use safetensors::Dtype;
 use serde_json::Value;
 

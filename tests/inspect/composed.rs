@@ -8,7 +8,8 @@ use ckptfs::inspect::{check_values, quantized_tensors};
 use ckptfs::layout::{self, Partition};
 use ckptfs::ops::{Operator, PartialBlocks, Quantize, Selection};
 use ckptfs::quant::fp8_block::Fp8BlockEncoding;
-use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Plan, ScaleFormat};
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Plan};
 use ckptfs::source;
 use safetensors::Dtype;
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ckptfs::Error;
 use ckptfs::inspect::{self, AmaxRange, quantized_tensors};
 use ckptfs::jobs::Progress;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::ScaleFormat;
 use safetensors::Dtype;
 
 use crate::common::Workspace;

@@ -1,7 +1,9 @@
 //! Layers, groups and totals are the figures of all their elements.
 
 use ckptfs::inspect::{Inspection, MeasuredGroup};
-use ckptfs::recipe::{Fp8Request, ScaleFormat, ViewRequest};
+use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 
 use crate::common::Workspace;
@@ -101,11 +103,16 @@ fn only_what_the_view_quantizes_is_measured() {
     ]);
     let extra = Checkpoint::single([bf16(&name(0), &[130, 130]), bf16(&name(2), &[64, 130])]);
     let request = ViewRequest {
-        extras: vec![workspace.write("extra", &extra)],
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![workspace.write("extra", &extra)],
+            },
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(workspace.write("base", &base))
     };
     let inspection = try_inspect(&request.plan().unwrap()).unwrap();

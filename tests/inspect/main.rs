@@ -11,7 +11,9 @@ mod grouping;
 mod naive;
 
 use ckptfs::inspect::{self, Fidelity, Inspection};
-use ckptfs::recipe::{Fp8Request, Plan, ScaleFormat};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::Plan;
 
 use common::checkpoint::{Checkpoint, TensorData};
 use common::readback::reader;
@@ -22,10 +24,10 @@ const FORMATS: [ScaleFormat; 2] = [ScaleFormat::Ue8m0, ScaleFormat::Float32];
 /// The plan of a view that quantizes all of `tensors`.
 fn plan_all(workspace: &Workspace, tensors: &[TensorData], scale_format: ScaleFormat) -> Plan {
     let base = workspace.write("base", &Checkpoint::single(tensors.to_vec()));
-    let request = Fp8Request {
+    let request = QuantizeParams {
         patterns: vec![".*".to_owned()],
-        scale_format,
-        ..Fp8Request::default()
+        scale_format: Some(scale_format),
+        ..QuantizeParams::default()
     };
     plan_fp8(&base, request).unwrap()
 }

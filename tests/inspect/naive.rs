@@ -1,7 +1,7 @@
 //! The definitions of docs/FIDELITY.md, element by element in f64.
 
 use ckptfs::inspect::Fidelity;
-use ckptfs::recipe::ScaleFormat;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::TensorData;

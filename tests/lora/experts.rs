@@ -7,6 +7,7 @@ use crate::common::checkpoint::{Checkpoint, TensorData};
 use crate::common::readback::tensors;
 use crate::common::values::{encode, round_to};
 use crate::fixture::{Adapter, Product, element, merged, numbers, plan};
+use ckptfs::ops::lora::AdapterReport;
 
 const EXPERTS: usize = 3;
 const RANK: usize = 2;
@@ -160,7 +161,10 @@ fn single_experts_take_their_part_of_the_product() {
         let lora = adapter.write(&workspace, "lora");
         let directory = workspace.write("base", &Checkpoint::single(base.clone()));
         let plan = plan(&directory, &lora).unwrap();
-        assert_eq!(plan.report.adapters[0].merged, 3 * EXPERTS);
+        assert_eq!(
+            plan.report.of::<AdapterReport>().next().unwrap().merged,
+            3 * EXPERTS
+        );
         let found = tensors(&plan);
         for (expert, weights) in base.chunks(3).enumerate() {
             let gate_up: Vec<f32> = weights[..2]

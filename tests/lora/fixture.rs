@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ckptfs::recipe::{LoraRequest, Plan, ViewRequest};
+use ckptfs::ops::{LoraParams, LoraRequest, Operations};
+use ckptfs::recipe::{Plan, ViewRequest};
 use half::f16;
 use safetensors::Dtype;
 
@@ -24,7 +25,12 @@ pub(crate) fn plan_all(base: &Path, adapters: &[(&Path, f64)]) -> ckptfs::Result
         weight,
     };
     ViewRequest {
-        loras: adapters.iter().map(lora).collect(),
+        operations: Operations {
+            lora: LoraParams {
+                adapters: adapters.iter().map(lora).collect(),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
     .plan()

@@ -7,6 +7,7 @@ use crate::common::checkpoint::{Checkpoint, TensorData, bf16};
 use crate::common::readback::tensors;
 use crate::common::values::{encode, round_to};
 use crate::fixture::{Adapter, Product, element, merged, moved, numbers, plan, plan_all, weight};
+use ckptfs::ops::lora::AdapterReport;
 
 /// `W + s·B·A`, in f32.
 fn linear(weight: &TensorData, adapter: &Adapter, module: &str, scale: f32) -> Vec<f32> {
@@ -257,7 +258,7 @@ fn adapters_are_merged_one_after_another_each_with_its_weight() {
     let between = TensorData::new("x.weight", Dtype::BF16, &[12, 33], between);
     let expected = encode(Dtype::BF16, &linear(&between, &second, "x", -2.0));
     assert_eq!(*tensors(&plan)["x.weight"].bytes, *expected);
-    let report = &plan.report.adapters;
+    let report: Vec<&AdapterReport> = plan.report.of().collect();
     assert_eq!([report[0].merged, report[1].merged], [1, 1]);
     assert_eq!(report[1].scalings, [-2.0]);
 }

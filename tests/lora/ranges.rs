@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use ckptfs::ops::{LoraParams, LoraRequest, Operations, QuantizeParams};
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, LoraRequest, Plan, ViewRequest};
+use ckptfs::recipe::{Plan, ViewRequest};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
@@ -106,11 +107,14 @@ fn what_is_merged_can_be_quantized() {
     let merged = Checkpoint::single(merged.into_values());
     let fp8 = |base, loras| {
         let request = ViewRequest {
-            loras,
-            fp8: Some(Fp8Request {
-                rules: true,
-                ..Fp8Request::default()
-            }),
+            operations: Operations {
+                lora: LoraParams { adapters: loras },
+                quantize: QuantizeParams {
+                    rules: true,
+                    ..QuantizeParams::default()
+                },
+                ..Operations::default()
+            },
             ..ViewRequest::new(base)
         };
         tensors(&request.plan().unwrap())

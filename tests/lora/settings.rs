@@ -1,5 +1,6 @@
 //! What adapter_config.json says about scaling, and how names find their place in the base.
 
+use ckptfs::ops::lora::AdapterReport;
 use ckptfs::recipe::Plan;
 use serde_json::{Value, json};
 
@@ -22,7 +23,13 @@ fn scalings(ranks: [usize; 2], settings: &[(&str, Value)]) -> ckptfs::Result<Vec
     }
     let base = workspace.write("base", &base);
     let plan: Plan = plan(&base, &adapter.write(&workspace, "lora"))?;
-    Ok(plan.report.adapters[0].scalings.clone())
+    Ok(plan
+        .report
+        .of::<AdapterReport>()
+        .next()
+        .unwrap()
+        .scalings
+        .clone())
 }
 
 #[test]
@@ -80,7 +87,7 @@ fn a_model_without_its_head_may_lack_the_prefix() {
         let base = workspace.write("base", &Checkpoint::single([weight(stored, &[4, 6])]));
         let adapter = Adapter::new(2, 2.0).linear(adapted, [4, 6], 2);
         let plan = plan(&base, &adapter.write(&workspace, "lora")).unwrap();
-        assert_eq!(plan.report.adapters[0].merged, 1);
+        assert_eq!(plan.report.of::<AdapterReport>().next().unwrap().merged, 1);
     }
 }
 
@@ -92,7 +99,10 @@ fn weights_multiply_the_scaling_and_must_be_finite() {
         .linear("x", [4, 6], 2)
         .write(&workspace, "lora");
     let plan = plan_all(&base, &[(&lora, -0.5)]).unwrap();
-    assert_eq!(plan.report.adapters[0].scalings, [-0.75]);
+    assert_eq!(
+        plan.report.of::<AdapterReport>().next().unwrap().scalings,
+        [-0.75]
+    );
     let text = message(plan_all(&base, &[(&lora, f64::NAN)]));
     assert_names(&text, &["NaN", "finite"]);
     let text = message(plan_all(&base, &[(&lora, 1e300)]));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use ckptfs::recipe::{Fp8Request, ViewRequest};
+use ckptfs::ops::{Operations, QuantizeParams};
+use ckptfs::recipe::ViewRequest;
 use rustix::process::{Pid, Signal, kill_process};
 use safetensors::Dtype;
 use serde_json::json;
@@ -65,10 +66,13 @@ fn it_writes_the_view_and_says_so_on_standard_output() {
     assert_eq!(text(&output.stderr), "");
 
     let request = ViewRequest {
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     };
     assert_eq!(files(&out), read_all(&request.plan().unwrap()));

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ckptfs::Result;
 use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, Summary, materialize};
-use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::recipe::{Plan, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, bf16, of_values};
@@ -202,9 +203,9 @@ fn a_reference_is_refused() {
     let reference = workspace.write("reference", &Checkpoint::single([scales]));
     let plan = plan_fp8(
         &base,
-        Fp8Request {
+        QuantizeParams {
             references: vec![reference.clone()],
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         },
     )
     .unwrap();

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, Summary, materialize};
-use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
+use ckptfs::recipe::{Plan, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::Workspace;
@@ -57,11 +58,16 @@ fn patched_fp8(workspace: &Workspace) -> (Plan, Vec<PathBuf>) {
         workspace.write("extra", &extra()),
     ];
     let request = ViewRequest {
-        extras: vec![sources[1].clone()],
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![sources[1].clone()],
+            },
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&sources[0])
     };
     (request.plan().unwrap(), sources)

@@ -227,12 +227,12 @@ fn another_view_is_begun_anew() {
     job.out = job.workspace.path().join("second");
     let [_, float32] = [false, true].map(|float32| {
         let format = match float32 {
-            true => ckptfs::recipe::ScaleFormat::Float32,
-            false => ckptfs::recipe::ScaleFormat::Ue8m0,
+            true => ckptfs::quant::fp8_block::ScaleFormat::Float32,
+            false => ckptfs::quant::fp8_block::ScaleFormat::Ue8m0,
         };
-        let fp8 = ckptfs::recipe::Fp8Request {
+        let fp8 = ckptfs::ops::QuantizeParams {
             rules: true,
-            scale_format: format,
+            scale_format: Some(format),
             ..Default::default()
         };
         let plan = crate::common::plan_fp8(&job.base, fp8).unwrap();

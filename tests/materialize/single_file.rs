@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::recipe::{Fp8Request, Repack, ViewRequest};
+use ckptfs::ops::{Operations, QuantizeParams};
+use ckptfs::recipe::{Repack, ViewRequest};
 use ckptfs::verify::{KnownScales, against_view, structure};
 
 use crate::common::Workspace;
@@ -22,10 +23,13 @@ fn it_is_written_and_verified_like_any_other_view() {
         .shard("model-00001-of-00002.safetensors", [layer(0)])
         .shard("model-00002-of-00002.safetensors", [layer(1)]);
     let numbered = ViewRequest {
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(workspace.write("base", &base))
     };
     let single = ViewRequest {

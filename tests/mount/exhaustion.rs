@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
-use ckptfs::recipe::{Fp8Request, ViewRequest};
+use ckptfs::ops::{Operations, QuantizeParams};
+use ckptfs::recipe::ViewRequest;
 use memmap2::{Advice, Mmap};
 use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::json;
@@ -75,10 +76,13 @@ fn a_tile_that_there_is_no_memory_for_gives_eio_until_there_is_and_all_else_is_s
     assert!(output.status.success(), "{}", stderr(&output));
 
     let request = ViewRequest {
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&base)
     };
     let plan = request.plan().unwrap();

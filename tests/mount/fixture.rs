@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
+use ckptfs::recipe::{Plan, ViewRequest};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 
@@ -66,11 +67,17 @@ impl Fixture {
     /// The same view, to be read in this process.
     pub(crate) fn plan(&self, kind: Kind) -> Plan {
         let request = ViewRequest {
-            extras: vec![self.extra.clone()],
-            fp8: (kind == Kind::PatchedFp8).then(|| Fp8Request {
-                rules: true,
-                ..Fp8Request::default()
-            }),
+            operations: Operations {
+                patch: PatchParams {
+                    extras: vec![self.extra.clone()],
+                },
+                quantize: ((kind == Kind::PatchedFp8).then(|| QuantizeParams {
+                    rules: true,
+                    ..QuantizeParams::default()
+                }))
+                .unwrap_or_default(),
+                ..Operations::default()
+            },
             ..ViewRequest::new(&self.base)
         };
         request.plan().unwrap()

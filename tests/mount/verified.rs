@@ -59,7 +59,7 @@ fn scales_that_the_mount_passes_through_are_read() {
     assert!(copied.unwrap().success());
     let output = fixture.unmount(&[]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let scales = fixture.plan(Kind::PatchedFp8).report.quantized;
+    let scales = fixture.plan(Kind::PatchedFp8).report.count("quantized");
 
     let mut mount = ckptfs("mount");
     mount.arg("--base").arg(&shown).arg(&fixture.mountpoint);

@@ -5,10 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ckptfs::recipe::{
-    DEFAULT_SHARD_BYTES, Experts, Fp8Request, LoraRequest, PartialBlocks, Places, Precision,
-    Repack, ScaleFormat, ViewRequest,
+use ckptfs::ops::{
+    DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams, LoraRequest, Operations,
+    PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
 };
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -88,25 +90,12 @@ proptest! {
         let references: Vec<_> = references.iter().map(made).collect();
         let patterns = pattern(only);
         let is_fp8 = rules || !references.is_empty() || !patterns.is_empty();
-        let request = ViewRequest {
-            loras,
-            extras: extras.iter().map(made).collect(),
-            renames: pattern(renames).iter().map(|from| format!("x{}=$0", from.replace('=', "."))).collect(),
-            only: pattern(only),
-            drop: pattern(drop),
-            dtype,
-            experts,
-            fp8: is_fp8.then_some(Fp8Request {
+        let request = ViewRequest { operations: Operations { lora: LoraParams { adapters: loras }, patch: PatchParams { extras: extras.iter().map(made).collect() }, rename: RenameParams { rules: pattern(renames).iter().map(|from| format!("x{}=$0", from.replace('=', "."))).collect() }, filter: FilterParams { only: pattern(only), drop: pattern(drop) }, dtype: DtypeParams { to: dtype }, experts: ExpertsParams { form: experts }, quantize: (is_fp8.then_some(QuantizeParams {
                 rules,
                 references,
                 patterns,
-                scale_format: if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 },
-                partial_blocks: if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize },
-            }),
-            repack,
-            shard_bytes,
-            ..ViewRequest::new(made(&drop.concat()))
-        };
+                scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
+                partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),})).unwrap_or_default(), ..Operations::default() }, repack, shard_bytes, ..ViewRequest::new(made(&drop.concat())) };
         let again = again(&workspace, &request);
         prop_assert_eq!(format!("{again:?}"), format!("{request:?}"));
     }
@@ -271,12 +260,21 @@ fn what_a_recipe_cannot_say_is_an_error() {
     let not_utf8 = ViewRequest::new(odd);
     assert_names(&message(not_utf8.to_recipe()), &["odd", "not UTF-8"]);
     let nothing = ViewRequest {
-        fp8: Some(Fp8Request::default()),
+        operations: Operations {
+            quantize: QuantizeParams::default(),
+            ..Operations::default()
+        },
         ..ViewRequest::new("/a")
     };
     assert_names(&message(nothing.to_recipe()), &["fp8 selects nothing"]);
     let long = ViewRequest {
-        drop: vec!["x".repeat(1 << 10); 1 << 10],
+        operations: Operations {
+            filter: FilterParams {
+                drop: vec!["x".repeat(1 << 10); 1 << 10],
+                ..FilterParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new("/a")
     };
     assert_names(&message(long.to_recipe()), &["1048576 bytes"]);

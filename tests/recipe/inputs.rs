@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use ckptfs::recipe::{Fp8Request, LoraRequest, Precision, ViewRequest};
+use ckptfs::ops::{DtypeParams, LoraParams, LoraRequest, Operations, Precision, QuantizeParams};
+use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 
 use crate::common::adapter::{Adapter, numbers};
@@ -48,7 +49,12 @@ fn adapted(base: PathBuf, adapter: PathBuf) -> ViewRequest {
         weight: 1.0,
     };
     ViewRequest {
-        loras: vec![lora],
+        operations: Operations {
+            lora: LoraParams {
+                adapters: vec![lora],
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
 }
@@ -98,12 +104,15 @@ fn with_fp8() -> Workspace {
         };
         let tensors = names(LAYERS).iter().map(tensor).collect();
         let base = workspace.write(seed, &model(tensors));
-        let fp8 = Fp8Request {
+        let fp8 = QuantizeParams {
             rules: true,
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         };
         let request = ViewRequest {
-            fp8: Some(fp8),
+            operations: Operations {
+                quantize: fp8,
+                ..Operations::default()
+            },
             ..ViewRequest::new(base)
         };
         materialized(&workspace, &format!("{seed}8"), &request);
@@ -114,7 +123,10 @@ fn with_fp8() -> Workspace {
 /// Writes `name` of `workspace` in one dtype.
 fn cast(workspace: &Workspace, name: &str, to: Precision, out: &str) -> PathBuf {
     let request = ViewRequest {
-        dtype: Some(to),
+        operations: Operations {
+            dtype: DtypeParams { to: Some(to) },
+            ..Operations::default()
+        },
         ..ViewRequest::new(workspace.path().join(name))
     };
     materialized(workspace, out, &request)

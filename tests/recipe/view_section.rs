@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::recipe::{LoraRequest, Places, Precision, ViewRequest};
+use ckptfs::ops::{LoraParams, LoraRequest, Operations, Precision};
+use ckptfs::recipe::{Places, ViewRequest};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -44,7 +45,7 @@ fn adapters_are_paths_alone_or_with_a_weight_one_or_a_list() {
         ),
     ] {
         let request = request(&workspace, &format!("base: a\nview: {{lora: {text}}}\n"));
-        assert_eq!(request.loras, expected, "{text}");
+        assert_eq!(request.operations.lora.adapters, expected, "{text}");
     }
 }
 
@@ -57,7 +58,12 @@ fn adapters_of_a_recipe_are_merged_as_those_of_a_request() {
         weight,
     };
     let asked = ViewRequest {
-        loras: vec![lora("l", 0.5), lora("k", 1.0)],
+        operations: Operations {
+            lora: LoraParams {
+                adapters: vec![lora("l", 0.5), lora("k", 1.0)],
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(workspace.path().join("a"))
     };
     let sources = request(&workspace, recipe).sources();
@@ -81,18 +87,18 @@ fn names_and_the_dtype_are_a_text_or_a_list() {
         &workspace,
         "base: a\nview: {rename: 'a=b', only: 'c.*', drop: 'd.*', dtype: f16}\n",
     );
-    assert_eq!(one.renames, ["a=b"]);
-    assert_eq!(one.only, ["c.*"]);
-    assert_eq!(one.drop, ["d.*"]);
-    assert_eq!(one.dtype, Some(Precision::F16));
+    assert_eq!(one.operations.rename.rules, ["a=b"]);
+    assert_eq!(one.operations.filter.only, ["c.*"]);
+    assert_eq!(one.operations.filter.drop, ["d.*"]);
+    assert_eq!(one.operations.dtype.to, Some(Precision::F16));
     let many = request(
         &workspace,
         "base: a\nview: {rename: ['a=b', '^c='], only: [x, y], drop: [u, v]}\n",
     );
-    assert_eq!(many.renames, ["a=b", "^c="]);
-    assert_eq!(many.only, ["x", "y"]);
-    assert_eq!(many.drop, ["u", "v"]);
-    assert_eq!(many.dtype, None);
+    assert_eq!(many.operations.rename.rules, ["a=b", "^c="]);
+    assert_eq!(many.operations.filter.only, ["x", "y"]);
+    assert_eq!(many.operations.filter.drop, ["u", "v"]);
+    assert_eq!(many.operations.dtype.to, None);
     for (name, precision) in [
         ("bf16", Precision::Bf16),
         ("bfloat16", Precision::Bf16),
@@ -101,7 +107,7 @@ fn names_and_the_dtype_are_a_text_or_a_list() {
         ("float32", Precision::F32),
     ] {
         let request = request(&workspace, &format!("base: a\nview: {{dtype: {name}}}\n"));
-        assert_eq!(request.dtype, Some(precision), "{name}");
+        assert_eq!(request.operations.dtype.to, Some(precision), "{name}");
     }
 }
 

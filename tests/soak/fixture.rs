@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ckptfs::recipe::{Fp8Request, Repack, ViewRequest};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::recipe::{Repack, ViewRequest};
 use rustix::mount::UnmountFlags;
 use safetensors::{Dtype, SafeTensors};
 
@@ -37,7 +38,7 @@ impl Fixture {
         wanted.extras = vec![extra];
         wanted.repack = Repack::Always;
         wanted.shard_bytes = SHARD_BYTES;
-        let wanted = wanted.fp8_by_rules(Fp8Request::default());
+        let wanted = wanted.fp8_by_rules(QuantizeParams::default());
         let request = wanted.write(&workspace);
         let files = oracle(&wanted, &request);
         for (path, bytes) in &files {

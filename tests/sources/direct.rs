@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use ckptfs::fast_paths::FastPath;
 use ckptfs::materialize::{Options, materialize};
+use ckptfs::ops::{Operations, QuantizeParams};
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, Places, Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Places, Plan, Repack, ViewRequest};
 use memmap2::{Advice, Mmap};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -73,12 +74,15 @@ impl Sources {
     }
 
     fn fp8(&self) -> ViewRequest {
-        let rules = Fp8Request {
+        let rules = QuantizeParams {
             rules: true,
-            ..Fp8Request::default()
+            ..QuantizeParams::default()
         };
         ViewRequest {
-            fp8: Some(rules),
+            operations: Operations {
+                quantize: rules,
+                ..Operations::default()
+            },
             ..ViewRequest::new(&self.base)
         }
     }

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ckptfs::recipe::{Experts, Fp8Request, PartialBlocks, Repack, ScaleFormat, ViewRequest};
+use ckptfs::ops::{Experts, ExpertsParams, Operations, PartialBlocks, QuantizeParams};
+use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::recipe::{Repack, ViewRequest};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -45,10 +47,10 @@ fn set_len(path: &Path, len: u64) {
     file.set_len(len).unwrap();
 }
 
-fn patterns(patterns: &[&str]) -> Fp8Request {
-    Fp8Request {
+fn patterns(patterns: &[&str]) -> QuantizeParams {
+    QuantizeParams {
         patterns: patterns.iter().map(|p| (*p).to_owned()).collect(),
-        ..Fp8Request::default()
+        ..QuantizeParams::default()
     }
 }
 
@@ -189,10 +191,10 @@ fn a_tensor_without_bytes_may_have_dimensions_of_any_size() {
             let workspace = Workspace::new();
             let text = json!({WEIGHT: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]}});
             let directory = sparse(&workspace, &text.to_string(), 0);
-            let request = Fp8Request {
+            let request = QuantizeParams {
                 rules: true,
-                partial_blocks,
-                ..Fp8Request::default()
+                partial_blocks: Some(partial_blocks),
+                ..QuantizeParams::default()
             };
             let plan = plan_fp8(&directory, request).unwrap();
             let shown = &plan.shards[0].tensors[0];
@@ -220,10 +222,10 @@ fn scales_of_terabytes_are_not_read_at_once() {
         (&format!("{WEIGHT}_scale_inv"), Dtype::F32, &[1 << 38]),
     ]);
     let directory = sparse(&workspace, &text, len);
-    let request = Fp8Request {
+    let request = QuantizeParams {
         rules: true,
-        scale_format: ScaleFormat::Ue8m0,
-        ..Fp8Request::default()
+        scale_format: Some(ScaleFormat::Ue8m0),
+        ..QuantizeParams::default()
     };
     // Zero is no power of two, which the first of them shows.
     let plan = plan_fp8(&directory, request).unwrap();
@@ -251,7 +253,12 @@ fn a_shape_that_claims_billions_of_experts_is_refused() {
     let directory = sparse(&workspace, &text, len);
     fs::remove_file(directory.join("config.json")).unwrap();
     let request = ViewRequest {
-        experts: Some(Experts::Unfuse),
+        operations: Operations {
+            experts: ExpertsParams {
+                form: Some(Experts::Unfuse),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(directory)
     };
     let parts = [MODEL, "experts.gate_up_proj", "17179869184", "262144"];
@@ -445,7 +452,7 @@ fn a_pattern_that_others_would_backtrack_over_takes_linear_time() {
     let name = "a".repeat(100_000);
     let base = workspace.write("base", &Checkpoint::single([bf16(&name, &[4, 4])]));
     let plan = plan_fp8(&base, patterns(&["(a|aa|a*)*b", "(x+x+)+y", "(a*)*(a*)*"])).unwrap();
-    assert_eq!(plan.report.quantized, 1);
+    assert_eq!(plan.report.count("quantized"), 1);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::recipe::{Fp8Request, ScaleFormat};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::verify::{KnownScales, StructureReport};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -144,10 +145,10 @@ fn what_materialize_writes_is_sound() {
             ],
         );
         let base = workspace.write("base", &base);
-        let request = Fp8Request {
+        let request = QuantizeParams {
             rules: true,
-            scale_format,
-            ..Fp8Request::default()
+            scale_format: Some(scale_format),
+            ..QuantizeParams::default()
         };
         let plan = plan_fp8(&base, request).unwrap();
         let out = workspace.path().join("out");

@@ -1,5 +1,6 @@
 //! The plan warns where config.json describes layers or a modality that the view does not have.
 
+use ckptfs::ops::{FilterParams, Operations};
 use ckptfs::recipe::ViewRequest;
 
 use crate::common::checkpoint::{Checkpoint, bf16};
@@ -12,7 +13,13 @@ fn warnings(names: &[&str], config: &str, drop: &[&str]) -> Vec<String> {
     let tensors = names.iter().map(|name| bf16(name, &[2]));
     let base = workspace.write("base", &Checkpoint::single(tensors).config(config));
     let request = ViewRequest {
-        drop: drop.iter().map(|drop| (*drop).to_owned()).collect(),
+        operations: Operations {
+            filter: FilterParams {
+                drop: drop.iter().map(|drop| (*drop).to_owned()).collect(),
+                ..FilterParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     };
     request.plan().unwrap().report.warnings

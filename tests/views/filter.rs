@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ckptfs::ops::{FilterParams, Operations, RenameParams};
 use ckptfs::recipe::{Plan, ViewRequest};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -13,8 +14,13 @@ use crate::common::{Workspace, assert_names, message};
 fn request(base: &Path, only: &[&str], drop: &[&str]) -> ViewRequest {
     let owned = |patterns: &[&str]| patterns.iter().map(|p| (*p).to_owned()).collect();
     ViewRequest {
-        only: owned(only),
-        drop: owned(drop),
+        operations: Operations {
+            filter: FilterParams {
+                only: owned(only),
+                drop: owned(drop),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
 }
@@ -42,7 +48,7 @@ fn patterns_match_whole_names_and_drop_takes_from_what_only_keeps() {
     ] {
         let plan = plan(&checkpoint, only, drop).unwrap();
         assert_eq!(names(&plan), expected, "{only:?} {drop:?}");
-        assert_eq!(plan.report.dropped, 4 - expected.len());
+        assert_eq!(plan.report.count("dropped"), 4 - expected.len());
         assert_eq!(plan.report.warnings, [""; 0]);
     }
 }
@@ -101,7 +107,7 @@ fn scales_go_and_stay_with_their_weight() {
     let pair = |weight: &str| [weight.to_owned(), format!("{weight}_scale_inv")];
     let kept = plan(&checkpoint, &[], &["a.weight", "c"]).unwrap();
     assert_eq!(names(&kept), pair("b.weight"));
-    assert_eq!(kept.report.dropped, 3);
+    assert_eq!(kept.report.count("dropped"), 3);
     let kept = plan(&checkpoint, &["a.weight"], &[]).unwrap();
     assert_eq!(names(&kept), pair("a.weight"));
     let kept = plan(&checkpoint, &["a.*"], &[]).unwrap();
@@ -132,7 +138,12 @@ fn names_are_those_that_rename_gave() {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single(small(["a", "b"])));
     let plan = ViewRequest {
-        renames: vec!["^a$=x".to_owned()],
+        operations: Operations {
+            rename: RenameParams {
+                rules: vec!["^a$=x".to_owned()],
+            },
+            ..Operations::default()
+        },
         ..request(&base, &["x", "a"], &[])
     }
     .plan()

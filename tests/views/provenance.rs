@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ckptfs::ops::{
+    DtypeParams, Experts, ExpertsParams, LoraParams, LoraRequest, Operations, PatchParams,
+    Precision, QuantizeParams, RenameParams,
+};
 use ckptfs::provenance::{Files, Lineage, MAX_ATTRIBUTE_BYTES};
-use ckptfs::recipe::{Experts, Fp8Request, LoraRequest, Places, Plan, Precision, ViewRequest};
+use ckptfs::recipe::{Places, Plan, ViewRequest};
 use ckptfs::view::View;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -96,17 +100,34 @@ fn the_bytes_of_moved_tensors_are_where_their_provenance_says() {
     let base = workspace.write("base", &Checkpoint::single(tensors).config(MOE));
     let extra = workspace.write("extra", &Checkpoint::single(small(["mtp.a", "mtp.b"])));
     let plain = ViewRequest {
-        extras: vec![extra],
-        renames: vec![r"^mtp\.(.)=mtp.layers.0.$1".to_owned()],
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![extra],
+            },
+            rename: RenameParams {
+                rules: vec![r"^mtp\.(.)=mtp.layers.0.$1".to_owned()],
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&base)
     };
     let unfused = ViewRequest {
-        experts: Some(Experts::Unfuse),
+        operations: Operations {
+            experts: ExpertsParams {
+                form: Some(Experts::Unfuse),
+            },
+            ..Operations::default()
+        },
         ..plain.clone()
     };
     let unfused_directory = crate::common::materialized(&workspace, "unfused", &unfused);
     let fused = ViewRequest {
-        experts: Some(Experts::Fuse),
+        operations: Operations {
+            experts: ExpertsParams {
+                form: Some(Experts::Fuse),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(unfused_directory)
     };
     for request in [&plain, &unfused, &fused] {
@@ -149,16 +170,25 @@ fn a_chain_of_operators_is_told_in_its_order() {
     let adapter = Adapter::new(4, 6.0).linear(q, [130, 200], 4);
     let adapter = adapter.write(&workspace, "lora");
     let request = ViewRequest {
-        loras: vec![LoraRequest {
-            adapter: adapter.clone(),
-            weight: 0.5,
-        }],
-        renames: vec!["self_attn=attn".to_owned()],
-        dtype: Some(Precision::Bf16),
-        fp8: Some(Fp8Request {
-            patterns: vec![".*q_proj.*".to_owned()],
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            lora: LoraParams {
+                adapters: vec![LoraRequest {
+                    adapter: adapter.clone(),
+                    weight: 0.5,
+                }],
+            },
+            rename: RenameParams {
+                rules: vec!["self_attn=attn".to_owned()],
+            },
+            dtype: DtypeParams {
+                to: Some(Precision::Bf16),
+            },
+            quantize: QuantizeParams {
+                patterns: vec![".*q_proj.*".to_owned()],
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&base)
     };
     let lineages = lineages(&request);
@@ -286,11 +316,16 @@ fn the_plan_folds_layers_and_tells_of_every_tensor_if_asked() {
     let bytes: u64 = groups.iter().map(|g| g["bytes"].as_u64().unwrap()).sum();
     assert_eq!(bytes, with["tensor_bytes"].as_u64().unwrap());
     let request = ViewRequest {
-        extras: vec![workspace.path().join("extra")],
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![workspace.path().join("extra")],
+            },
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(workspace.path().join("base"))
     };
     let expected = lineages(&request);
@@ -314,10 +349,13 @@ fn every_file_has_an_account_that_fits_into_an_extended_attribute() {
     for (layers, is_summary) in [(12, false), (1500, true)] {
         let workspace = layered(layers);
         let request = ViewRequest {
-            fp8: Some(Fp8Request {
-                patterns: vec![".*up_proj.*".to_owned()],
-                ..Fp8Request::default()
-            }),
+            operations: Operations {
+                quantize: QuantizeParams {
+                    patterns: vec![".*up_proj.*".to_owned()],
+                    ..QuantizeParams::default()
+                },
+                ..Operations::default()
+            },
             ..ViewRequest::new(workspace.path().join("base"))
         };
         let plan = Arc::new(request.plan().unwrap());

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::recipe::{Fp8Request, Plan, ViewRequest};
+use ckptfs::ops::{Operations, PatchParams, QuantizeParams, RenameParams};
+use ckptfs::recipe::{Plan, ViewRequest};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -14,7 +15,12 @@ use crate::common::{Workspace, assert_names, message};
 
 fn request(base: &Path, rules: &[&str]) -> ViewRequest {
     ViewRequest {
-        renames: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+        operations: Operations {
+            rename: RenameParams {
+                rules: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(base)
     }
 }
@@ -41,7 +47,7 @@ fn assert_renames(rules: &[&str], names: &[(&str, &str)]) {
         .collect();
     assert_eq!(tensors(&plan), expected, "{rules:?}");
     let renamed = names.iter().filter(|(old, new)| old != new).count();
-    assert_eq!(plan.report.renamed, renamed, "{rules:?}");
+    assert_eq!(plan.report.count("renamed"), renamed, "{rules:?}");
     let index = read_path(&plan, "model.safetensors.index.json").unwrap();
     let index: Value = serde_json::from_slice(&index).unwrap();
     let listed = index["weight_map"].as_object().unwrap().keys();
@@ -116,11 +122,16 @@ fn tensors_of_extras_are_renamed_too_and_fp8_sees_the_new_names() {
     let name = "backbone.layers.0.mlp.down_proj.weight";
     let extra = workspace.write("extra", &Checkpoint::single([bf16(name, &[128, 128])]));
     let plan = ViewRequest {
-        extras: vec![extra],
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![extra],
+            },
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..request(&base, &["^backbone=model"])
     }
     .plan()
@@ -158,7 +169,7 @@ fn two_tensors_of_one_name_are_an_error_that_names_all_three() {
     let workspace = Workspace::new();
     let base = workspace.write("base", &checkpoint);
     let mut request = request(&base, &["first=old", "third=first"]);
-    request.drop = vec!["x.old".to_owned()];
+    request.operations.filter.drop = vec!["x.old".to_owned()];
     let names = tensors(&request.plan().unwrap()).into_keys();
     assert_eq!(names.collect::<Vec<_>>(), ["x.first", "x.second"]);
 }

@@ -1,6 +1,7 @@
 //! Which shards a view has: the source's, or new ones of the standard names.
 
-use ckptfs::recipe::{Fp8Request, Plan, Repack, ViewRequest};
+use ckptfs::ops::QuantizeParams;
+use ckptfs::recipe::{Plan, Repack, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
@@ -48,7 +49,7 @@ fn a_single_file_has_all_tensors_and_no_index() {
         extras: vec![Checkpoint::single([bf16("z", &[4]), bf16("a", &[32])])],
         ..plain
     };
-    let plan = assert_view(&patched.fp8_by_rules(Fp8Request::default()));
+    let plan = assert_view(&patched.fp8_by_rules(QuantizeParams::default()));
     let scales = format!("{LAYER}_scale_inv");
     assert_eq!(contents(&plan), [["a", "b", "c", LAYER, &scales, "z"]]);
 }
@@ -194,7 +195,7 @@ fn shards_are_numbered_with_five_digits_and_their_total() {
 /// An FP8 view, packed, of a weight of 64 × 128 (8192 codes, one scale of 4 bytes) between others.
 fn packed_fp8(shard_bytes: u64) -> Plan {
     let base = Checkpoint::single([bf16("a", &[32]), bf16(LAYER, &[64, 128]), bf16("z", &[32])]);
-    let mut wanted = Wanted::new(base).fp8_by_rules(Fp8Request::default());
+    let mut wanted = Wanted::new(base).fp8_by_rules(QuantizeParams::default());
     wanted.repack = Repack::Always;
     wanted.shard_bytes = shard_bytes;
     assert_view(&wanted)
@@ -254,7 +255,7 @@ fn an_fp8_view_keeps_the_partition_and_puts_each_scale_beside_its_weight() {
         .shard(ONE, [bf16("a", &[32]), bf16(LAYER, &[130, 128])])
         .shard(TWO, [bf16(other, &[128, 130]), bf16("z", &[32])])
         .index_order(["z", LAYER, other, "a"]);
-    let plan = assert_view(&Wanted::new(base).fp8_by_rules(Fp8Request::default()));
+    let plan = assert_view(&Wanted::new(base).fp8_by_rules(QuantizeParams::default()));
     // The index names the second shard first.
     assert_eq!(names(&plan), [TWO, ONE]);
     assert_eq!(
@@ -268,7 +269,7 @@ fn a_shard_of_an_fp8_view_in_which_nothing_is_quantized_is_the_source_file() {
     let base = Checkpoint::new()
         .shard(ONE, [bf16("a", &[32])])
         .shard(TWO, [bf16(LAYER, &[128, 128])]);
-    let plan = assert_view(&Wanted::new(base).fp8_by_rules(Fp8Request::default()));
+    let plan = assert_view(&Wanted::new(base).fp8_by_rules(QuantizeParams::default()));
     let whole: Vec<bool> = plan
         .shards
         .iter()
@@ -280,7 +281,7 @@ fn a_shard_of_an_fp8_view_in_which_nothing_is_quantized_is_the_source_file() {
 #[test]
 fn an_fp8_view_of_a_single_file_is_a_single_file() {
     let base = Checkpoint::single([bf16("a", &[32]), bf16(LAYER, &[128, 128])]);
-    let plan = assert_view(&Wanted::new(base).fp8_by_rules(Fp8Request::default()));
+    let plan = assert_view(&Wanted::new(base).fp8_by_rules(QuantizeParams::default()));
     assert_eq!(names(&plan), ["model.safetensors"]);
 }
 
@@ -298,7 +299,7 @@ fn patched_fp8(first: &str, second: &str) -> Wanted {
         shard_bytes: 8200,
         ..Wanted::new(base)
     }
-    .fp8_by_rules(Fp8Request::default())
+    .fp8_by_rules(QuantizeParams::default())
 }
 
 #[test]

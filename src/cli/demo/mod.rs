@@ -13,8 +13,9 @@ use std::time::Instant;
 use anyhow::Context;
 use ckptfs::fuse::{self, MountOptions};
 use ckptfs::materialize;
+use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Fp8Request, ViewRequest};
+use ckptfs::recipe::ViewRequest;
 use indicatif::BinaryBytes;
 
 use super::plan::summary;
@@ -34,11 +35,16 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     say("The view: the base, the tensors that only the extra has, all in block FP8.")?;
     let request = ViewRequest {
-        extras: vec![extra.clone()],
-        fp8: Some(Fp8Request {
-            rules: true,
-            ..Fp8Request::default()
-        }),
+        operations: Operations {
+            patch: PatchParams {
+                extras: vec![extra.clone()],
+            },
+            quantize: QuantizeParams {
+                rules: true,
+                ..QuantizeParams::default()
+            },
+            ..Operations::default()
+        },
         ..ViewRequest::new(&base)
     };
     let plan = request.plan()?;

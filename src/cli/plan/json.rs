@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use ckptfs::catalog::{AdapterReport, EditedConfig, MergeReport, ReferenceReport, SourceReport};
+use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport};
 use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedTensor;
+use ckptfs::ops::lora::AdapterReport;
+use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
@@ -27,11 +29,11 @@ pub(crate) fn json(
     let counts = Counts::of(plan, lineages.iter().flatten());
     let json = PlanJson {
         tensors: counts.total.tensors,
-        renamed: plan.report.renamed,
-        dropped: plan.report.dropped,
-        cast: plan.report.cast,
-        dequantized: plan.report.dequantized,
-        quantized: plan.report.quantized,
+        renamed: plan.report.count("renamed"),
+        dropped: plan.report.count("dropped"),
+        cast: plan.report.count("cast"),
+        dequantized: plan.report.count("dequantized"),
+        quantized: plan.report.count("quantized"),
         kept: counts.kept.tensors,
         bytes: counts.shards.bytes + counts.other_files.bytes,
         tensor_bytes: counts.total.bytes,
@@ -39,8 +41,8 @@ pub(crate) fn json(
         counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
-        adapters: &plan.report.adapters,
-        references: &plan.report.references,
+        adapters: plan.report.of().collect(),
+        references: plan.report.of().collect(),
         warnings: &plan.report.warnings,
         notes: &plan.report.notes,
         groups: provenance::groups(plan, &lineages).0,
@@ -100,8 +102,8 @@ struct PlanJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     merge: Option<&'a MergeReport>,
     sources: &'a [SourceReport],
-    adapters: &'a [AdapterReport],
-    references: &'a [ReferenceReport],
+    adapters: Vec<&'a AdapterReport>,
+    references: Vec<&'a ReferenceReport>,
     warnings: &'a [String],
     notes: &'a [String],
     /// Tensors that come about in the same way.

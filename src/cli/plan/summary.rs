@@ -2,8 +2,10 @@
 
 use indicatif::BinaryBytes;
 
-use ckptfs::catalog::{AdapterReport, MergeReport, Role, StretchReport};
+use ckptfs::catalog::{MergeReport, Role, StretchReport};
 use ckptfs::fuse::PassthroughOutlook;
+use ckptfs::ops::lora::AdapterReport;
+use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, FileCount};
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
@@ -53,11 +55,10 @@ fn head(plan: &Plan, counts: &Counts) -> String {
             ),
         };
     }
-    for adapter in &plan.report.adapters {
+    for adapter in plan.report.of::<AdapterReport>() {
         text += &adapter_line(adapter);
     }
-    let report = &plan.report;
-    let changes = list([(report.renamed, "renamed"), (report.dropped, "dropped")]);
+    let changes = list(["renamed", "dropped"].map(|what| (plan.report.count(what), what)));
     if !changes.is_empty() {
         text += &format!("change {changes}\n");
     }
@@ -135,7 +136,7 @@ fn mount_line(plan: &Plan, counts: &Counts) -> String {
 /// What references decide, what is left out, notes and warnings.
 fn remarks(plan: &Plan) -> String {
     let mut text = String::new();
-    for reference in &plan.report.references {
+    for reference in plan.report.of::<ReferenceReport>() {
         text += &format!("reference  {}\n", reference.path.shown());
         text += &format!(
             "  quantized there and by the rule set  {}\n",

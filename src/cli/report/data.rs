@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexSet;
 use serde::Serialize;
 
-use ckptfs::catalog::{
-    AdapterReport, EditedConfig, MergeReport, ReferenceReport, SourceReport, Step,
-};
+use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport, Step};
 use ckptfs::inspect::{Fidelity, Inspection, MeasuredGroup};
 use ckptfs::layout::PlannedTensor;
+use ckptfs::ops::lora::AdapterReport;
+use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, Fate, Group, Lineage};
 use ckptfs::recipe::Plan;
 
@@ -32,8 +32,8 @@ pub(super) struct Data<'a> {
     quantized: usize,
     merge: Option<&'a MergeReport>,
     sources: &'a [SourceReport],
-    adapters: &'a [AdapterReport],
-    references: &'a [ReferenceReport],
+    adapters: Vec<&'a AdapterReport>,
+    references: Vec<&'a ReferenceReport>,
     edited_config: Option<&'a EditedConfig>,
     warnings: &'a [String],
     notes: &'a [String],
@@ -158,14 +158,14 @@ impl<'a> Data<'a> {
             program: concat!("ckptfs ", env!("CARGO_PKG_VERSION")),
             title: title(plan),
             counts: Counts::of(plan, lineages.iter().flatten()),
-            renamed: report.renamed,
-            dropped: report.dropped,
-            quantized: report.quantized,
+            renamed: report.count("renamed"),
+            dropped: report.count("dropped"),
+            quantized: report.count("quantized"),
             recipe: recipe.unwrap_or_else(|error| error.to_string()),
             merge: report.merge.as_ref(),
             sources: &report.sources,
-            adapters: &report.adapters,
-            references: &report.references,
+            adapters: report.of().collect(),
+            references: report.of().collect(),
             edited_config: report.edited_config.as_ref(),
             warnings: &report.warnings,
             notes: &report.notes,

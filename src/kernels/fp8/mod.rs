@@ -25,6 +25,7 @@ pub use element::Element;
 
 use crate::kernels::CpuPath;
 use crate::kernels::float8::E4M3_MAX;
+use crate::named::named;
 
 /// How a block's scale is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +36,11 @@ pub enum ScaleFormat {
     /// Any f32.
     Float32,
 }
+
+named!(ScaleFormat {
+    Ue8m0: "ue8m0",
+    Float32: "float32" | "f32" | "fp32" | "float",
+});
 
 /// Rows and columns of a block.
 pub const BLOCK: usize = 128;

@@ -1,12 +1,31 @@
 //! What the plan of a quantized view warns about.
 
-use crate::catalog::{Catalog, ReferenceReport};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::catalog::{Catalog, OperatorReport};
 use crate::ops::quantize::groups::Decision;
 use crate::ops::quantize::rules;
 use crate::ops::quantize::selection::{Selection, SelectionPart};
 use crate::quant::weight_of;
 use crate::shown::Show;
 use crate::text::{counted, listing};
+
+/// Which tensors of the view a reference has quantized, beside those that the built-in rule set
+/// would quantize. The reference decides.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReferenceReport {
+    pub path: PathBuf,
+    /// Tensors that both quantize.
+    pub agreed: usize,
+    /// Quantized in the reference, not by the rule set.
+    pub only_in_reference: Vec<String>,
+    /// Quantized by the rule set, not in the reference.
+    pub only_by_rules: Vec<String>,
+}
+
+impl OperatorReport for ReferenceReport {}
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
@@ -34,7 +53,7 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
                 (false, false) => {}
             }
         }
-        catalog.report.references.push(ReferenceReport {
+        catalog.report.add(ReferenceReport {
             path: reference.directory.clone(),
             agreed,
             only_in_reference,

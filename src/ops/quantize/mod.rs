@@ -5,15 +5,20 @@ mod groups;
 pub(crate) mod rules;
 mod selection;
 
+use std::path::PathBuf;
+
 use indexmap::{IndexMap, IndexSet};
 
-use crate::catalog::{Catalog, Tensor};
-use crate::error::Result;
-use crate::ops::Operator;
+use crate::catalog::{Catalog, OperatorReport, Tensor};
+use crate::error::{Error, Result};
+use crate::named::{Named, named};
+use crate::ops::params::chosen;
+use crate::ops::{Group, Operations, Operator, Params, Section, Setting, Takes, Value};
+use crate::quant::fp8_block::{Fp8BlockEncoding, ScaleFormat};
 use crate::quant::{self, Encoding};
 use crate::tensor::Name;
+pub use checks::ReferenceReport;
 use groups::Decision;
-
 pub use selection::Selection;
 
 /// What to do with tensors that have blocks which are cut off at an edge.
@@ -24,6 +29,158 @@ pub enum PartialBlocks {
     Quantize,
     /// Leave them in their dtype.
     Keep,
+}
+
+named!(PartialBlocks {
+    Quantize: "quantize",
+    Keep: "keep",
+});
+
+/// Which tensors to quantize to block FP8, and how. The selections are or-ed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QuantizeParams {
+    /// Select by the built-in rule set.
+    pub rules: bool,
+    /// Select the names that are quantized in one of these checkpoints.
+    pub references: Vec<PathBuf>,
+    /// Select the names that one of these regular expressions matches as a whole.
+    pub patterns: Vec<String>,
+    /// `None` is the default.
+    pub scale_format: Option<ScaleFormat>,
+    /// `None` is the default.
+    pub partial_blocks: Option<PartialBlocks>,
+}
+
+const RULES: &str = "fp8.rules";
+const REFERENCES: &str = "fp8.references";
+const PATTERNS: &str = "fp8.patterns";
+const SCALE_FORMAT: &str = "fp8.scale_fmt";
+const PARTIAL_BLOCKS: &str = "fp8.partial_blocks";
+
+impl QuantizeParams {
+    /// By the built-in rule set.
+    pub fn by_rules() -> Self {
+        QuantizeParams {
+            rules: true,
+            ..QuantizeParams::default()
+        }
+    }
+
+    fn selects(&self) -> bool {
+        self.rules || !self.references.is_empty() || !self.patterns.is_empty()
+    }
+}
+
+impl Params for QuantizeParams {
+    fn settings(&self) -> &'static [Setting] {
+        &[
+            Setting {
+                key: RULES,
+                flag: "fp8",
+                takes: Takes::Switch,
+                group: Group::Quantization,
+                help: "Quantize to 128x128-block FP8 by the built-in rule set",
+                comment: "",
+            },
+            Setting {
+                key: REFERENCES,
+                flag: "reference",
+                takes: Takes::Sources,
+                group: Group::Quantization,
+                help: "Quantize the tensors that are quantized in this checkpoint (its index alone is enough)",
+                comment: "quantize what is quantized there",
+            },
+            Setting {
+                key: PATTERNS,
+                flag: "fp8-pattern",
+                takes: Takes::Texts("REGEX"),
+                group: Group::Quantization,
+                help: "Quantize the tensors whose whole name matches this regular expression",
+                comment: "quantize the tensors of these names",
+            },
+            Setting {
+                key: SCALE_FORMAT,
+                flag: "scale-fmt",
+                takes: Takes::Choice(ScaleFormat::NAMES),
+                group: Group::Quantization,
+                help: "Power-of-two scales (ue8m0), or the exact amax/448 (float32) [default: ue8m0]",
+                comment: "",
+            },
+            Setting {
+                key: PARTIAL_BLOCKS,
+                flag: "partial-blocks",
+                takes: Takes::Choice(PartialBlocks::NAMES),
+                group: Group::Quantization,
+                help: "What to do with tensors whose last two dimensions are not multiples of 128 [default: quantize]",
+                comment: "",
+            },
+        ]
+    }
+
+    fn section(&self) -> Option<&'static Section> {
+        Some(&Section {
+            key: "fp8",
+            selecting: &[RULES, REFERENCES, PATTERNS],
+            comment: "what any of these selects is quantized",
+        })
+    }
+
+    fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String> {
+        match key {
+            RULES => self.rules = value.into_switch(),
+            REFERENCES => self.references.push(value.into_source().0),
+            PATTERNS => {
+                let pattern = value.into_text();
+                Selection::check_pattern(&pattern).map_err(|e| e.to_string())?;
+                self.patterns.push(pattern);
+            }
+            SCALE_FORMAT => self.scale_format = Some(chosen(value)?),
+            _ => self.partial_blocks = Some(chosen(value)?),
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Vec<Value> {
+        if !self.is_asked() {
+            return Vec::new();
+        }
+        match key {
+            RULES => vec![Value::Switch(self.rules)],
+            REFERENCES => self.references.iter().map(Value::source).collect(),
+            PATTERNS => self.patterns.iter().map(Value::text).collect(),
+            SCALE_FORMAT => vec![Value::text(self.scale_format.unwrap_or_default().name())],
+            _ => vec![Value::text(self.partial_blocks.unwrap_or_default().name())],
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        *self != QuantizeParams::default()
+    }
+
+    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        if !self.selects() {
+            return Err(Error::Request(
+                "--scale-fmt and --partial-blocks say how to quantize, and neither the recipe nor a flag says what".to_owned(),
+            ));
+        }
+        Ok(vec![Box::new(Quantize {
+            selection: Selection::new(self.rules, &self.references, &self.patterns)?,
+            encoding: Box::new(Fp8BlockEncoding {
+                scale_format: self.scale_format.unwrap_or_default(),
+            }),
+            partial_blocks: self.partial_blocks.unwrap_or_default(),
+        })])
+    }
+}
+
+/// How many tensors were quantized.
+#[derive(Debug)]
+struct Quantized(usize);
+
+impl OperatorReport for Quantized {
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        vec![("quantized", self.0)]
+    }
 }
 
 /// Quantizes the selected tensors of a catalog.
@@ -55,6 +212,7 @@ impl Operator for Quantize {
         let mut tensors = IndexMap::with_capacity(unquantized.len() + added.count());
         let mut quantized = IndexSet::new();
         let mut partial = Vec::new();
+        let mut count = 0;
         for (((name, tensor), has_companions), decision) in
             unquantized.into_iter().zip(have_companions).zip(decisions)
         {
@@ -72,8 +230,9 @@ impl Operator for Quantize {
                 partial.push(name.clone());
             }
             tensors.extend(self.encoding.encode(&name, tensor));
-            report.quantized += 1;
+            count += 1;
         }
+        report.add(Quantized(count));
         catalog.report = report;
         catalog.tensors = tensors;
         self.encoding.declare(catalog, &quantized, &partial)

@@ -14,6 +14,7 @@ use crate::catalog::{Band, ErrorMeasure, Kernel, Node, NonFinite, RowBands, Step
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
+use crate::named::Named;
 use crate::quant::fp8_block::measure::Measure;
 use crate::quant::fp8_block::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
 use crate::tensor::{Dtype, Name, Shape, shape_text};
@@ -222,13 +223,7 @@ impl Kernel for QuantizeKernel {
         let step = Step::new("fp8")
             .with("gives", OUTPUTS[output])
             .with("block", vec![BLOCK, BLOCK])
-            .with(
-                SCALE_FORMAT_KEY,
-                match self.format {
-                    ScaleFormat::Ue8m0 => "ue8m0",
-                    ScaleFormat::Float32 => "float32",
-                },
-            );
+            .with(SCALE_FORMAT_KEY, self.format.name());
         Some(step)
     }
 

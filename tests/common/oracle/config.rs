@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::recipe::ScaleFormat;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use serde_json::Value;
 
 use super::numbers::scale_name;
@@ -50,7 +50,13 @@ impl Wanted {
                         .any(|weight| t.data.name == scale_name(weight))
                 })
         };
-        let format = self.fp8.as_ref().expect("an FP8 view").request.scale_format;
+        let format = self
+            .fp8
+            .as_ref()
+            .expect("an FP8 view")
+            .request
+            .scale_format
+            .unwrap_or_default();
         let passed_through = scales(false).count() > 0;
         let scale_fmt = match format {
             ScaleFormat::Float32 => ScaleFmt::Absent,

@@ -9,7 +9,8 @@ pub(crate) mod shards;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use ckptfs::recipe::{Fp8Request, PartialBlocks, Repack, ViewRequest};
+use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams};
+use ckptfs::recipe::{Repack, ViewRequest};
 use safetensors::Dtype;
 
 use super::Workspace;
@@ -29,7 +30,7 @@ pub(crate) struct Wanted {
 /// How tensors are selected for FP8, and which names that selects.
 #[derive(Debug, Clone)]
 pub(crate) struct Fp8Wanted {
-    pub(crate) request: Fp8Request,
+    pub(crate) request: QuantizeParams,
     /// Written and added to the request's references.
     pub(crate) references: Vec<Checkpoint>,
     pub(crate) selected: BTreeSet<String>,
@@ -59,7 +60,7 @@ impl Wanted {
     /// FP8 with a selection that selects `selected`.
     pub(crate) fn fp8<'a>(
         mut self,
-        request: Fp8Request,
+        request: QuantizeParams,
         selected: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         self.fp8 = Some(Fp8Wanted {
@@ -71,14 +72,14 @@ impl Wanted {
     }
 
     /// FP8 by the rule set.
-    pub(crate) fn fp8_by_rules(self, request: Fp8Request) -> Self {
+    pub(crate) fn fp8_by_rules(self, request: QuantizeParams) -> Self {
         let sources = || std::iter::once(&self.base).chain(&self.extras);
         let names: Vec<String> = sources()
             .flat_map(Checkpoint::in_order)
             .map(|(tensor, _)| tensor.name.clone())
             .filter(|name| selection::rule_set_selects(name))
             .collect();
-        let request = Fp8Request {
+        let request = QuantizeParams {
             rules: true,
             ..request
         };
@@ -100,8 +101,13 @@ impl Wanted {
             request
         });
         ViewRequest {
-            extras: write_all("extra", &self.extras),
-            fp8,
+            operations: Operations {
+                patch: PatchParams {
+                    extras: write_all("extra", &self.extras),
+                },
+                quantize: fp8.unwrap_or_default(),
+                ..Operations::default()
+            },
             repack: self.repack,
             shard_bytes: self.shard_bytes,
             ..ViewRequest::new(workspace.write("base", &self.base))
@@ -132,7 +138,7 @@ impl Wanted {
         let partial = tensor.shape.iter().rev().take(2).any(|d| d % BLOCK != 0);
         fp8.selected.contains(&tensor.name)
             && tensor.dtype != Dtype::F8_E4M3
-            && !(partial && matches!(fp8.request.partial_blocks, PartialBlocks::Keep))
+            && !(partial && fp8.request.partial_blocks == Some(PartialBlocks::Keep))
     }
 
     /// All tensors of the view, each scale right behind its weight.
@@ -143,7 +149,13 @@ impl Wanted {
                 tensors.push(tensor);
                 continue;
             }
-            let format = self.fp8.as_ref().unwrap().request.scale_format;
+            let format = self
+                .fp8
+                .as_ref()
+                .unwrap()
+                .request
+                .scale_format
+                .unwrap_or_default();
             let quantized = quantize(&tensor.data, format);
             for data in [quantized.weight, quantized.scale] {
                 let home = tensor.home.clone();

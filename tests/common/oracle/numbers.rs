@@ -1,6 +1,6 @@
 //! Block FP8 as a plain scalar definition: tables, searches and exact comparisons in f64.
 
-use ckptfs::recipe::ScaleFormat;
+use ckptfs::quant::fp8_block::ScaleFormat;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::TensorData;

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use ckptfs::recipe::{LoraRequest, ViewRequest};
+use ckptfs::ops::{LoraParams, LoraRequest, Operations};
+use ckptfs::recipe::ViewRequest;
 use ckptfs_fuzz::DIRECTORY;
 use ckptfs_fuzz::memory::bounded;
 use ckptfs_fuzz::models::{ADAPTERS, MODELS};
@@ -18,10 +19,15 @@ fuzz_target!(|text: &[u8]| {
     for adapter in ADAPTERS.iter() {
         fs::write(adapter.join("adapter_config.json"), text).expect("the config can be written");
         let request = ViewRequest {
-            loras: vec![LoraRequest {
-                adapter: adapter.clone(),
-                weight: 1.0,
-            }],
+            operations: Operations {
+                lora: LoraParams {
+                    adapters: vec![LoraRequest {
+                        adapter: adapter.clone(),
+                        weight: 1.0,
+                    }],
+                },
+                ..Operations::default()
+            },
             ..ViewRequest::new(*BASE)
         };
         // Patterns for ranks are compiled, and tried on every layer.

@@ -4,9 +4,9 @@
 use std::sync::{Arc, LazyLock};
 
 use ckptfs::catalog::{Catalog, Config};
-use ckptfs::ops::{
-    Cast, Experts, Filter, Fp8, Operator, PartialBlocks, Precision, Rename, ScaleFormat, Selection,
-};
+use ckptfs::ops::dtype::InDtype;
+use ckptfs::ops::{Experts, Operations, Operator, Precision, QuantizeParams};
+use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::source::Shard;
 use ckptfs_fuzz::any_file;
 use ckptfs_fuzz::checkpoint::{in_memory, shard};
@@ -26,33 +26,45 @@ const HEADER: &str = r#"{
 "model.layers.2.mlp.experts.gate_up_proj":{"dtype":"BF16","shape":[1,4,4],"data_offsets":[128,160]},
 "model.layers.2.mlp.experts.down_proj":{"dtype":"BF16","shape":[1,4,2],"data_offsets":[160,176]}}"#;
 
-fn operators() -> [Box<dyn Operator + Send + Sync>; 8] {
-    let fp8 = |scale_format| Fp8 {
-        selection: Selection::new(true, &[], &[]).expect("the rule set is valid"),
-        scale_format,
-        partial_blocks: PartialBlocks::Quantize,
+/// Everything that reads or edits config.json, and what is asked to have it done.
+fn operators() -> Vec<Box<dyn Operator>> {
+    let quantize = |format| QuantizeParams {
+        scale_format: Some(format),
+        ..QuantizeParams::by_rules()
     };
-    let cast = |only_quantized| {
-        Box::new(Cast {
-            to: Precision::F16,
-            only_quantized,
-        })
+    let asked: [fn(&mut Operations); 5] = [
+        |asked| asked.experts.form = Some(Experts::Unfuse),
+        |asked| asked.experts.form = Some(Experts::Fuse),
+        |asked| asked.dtype.to = Some(Precision::F16),
+        |asked| asked.rename.rules.push("model|lm=m".to_owned()),
+        |asked| asked.filter.drop.push("lm_head.*".to_owned()),
+    ];
+    let asked = asked.map(|ask| {
+        let mut operations = Operations::default();
+        ask(&mut operations);
+        operations
+    });
+    let quantized = [ScaleFormat::Float32, ScaleFormat::Ue8m0].map(|format| Operations {
+        quantize: quantize(format),
+        ..Operations::default()
+    });
+    let all = asked.iter().chain(&quantized);
+    let operators = all.flat_map(|asked| asked.operators().expect("what is asked is valid"));
+    let dequantize = InDtype {
+        to: Precision::F16,
+        only_quantized: true,
     };
-    [
-        Box::new(Experts::Unfuse),
-        Box::new(Experts::Fuse),
-        Box::new(fp8(ScaleFormat::Float32)),
-        Box::new(fp8(ScaleFormat::Ue8m0)),
-        cast(false),
-        cast(true),
-        Box::new(Rename::new(&["model|lm=m".to_owned()]).expect("a valid rule")),
-        Box::new(Filter::new(&[], &["lm_head.*".to_owned()]).expect("a valid pattern")),
-    ]
+    operators
+        .chain([Box::new(dequantize) as Box<dyn Operator>])
+        .collect()
+}
+
+thread_local! {
+    static OPERATORS: Vec<Box<dyn Operator>> = operators();
 }
 
 fuzz_target!(|text: &[u8]| {
-    static OPERATORS: LazyLock<[Box<dyn Operator + Send + Sync>; 8]> = LazyLock::new(operators);
-    LazyLock::force(&OPERATORS);
+    OPERATORS.with(|_| ());
     static SHARD: LazyLock<Arc<Shard>> = LazyLock::new(|| shard(HEADER));
     let catalog = || Catalog::from_base(in_memory(&SHARD));
     drop(catalog());
@@ -63,33 +75,35 @@ fuzz_target!(|text: &[u8]| {
     assert!(config.edited_text().is_none(), "nothing is edited yet");
     let before: IndexMap<String, Box<RawValue>> =
         serde_json::from_slice(text).expect("what is accepted is a JSON object");
-    for operator in OPERATORS.iter() {
-        let mut catalog = catalog();
-        catalog.config = Some(config.clone());
-        // A value of few bytes takes many, and one text is parsed for several questions.
-        let applied = bounded(text.len(), 4 << 20, 500, || operator.apply(&mut catalog));
-        let (Ok(()), Some(edited)) = (applied, catalog.config) else {
-            continue;
-        };
-        let Some(edited) = edited.edited_text() else {
-            continue;
-        };
-        let after: IndexMap<String, Box<RawValue>> =
-            serde_json::from_str(&edited).expect("an edited config is a JSON object");
-        if let Some(declared) = after.get("quantization_config") {
-            let declared: Value =
-                serde_json::from_str(declared.get()).expect("what is declared is JSON");
-            // What only renames modules leaves the method, even one that is missing.
-            let source: Option<Value> = before
-                .get("quantization_config")
-                .and_then(|source| serde_json::from_str(source.get()).ok());
-            let kept = source.is_some_and(|s| s["quant_method"] == declared["quant_method"]);
-            assert!(kept || declared["quant_method"] == "fp8", "{declared}");
-        }
-        for (key, value) in &before {
-            if !key.ends_with("_config") && key != "dtype" && key != "torch_dtype" {
-                assert_eq!(value.get(), after[key].get(), "{key} keeps its text");
+    OPERATORS.with(|operators| {
+        for operator in operators {
+            let mut catalog = catalog();
+            catalog.config = Some(config.clone());
+            // A value of few bytes takes many, and one text is parsed for several questions.
+            let applied = bounded(text.len(), 4 << 20, 500, || operator.apply(&mut catalog));
+            let (Ok(()), Some(edited)) = (applied, catalog.config) else {
+                continue;
+            };
+            let Some(edited) = edited.edited_text() else {
+                continue;
+            };
+            let after: IndexMap<String, Box<RawValue>> =
+                serde_json::from_str(&edited).expect("an edited config is a JSON object");
+            if let Some(declared) = after.get("quantization_config") {
+                let declared: Value =
+                    serde_json::from_str(declared.get()).expect("what is declared is JSON");
+                // What only renames modules leaves the method, even one that is missing.
+                let source: Option<Value> = before
+                    .get("quantization_config")
+                    .and_then(|source| serde_json::from_str(source.get()).ok());
+                let kept = source.is_some_and(|s| s["quant_method"] == declared["quant_method"]);
+                assert!(kept || declared["quant_method"] == "fp8", "{declared}");
+            }
+            for (key, value) in &before {
+                if !key.ends_with("_config") && key != "dtype" && key != "torch_dtype" {
+                    assert_eq!(value.get(), after[key].get(), "{key} keeps its text");
+                }
             }
         }
-    }
+    });
 });

@@ -1,7 +1,7 @@
 //! Any text as a pattern of tensor names.
 #![no_main]
 
-use ckptfs::recipe::Selection;
+use ckptfs::ops::Selection;
 use ckptfs::shown::lines;
 use ckptfs_fuzz::memory::bounded;
 use libfuzzer_sys::fuzz_target;

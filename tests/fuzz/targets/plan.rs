@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ckptfs::Error;
+use ckptfs::ops::{Experts, LoraRequest, PartialBlocks, Precision, QuantizeParams};
 use ckptfs::provenance::{Files, MAX_ATTRIBUTE_BYTES};
+use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{
-    Experts, Fp8Request, LoraRequest, PartialBlocks, Plan, Precision, Repack, ScaleFormat,
-    ViewRequest,
-};
+use ckptfs::recipe::{Plan, Repack, ViewRequest};
 use ckptfs_fuzz::DIRECTORY;
 use ckptfs_fuzz::adapter::Adapter;
 use ckptfs_fuzz::checkpoint::Source;
@@ -60,34 +59,37 @@ const RENAMES: [&str; 4] = ["^model[.]=m.", "[0-9]+=<$0>", "(.)proj=${1}p", "wei
 impl Options {
     fn request(&self, base: PathBuf, other: Option<PathBuf>) -> ViewRequest {
         let mut request = ViewRequest::new(base);
+        let asked = &mut request.operations;
         let pattern = |i: u8| PATTERNS[usize::from(i) % 4].to_owned();
         let renames = self.rename.map(|i| RENAMES[usize::from(i) % 4].to_owned());
-        request.renames = renames.into_iter().collect();
-        request.only = self.only.map(pattern).into_iter().collect();
-        request.drop = self.drop.map(pattern).into_iter().collect();
-        request.dtype = self
+        asked.rename.rules = renames.into_iter().collect();
+        asked.filter.only = self.only.map(pattern).into_iter().collect();
+        asked.filter.drop = self.drop.map(pattern).into_iter().collect();
+        asked.dtype.to = self
             .dtype
             .map(|i| [Precision::Bf16, Precision::F16, Precision::F32][usize::from(i) % 3]);
-        request.experts = self.experts.map(|fuse| match fuse {
+        asked.experts.form = self.experts.map(|fuse| match fuse {
             true => Experts::Fuse,
             false => Experts::Unfuse,
         });
-        request.fp8 = self.fp8.as_ref().map(|fp8| Fp8Request {
-            rules: fp8.rules,
-            patterns: fp8.pattern.map(pattern).into_iter().collect(),
-            references: Vec::new(),
-            scale_format: match fp8.any_scale {
-                true => ScaleFormat::Float32,
-                false => ScaleFormat::Ue8m0,
-            },
-            partial_blocks: match fp8.keep_partial {
-                true => PartialBlocks::Keep,
-                false => PartialBlocks::Quantize,
-            },
-        });
-        match &mut request.fp8 {
-            Some(fp8) if self.other_is_reference => fp8.references.extend(other),
-            _ => request.extras.extend(other),
+        if let Some(fp8) = &self.fp8 {
+            asked.quantize = QuantizeParams {
+                rules: fp8.rules,
+                patterns: fp8.pattern.map(pattern).into_iter().collect(),
+                references: Vec::new(),
+                scale_format: Some(match fp8.any_scale {
+                    true => ScaleFormat::Float32,
+                    false => ScaleFormat::Ue8m0,
+                }),
+                partial_blocks: Some(match fp8.keep_partial {
+                    true => PartialBlocks::Keep,
+                    false => PartialBlocks::Quantize,
+                }),
+            };
+        }
+        match self.fp8.is_some() && self.other_is_reference {
+            true => asked.quantize.references.extend(other),
+            false => asked.patch.extras.extend(other),
         }
         request.repack = [
             Repack::Auto,

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
 use crate::error::{Error, Result};
-use crate::ops::lora_adapter::Adapter;
+use crate::ops::lora::adapter::Adapter;
 use crate::shown::Show;
 use crate::tensor::shape_text;
 

@@ -6,8 +6,8 @@ use indexmap::IndexSet;
 
 use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
-use crate::ops::experts::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
-use crate::ops::experts_model::Model;
+use crate::ops::experts::model::Model;
+use crate::ops::experts::weight::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
 use crate::quant;
 use crate::tensor::{byte_len, shape_text};
 

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::ops::lora_adapter::Adapter;
+use crate::ops::lora::adapter::Adapter;
 use crate::tensor::Name;
 
 /// What stands before the names of the base's modules.

@@ -3,14 +3,16 @@
 //! Every match of an expression anywhere in a name is replaced; `^` and `$` anchor it. The
 //! replacement may refer to groups (`$1`, `${1}`, `${name}`; `$$` is a dollar sign).
 
+mod skips;
+
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 use regex::Regex;
 use regex_automata::util::interpolate;
 
-use crate::catalog::{Catalog, Tensor};
+use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::{Error, Result};
-use crate::ops::{Operator, pattern, rename_skips};
+use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value, pattern};
 use crate::quant;
 use crate::tensor::Name;
 
@@ -19,9 +21,53 @@ const MOST_NAME_BYTES: usize = 1024;
 /// What readers of safetensors take for something else than a tensor.
 const RESERVED: &str = "__metadata__";
 
+/// Rename tensors by rules such as `^model\\.=language_model.`, which apply in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RenameParams {
+    pub rules: Vec<String>,
+}
+
+impl Params for RenameParams {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
+            key: "rename",
+            flag: "rename",
+            takes: Takes::Texts("REGEX=REPLACEMENT"),
+            group: Group::Tensors,
+            help: "Rename tensors: every match of REGEX in a name becomes REPLACEMENT ($1 or ${name} for groups; repeatable, applied in order)",
+            comment: "REGEX=REPLACEMENT, in this order",
+        }]
+    }
+
+    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+        let rule = value.into_text();
+        Rename::new(std::slice::from_ref(&rule)).map_err(|e| e.to_string())?;
+        self.rules.push(rule);
+        Ok(())
+    }
+
+    fn get(&self, _key: &str) -> Vec<Value> {
+        self.rules.iter().map(Value::text).collect()
+    }
+
+    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        Ok(vec![Box::new(Rename::new(&self.rules)?)])
+    }
+}
+
+/// How many tensors have another name than in their source.
+#[derive(Debug)]
+struct Renamed(usize);
+
+impl OperatorReport for Renamed {
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        vec![("renamed", self.0)]
+    }
+}
+
 /// Renames the tensors of a catalog.
 #[derive(Debug)]
-pub struct Rename {
+struct Rename {
     rules: Vec<Rule>,
 }
 
@@ -39,7 +85,7 @@ impl Rename {
     /// # Errors
     /// If one has no `=` or more than one, its expression is none, is empty or too large, or its
     /// replacement refers to a group that the expression does not have.
-    pub fn new(rules: &[String]) -> Result<Self> {
+    fn new(rules: &[String]) -> Result<Self> {
         let rules = rules.iter().map(|text| Rule::new(text));
         Ok(Rename {
             rules: rules.collect::<Result<_>>()?,
@@ -87,7 +133,7 @@ impl Operator for Rename {
             return Ok(());
         }
         check_companions(&catalog.tensors, &names)?;
-        rename_skips::follow(catalog, &names)?;
+        skips::follow(catalog, &names)?;
 
         let old = std::mem::take(&mut catalog.tensors);
         let mut tensors: IndexMap<Name, Tensor> = IndexMap::with_capacity(old.len());
@@ -111,7 +157,7 @@ impl Operator for Rename {
             }
         }
         catalog.tensors = tensors;
-        catalog.report.renamed += renamed;
+        catalog.report.add(Renamed(renamed));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::{Error, Result};
-use crate::ops::experts::{Change, Weight};
+use crate::ops::experts::weight::{Change, Weight};
 use crate::text::listing;
 
 /// Families that store fused experts transposed, by the beginning of their model_type (read from
@@ -22,7 +22,7 @@ const TRANSPOSED: [&str; 5] = [
 
 /// The facts of a base's config.json; without one, none are known.
 #[derive(Debug, Default)]
-pub(super) struct Model {
+pub(in crate::ops) struct Model {
     path: PathBuf,
     /// `model_type` of the model, and of the language model in it.
     types: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn of(catalog: &mut Catalog) -> Result<Self> {
+    pub(in crate::ops) fn of(catalog: &mut Catalog) -> Result<Self> {
         let Some(config) = catalog.config_mut()? else {
             return Ok(Model::default());
         };
@@ -53,7 +53,7 @@ impl Model {
     }
 
     /// The family, if it is one that stores fused experts transposed.
-    pub(super) fn transposed_family(&self) -> Option<&String> {
+    pub(in crate::ops) fn transposed_family(&self) -> Option<&String> {
         let is_transposed = |model_type: &&String| {
             TRANSPOSED.iter().any(|family| {
                 let rest = model_type.strip_prefix(family);

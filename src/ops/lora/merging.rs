@@ -1,24 +1,15 @@
-//! LoRA: PEFT adapters merged into the weights, as PEFT's `merge_and_unload` writes them.
-//!
-//! `W + s · B·A` with `s = α/r` (or `α/√r`) for linear layers; its transpose where the weight is
-//! stored transposed (embeddings, Conv1D); scaled row by row to trained lengths with DoRA. What an
-//! adapter holds besides factors (`modules_to_save`, trained biases) takes the base's place. The
-//! numbers are defined in [`crate::kernels::low_rank`].
+//! An adapter on its way into a catalog: which tensors of the base it changes, and whether it fits
+//! them.
 
-use std::path::Path;
-
-use crate::catalog::{AdapterReport, Catalog, Tensor};
+use crate::catalog::{Catalog, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::low_rank::{PANEL, Strided};
-use crate::ops::experts_model::Model;
-use crate::ops::lora_adapter::Adapter;
-use crate::ops::lora_embeddings as embeddings;
-use crate::ops::lora_experts;
-use crate::ops::lora_factors;
-use crate::ops::lora_kernels::{self as kernels, Join, LowRank, Matrix};
-use crate::ops::lora_layers::Layer;
-use crate::ops::lora_targets::{Contents, Factors, Renaming, close_names, unwrapped};
-use crate::ops::{Operator, Precision, cast};
+use crate::ops::lora::adapter::Adapter;
+use crate::ops::lora::addition::Matrix;
+use crate::ops::lora::kernels::{Join, LowRank};
+use crate::ops::lora::targets::{Contents, Factors, Renaming, close_names, unwrapped};
+use crate::ops::lora::{embeddings, factors};
+use crate::ops::{Precision, convert};
 use crate::quant;
 use crate::shown::Show;
 use crate::tensor::{Name, shape_text};
@@ -27,133 +18,12 @@ use crate::tensor::{Name, shape_text};
 const MOST_COLUMNS: u64 = 1 << 20;
 /// The most bytes of a factor as F32, which are kept in memory while its tensor is read.
 const MOST_FACTOR_BYTES: u64 = 512 << 20;
-/// Modules of an adapter times patterns that give them ranks.
-const MOST_MATCHES: usize = 1 << 28;
-
-/// Merges an adapter into a catalog.
-#[derive(Debug)]
-pub struct Lora {
-    adapter: Adapter,
-    weight: f64,
-}
 
 /// A weight and what is merged into it.
-pub(super) struct Merge {
+pub(super) struct WeightChange {
     pub name: Name,
     pub matrix: Matrix,
     pub change: LowRank,
-}
-
-impl Lora {
-    /// The adapter in `directory`, its scaling multiplied by `weight`.
-    ///
-    /// # Errors
-    /// If it is not a LoRA adapter of PEFT that can be merged.
-    pub fn open(directory: &Path, weight: f64) -> Result<Self> {
-        if !weight.is_finite() {
-            return Err(Error::Request(format!(
-                "the weight of the adapter {} is {weight}, but must be finite",
-                directory.shown()
-            )));
-        }
-        Ok(Lora {
-            adapter: Adapter::open(directory)?,
-            weight,
-        })
-    }
-}
-
-impl Operator for Lora {
-    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let contents = Contents::of(&self.adapter)?;
-        if contents
-            .modules
-            .len()
-            .saturating_mul(self.adapter.settings.patterns())
-            > MOST_MATCHES
-        {
-            return Err(Error::checkpoint(
-                &self.adapter.directory,
-                "it has too many modules for so many rank and alpha patterns",
-            ));
-        }
-        let merging = Merging {
-            adapter: &self.adapter,
-            weight: self.weight,
-            renaming: self.renaming(catalog, &contents),
-        };
-        let changed = merging.changed_names(&contents);
-        embeddings::check_tied(catalog, &self.adapter, changed.iter().map(String::as_str))?;
-
-        let mut resized = false;
-        for (name, key) in &contents.replacements {
-            resized |= merging.replace(catalog, name, key)?;
-        }
-        let model = Model::of(catalog).unwrap_or_default();
-        let mut merges = Vec::new();
-        for (module, factors) in &contents.modules {
-            merges.extend(merging.merges(catalog, &model, module, factors)?);
-        }
-        let mut report = AdapterReport {
-            path: self.adapter.directory.clone(),
-            weight: self.weight,
-            merged: 0,
-            replaced: contents.replacements.len(),
-            scalings: Vec::new(),
-        };
-        for merge in merges {
-            report.merged += 1;
-            report.scalings.push(f64::from(merge.change.scale));
-            carry_out(catalog, merge);
-        }
-        report.scalings.sort_by(f64::total_cmp);
-        report.scalings.dedup();
-        if report.merged + report.replaced == 0 {
-            let directory = self.adapter.directory.shown();
-            let warnings = &mut catalog.report.warnings;
-            warnings.push(format!("the adapter {directory} has no tensors"));
-        } else if self.weight == 0.0 && report.merged > 0 {
-            let directory = self.adapter.directory.display();
-            let warnings = &mut catalog.report.warnings;
-            warnings.push(format!(
-                "the adapter {directory} has no effect on what it is merged into: its weight is 0"
-            ));
-        }
-        catalog.sources.add(&self.adapter.weights);
-        catalog.report.adapters.push(report);
-        match resized {
-            true => embeddings::follow_vocabulary(catalog, &self.adapter),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Lora {
-    /// The renaming under which every tensor of the adapter has its place; none if there is no such.
-    fn renaming(&self, catalog: &Catalog, contents: &Contents) -> Renaming {
-        let fits = |renaming: &Renaming| {
-            let merging = Merging {
-                adapter: &self.adapter,
-                weight: self.weight,
-                renaming: *renaming,
-            };
-            let names = merging.changed_names(contents);
-            let has = |name: &String| catalog.tensors.contains_key(name.as_str());
-            names.iter().all(has)
-        };
-        let all = Renaming::ALL.into_iter();
-        all.into_iter().find(fits).unwrap_or(Renaming::None)
-    }
-}
-
-fn carry_out(catalog: &mut Catalog, merge: Merge) {
-    let Merge {
-        name,
-        matrix,
-        change,
-    } = merge;
-    let weight = &mut catalog.tensors[&name];
-    *weight = kernels::merged(&name, weight.clone(), matrix, change);
 }
 
 /// An adapter on its way into a catalog.
@@ -166,7 +36,7 @@ pub(super) struct Merging<'a> {
 
 impl Merging<'_> {
     /// The base's names of what the adapter changes, experts aside.
-    fn changed_names(&self, contents: &Contents) -> Vec<String> {
+    pub(super) fn changed_names(&self, contents: &Contents) -> Vec<String> {
         let weights = contents.modules.keys().filter_map(|module| {
             let (path, depth) = unwrapped(module);
             let is_parameter =
@@ -185,7 +55,7 @@ impl Merging<'_> {
 
     /// Puts the tensor `key` of the adapter where the base has `name`; says whether its shape is
     /// another one.
-    fn replace(&self, catalog: &mut Catalog, name: &str, key: &str) -> Result<bool> {
+    pub(super) fn replace(&self, catalog: &mut Catalog, name: &str, key: &str) -> Result<bool> {
         let name = self.renaming.apply(name);
         let base = self.target(catalog, &name, key)?;
         let (_, mut given) = Tensor::stored(key, &self.adapter.weights, base.home);
@@ -193,7 +63,7 @@ impl Merging<'_> {
         let resized = given.shape != base.shape;
         if let Some(to) = Precision::of(base.dtype) {
             self.check_dtype(key, &given)?;
-            given = cast(&name, &given, to)?;
+            given = convert(&name, &given, to)?;
         }
         catalog.tensors[name.as_str()] = given;
         Ok(resized)
@@ -210,7 +80,7 @@ impl Merging<'_> {
                 ),
             ));
         };
-        if lora_factors::is_float(tensor.dtype) {
+        if factors::is_float(tensor.dtype) {
             return Ok(tensor.clone());
         }
         let advice = match quant::is_coded(tensor.dtype) {
@@ -230,8 +100,8 @@ impl Merging<'_> {
         ))
     }
 
-    fn check_dtype(&self, key: &str, tensor: &Tensor) -> Result<()> {
-        match lora_factors::is_float(tensor.dtype) {
+    pub(super) fn check_dtype(&self, key: &str, tensor: &Tensor) -> Result<()> {
+        match factors::is_float(tensor.dtype) {
             true => Ok(()),
             false => Err(self.adapter.error(
                 key,
@@ -261,48 +131,6 @@ impl Merging<'_> {
         Ok((self.stored(a)?, self.stored(b)?))
     }
 
-    /// What is merged for the factors of one module: its weight, and its bias if there is one.
-    fn merges(
-        &self,
-        catalog: &Catalog,
-        model: &Model,
-        module: &str,
-        factors: &Factors,
-    ) -> Result<Vec<Merge>> {
-        let (path, depth) = unwrapped(module);
-        let parameters: Vec<&str> = self.parameters(path).collect();
-        let is_weight = parameters == ["weight"];
-        if depth > 0 || !(parameters.is_empty() || is_weight) {
-            return lora_experts::merges(self, catalog, model, path, depth, factors);
-        }
-        let name = self.renaming.apply(&format!("{path}.weight"));
-        let weight = self.target(catalog, &name, factors.any())?;
-        if weight.len() == 0 {
-            return Ok(Vec::new());
-        }
-        let (a, b) = self.factors(path, factors)?;
-        let layer = Layer {
-            merging: self,
-            name: &name,
-            weight: &weight,
-            factors,
-            a,
-            b,
-        };
-        let pattern = match is_weight {
-            true => format!("{path}.weight"),
-            false => path.to_owned(),
-        };
-        let rank = layer.rank(&pattern)?;
-        let scale = self.scale(&pattern, factors)?;
-        let mut merges = vec![layer.merge(catalog, rank, scale, is_weight)?];
-        if let Some(bias) = &factors.bias {
-            let name = self.renaming.apply(&format!("{path}.bias"));
-            merges.push(self.bias(catalog, name, bias, scale)?);
-        }
-        Ok(merges)
-    }
-
     /// What the product is multiplied by.
     pub(super) fn scale(&self, path: &str, factors: &Factors) -> Result<f32> {
         let scale = self.adapter.settings.scaling(path, self.weight) as f32;
@@ -316,7 +144,13 @@ impl Merging<'_> {
     }
 
     /// `bias + s · given`.
-    fn bias(&self, catalog: &Catalog, name: String, key: &Name, scale: f32) -> Result<Merge> {
+    pub(super) fn bias(
+        &self,
+        catalog: &Catalog,
+        name: String,
+        key: &Name,
+        scale: f32,
+    ) -> Result<WeightChange> {
         let bias = self.target(catalog, &name, key)?;
         let given = self.stored(key)?;
         if given.shape != bias.shape || bias.shape.len() != 1 {
@@ -331,10 +165,10 @@ impl Merging<'_> {
         };
         self.check_size(key, columns, panelled(columns))?;
         let strided = strided(1, 1, columns, [0, 0, 1]);
-        Ok(Merge {
+        Ok(WeightChange {
             change: LowRank {
                 left: None,
-                right: lora_factors::right(&name, given, strided),
+                right: factors::right(&name, given, strided),
                 rank: 1,
                 scale,
                 first_row: 0,

@@ -6,15 +6,15 @@ use half::{bf16, f16};
 
 use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::kernels::low_rank::{self, Float};
-use crate::ops::lora_factors::{F32, SINGLE_BAND, computed, with_float};
-use crate::ops::lora_kernels::Base;
+use crate::ops::lora::addition::Addition;
+use crate::ops::lora::factors::{F32, SINGLE_BAND, computed, with_float};
 use crate::tensor::Dtype;
 
 /// Bytes of an f64.
 const F64: u64 = 8;
 
 /// One matrix of sums of squares: a row for each band, a column for each of the weight.
-pub(super) fn column_squares(name: &str, inputs: Vec<Tensor>, base: Base) -> Tensor {
+pub(super) fn column_squares(name: &str, inputs: Vec<Tensor>, base: Addition) -> Tensor {
     let bands = base.matrix.bands(base.rank, ColumnSquares::BAND_BYTES);
     let shape = [bands.count(), base.matrix.columns];
     let kernel = ColumnSquares { base, bands };
@@ -46,7 +46,7 @@ pub(super) fn column_factors(
 /// Sums of the squares of the merged weight's columns, before it is scaled, for each band.
 #[derive(Debug)]
 struct ColumnSquares {
-    base: Base,
+    base: Addition,
     bands: RowBands,
 }
 

@@ -1,81 +1,33 @@
-//! One dtype for every floating tensor: numbers are rounded to it, and quantized weights are given
-//! as numbers.
-//!
-//! | tensor | becomes |
-//! |---|---|
-//! | BF16, F16, F32, F64 | the target; as it is if it has that dtype |
-//! | codes and their companions | the weight in the target |
-//! | integers, booleans | as they are |
-//!
-//! The numbers are defined in [`crate::kernels::cast`].
+//! Floats in another dtype. The numbers are defined in [`crate::kernels::cast`].
 
 use std::ops::Range;
 
 use half::{bf16, f16};
-use indexmap::IndexMap;
 
-use crate::catalog::{Band, Catalog, Kernel, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, OperatorReport, RowBands, Step, Tensor};
 use crate::error::{Error, Result};
 use crate::kernels::CpuPath;
-use crate::kernels::cast::{F64ToF32, F64ToOdd, Source, convert};
+use crate::kernels::cast::{self, F64ToF32, F64ToOdd, Source};
 use crate::kernels::lanes::Precision;
-use crate::ops::{Operator, cast_config};
-use crate::quant;
 use crate::tensor::Dtype;
 
-/// Gives every floating tensor of a catalog in one dtype.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cast {
-    pub to: Precision,
-    /// Leave tensors that are not quantized as they are.
-    pub only_quantized: bool,
+/// How many tensors were given in another dtype.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Converted {
+    /// Without those dequantized.
+    pub(crate) cast: usize,
+    /// Quantized tensors given as numbers.
+    pub(crate) dequantized: usize,
 }
 
-impl Operator for Cast {
-    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let scheme = quant::declared(catalog)?;
-        let old = std::mem::take(&mut catalog.tensors);
-        let mut tensors = IndexMap::with_capacity(old.len());
-        let (mut cast_count, mut dequantized_count) = (0, 0);
-        for (name, tensor) in &old {
-            if scheme.weight_of(name).is_some() {
-                scheme.check_companion(&old, name, tensor)?;
-                continue;
-            }
-            let new = if is_castable(tensor.dtype) && !self.only_quantized {
-                let new = cast(name, tensor, self.to)?;
-                cast_count += usize::from(tensor.dtype != new.dtype);
-                new
-            } else if scheme.has_dtype(tensor.dtype) {
-                dequantized_count += 1;
-                scheme.decoded(&old, name, tensor, self.to)?
-            } else {
-                tensor.clone()
-            };
-            tensors.insert(name.clone(), new);
-        }
-        catalog.tensors = tensors;
-        catalog.report.cast += cast_count;
-        catalog.report.dequantized += dequantized_count;
-        if self.only_quantized {
-            if dequantized_count > 0 {
-                quant::undeclare(catalog)?;
-            }
-            return Ok(());
-        }
-        // Adapters are merged into what was dequantized before.
-        if catalog.report.cast + catalog.report.dequantized == 0 {
-            catalog.report.warnings.push(format!(
-                "--dtype finds nothing to do: every floating tensor of this view is {} already",
-                self.to.dtype()
-            ));
-        }
-        cast_config::declare(catalog, self.to)
+impl OperatorReport for Converted {
+    fn counts(&self) -> Vec<(&'static str, usize)> {
+        vec![("cast", self.cast), ("dequantized", self.dequantized)]
     }
 }
 
-/// Whether [`cast`] takes a tensor of `dtype`.
-pub fn is_castable(dtype: Dtype) -> bool {
+/// Whether [`convert`] takes a tensor of `dtype`.
+pub(crate) fn is_convertible(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32 | Dtype::F64)
 }
 
@@ -84,7 +36,7 @@ pub fn is_castable(dtype: Dtype) -> bool {
 ///
 /// # Errors
 /// If its dtype is not BF16, F16, F32 or F64.
-pub fn cast(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
+pub(crate) fn convert(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
     if tensor.dtype == to.dtype() {
         return Ok(tensor.clone());
     }
@@ -126,7 +78,7 @@ fn conversion(from: Dtype, to: Precision) -> Option<Convert> {
         Dtype::BF16 => Some(conversion_from::<bf16>(to)),
         Dtype::F16 => Some(conversion_from::<f16>(to)),
         Dtype::F32 => Some(conversion_from::<f32>(to)),
-        Dtype::F64 if to == Precision::F32 => Some(convert::<F64ToF32, f32>),
+        Dtype::F64 if to == Precision::F32 => Some(cast::convert::<F64ToF32, f32>),
         Dtype::F64 => Some(conversion_from::<F64ToOdd>(to)),
         _ => None,
     }
@@ -134,9 +86,9 @@ fn conversion(from: Dtype, to: Precision) -> Option<Convert> {
 
 fn conversion_from<S: Source>(to: Precision) -> Convert {
     match to {
-        Precision::Bf16 => convert::<S, bf16>,
-        Precision::F16 => convert::<S, f16>,
-        Precision::F32 => convert::<S, f32>,
+        Precision::Bf16 => cast::convert::<S, bf16>,
+        Precision::F16 => cast::convert::<S, f16>,
+        Precision::F32 => cast::convert::<S, f32>,
     }
 }
 

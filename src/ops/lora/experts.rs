@@ -7,23 +7,24 @@
 
 use crate::catalog::{Catalog, Tensor};
 use crate::error::Result;
+use crate::ops::experts::model::Model;
 use crate::ops::experts::{DOWN, GATE, GATE_UP, UP};
-use crate::ops::experts_model::Model;
-use crate::ops::lora::{Merge, Merging, panelled, strided};
-use crate::ops::lora_factors;
-use crate::ops::lora_kernels::{Join, LowRank, Matrix};
-use crate::ops::lora_targets::Factors;
+use crate::ops::lora::addition::Matrix;
+use crate::ops::lora::factors;
+use crate::ops::lora::kernels::{Join, LowRank};
+use crate::ops::lora::merging::{Merging, WeightChange, panelled, strided};
+use crate::ops::lora::targets::Factors;
 use crate::tensor::{Name, shape_text};
 
 /// What is merged for the factors of one wrapper of `module`, the one with `depth` others around it.
-pub(super) fn merges(
+pub(super) fn changes(
     merging: &Merging,
     catalog: &Catalog,
     model: &Model,
     module: &str,
     depth: usize,
     factors: &Factors,
-) -> Result<Vec<Merge>> {
+) -> Result<Vec<WeightChange>> {
     let parameter = parameter(merging, module, depth, factors)?;
     let (a, b) = merging.factors(module, factors)?;
     let path = format!("{module}.{parameter}");
@@ -140,8 +141,8 @@ impl<'a> Experts<'a> {
             true => ((&self.a, swapped(of_a(rows))), (&self.b, of_b)),
         };
         Ok((
-            lora_factors::left(name, left.0.clone(), strided(count, rows, rank, left.1)),
-            lora_factors::right(
+            factors::left(name, left.0.clone(), strided(count, rows, rank, left.1)),
+            factors::right(
                 name,
                 right.0.clone(),
                 strided(count, rank, columns, right.1),
@@ -150,7 +151,7 @@ impl<'a> Experts<'a> {
     }
 
     /// The fused parameter.
-    fn fused(&self, catalog: &Catalog, model: &Model, name: Name) -> Result<Merge> {
+    fn fused(&self, catalog: &Catalog, model: &Model, name: Name) -> Result<WeightChange> {
         let weight = self.merging.target(catalog, &name, self.key)?;
         let &[count, rows, columns] = &weight.shape[..] else {
             return Err(self.merging.unfit(self.key, &self.a, &name, &weight));
@@ -165,7 +166,7 @@ impl<'a> Experts<'a> {
             return Err(self.merging.unfit(self.key, &self.a, &name, &weight));
         }
         let (left, right) = self.factors(&name, rows, columns, transposed)?;
-        Ok(Merge {
+        Ok(WeightChange {
             matrix: Matrix {
                 groups: count,
                 rows,
@@ -178,7 +179,7 @@ impl<'a> Experts<'a> {
     }
 
     /// The weights of single experts, each of which is a run of rows of the fused one.
-    fn single(&self, catalog: &Catalog, module: &str, parts: &[&str]) -> Result<Vec<Merge>> {
+    fn single(&self, catalog: &Catalog, module: &str, parts: &[&str]) -> Result<Vec<WeightChange>> {
         let (rows, columns) = (self.b.shape[0], self.a.shape[1]);
         let (left, right) = self.factors(module, rows, columns, false)?;
         let rows_of_part = rows / parts.len() as u64;
@@ -191,7 +192,7 @@ impl<'a> Experts<'a> {
                     return Err(self.merging.unfit(self.key, &self.a, &name, &weight));
                 }
                 let first_row = expert * rows + first_row;
-                merges.push(Merge {
+                merges.push(WeightChange {
                     name: name.into(),
                     matrix: Matrix {
                         groups: 1,

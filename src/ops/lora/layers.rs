@@ -2,10 +2,11 @@
 
 use crate::catalog::{Catalog, Tensor};
 use crate::error::Result;
-use crate::ops::lora::{Merge, Merging, panelled, strided};
-use crate::ops::lora_factors;
-use crate::ops::lora_kernels::{Join, LowRank, Matrix};
-use crate::ops::lora_targets::Factors;
+use crate::ops::lora::addition::Matrix;
+use crate::ops::lora::factors;
+use crate::ops::lora::kernels::{Join, LowRank};
+use crate::ops::lora::merging::{Merging, WeightChange, panelled, strided};
+use crate::ops::lora::targets::Factors;
 use crate::tensor::{Name, shape_text};
 
 /// The most columns of a weight where DoRA needs their norms, of which sums are kept for every band.
@@ -61,13 +62,13 @@ impl Layer<'_> {
         self.factors.b.as_ref().expect("it was read")
     }
 
-    pub(super) fn merge(
+    pub(super) fn change(
         &self,
         catalog: &Catalog,
         rank: u64,
         scale: f32,
         is_parameter: bool,
-    ) -> Result<Merge> {
+    ) -> Result<WeightChange> {
         let (a, b, weight) = (&self.a, &self.b, self.weight);
         let settings = &self.merging.adapter.settings;
         let transposed = self.is_transposed(catalog)?;
@@ -82,8 +83,8 @@ impl Layer<'_> {
             false => ((b, [0, rank, 1]), (a, [0, columns, 1])),
             true => ((a, [0, 1, rows]), (b, [0, 1, rank])),
         };
-        let left = lora_factors::left(self.name, left.0.clone(), strided(1, rows, rank, left.1));
-        let right = lora_factors::right(
+        let left = factors::left(self.name, left.0.clone(), strided(1, rows, rank, left.1));
+        let right = factors::right(
             self.name,
             right.0.clone(),
             strided(1, rank, columns, right.1),
@@ -94,7 +95,7 @@ impl Layer<'_> {
             None if rounds => Join::AddRounded,
             None => Join::Add,
         };
-        Ok(Merge {
+        Ok(WeightChange {
             name: self.name.into(),
             matrix: Matrix {
                 groups: 1,
@@ -137,7 +138,7 @@ impl Layer<'_> {
         }
         if !transposed {
             let shape = strided(1, rows, 1, [0, 1, 0]);
-            let left = lora_factors::left(self.name, magnitudes, shape);
+            let left = factors::left(self.name, magnitudes, shape);
             return Ok(Some(Join::RowMagnitudes(left)));
         }
         if columns > MOST_SUMMED_COLUMNS {

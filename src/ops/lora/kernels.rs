@@ -6,42 +6,11 @@ use half::{bf16, f16};
 
 use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor, as_written};
 use crate::kernels::CpuPath;
-use crate::kernels::low_rank::{self, Finish, PANEL, Product};
-use crate::ops::lora_columns::{column_factors, column_squares};
-use crate::ops::lora_factors::{F32, computed, with_float};
+use crate::kernels::low_rank::{self, Finish};
+use crate::ops::lora::addition::{Addition, Matrix};
+use crate::ops::lora::columns::{column_factors, column_squares};
+use crate::ops::lora::factors::{F32, computed, with_float};
 use crate::tensor::Dtype;
-
-/// A weight seen as `groups` matrices of `rows` × `columns`, all at least 1.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Matrix {
-    pub groups: u64,
-    pub rows: u64,
-    pub columns: u64,
-    pub dtype: Dtype,
-}
-
-impl Matrix {
-    fn element_bytes(&self) -> u64 {
-        self.dtype.bitsize() as u64 / 8
-    }
-
-    /// Bands that hold about `bytes` bytes of the weight, and no more of a left factor.
-    pub(super) fn bands(&self, rank: u64, bytes: u64) -> RowBands {
-        let row_bytes = (self.columns * self.element_bytes()).max(rank * F32);
-        RowBands {
-            groups: self.groups,
-            rows_per_group: self.rows,
-            band_rows: (bytes / row_bytes).max(1),
-        }
-    }
-
-    /// Bytes of `band`.
-    fn bytes(&self, band: &Band) -> Range<u64> {
-        let first = band.group * self.rows;
-        let row_bytes = self.columns * self.element_bytes();
-        (first + band.rows.start) * row_bytes..(first + band.rows.end) * row_bytes
-    }
-}
 
 /// The two factors, brought into form, and how they join a weight.
 #[derive(Debug, Clone)]
@@ -78,7 +47,7 @@ pub(super) fn merged(name: &str, weight: Tensor, matrix: Matrix, change: LowRank
     let mut inputs = vec![weight.clone(), right];
     let has_left = left.is_some();
     inputs.extend(left);
-    let base = Base {
+    let base = Addition {
         matrix,
         rank: change.rank,
         scale: change.scale,
@@ -102,72 +71,9 @@ pub(super) fn merged(name: &str, weight: Tensor, matrix: Matrix, change: LowRank
         }
     };
     let (dtype, shape) = (weight.dtype, weight.shape.clone());
-    let bands = matrix.bands(base.rank, Merge::BAND_BYTES);
-    let kernel = Merge { base, kind, bands };
+    let bands = matrix.bands(base.rank, MergeKernel::BAND_BYTES);
+    let kernel = MergeKernel { base, kind, bands };
     computed(name, inputs, dtype, shape, Box::new(kernel))
-}
-
-/// What kernels that add the product to the weight have in common. Input 0 is the weight, input 1
-/// the right factor, input 2 the left one if there is one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Base {
-    pub matrix: Matrix,
-    pub rank: u64,
-    scale: f32,
-    has_left: bool,
-    first_row: u64,
-    left_rows: u64,
-    first_group: u64,
-    pub path: CpuPath,
-}
-
-impl Base {
-    /// For [`Kernel::identity`].
-    pub(super) fn identity(&self) -> String {
-        let Base {
-            matrix,
-            rank,
-            scale,
-            has_left,
-            first_row,
-            left_rows,
-            first_group,
-            path: _,
-        } = self;
-        format!(
-            "low rank {rank} by {scale:?}, {has_left} {first_row} {left_rows} {first_group}, {matrix:?}"
-        )
-    }
-
-    /// The bytes of one of these inputs.
-    pub(super) fn input_bytes(&self, input: usize, band: &Band) -> Option<Range<u64>> {
-        match input {
-            0 => Some(self.matrix.bytes(band)),
-            1 => {
-                let columns = self.matrix.columns.next_multiple_of(PANEL as u64);
-                let bytes = self.rank * columns * F32;
-                let group = self.first_group + band.group;
-                Some(group * bytes..(group + 1) * bytes)
-            }
-            2 if self.has_left => {
-                let first = self.first_row + band.group * self.left_rows;
-                let bytes = self.rank * F32;
-                Some((first + band.rows.start) * bytes..(first + band.rows.end) * bytes)
-            }
-            _ => None,
-        }
-    }
-
-    /// The product that belongs to these inputs.
-    pub(super) fn product<'a>(&self, inputs: &[&'a [u8]]) -> Product<'a> {
-        const ONE: [u8; 4] = 1.0f32.to_le_bytes();
-        Product {
-            left: if self.has_left { inputs[2] } else { &ONE },
-            right: inputs[1],
-            rank: self.rank as usize,
-            scale: self.scale,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -180,18 +86,18 @@ enum Kind {
 
 /// The merged weight. A further input, the last one, has the lengths of rows or factors of columns.
 #[derive(Debug)]
-struct Merge {
-    base: Base,
+struct MergeKernel {
+    base: Addition,
     kind: Kind,
     bands: RowBands,
 }
 
-impl Merge {
+impl MergeKernel {
     /// Bytes of the weight that are worth computing at once.
     const BAND_BYTES: u64 = 1 << 20;
 }
 
-impl Kernel for Merge {
+impl Kernel for MergeKernel {
     fn identity(&self) -> String {
         format!("{:?} {}", self.kind, self.base.identity())
     }

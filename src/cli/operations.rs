@@ -1,0 +1,187 @@
+//! Flags of the operators, made from what these say of their settings.
+
+use std::path::PathBuf;
+
+use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
+
+/// What is asked of the operators.
+#[derive(Debug, Clone)]
+pub(crate) struct OperationArgs {
+    /// By the key of the setting, as typed.
+    asked: Vec<(&'static str, Value)>,
+}
+
+impl OperationArgs {
+    /// The directories that it names, as typed.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.asked.iter().filter_map(|(_, value)| match value {
+            Value::Source { path, .. } => Some(path),
+            Value::Switch(_) | Value::Text(_) => None,
+        })
+    }
+
+    /// Asks it of `operations`: what is one thing replaces what is there, lists go on. `find` says
+    /// where a source is.
+    pub(crate) fn ask(
+        &self,
+        operations: &mut Operations,
+        find: impl Fn(&PathBuf) -> ckptfs::Result<PathBuf>,
+    ) -> ckptfs::Result<()> {
+        for (key, value) in &self.asked {
+            let value = match value {
+                Value::Source { path, weight } => Value::Source {
+                    path: find(path)?,
+                    weight: *weight,
+                },
+                other => other.clone(),
+            };
+            operations.set(key, value).map_err(ckptfs::Error::Request)?;
+        }
+        Ok(())
+    }
+}
+
+/// The settings of all operators.
+fn settings() -> Vec<&'static Setting> {
+    let operations = Operations::default();
+    let settings = operations.each().flat_map(|params| params.settings());
+    settings.collect()
+}
+
+impl Args for OperationArgs {
+    fn augment_args(mut command: Command) -> Command {
+        for setting in settings() {
+            let heading = heading(setting.group);
+            command = command.args(flags(setting).map(|flag| flag.help_heading(heading)));
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OperationArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut asked = Vec::new();
+        for setting in settings() {
+            let values = match setting.takes {
+                Takes::Switch => {
+                    let on = matches.get_flag(setting.key);
+                    on.then_some(Value::Switch(true)).into_iter().collect()
+                }
+                Takes::Flags(names) => {
+                    let given = names.iter().filter(|(_, flag, _)| matches.get_flag(flag));
+                    given
+                        .map(|(name, ..)| Value::Text((*name).to_owned()))
+                        .collect()
+                }
+                Takes::Choice(_) | Takes::Texts(_) => {
+                    let texts = matches.get_many::<String>(setting.key);
+                    let texts = texts.into_iter().flatten().cloned();
+                    texts.map(Value::Text).collect()
+                }
+                Takes::Sources | Takes::WeightedSources => {
+                    let sources = matches.get_many::<Value>(setting.key);
+                    let sources = sources.into_iter().flatten().cloned();
+                    sources.collect::<Vec<_>>()
+                }
+            };
+            asked.extend(values.into_iter().map(|value| (setting.key, value)));
+        }
+        Ok(OperationArgs { asked })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn heading(group: Group) -> &'static str {
+    match group {
+        Group::Sources => "Sources",
+        Group::Tensors => "Changes to tensors",
+        Group::Quantization => "Quantization",
+    }
+}
+
+/// The flags of a setting.
+fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
+    let flag = |id, name, help| Arg::new(id).long(name).help(help);
+    let one = || flag(setting.key, setting.flag, setting.help);
+    match setting.takes {
+        Takes::Switch => vec![one().action(ArgAction::SetTrue)],
+        Takes::Flags(names) => {
+            let flags = names.iter().map(|(name, long, help)| {
+                let others = names.iter().filter(|(other, ..)| other != name);
+                flag(*long, *long, *help)
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with_all(others.map(|(_, long, _)| *long))
+            });
+            flags.collect()
+        }
+        Takes::Choice(names) => {
+            let names = names.iter().map(|names| {
+                let (first, others) = names.split_first().expect("each has a name");
+                PossibleValue::new(*first).aliases(others.iter().copied())
+            });
+            vec![
+                one()
+                    .value_parser(PossibleValuesParser::new(names))
+                    .ignore_case(true),
+            ]
+        }
+        Takes::Texts(what) => {
+            let accepted = |text: &str| {
+                let mut nothing = Operations::default();
+                let set = nothing.set(setting.key, Value::Text(text.to_owned()));
+                set.map(|()| text.to_owned())
+            };
+            vec![
+                one()
+                    .value_name(what)
+                    .action(ArgAction::Append)
+                    .value_parser(accepted),
+            ]
+        }
+        Takes::Sources => {
+            let source = |path| Value::Source { path, weight: 1.0 };
+            vec![
+                one()
+                    .value_name("DIR")
+                    .action(ArgAction::Append)
+                    .value_parser(PathBufValueParser::new().map(source)),
+            ]
+        }
+        Takes::WeightedSources => vec![
+            one()
+                .value_name("DIR[:WEIGHT]")
+                .action(ArgAction::Append)
+                .value_parser(weighted),
+        ],
+    }
+    .into_iter()
+}
+
+/// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.
+fn weighted(text: &str) -> Result<Value, String> {
+    let (path, weight) = match text.rsplit_once(':') {
+        Some((path, weight)) => match weight.parse() {
+            Ok(weight) => (path, weight),
+            Err(_) => (text, 1.0),
+        },
+        None => (text, 1.0),
+    };
+    match f64::is_finite(weight) {
+        true => Ok(Value::Source {
+            path: path.into(),
+            weight,
+        }),
+        false => Err(format!("the weight {weight} is not finite")),
+    }
+}

@@ -1,0 +1,114 @@
+//! `--dtype`: one dtype for every floating tensor. Numbers are rounded to it, and quantized weights are
+//! given as numbers.
+//!
+//! | tensor | becomes |
+//! |---|---|
+//! | BF16, F16, F32, F64 | the target; as it is if it has that dtype |
+//! | codes and their companions | the weight in the target |
+//! | integers, booleans | as they are |
+
+mod config;
+
+use indexmap::IndexMap;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::kernels::lanes::Precision;
+use crate::named::Named;
+use crate::ops::params::chosen;
+use crate::ops::{
+    Converted, Group, Operations, Operator, Params, Setting, Takes, Value, convert, is_convertible,
+};
+use crate::quant;
+
+/// Give every floating tensor in one dtype.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DtypeParams {
+    pub to: Option<Precision>,
+}
+
+impl Params for DtypeParams {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
+            key: "dtype",
+            flag: "dtype",
+            takes: Takes::Choice(Precision::NAMES),
+            group: Group::Tensors,
+            help: "Give every floating tensor in this dtype; quantized weights are dequantized",
+            comment: "",
+        }]
+    }
+
+    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+        self.to = Some(chosen(value)?);
+        Ok(())
+    }
+
+    fn get(&self, _key: &str) -> Vec<Value> {
+        let to = self.to.iter();
+        to.map(|to| Value::text(to.name())).collect()
+    }
+
+    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        let operator = |to| -> Box<dyn Operator> {
+            Box::new(InDtype {
+                to,
+                only_quantized: false,
+            })
+        };
+        Ok(self.to.map(operator).into_iter().collect())
+    }
+}
+
+/// Gives every floating tensor of a catalog in one dtype.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InDtype {
+    pub to: Precision,
+    /// Leave tensors that are not quantized as they are.
+    pub only_quantized: bool,
+}
+
+impl Operator for InDtype {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        let scheme = quant::declared(catalog)?;
+        let old = std::mem::take(&mut catalog.tensors);
+        let mut tensors = IndexMap::with_capacity(old.len());
+        let (mut cast_count, mut dequantized_count) = (0, 0);
+        for (name, tensor) in &old {
+            if scheme.weight_of(name).is_some() {
+                scheme.check_companion(&old, name, tensor)?;
+                continue;
+            }
+            let new = if is_convertible(tensor.dtype) && !self.only_quantized {
+                let new = convert(name, tensor, self.to)?;
+                cast_count += usize::from(tensor.dtype != new.dtype);
+                new
+            } else if scheme.has_dtype(tensor.dtype) {
+                dequantized_count += 1;
+                scheme.decoded(&old, name, tensor, self.to)?
+            } else {
+                tensor.clone()
+            };
+            tensors.insert(name.clone(), new);
+        }
+        catalog.tensors = tensors;
+        catalog.report.add(Converted {
+            cast: cast_count,
+            dequantized: dequantized_count,
+        });
+        if self.only_quantized {
+            if dequantized_count > 0 {
+                quant::undeclare(catalog)?;
+            }
+            return Ok(());
+        }
+        // Adapters are merged into what was dequantized before.
+        if catalog.report.count("cast") + catalog.report.count("dequantized") == 0 {
+            catalog.report.warnings.push(format!(
+                "--dtype finds nothing to do: every floating tensor of this view is {} already",
+                self.to.dtype()
+            ));
+        }
+        config::declare(catalog, self.to)
+    }
+}

@@ -1,0 +1,161 @@
+//! Experts: the weights of a mixture-of-experts layer, one tensor per expert and projection, or
+//! fused into two tensors. Changing the form moves ranges of bytes and computes none.
+//!
+//! | form | tensors of a layer with `E` experts, hidden size `H` and intermediate size `I` |
+//! |---|---|
+//! | per expert | `<p>.experts.<j>.{gate,up}_proj.weight` `[I, H]`, `<p>.experts.<j>.down_proj.weight` `[H, I]` |
+//! | fused | `<p>.experts.gate_up_proj` `[E, 2I, H]`, of each expert the rows of gate, then those of up; `<p>.experts.down_proj` `[E, H, I]` |
+//!
+//! Companions (the scales of a quantized weight) take the same form: those of a fused tensor are
+//! stacked per expert.
+
+mod fuse;
+pub(in crate::ops) mod model;
+mod unfuse;
+mod weight;
+
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexMap;
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::{Error, Result};
+use crate::named::{Named, named};
+use crate::ops::params::chosen;
+use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::shown::Show;
+use crate::tensor::Name;
+use model::Model;
+use weight::Change;
+pub(in crate::ops) use weight::{DOWN, GATE, GATE_UP, UP};
+
+/// Gives all experts of a catalog the same form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Experts {
+    /// Fused tensors become tensors of single experts.
+    Unfuse,
+    /// Tensors of single experts become fused ones.
+    Fuse,
+}
+
+named!(Experts {
+    Unfuse: "unfuse",
+    Fuse: "fuse",
+});
+
+/// Give all experts the same form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpertsParams {
+    pub form: Option<Experts>,
+}
+
+impl Params for ExpertsParams {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
+            key: "experts",
+            flag: "",
+            takes: Takes::Flags(&[
+                (
+                    "unfuse",
+                    "unfuse-experts",
+                    "Show fused experts (experts.gate_up_proj, experts.down_proj) as weights of single experts",
+                ),
+                (
+                    "fuse",
+                    "fuse-experts",
+                    "Show the weights of single experts as fused ones",
+                ),
+            ]),
+            group: Group::Tensors,
+            help: "",
+            comment: "",
+        }]
+    }
+
+    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+        self.form = Some(chosen(value)?);
+        Ok(())
+    }
+
+    fn get(&self, _key: &str) -> Vec<Value> {
+        let form = self.form.iter();
+        form.map(|form| Value::text(form.name())).collect()
+    }
+
+    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        let form = self.form.iter();
+        Ok(form
+            .map(|form| Box::new(*form) as Box<dyn Operator>)
+            .collect())
+    }
+}
+
+impl Operator for Experts {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        let model = Model::of(catalog)?;
+        model.refuse_transposed(self.flag())?;
+        let changes = match self {
+            Experts::Unfuse => unfuse::changes(catalog, &model)?,
+            Experts::Fuse => fuse::changes(catalog, &model)?,
+        };
+        if changes.is_empty() {
+            catalog.report.warnings.push(format!(
+                "{} finds nothing to do: no tensor of this view is called {}",
+                self.flag(),
+                match self {
+                    Experts::Unfuse => "*.experts.{gate_up,down}_proj",
+                    Experts::Fuse => "*.experts.<number>.{gate,up,down}_proj.weight",
+                }
+            ));
+        }
+        if *self == Experts::Fuse {
+            model.warn_of_stale_skips(catalog, &changes);
+        }
+        carry_out(catalog, changes)
+    }
+}
+
+impl Experts {
+    fn flag(self) -> &'static str {
+        match self {
+            Experts::Unfuse => "--unfuse-experts",
+            Experts::Fuse => "--fuse-experts",
+        }
+    }
+}
+
+fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
+    let taken = changes.iter().flat_map(|change| &change.new);
+    for (name, tensor) in taken {
+        if let Some(other) = catalog.tensors.get(name) {
+            return Err(Error::tensor(
+                other.origin(),
+                name,
+                format!(
+                    "the view has it already, and would have it a second time from {}; take the experts in one form only",
+                    tensor.origin().shown()
+                ),
+            ));
+        }
+    }
+    let mut old = HashSet::new();
+    let mut new: HashMap<usize, Vec<(Name, Tensor)>> = HashMap::new();
+    for change in changes {
+        let names = change.old.iter();
+        let positions = names.filter_map(|name| catalog.tensors.get_index_of(name));
+        let positions: Vec<usize> = positions.collect();
+        if let Some(&first) = positions.iter().min() {
+            new.insert(first, change.new);
+        }
+        old.extend(positions);
+    }
+    let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
+    for (i, (name, tensor)) in std::mem::take(&mut catalog.tensors).into_iter().enumerate() {
+        tensors.extend(new.remove(&i).into_iter().flatten());
+        if !old.contains(&i) {
+            tensors.insert(name, tensor);
+        }
+    }
+    catalog.tensors = tensors;
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The weights of experts, by name, with what is stored beside them.
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::{Error, Result};
+use crate::quant::{self, Scheme};
+use crate::tensor::Name;
+
+pub(in crate::ops) const GATE: &str = "gate_proj";
+pub(in crate::ops) const UP: &str = "up_proj";
+pub(in crate::ops) const DOWN: &str = "down_proj";
+pub(in crate::ops) const GATE_UP: &str = "gate_up_proj";
+
+/// What becomes of the experts of one layer.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The tensors that go.
+    pub old: Vec<Name>,
+    /// The tensors that stand, in this order, where the first of the old ones stood.
+    pub new: Vec<(Name, Tensor)>,
+}
+
+/// `model.layers.0.mlp.experts.7.up_proj.weight` → (`model.layers.0.mlp.experts`,
+/// `7.up_proj.weight`).
+pub(super) fn in_experts(name: &str) -> Option<(&str, &str)> {
+    const EXPERTS: &str = "experts.";
+    let start = match name.rfind(".experts.") {
+        Some(dot) => dot + 1,
+        None if name.starts_with(EXPERTS) => 0,
+        None => return None,
+    };
+    let rest = start + EXPERTS.len();
+    Some((&name[..rest - 1], &name[rest..]))
+}
+
+/// A weight with its companions, if it is quantized.
+#[derive(Debug, Clone)]
+pub(super) struct Weight<'a> {
+    pub name: String,
+    pub tensor: &'a Tensor,
+    pub quantized: Option<Quantized<'a>>,
+}
+
+/// How a weight is quantized.
+#[derive(Debug, Clone)]
+pub(super) struct Quantized<'a> {
+    pub scheme: &'static dyn Scheme,
+    /// In the order of [`Scheme::companions`].
+    pub companions: Vec<&'a Tensor>,
+}
+
+impl<'a> Weight<'a> {
+    /// The weight called `name`, its companions checked.
+    pub(super) fn find(catalog: &'a Catalog, name: String) -> Result<Option<Self>> {
+        let Some(tensor) = catalog.tensors.get(&*name) else {
+            return Ok(None);
+        };
+        let stored = quant::stored(&catalog.tensors, &name);
+        if let Some((scheme, companions)) = &stored {
+            scheme.check(&name, tensor, companions)?;
+        }
+        Ok(Some(Weight {
+            name,
+            tensor,
+            quantized: stored.map(|(scheme, companions)| Quantized { scheme, companions }),
+        }))
+    }
+
+    /// The tensors that it is: the weight and its companions.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &'a Tensor> {
+        let companions = self.quantized.iter().flat_map(|q| &q.companions);
+        std::iter::once(self.tensor).chain(companions.copied())
+    }
+
+    /// What these are called if the weight is called `name`.
+    pub(super) fn names_as(&self, name: &str) -> impl Iterator<Item = Name> {
+        let quantized = self.quantized.iter();
+        let companions = quantized.flat_map(|quantized| quantized.scheme.companions(name));
+        std::iter::once(name.into()).chain(companions.map(Name::from))
+    }
+
+    /// What they are called.
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
+        self.names_as(&self.name)
+    }
+
+    /// An error about the weight.
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
+        Error::tensor(self.tensor.origin(), &self.name, problem)
+    }
+
+    /// Checks that no block holds rows of gate and of up, which have `rows` rows each.
+    pub(super) fn check_blocks_part(&self, rows: u64) -> Result<()> {
+        let Some(Quantized { scheme, .. }) = self.quantized else {
+            return Ok(());
+        };
+        let block = scheme.block_rows();
+        if rows.is_multiple_of(block) {
+            return Ok(());
+        }
+        Err(self.error(format!(
+            "it is {}, and gate and up have {rows} rows each, which is no multiple of {block}: fused, they have blocks in common, and apart, they do not; start from unquantized experts",
+            scheme.name()
+        )))
+    }
+}

@@ -1,0 +1,166 @@
+//! What operators can be asked for. Each describes its settings once; flags, the keys of recipes and
+//! the recipes that are written down are made from that.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::named::Named;
+use crate::ops::{Operations, Operator};
+
+/// What is asked of an operator.
+pub trait Params: Debug {
+    /// What can be asked of it, in the order in which it is shown.
+    fn settings(&self) -> &'static [Setting];
+
+    /// The map of a recipe that its keys stand in, if they do not stand in `view` itself.
+    fn section(&self) -> Option<&'static Section> {
+        None
+    }
+
+    /// Takes `value` for the setting `key`: a list goes on, all else is replaced.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a message.
+    fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String>;
+
+    /// What the setting `key` has, to be written down: nothing where nothing is asked.
+    fn get(&self, key: &str) -> Vec<Value>;
+
+    /// Whether anything is asked of the operator.
+    fn is_asked(&self) -> bool {
+        let mut settings = self.settings().iter();
+        settings.any(|setting| !self.get(setting.key).is_empty())
+    }
+
+    /// Whether shards that do not have standard names may be renumbered where they stand, rather
+    /// than repacked: nothing but adding tensors, or changing values, is done to them.
+    fn keeps_shards(&self) -> bool {
+        false
+    }
+
+    /// The operators that do what is asked, for the view that `all` is asked of. Opens what they read.
+    ///
+    /// # Errors
+    /// If it cannot be done.
+    fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>>;
+}
+
+/// Something that can be asked of an operator.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in `view` of a recipe; of one in a [`Section`], behind that one's key and a point.
+    pub key: &'static str,
+    /// Its flag, without dashes.
+    pub flag: &'static str,
+    pub takes: Takes,
+    pub group: Group,
+    /// What the flag does.
+    pub help: &'static str,
+    /// What stands beside the key in a recipe that is written down, if anything does.
+    pub comment: &'static str,
+}
+
+/// What a setting takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Takes {
+    /// On or off.
+    Switch,
+    /// One of several names, each with the others that mean the same ([`Named::NAMES`]).
+    Choice(&'static [&'static [&'static str]]),
+    /// The same, and every name is a flag of its own, with its help.
+    Flags(&'static [(&'static str, &'static str, &'static str)]),
+    /// Any number of texts; what one is called.
+    Texts(&'static str),
+    /// Any number of directories or the like.
+    Sources,
+    /// The same, each with a weight.
+    WeightedSources,
+}
+
+impl Takes {
+    pub(crate) fn is_source(self) -> bool {
+        matches!(self, Takes::Sources | Takes::WeightedSources)
+    }
+}
+
+/// Keys of a recipe that stand together.
+#[derive(Debug)]
+pub struct Section {
+    pub key: &'static str,
+    /// Settings that say what its operator is done to; the first one is on where `true` stands for
+    /// the section, or none of them is there.
+    pub selecting: &'static [&'static str],
+    pub comment: &'static str,
+}
+
+/// What flags are shown under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    Sources,
+    Tensors,
+    Quantization,
+}
+
+/// A value of a setting.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Switch(bool),
+    /// A name or a text.
+    Text(String),
+    Source {
+        path: PathBuf,
+        /// 1 where it means nothing.
+        weight: f64,
+    },
+}
+
+impl Value {
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        Value::Text(text.into())
+    }
+
+    pub(crate) fn source(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Value::Source { path, weight: 1.0 }
+    }
+
+    pub(crate) fn into_switch(self) -> bool {
+        match self {
+            Value::Switch(on) => on,
+            _ => unreachable!("a switch is given for a setting that takes one"),
+        }
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        match self {
+            Value::Text(text) => text,
+            _ => unreachable!("a text is given for a setting that takes one"),
+        }
+    }
+
+    /// The path and its weight.
+    pub(crate) fn into_source(self) -> (PathBuf, f64) {
+        match self {
+            Value::Source { path, weight } => (path, weight),
+            _ => unreachable!("a source is given for a setting that takes one"),
+        }
+    }
+}
+
+/// The value of a choice that is called `value`.
+///
+/// # Errors
+/// The names that there are.
+pub(crate) fn chosen<N: Named>(value: Value) -> std::result::Result<N, String> {
+    let name = value.into_text();
+    N::named(&name).ok_or_else(|| {
+        let names: Vec<&str> = N::VALUES.iter().map(|value| value.name()).collect();
+        format!("{name} is none of {}", names.join(", "))
+    })
+}
+
+/// The key of a setting without that of its section.
+pub(crate) fn short(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(_, key)| key)
+}

@@ -1,0 +1,87 @@
+//! Patch: the base, and the tensors that only an extra has.
+//!
+//! The base wins on every overlap; extras apply in order, the first that has a tensor gives it.
+//! Only tensors are taken from an extra, never its config, tokenizer or other files.
+
+mod checks;
+
+use std::path::PathBuf;
+
+use crate::catalog::{Catalog, Role, SourceReport, Tensor};
+use crate::error::Result;
+use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::source::Checkpoint;
+
+/// Take the tensors that the base (and every extra before) lacks from these checkpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatchParams {
+    pub extras: Vec<PathBuf>,
+}
+
+impl Params for PatchParams {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
+            key: "patch",
+            flag: "extra",
+            takes: Takes::Sources,
+            group: Group::Sources,
+            help: "Checkpoint directory that gives the tensors which the base lacks (repeatable; the first that has a tensor gives it)",
+            comment: "give the tensors that are not there yet, the first that has one",
+        }]
+    }
+
+    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+        self.extras.push(value.into_source().0);
+        Ok(())
+    }
+
+    fn get(&self, _key: &str) -> Vec<Value> {
+        self.extras.iter().map(Value::source).collect()
+    }
+
+    fn keeps_shards(&self) -> bool {
+        true
+    }
+
+    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        let extras = self.extras.iter().map(Checkpoint::open);
+        let extras = extras.collect::<Result<_>>()?;
+        Ok(vec![Box::new(Patch { extras })])
+    }
+}
+
+/// Adds what the catalog lacks from other checkpoints, in order of precedence.
+#[derive(Debug)]
+struct Patch {
+    extras: Vec<Checkpoint>,
+}
+
+impl Operator for Patch {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        for extra in &self.extras {
+            checks::warn_before(catalog, extra)?;
+            let (mut added, mut added_bytes) = (0, 0u64);
+            for (name, &shard) in &extra.tensors {
+                if catalog.tensors.contains_key(name) {
+                    continue;
+                }
+                let (name, tensor) = Tensor::stored(name, &extra.shards[shard], None);
+                added += 1;
+                added_bytes = added_bytes.saturating_add(tensor.len());
+                catalog.tensors.insert(name, tensor);
+            }
+            catalog.sources.extend(&extra.shards);
+            catalog.report.sources.push(SourceReport {
+                role: Role::Extra,
+                path: extra.directory.clone(),
+                tensors: extra.tensors.len(),
+                bytes: extra.tensor_bytes(),
+                added,
+                added_bytes,
+                overlapping: extra.tensors.len() - added,
+                left_out: extra.left_out.clone(),
+            });
+        }
+        Ok(())
+    }
+}
