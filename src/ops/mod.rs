@@ -6,6 +6,7 @@
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
+pub mod cast;
 mod convert;
 pub mod dtype;
 pub mod experts;
@@ -18,6 +19,7 @@ mod pattern;
 pub mod quantize;
 pub mod rename;
 
+pub use cast::{CastParams, CastRule};
 pub(crate) use convert::{Converted, convert, is_convertible};
 pub use dtype::DtypeParams;
 pub use experts::{Experts, ExpertsParams};
@@ -72,6 +74,7 @@ operations! {
     patch: patch::PatchParams,
     rename: rename::RenameParams,
     filter: filter::FilterParams,
+    cast: cast::CastParams,
     dtype: dtype::DtypeParams,
     experts: experts::ExpertsParams,
     quantize: quantize::QuantizeParams,

@@ -149,9 +149,5 @@ fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
         return Ok(());
     }
     let to = dtype.and_then(Precision::of).unwrap_or(Precision::Bf16);
-    let dequantized = InDtype {
-        to,
-        only_quantized: true,
-    };
-    dequantized.apply(catalog)
+    InDtype::only_quantized(to).apply(catalog)
 }

@@ -1,4 +1,4 @@
-//! Views in one dtype: `--dtype`.
+//! Views in other dtypes: `--dtype`, `--cast`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -8,3 +8,4 @@ mod fixture;
 mod kernels;
 mod numbers;
 mod refusals;
+mod single;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ckptfs::ops::{
-    DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams, LoraRequest, Operations,
-    PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
+    CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams,
+    LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest};
@@ -90,12 +90,32 @@ proptest! {
         let references: Vec<_> = references.iter().map(made).collect();
         let patterns = pattern(only);
         let is_fp8 = rules || !references.is_empty() || !patterns.is_empty();
-        let request = ViewRequest { operations: Operations { lora: LoraParams { adapters: loras }, patch: PatchParams { extras: extras.iter().map(made).collect() }, rename: RenameParams { rules: pattern(renames).iter().map(|from| format!("x{}=$0", from.replace('=', "."))).collect() }, filter: FilterParams { only: pattern(only), drop: pattern(drop) }, dtype: DtypeParams { to: dtype }, experts: ExpertsParams { form: experts }, quantize: (is_fp8.then_some(QuantizeParams {
-                rules,
-                references,
-                patterns,
-                scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
-                partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),})).unwrap_or_default(), ..Operations::default() }, repack, shard_bytes, ..ViewRequest::new(made(&drop.concat())) };
+        let quantize = QuantizeParams {
+            rules,
+            references,
+            patterns,
+            scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
+            partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),
+        };
+        let rules = pattern(renames).into_iter();
+        let rules = rules.map(|from| format!("x{}=$0", from.replace('=', "."))).collect();
+        let cast = pattern(drop).into_iter();
+        let cast = cast.map(|names| CastRule { names, to: Precision::F32 }).collect();
+        let request = ViewRequest {
+            operations: Operations {
+                lora: LoraParams { adapters: loras },
+                patch: PatchParams { extras: extras.iter().map(made).collect() },
+                rename: RenameParams { rules },
+                filter: FilterParams { only: pattern(only), drop: pattern(drop) },
+                cast: CastParams { rules: cast },
+                dtype: DtypeParams { to: dtype },
+                experts: ExpertsParams { form: experts },
+                quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
+            },
+            repack,
+            shard_bytes,
+            ..ViewRequest::new(made(&drop.concat()))
+        };
         let again = again(&workspace, &request);
         prop_assert_eq!(format!("{again:?}"), format!("{request:?}"));
     }
@@ -133,7 +153,7 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 17] = [
+const FLAGS: [&str; 18] = [
     "--extra extra",
     "--extra other+extra",
     "--lora l:0.5",
@@ -142,6 +162,7 @@ const FLAGS: [&str; 17] = [
     r"--rename q_(proj)=Q_$1",
     r"--only .*(layers|embed).*",
     r"--drop .*layers\.1\..*",
+    r"--cast .*norm.*=f16",
     "--dtype f32",
     "--fp8",
     "--fp8-pattern .*down_proj.*",

@@ -4,6 +4,7 @@
 mod common;
 
 mod command;
+mod documented;
 mod documents;
 mod emitted;
 mod errors;

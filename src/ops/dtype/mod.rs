@@ -15,6 +15,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::kernels::lanes::Precision;
 use crate::named::Named;
+use crate::ops::cast::CastRules;
 use crate::ops::params::chosen;
 use crate::ops::{
     Converted, Group, Operations, Operator, Params, Setting, Takes, Value, convert, is_convertible,
@@ -49,23 +50,38 @@ impl Params for DtypeParams {
         to.map(|to| Value::text(to.name())).collect()
     }
 
-    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
-        let operator = |to| -> Box<dyn Operator> {
-            Box::new(InDtype {
+    fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+        let mut operators: Vec<Box<dyn Operator>> = Vec::new();
+        if let Some(to) = self.to {
+            operators.push(Box::new(InDtype {
                 to,
+                others: CastRules::new(&all.cast)?,
                 only_quantized: false,
-            })
-        };
-        Ok(self.to.map(operator).into_iter().collect())
+            }));
+        }
+        Ok(operators)
     }
 }
 
 /// Gives every floating tensor of a catalog in one dtype.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct InDtype {
-    pub to: Precision,
+    to: Precision,
+    /// Tensors that are to have another dtype.
+    others: CastRules,
     /// Leave tensors that are not quantized as they are.
-    pub only_quantized: bool,
+    only_quantized: bool,
+}
+
+impl InDtype {
+    /// Dequantizes to `to`, and leaves all else as it is.
+    pub fn only_quantized(to: Precision) -> Self {
+        InDtype {
+            to,
+            others: CastRules::default(),
+            only_quantized: true,
+        }
+    }
 }
 
 impl Operator for InDtype {
@@ -79,13 +95,14 @@ impl Operator for InDtype {
                 scheme.check_companion(&old, name, tensor)?;
                 continue;
             }
+            let to = self.others.target(name).unwrap_or(self.to);
             let new = if is_convertible(tensor.dtype) && !self.only_quantized {
-                let new = convert(name, tensor, self.to)?;
+                let new = convert(name, tensor, to)?;
                 cast_count += usize::from(tensor.dtype != new.dtype);
                 new
             } else if scheme.has_dtype(tensor.dtype) {
                 dequantized_count += 1;
-                scheme.decoded(&old, name, tensor, self.to)?
+                scheme.decoded(&old, name, tensor, to)?
             } else {
                 tensor.clone()
             };

@@ -93,10 +93,7 @@ impl Params for LoraParams {
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         if let Some(to) = all.dtype.to {
             // Adapters are merged into numbers.
-            operators.push(Box::new(InDtype {
-                to,
-                only_quantized: true,
-            }));
+            operators.push(Box::new(InDtype::only_quantized(to)));
         }
         for LoraRequest { adapter, weight } in &self.adapters {
             operators.push(Box::new(Lora::open(adapter, *weight)?));

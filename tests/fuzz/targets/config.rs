@@ -50,10 +50,7 @@ fn operators() -> Vec<Box<dyn Operator>> {
     });
     let all = asked.iter().chain(&quantized);
     let operators = all.flat_map(|asked| asked.operators().expect("what is asked is valid"));
-    let dequantize = InDtype {
-        to: Precision::F16,
-        only_quantized: true,
-    };
+    let dequantize = InDtype::only_quantized(Precision::F16);
     operators
         .chain([Box::new(dequantize) as Box<dyn Operator>])
         .collect()

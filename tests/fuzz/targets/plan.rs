@@ -211,7 +211,7 @@ fuzz_target!(|input: Input| {
     let lora = DIRECTORY.path().join("lora");
     if let Some((adapter, weight)) = &input.adapter {
         written += adapter.write(&lora).expect("the adapter can be written");
-        request.loras.push(LoraRequest {
+        request.operations.lora.adapters.push(LoraRequest {
             adapter: lora.clone(),
             weight: f64::from(*weight),
         });
