@@ -60,7 +60,7 @@ impl Fixture {
     /// The arguments of `ckptfs mount` that name the view.
     pub(crate) fn flags(&self) -> Vec<PathBuf> {
         let mut flags: Vec<PathBuf> = vec!["--base".into(), self.request.base.clone()];
-        for extra in &self.request.extras {
+        for extra in &self.request.operations.patch.extras {
             flags.extend(["--extra".into(), extra.clone()]);
         }
         flags.extend(["--fp8", "--repack", "--shard-size-gb", SHARD_GIB].map(PathBuf::from));
