@@ -6,51 +6,56 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use ckptfs::jobs::MAX_THREADS;
+use ckptfs::ops::Group;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest, parse_shard_size};
 
-use crate::cli::operations::OperationArgs;
+use crate::cli::operations::{OperationArgs, heading};
 use crate::cli::waiting::note_silent_mount;
+
+const SOURCES: &str = heading(Group::Sources);
+const SHARDS: &str = "Shards";
 
 /// Which view: the flags that every command on a view has.
 #[derive(Debug, Args)]
 pub(crate) struct ViewArgs {
-    /// Checkpoint directory that the view starts from
+    /// Base checkpoint directory
     #[arg(
         long,
         visible_alias = "source",
         value_name = "DIR",
         required_unless_present = "recipe",
-        conflicts_with = "recipe"
+        conflicts_with = "recipe",
+        help_heading = SOURCES
     )]
     pub(crate) base: Option<PathBuf>,
 
-    /// Recipe of the view instead of a base: a merge as mergekit describes it, or a list of what
-    /// the flags below say; flags given besides win over it, or add to its lists
-    #[arg(long, value_name = "FILE")]
+    /// Recipe instead of a base: a mergekit configuration, or what the flags below say as YAML.
+    /// Flags override it and add to its lists
+    #[arg(long, help_heading = SOURCES, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
 
-    /// Directory of a model that the recipe names (repeatable); others are looked for beside the
-    /// recipe and in the cache of the Hugging Face hub
-    #[arg(long, value_name = "ID=DIR", value_parser = parse_model, conflicts_with = "base")]
+    /// Directory of a model that the recipe names (repeatable). Others are searched next to the
+    /// recipe and in the local Hugging Face cache
+    #[arg(long, help_heading = SOURCES, value_name = "ID=DIR", value_parser = parse_model, conflicts_with = "base")]
     pub(crate) model: Vec<(String, PathBuf)>,
 
     #[command(flatten)]
     pub(crate) operations: OperationArgs,
 
-    /// Pack all tensors into new shards of the standard names
-    #[arg(long, conflicts_with = "no_repack")]
+    /// Pack all tensors into new shards with standard names
+    #[arg(long, help_heading = SHARDS, conflicts_with = "no_repack")]
     pub(crate) repack: bool,
 
     /// Keep the base's shards even if their names are not standard
-    #[arg(long)]
+    #[arg(long, help_heading = SHARDS)]
     pub(crate) no_repack: bool,
 
     /// Pack all tensors into one model.safetensors without an index
-    #[arg(long, conflicts_with_all = ["no_repack", "shard_size"])]
+    #[arg(long, help_heading = SHARDS, conflicts_with_all = ["no_repack", "shard_size"])]
     pub(crate) single_file: bool,
 
-    /// Maximum of tensor bytes in a new shard; a number without a unit is in GiB [default: 4GiB]
-    #[arg(long, alias = "shard-size-gb", value_name = "SIZE", value_parser = parse_shard_size)]
+    /// Maximum tensor bytes in a new shard; GiB if there is no unit [default: 4GiB]
+    #[arg(long, help_heading = SHARDS, alias = "shard-size-gb", value_name = "SIZE", value_parser = parse_shard_size)]
     pub(crate) shard_size: Option<u64>,
 }
 
@@ -58,7 +63,7 @@ pub(crate) struct ViewArgs {
 #[derive(Debug, Args)]
 #[command(mut_arg("base", |base| base.required_unless_present_any(["start", "recipe"])))]
 pub(crate) struct ViewOrDir {
-    /// Checkpoint directory that the view starts from, as --base; or a recipe (a file), as --recipe
+    /// Base checkpoint directory (like --base) or recipe file (like --recipe)
     #[arg(value_name = "DIR", conflicts_with_all = ["base", "recipe"])]
     start: Option<PathBuf>,
 

@@ -21,10 +21,10 @@ use crate::cli::waiting::note_silent_mount;
 /// What to compare, and how.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// Checkpoint directory, mount, or recipe (a file) of a view
+    /// Checkpoint directory, mount or recipe file
     a: PathBuf,
 
-    /// What to compare it with, likewise
+    /// Checkpoint directory, mount or recipe file to compare it with
     b: PathBuf,
 
     /// Directory of a model that a recipe names (repeatable)
@@ -39,7 +39,7 @@ pub(crate) struct DiffArgs {
     #[arg(long)]
     json: bool,
 
-    /// Threads that read and compare [default: as many as there are CPUs]
+    /// Threads that read and compare [default: number of CPUs]
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }

@@ -15,11 +15,11 @@ use crate::cli::plan::to_stdout;
 /// Whether and where to write the recipe.
 #[derive(Debug, Args)]
 pub(crate) struct EmitArgs {
-    /// Write the recipe of this view, to FILE or instead of the plan to standard output
+    /// Write the recipe of this view to FILE, or to standard output instead of the plan
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     emit_recipe: Option<PathBuf>,
 
-    /// Replace the FILE of --emit-recipe
+    /// Replace an existing FILE of --emit-recipe
     #[arg(long, alias = "force", requires = "emit_recipe")]
     overwrite: bool,
 }

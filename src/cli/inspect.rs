@@ -17,7 +17,7 @@ use crate::cli::progress::Bar;
 /// What to print.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Print a table of all tensors too
+    /// Also print a table of all tensors
     #[arg(long)]
     tensors: bool,
 
@@ -78,8 +78,8 @@ Columns (docs/FIDELITY.md defines them):
   sat %     share of codes of magnitude 448
   zero %    share of codes of zero
   flush %   share of codes of zero for values that are not zero
-  0 blocks  blocks of nothing but zeros
-  amax      smallest and largest magnitude that is the largest of a block, without those";
+  0 blocks  blocks that are all zeros
+  amax      smallest and largest block maximum, zero blocks excluded";
 
 type Row = [String; 1 + COLUMNS.len()];
 

@@ -16,7 +16,7 @@ use crate::cli::mount_helper;
 /// Where to.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Directory of man pages, such as ~/.local/share/man: the pages go to its man1 and man8
+    /// Directory of man pages, such as ~/.local/share/man; writes to its man1 and man8
     directory: PathBuf,
 }
 

@@ -18,60 +18,60 @@ use crate::cli::confirm::confirm;
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
 
+/// The heading of these flags.
+const OUTPUT: &str = "Output";
+
 /// Where and how to write a view.
 #[derive(Debug, Args)]
 pub(crate) struct MaterializeArgs {
-    /// Directory to write the view to; made if it does not exist
-    #[arg(long, visible_alias = "output", value_name = "DIR")]
+    /// Directory to write the view to; created if it does not exist
+    #[arg(long, help_heading = OUTPUT, visible_alias = "output", value_name = "DIR")]
     out: PathBuf,
 
-    /// Hard-link the shards that are whole source files, and copy where that fails
-    #[arg(long)]
+    /// Hard-link unchanged shards; copies where that fails
+    #[arg(long, help_heading = OUTPUT)]
     hardlink: bool,
 
-    /// Replace what the directory holds
-    #[arg(long, alias = "force")]
+    /// Replace the content of the directory
+    #[arg(long, help_heading = OUTPUT, alias = "force")]
     overwrite: bool,
 
-    /// Place only shards and index into an existing model directory, and touch no other file
-    #[arg(long)]
+    /// Write only shards and index, into an existing model directory
+    #[arg(long, help_heading = OUTPUT)]
     weights_only: bool,
 
-    /// Write SHA256SUMS, the checksums of all files, for `sha256sum -c` and `ckptfs verify`
-    #[arg(long, conflicts_with = "weights_only")]
+    /// Write SHA256SUMS, for `sha256sum -c` and `ckptfs verify`
+    #[arg(long, help_heading = OUTPUT, conflicts_with = "weights_only")]
     sha256: bool,
 
-    /// Write only this share of the shards (I from 1 to N); other machines write the others, and
-    /// --finish puts them together
-    #[arg(long, value_name = "I/N", value_parser = parse_part, conflicts_with = "weights_only")]
+    /// Write only part I of N of the shards (I from 1 to N); other machines write the other parts
+    #[arg(long, help_heading = OUTPUT, value_name = "I/N", value_parser = parse_part, conflicts_with = "weights_only")]
     part: Option<Part>,
 
-    /// Put the parts together, once all are complete: write what is no shard, and have the view
-    /// take its place
-    #[arg(long, conflicts_with_all = ["part", "weights_only"])]
+    /// Complete a view that was written in parts: write all other files and move it into place
+    #[arg(long, help_heading = OUTPUT, conflicts_with_all = ["part", "weights_only"])]
     finish: bool,
 
-    /// Keep facts about whole tensors (norms, thresholds of merges) in this directory from one
-    /// run to the next; facts of sources that changed are never used
-    #[arg(long, value_name = "DIR")]
+    /// Keep facts about whole tensors (norms, merge thresholds) in DIR for the next run; facts about
+    /// changed sources are not used
+    #[arg(long, help_heading = OUTPUT, value_name = "DIR")]
     facts_cache: Option<PathBuf>,
 
-    /// Read what of the sources is not in the page cache past it: faster from most disks, and what
-    /// others have in there stays; for sources that are read once
-    #[arg(long)]
+    /// Read source data that is not cached with O_DIRECT: faster from most disks, and it does not
+    /// evict other files from the page cache
+    #[arg(long, help_heading = OUTPUT)]
     direct_sources: bool,
 
-    /// Do not ask before writing, as on a terminal
-    #[arg(long, short)]
+    /// Do not ask for confirmation
+    #[arg(long, short, help_heading = OUTPUT)]
     yes: bool,
 
-    /// Begin even if the files take more than there is free space, as where the filesystem
-    /// compresses
-    #[arg(long)]
+    /// Start even if free space seems too small, for filesystems that compress
+    #[arg(long, help_heading = OUTPUT)]
     no_space_check: bool,
 
-    /// Threads that write [default: as many as there are CPUs]
-    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    /// Threads that write [default: number of CPUs]
+    #[arg(long, help_heading = OUTPUT, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }
 

@@ -58,33 +58,33 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Print neither progress nor the summary of the plan
+    /// Print no progress and no plan summary
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what a view would hold
+    /// Show what a view would contain
     Plan {
         #[command(flatten)]
         view: ViewOrDir,
         /// Print the whole plan as JSON
         #[arg(long)]
         json: bool,
-        /// With --json: tell for every tensor which sources it comes from, and by which steps
+        /// With --json: add the sources and steps of every tensor
         #[arg(long, requires = "json")]
         provenance: bool,
         /// Print only the summary: sources, counts, bytes and warnings
         #[arg(long, conflicts_with = "json")]
         summary: bool,
-        /// Read every tensor that is to be quantized, and tell where NaN and infinity are
+        /// Read every tensor that would be quantized and report NaN and infinity
         #[arg(long)]
         check_values: bool,
         #[command(flatten)]
         emit: emit_recipe::EmitArgs,
     },
-    /// Measure what quantization costs, by layer and by kind of module
+    /// Measure the quantization error, by layer and by kind of module
     #[command(after_help = inspect::COLUMNS_HELP)]
     Inspect {
         #[command(flatten)]
@@ -92,14 +92,14 @@ enum Command {
         #[command(flatten)]
         inspect: inspect::InspectArgs,
     },
-    /// Write what a view holds as one HTML file, to be looked at in a browser
+    /// Write a report of a view as one HTML file
     Report {
         #[command(flatten)]
         view: ViewOrDir,
         #[command(flatten)]
         report: report::ReportArgs,
     },
-    /// Mount a view on an empty directory; returns once it is ready
+    /// Mount a view on an empty directory; returns when the mount is ready
     #[command(allow_missing_positional = true)]
     Mount {
         #[command(flatten)]
@@ -114,27 +114,27 @@ enum Command {
         #[command(flatten)]
         materialize: materialize::MaterializeArgs,
     },
-    /// Check the structure of a directory or a mount, or its bytes against a view
+    /// Check the structure of a directory or mount, or compare a directory with a view
     Verify(verify::VerifyArgs),
-    /// Tell what is different between two checkpoints, mounts, or views of recipes
+    /// Compare two checkpoints, mounts or recipes
     #[command(
-        after_help = "The exit code is 0 if nothing is different, 1 if something is, 2 on an error."
+        after_help = "Exit code: 0 if there is no difference, 1 if there is one, 2 on an error."
     )]
     Diff(diff::DiffArgs),
-    /// Take a mounted view away
+    /// Unmount a view
     Unmount(unmount::UnmountArgs),
-    /// Check what this machine has for mounts, and mount a tiny view
+    /// Check whether this machine can mount, by mounting a tiny view
     Doctor(doctor::DoctorArgs),
-    /// Tell how mounts are: whether they answer, and what they served
+    /// Show the health and traffic of mounts
     #[command(after_help = status::EXIT_CODES_HELP)]
     Status(status::StatusArgs),
-    /// Watch what a mount serves, live
+    /// Show the traffic of a mount, live
     Top(top::TopArgs),
-    /// Make small checkpoints, mount a patched FP8 view of them, read it and check it
+    /// Make small checkpoints, mount a patched FP8 view of them, and check what it shows
     Demo,
-    /// Print the completions for a shell
+    /// Print shell completions
     Completions {
-        /// Shell that they are for
+        /// Shell
         #[arg(value_enum)]
         shell: Shell,
     },

@@ -30,64 +30,66 @@ use crate::cli::background::{self, Process, Readiness};
 use crate::cli::service::ServiceManager;
 use crate::cli::{logging, plan, privileges, signals};
 
+/// The heading of these flags.
+const MOUNT: &str = "Mount";
+
 /// Where and how to mount.
 #[derive(Debug, Args)]
 pub(crate) struct MountArgs {
     /// Empty directory to mount the view on
     mountpoint: PathBuf,
 
-    /// Mount also on a directory that is not empty; what is in it is hidden until the view is
-    /// unmounted
-    #[arg(long)]
+    /// Allow a mountpoint that is not empty; the mount hides its content
+    #[arg(long, help_heading = MOUNT)]
     nonempty: bool,
 
-    /// Stay in the foreground; the log goes to standard error
-    #[arg(long)]
+    /// Stay in the foreground and log to standard error
+    #[arg(long, help_heading = MOUNT)]
     foreground: bool,
 
-    /// Let other users in too, each as far as the modes of the files allow
-    #[arg(long)]
+    /// Let other users read, as far as the file modes allow
+    #[arg(long, help_heading = MOUNT)]
     allow_other: bool,
 
-    /// With --allow-other, also show what links lead to outside of the sources
-    #[arg(long, requires = "allow_other")]
+    /// With --allow-other: follow links that lead out of the sources
+    #[arg(long, requires = "allow_other", help_heading = MOUNT)]
     follow_symlinks: bool,
 
-    /// Most bytes of computed tensor data to keep in memory
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    /// Memory for computed tensor data
+    #[arg(long, help_heading = MOUNT, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     cache_size: u64,
 
-    /// Keep facts about whole tensors (norms, thresholds of merges) in this directory from one
-    /// mount to the next; facts of sources that changed are never used
-    #[arg(long, value_name = "DIR")]
+    /// Keep facts about whole tensors (norms, merge thresholds) in DIR for the next mount; facts
+    /// about changed sources are not used
+    #[arg(long, help_heading = MOUNT, value_name = "DIR")]
     facts_cache: Option<PathBuf>,
 
-    /// Threads that answer requests [default: as many as there are CPUs, at least 2]
-    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    /// Threads that serve requests [default: number of CPUs, at least 2]
+    #[arg(long, help_heading = MOUNT, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
 
-    /// Read all files through this process, also those that the kernel could read straight from
-    /// the sources; changes of a source are then noticed while a file is open too
-    #[arg(long)]
+    /// Serve unchanged files too, instead of letting the kernel read them from the sources; detects
+    /// changes to a source while a file is open
+    #[arg(long, help_heading = MOUNT)]
     no_passthrough: bool,
 
-    /// How far to read ahead of a sequential reader; 0 leaves it to the kernel (128 KiB)
-    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
+    /// Read-ahead for sequential readers; 0 leaves it to the kernel (128 KiB)
+    #[arg(long, help_heading = MOUNT, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     readahead: u64,
 
-    /// Read files past the page cache of the mount: faster for whoever reads each file once, in
-    /// large pieces (copies, uploads, streaming loaders), slower for small or repeated reads;
-    /// mappings are as before. Needs Linux 6.6
-    #[arg(long)]
+    /// Bypass the page cache of the mount: faster if each file is read once in large pieces
+    /// (copies, uploads, streaming loaders), slower for small or repeated reads. Memory-mapped
+    /// files are not affected. Needs Linux 6.6
+    #[arg(long, help_heading = MOUNT)]
     direct_io: bool,
 
-    /// Read what of the sources is not in the page cache past it: faster from most disks, and what
-    /// others have in there stays; for sources that are read once
-    #[arg(long)]
+    /// Read source data that is not cached with O_DIRECT: faster from most disks, and it does not
+    /// evict other files from the page cache; for sources that are read once
+    #[arg(long, help_heading = MOUNT)]
     direct_sources: bool,
 
-    /// Append the log to this file
-    #[arg(long, value_name = "FILE")]
+    /// Append the log to FILE
+    #[arg(long, help_heading = MOUNT, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
     #[arg(skip)]

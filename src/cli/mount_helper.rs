@@ -40,15 +40,15 @@ struct HelperArgs {
     /// Directory to mount the view on
     mountpoint: PathBuf,
 
-    /// Leave out options that are not known instead of refusing them
+    /// Ignore unknown options
     #[arg(short)]
     sloppy: bool,
 
-    /// Do everything but the mount
+    /// Do everything except mount
     #[arg(short)]
     fake: bool,
 
-    /// Accepted: there is no table of mounts to be written
+    /// Ignored: there is no table of mounts to write
     #[arg(short)]
     no_table: bool,
 
@@ -56,7 +56,7 @@ struct HelperArgs {
     #[arg(short)]
     verbose: bool,
 
-    /// Options, separated by commas; a value with commas stands in double quotes
+    /// Options, separated by commas; quote values with commas (\")
     #[arg(short, value_name = "OPTIONS")]
     options: Vec<OsString>,
 

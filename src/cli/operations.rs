@@ -102,7 +102,8 @@ impl FromArgMatches for OperationArgs {
     }
 }
 
-fn heading(group: Group) -> &'static str {
+/// What flags are listed under.
+pub(crate) const fn heading(group: Group) -> &'static str {
     match group {
         Group::Sources => "Sources",
         Group::Tensors => "Changes to tensors",

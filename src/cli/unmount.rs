@@ -7,10 +7,10 @@ use clap::Args;
 /// What to unmount.
 #[derive(Debug, Args)]
 pub(crate) struct UnmountArgs {
-    /// Directory that a view is mounted on
+    /// Mountpoint of the view
     mountpoint: PathBuf,
 
-    /// Detach the mount even if it is in use; files that are open stay readable
+    /// Detach the mount even if it is in use; open files stay readable
     #[arg(long)]
     lazy: bool,
 }

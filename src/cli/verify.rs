@@ -25,15 +25,15 @@ use crate::cli::waiting::note_silent_mount;
     mut_arg("base", |base| base.required_unless_present_any(["directory", "recipe"]))
 )]
 pub(crate) struct VerifyArgs {
-    /// Directory or mount whose structure to check: index, headers, lengths, scales, config.json;
-    /// and every byte, if there is a SHA256SUMS in it
+    /// Directory or mount to check: index, headers, lengths, scales and config.json; all bytes too if
+    /// it has a SHA256SUMS
     #[arg(value_name = "DIR", conflicts_with_all = ["ViewArgs", "out"])]
     directory: Option<PathBuf>,
 
     #[command(flatten)]
     view: Option<ViewArgs>,
 
-    /// Directory to compare with the view, byte for byte
+    /// Directory to compare with the view, byte by byte
     #[arg(
         long,
         visible_alias = "output",
@@ -42,7 +42,7 @@ pub(crate) struct VerifyArgs {
     )]
     out: Option<PathBuf>,
 
-    /// Threads that read and compare [default: as many as there are CPUs]
+    /// Threads that read and compare [default: number of CPUs]
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     jobs: Option<NonZeroUsize>,
 }

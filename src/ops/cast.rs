@@ -40,7 +40,7 @@ impl Params for CastParams {
             flag: "cast",
             takes: Takes::Texts("REGEX=DTYPE"),
             group: Group::Tensors,
-            help: "Give the tensors whose whole name matches REGEX in DTYPE (bf16, f16 or f32; repeatable, the first that matches counts; wins over --dtype)",
+            help: "Convert tensors whose whole name matches REGEX to DTYPE: bf16, f16 or f32 (repeatable, the first match counts; overrides --dtype)",
             comment: "REGEX=DTYPE, the first that matches",
         }]
     }

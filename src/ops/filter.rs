@@ -32,7 +32,7 @@ impl Params for FilterParams {
                 flag: ONLY,
                 takes: Takes::Texts("REGEX"),
                 group: Group::Tensors,
-                help: "Keep only the tensors whose whole name matches this regular expression (repeatable)",
+                help: "Keep only tensors whose whole name matches REGEX (repeatable)",
                 comment: "keeps the tensors of these names",
             },
             Setting {
@@ -40,7 +40,7 @@ impl Params for FilterParams {
                 flag: DROP,
                 takes: Takes::Texts("REGEX"),
                 group: Group::Tensors,
-                help: "Leave out the tensors whose whole name matches this regular expression (repeatable)",
+                help: "Leave out tensors whose whole name matches REGEX (repeatable)",
                 comment: "leaves out the tensors of these names",
             },
         ]

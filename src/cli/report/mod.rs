@@ -26,20 +26,19 @@ use crate::cli::waiting::note_silent_mount;
 /// What to write, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// The file to write
+    /// File to write
     #[arg(long, visible_alias = "output", value_name = "FILE")]
     out: PathBuf,
 
-    /// Replace a file that exists
+    /// Replace an existing file
     #[arg(long, alias = "force")]
     overwrite: bool,
 
-    /// Measure the quantization error of every tensor; reads all that is quantized
+    /// Measure the quantization error of every quantized tensor
     #[arg(long)]
     errors: bool,
 
-    /// Also tell what is different from this to the view: a checkpoint directory, a mount, or the
-    /// recipe of a view; reads what is not the same bytes of the same file
+    /// Add a comparison of this checkpoint directory, mount or recipe with the view
     #[arg(long, value_name = "DIR")]
     diff: Option<PathBuf>,
 }

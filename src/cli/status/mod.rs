@@ -22,22 +22,21 @@ pub(crate) use text::{bytes, duration, micros, percent};
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit code:
-  0  every mount that was asked about answers; without MOUNTPOINT, every mount that this user may
-     read does (or there is none)
-  1  one is dead, does not answer, or tells no figures; or nothing of ours is mounted at MOUNTPOINT
+  0  all given mounts answer; without MOUNTPOINT, all mounts that this user may read answer
+  1  a mount is dead, does not answer or has no figures, or MOUNTPOINT is not a ckptfs mount
   2  the command line is wrong";
 
 /// Which mounts to tell about.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Directories that views are mounted on [default: all mounts of ckptfs]
+    /// Mountpoints of views [default: all ckptfs mounts]
     mountpoint: Vec<PathBuf>,
 
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
 
-    /// Seconds to wait for the answer of a mount; one that streams sources for facts may take longer
+    /// Seconds to wait for a mount to answer; a mount that surveys its sources may take longer
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
     timeout: Duration,
 

@@ -29,10 +29,10 @@ use crate::cli::top::model::Model;
 /// What to watch.
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
-    /// Directory that a view is mounted on
+    /// Mountpoint of the view
     mountpoint: PathBuf,
 
-    /// Seconds between two looks
+    /// Seconds between updates
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds)]
     interval: Duration,
 }

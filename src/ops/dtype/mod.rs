@@ -35,7 +35,7 @@ impl Params for DtypeParams {
             flag: "dtype",
             takes: Takes::Choice(Precision::NAMES),
             group: Group::Tensors,
-            help: "Give every floating tensor in this dtype; quantized weights are dequantized",
+            help: "Convert all floating tensors to this dtype; dequantizes quantized weights",
             comment: "",
         }]
     }

@@ -58,12 +58,12 @@ impl Params for ExpertsParams {
                 (
                     "unfuse",
                     "unfuse-experts",
-                    "Show fused experts (experts.gate_up_proj, experts.down_proj) as weights of single experts",
+                    "Split fused experts (experts.gate_up_proj, experts.down_proj) into one tensor per expert",
                 ),
                 (
                     "fuse",
                     "fuse-experts",
-                    "Show the weights of single experts as fused ones",
+                    "Fuse the experts of each layer into gate_up_proj and down_proj",
                 ),
             ]),
             group: Group::Tensors,

@@ -59,7 +59,7 @@ impl Params for LoraParams {
             flag: "lora",
             takes: Takes::WeightedSources,
             group: Group::Sources,
-            help: "PEFT adapter to merge into the base, its scaling times WEIGHT (repeatable; merged in order)",
+            help: "PEFT adapter to merge into the base, with its scaling multiplied by WEIGHT (repeatable, merged in order)",
             comment: "merged in this order",
         }]
     }

@@ -25,7 +25,7 @@ impl Params for PatchParams {
             flag: "extra",
             takes: Takes::Sources,
             group: Group::Sources,
-            help: "Checkpoint directory that gives the tensors which the base lacks (repeatable; the first that has a tensor gives it)",
+            help: "Checkpoint directory to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
             comment: "give the tensors that are not there yet, the first that has one",
         }]
     }

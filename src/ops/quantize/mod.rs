@@ -79,7 +79,7 @@ impl Params for QuantizeParams {
                 flag: "fp8",
                 takes: Takes::Switch,
                 group: Group::Quantization,
-                help: "Quantize to 128x128-block FP8 by the built-in rule set",
+                help: "Quantize to 128x128-block FP8 by the built-in rules",
                 comment: "",
             },
             Setting {
@@ -87,7 +87,7 @@ impl Params for QuantizeParams {
                 flag: "reference",
                 takes: Takes::Sources,
                 group: Group::Quantization,
-                help: "Quantize the tensors that are quantized in this checkpoint (its index alone is enough)",
+                help: "Quantize the tensors that are quantized in this checkpoint (its index is enough; repeatable)",
                 comment: "quantize what is quantized there",
             },
             Setting {
@@ -95,7 +95,7 @@ impl Params for QuantizeParams {
                 flag: "fp8-pattern",
                 takes: Takes::Texts("REGEX"),
                 group: Group::Quantization,
-                help: "Quantize the tensors whose whole name matches this regular expression",
+                help: "Quantize tensors whose whole name matches REGEX (repeatable)",
                 comment: "quantize the tensors of these names",
             },
             Setting {
@@ -103,7 +103,7 @@ impl Params for QuantizeParams {
                 flag: "scale-fmt",
                 takes: Takes::Choice(ScaleFormat::NAMES),
                 group: Group::Quantization,
-                help: "Power-of-two scales (ue8m0), or the exact amax/448 (float32) [default: ue8m0]",
+                help: "Power-of-two scales (ue8m0) or exact amax/448 (float32) [default: ue8m0]",
                 comment: "",
             },
             Setting {
@@ -111,7 +111,7 @@ impl Params for QuantizeParams {
                 flag: "partial-blocks",
                 takes: Takes::Choice(PartialBlocks::NAMES),
                 group: Group::Quantization,
-                help: "What to do with tensors whose last two dimensions are not multiples of 128 [default: quantize]",
+                help: "Tensors whose last two dimensions are not multiples of 128 [default: quantize]",
                 comment: "",
             },
         ]

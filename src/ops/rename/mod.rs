@@ -34,7 +34,7 @@ impl Params for RenameParams {
             flag: "rename",
             takes: Takes::Texts("REGEX=REPLACEMENT"),
             group: Group::Tensors,
-            help: "Rename tensors: every match of REGEX in a name becomes REPLACEMENT ($1 or ${name} for groups; repeatable, applied in order)",
+            help: "Rename tensors: replace every match of REGEX by REPLACEMENT ($1 or ${name} for groups; repeatable, applied in order)",
             comment: "REGEX=REPLACEMENT, in this order",
         }]
     }
