@@ -246,12 +246,12 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
 fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> {
     let enclosure = Enclosure::new(sources)?;
     let mut files = BTreeMap::new();
-    view.for_each_source(&mut |file| {
+    view.for_each_source(&mut |blob| {
         files
-            .entry(file.path().to_owned())
-            .or_insert_with(|| file.clone());
+            .entry(blob.location().clone())
+            .or_insert_with(|| blob.clone());
     });
-    for file in files.values() {
+    for file in files.values().filter_map(|blob| blob.as_local()) {
         enclosure.check_file(file)?;
     }
     // What a view edits is not a source of it any more.

@@ -19,7 +19,7 @@ use crate::catalog::{Extents, Sources, Tensor};
 use crate::error::{Error, Result};
 use crate::layout::PlannedTensor;
 use crate::runs::Runs;
-use crate::source::{MAX_HEADER_BYTES, SourceFile, data_start};
+use crate::source::{Blob, MAX_HEADER_BYTES, data_start};
 use crate::tensor::{Dtype, Name};
 
 /// Tensor data of a fresh file starts at a multiple of this.
@@ -48,24 +48,21 @@ pub(super) fn build(
 }
 
 /// The source file whose header names exactly `tensors`, if there is one.
-fn whole_file<'a>(
-    tensors: &[(&Name, &Tensor)],
-    sources: &'a Sources,
-) -> Option<&'a Arc<SourceFile>> {
-    let (file, _) = tensors.first()?.1.as_stored()?;
-    let shard = sources.shard(file)?;
+fn whole_file<'a>(tensors: &[(&Name, &Tensor)], sources: &'a Sources) -> Option<&'a Arc<dyn Blob>> {
+    let (blob, _) = tensors.first()?.1.as_stored()?;
+    let shard = sources.shard(blob)?;
     let unchanged = |(name, tensor): &(&Name, &Tensor)| {
         let (Some((of, offset)), Some(stored)) = (tensor.as_stored(), shard.header.get(*name))
         else {
             return false;
         };
-        Arc::ptr_eq(of, file)
+        Arc::ptr_eq(of, blob)
             && (tensor.dtype, &tensor.shape, offset) == (stored.dtype, &stored.shape, stored.offset)
     };
-    (tensors.len() == shard.header.len() && tensors.iter().all(unchanged)).then_some(&shard.file)
+    (tensors.len() == shard.header.len() && tensors.iter().all(unchanged)).then_some(&shard.blob)
 }
 
-fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
+fn as_it_is(tensors: &[(&Name, &Tensor)], blob: &Arc<dyn Blob>) -> ShardFile {
     let mut planned: Vec<PlannedTensor> = tensors
         .iter()
         .map(|(name, tensor)| {
@@ -77,7 +74,7 @@ fn as_it_is(tensors: &[(&Name, &Tensor)], file: &Arc<SourceFile>) -> ShardFile {
         .collect();
     planned.sort_by_key(|tensor| tensor.offset);
     ShardFile {
-        content: Extents::whole(file.clone()),
+        content: Extents::whole(blob.clone()),
         tensors: planned,
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::layout::shard_file::{self, ShardFile};
 use crate::layout::{Plan, PlannedShard};
-use crate::source::{Attributes, INDEX_FILE, SINGLE_FILE, SourceFile};
+use crate::source::{Attributes, Blob, INDEX_FILE, SINGLE_FILE};
 use crate::tensor::{Name, scaled_name};
 use crate::view::{TopFile, View};
 
@@ -68,7 +68,9 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
             name: name.clone(),
             entry: View::ROOT, // set once the view is built
             len: content.len(),
-            whole_file: content.whole_file().map(|file| file.path().to_owned()),
+            whole_file: content
+                .whole_file()
+                .map(|blob| blob.location().to_path_buf()),
             tensors,
         });
         files.push(TopFile {
@@ -254,8 +256,8 @@ const SYNTHESIZED_MODE: u32 = 0o444;
 /// Who may read a file: only those who may read every source file in it. A whole source file
 /// keeps its owner and time.
 fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> Attributes {
-    if let Some(file) = content.whole_file() {
-        return file.attributes();
+    if let Some(blob) = content.whole_file() {
+        return blob.attributes();
     }
     let mut attributes = Attributes {
         mode: SYNTHESIZED_MODE,
@@ -263,8 +265,8 @@ fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> A
         ..directory
     };
     for segment in content.segments() {
-        let mut restrict = |file: &Arc<SourceFile>| {
-            attributes.mode &= mode_for(directory, file.attributes());
+        let mut restrict = |blob: &Arc<dyn Blob>| {
+            attributes.mode &= mode_for(directory, blob.attributes());
         };
         segment.place.for_each_source(&mut restrict);
     }
@@ -285,7 +287,7 @@ fn mode_for(directory: Attributes, source: Attributes) -> u32 {
 /// The time of the youngest source file: what is synthesized is as old as what it is made from.
 fn newest_source(catalog: &Catalog) -> SystemTime {
     let mut newest = UNIX_EPOCH;
-    let mut visit = |file: &Arc<SourceFile>| newest = newest.max(file.attributes().mtime);
+    let mut visit = |blob: &Arc<dyn Blob>| newest = newest.max(blob.attributes().mtime);
     for tensor in catalog.tensors.values() {
         tensor.for_each_source(&mut visit);
     }

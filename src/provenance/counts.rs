@@ -115,8 +115,8 @@ impl Counts {
 
 /// The shard that `tensor` is a whole tensor of, under its name.
 fn stored_as_it_is<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<&'a Arc<Shard>> {
-    let (file, offset) = tensor.extents.as_stored()?;
-    let shard = plan.sources.shard(file)?;
+    let (blob, offset) = tensor.extents.as_stored()?;
+    let shard = plan.sources.shard(blob)?;
     let stored = shard.header.get(&tensor.name)?;
     let is_same =
         (stored.offset, stored.dtype, &stored.shape) == (offset, tensor.dtype, &tensor.shape);
@@ -132,8 +132,8 @@ fn computed_from_one<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<(&'a 
     let [input] = &node.inputs[..] else {
         return None;
     };
-    let (file, offset) = input.as_stored()?;
-    let shard = plan.sources.shard(file)?;
+    let (blob, offset) = input.as_stored()?;
+    let shard = plan.sources.shard(blob)?;
     let stored = shard.header.get(&node.name)?;
     let bands = node.kernel.bands();
     let last = bands.band(bands.count().checked_sub(1)?);

@@ -71,7 +71,7 @@ impl Source {
 /// The directory that the name of `shard` is relative to.
 pub(super) fn checkpoint_of(shard: &Shard) -> &Path {
     let parts = Path::new(&shard.name).components().count();
-    let path = shard.file.path();
+    let path = shard.blob.location();
     path.ancestors().nth(parts).unwrap_or(path)
 }
 
@@ -174,8 +174,8 @@ impl Tracer<'_> {
         for segment in tensor.extents.with_empty() {
             match &segment.place {
                 Extent::Made { .. } => parts.push(Traced::default()),
-                Extent::Stored { file, offset } => {
-                    let shard = self.sources.shard(file);
+                Extent::Stored { blob, offset } => {
+                    let shard = self.sources.shard(blob);
                     let shard = shard.expect("a plan knows the shards of its tensors");
                     parts.extend(stored(shard, *offset..offset + segment.len, name));
                 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::manifest::MANIFEST_FILE;
-use crate::source::{Attributes, INDEX_FILE, SourceFile, with_room};
+use crate::source::{Attributes, Blob, INDEX_FILE, LocalFile, with_room};
 
 /// A file or directory that a view shows as it is.
 #[derive(Debug, Clone)]
 pub enum AuxEntry {
     File {
         name: OsString,
-        file: Arc<SourceFile>,
+        file: Arc<dyn Blob>,
     },
     Directory {
         name: OsString,
@@ -163,7 +163,7 @@ impl Walk<'_> {
             return Ok(None);
         };
         if metadata.is_file() {
-            let file = Arc::new(SourceFile::new(path)?);
+            let file = Arc::new(LocalFile::new(path)?);
             return Ok(Some(AuxEntry::File { name, file }));
         }
         if !metadata.is_dir() {

@@ -10,7 +10,7 @@ use crate::jobs;
 use crate::source::aux_files::{self, AuxEntry, AuxScan};
 use crate::source::header::{self, StoredTensor};
 use crate::source::naming::check_directory;
-use crate::source::{Attributes, INDEX_FILE, Index, SINGLE_FILE, SourceFile, WeightMap};
+use crate::source::{Attributes, Blob, INDEX_FILE, Index, LocalFile, SINGLE_FILE, WeightMap};
 use crate::tensor::Name;
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -33,7 +33,7 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub struct Shard {
     pub name: String,
-    pub file: Arc<SourceFile>,
+    pub blob: Arc<dyn Blob>,
     /// What its header names, in offset order, whether or not the index names it too.
     pub header: IndexMap<Name, StoredTensor>,
 }
@@ -74,11 +74,11 @@ impl Checkpoint {
 
         let shard_names: Vec<&str> = shard_names.into_iter().collect();
         let shards = jobs::map(&shard_names, jobs::processors(), |name| {
-            let file = Arc::new(open_shard(&directory, name, index.as_ref())?);
+            let file = open_shard(&directory, name, index.as_ref())?;
             Ok(Arc::new(Shard {
                 name: (*name).to_owned(),
                 header: header::read(&file)?,
-                file,
+                blob: Arc::new(file),
             }))
         })?;
         let tensors = match index {
@@ -118,7 +118,7 @@ pub fn tensor_names(directory: &Path) -> Result<IndexSet<Name>> {
 }
 
 fn read_index(directory: &Path) -> Result<Index> {
-    let file = SourceFile::new(directory.join(INDEX_FILE))?;
+    let file = LocalFile::new(directory.join(INDEX_FILE))?;
     Index::parse(&file.read_all(Index::MAX_BYTES)?, file.path())
 }
 
@@ -144,7 +144,7 @@ fn shard_names<'a>(
     Ok(safetensors.iter().map(String::as_str).collect())
 }
 
-fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<SourceFile> {
+fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<LocalFile> {
     let path = directory.join(name);
     if let Some(index) = index
         && !path.exists()
@@ -157,7 +157,7 @@ fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<Sou
             "the index says it is in this shard, but there is no such file; is the download complete?",
         ));
     }
-    SourceFile::of_weights(path)
+    LocalFile::of_weights(path)
 }
 
 /// The tensors of `index`, once every one is in the one shard that it names.
@@ -212,7 +212,7 @@ fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<Name, usize>> {
 
 fn in_two_shards(shard: &Shard, tensor: &str, other: &str) -> Error {
     Error::tensor(
-        shard.file.path(),
+        shard.blob.location(),
         tensor,
         format!("it is also in {other}; a tensor must be in one shard only"),
     )

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::source::{SourceFile, Text};
+use crate::source::{Blob, Text};
 use crate::tensor::{Name, Shape, byte_len};
 
 /// The longest header that readers accept, in bytes.
@@ -48,8 +48,8 @@ pub struct StoredTensor {
 /// # Errors
 /// Whatever the format forbids: a header that is too long, is not JSON, or disagrees with itself
 /// or with the length of the file. The error names the tensor where there is one.
-pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
-    let path = file.path();
+pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
+    let path = file.location();
     if file.len() < LENGTH_BYTES {
         return Err(Error::checkpoint(
             path,
@@ -60,7 +60,7 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
         ));
     }
     let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact_at(&mut length, 0)?;
+    file.read_at(&mut length, 0)?;
     let header_len = u64::from_le_bytes(length);
     if header_len > MAX_HEADER_BYTES {
         return Err(Error::checkpoint(
@@ -80,7 +80,7 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
         ));
     }
     let mut json = memory::zeros(header_len)?;
-    file.read_exact_at(&mut json, LENGTH_BYTES)?;
+    file.read_at(&mut json, LENGTH_BYTES)?;
     parse(&json, file.len(), path)
 }
 

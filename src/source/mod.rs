@@ -5,28 +5,27 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+mod attributes;
 mod aux_files;
+mod blob;
 mod checkpoint;
-mod descriptors;
-mod direct;
-mod file;
 mod header;
 mod index;
-mod links;
+mod local;
 mod naming;
 mod pool;
 mod sync;
 
+pub use attributes::Attributes;
 pub use aux_files::{AuxEntry, MOUNT_DIRECTORY};
+pub use blob::{Blob, Identity};
 pub use checkpoint::{Checkpoint, Shard, tensor_names};
-pub(crate) use descriptors::with_room;
-pub(crate) use direct::BLOCK;
-pub use file::{Attributes, Handle, SourceFile};
 pub use header::{
     MAX_HEADER_BYTES, StoredTensor, data_start, parse as parse_header, read as read_header,
 };
 pub use index::{INDEX_FILE, Index, SINGLE_FILE, WeightMap};
-pub use links::Enclosure;
+pub(crate) use local::{BLOCK, with_room};
+pub use local::{Enclosure, Handle, LocalFile};
 pub(crate) use naming::not_json;
 pub use naming::{check_directory, missing};
 

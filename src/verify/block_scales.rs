@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use crate::error::Result;
 use crate::jobs::{Progress, check_going_on};
-use crate::source::{SourceFile, StoredTensor};
+use crate::source::{Blob, LocalFile, StoredTensor};
 use crate::tensor::{Dtype, SCALE_SUFFIX, is_float8, scaled_name};
 use crate::verify::findings::Faults;
 use crate::verify::structure::ShardFile;
@@ -17,7 +17,7 @@ pub(super) struct Pair<'a> {
     pub(super) name: &'a str,
     pub(super) weight: &'a StoredTensor,
     pub(super) scales: &'a StoredTensor,
-    scales_file: &'a SourceFile,
+    scales_file: &'a LocalFile,
     shards: [&'a str; 2],
 }
 
@@ -135,8 +135,7 @@ impl Pair<'_> {
             check_going_on(progress)?;
             let count = (self.scales.len - done).min(CHUNK_BYTES) as usize;
             let chunk = &mut buffer[..count];
-            self.scales_file
-                .read_exact_at(chunk, self.scales.offset + done)?;
+            self.scales_file.read_at(chunk, self.scales.offset + done)?;
             let mut values = chunk.chunks_exact(element).map(decode);
             if let Some(position) = values.position(|scale| !is_power_of_two(scale)) {
                 let at = position * element;

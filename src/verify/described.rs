@@ -1,10 +1,11 @@
 //! Whether the parts of the model that config.json describes are there.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::catalog::{CONFIG_FILE, Config, Parts};
 use crate::error::Result;
-use crate::source::SourceFile;
+use crate::source::{Blob, LocalFile};
 use crate::verify::findings::Faults;
 use crate::verify::structure::ShardFile;
 
@@ -12,9 +13,9 @@ use crate::verify::structure::ShardFile;
 /// belongs to. A config.json that cannot be read is none here.
 pub(super) fn check(directory: &Path, shards: &[ShardFile], faults: &mut Faults) {
     let read = || -> Result<Config> {
-        let file = SourceFile::new(directory.join(CONFIG_FILE))?;
+        let file = LocalFile::new(directory.join(CONFIG_FILE))?;
         let text = file.read_all(Config::MAX_BYTES)?;
-        Config::parse(&text, file.into())
+        Config::parse(&text, Arc::new(file))
     };
     let names = shards.iter().flat_map(|shard| shard.header.keys());
     if let Ok(config) = read() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use crate::layout::PlannedShard;
-use crate::source::{SourceFile, StoredTensor, read_header};
+use crate::source::{LocalFile, StoredTensor, read_header};
 use crate::tensor::Name;
 use crate::verify::findings::Findings;
 
@@ -13,7 +13,7 @@ use crate::verify::findings::Findings;
 /// each kind of difference.
 pub(super) fn tensors_apart(shard: &PlannedShard, path: &Path, len: u64) -> Vec<String> {
     let mut findings = Findings::default();
-    let header = SourceFile::new(path).and_then(|file| read_header(&file));
+    let header = LocalFile::new(path).and_then(|file| read_header(&file));
     match header {
         Ok(header) => compare(shard, &header, &mut findings),
         Err(_) => {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
 use crate::shown::Show;
-use crate::source::{SourceFile, with_room};
+use crate::source::{Blob, LocalFile, with_room};
 use crate::text::counted;
 use crate::verify::findings::Faults;
 
@@ -42,7 +42,7 @@ pub fn manifest(
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let text = SourceFile::new(path.as_path())?.read_all(MAX_MANIFEST_BYTES)?;
+    let text = LocalFile::new(path.as_path())?.read_all(MAX_MANIFEST_BYTES)?;
     let sums: Vec<(PathBuf, Sha256Sum)> = parse(&text, &path)?.into_iter().collect();
     let length = |path: &PathBuf| directory.join(path).metadata().map_or(0, |m| m.len());
     let mut report = ManifestReport {

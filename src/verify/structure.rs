@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::source::{
-    INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, check_directory, read_header, with_room,
+    Blob, INDEX_FILE, Index, LocalFile, StoredTensor, WeightMap, check_directory, read_header,
+    with_room,
 };
 use crate::tensor::Name;
 use crate::text::counted;
@@ -112,7 +113,7 @@ struct Inspection {
 #[derive(Debug)]
 pub(super) struct ShardFile {
     pub(super) name: String,
-    pub(super) file: SourceFile,
+    pub(super) file: LocalFile,
     /// In offset order.
     pub(super) header: IndexMap<Name, StoredTensor>,
 }
@@ -144,7 +145,7 @@ impl Inspection {
 
     fn read_index(&mut self, directory: &Path) -> Option<IndexFile> {
         let read = || {
-            let file = SourceFile::new(directory.join(INDEX_FILE))?;
+            let file = LocalFile::new(directory.join(INDEX_FILE))?;
             let text = file.read_all(Index::MAX_BYTES)?;
             let parsed = Index::parse(&text, file.path())?;
             let whole: Value = serde_json::from_slice(&text)
@@ -203,7 +204,7 @@ impl Inspection {
             );
             Err(Error::checkpoint(&path, problem))
         } else {
-            SourceFile::of_weights(path).and_then(|file| {
+            LocalFile::of_weights(path).and_then(|file| {
                 Ok(ShardFile {
                     name: name.to_owned(),
                     header: read_header(&file)?,

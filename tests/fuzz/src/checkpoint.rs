@@ -21,7 +21,7 @@ pub fn shard(header: &str) -> Arc<Shard> {
         .expect("this header is valid");
     Arc::new(Shard {
         name: "model.safetensors".to_owned(),
-        file: any_file(),
+        blob: any_file(),
         header,
     })
 }
