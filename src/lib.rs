@@ -47,6 +47,7 @@ pub mod catalog;
 pub mod diff;
 pub mod error;
 pub mod fast_paths;
+pub mod format;
 #[cfg(feature = "fuse")]
 pub mod fuse;
 pub mod inspect;

@@ -1,6 +1,5 @@
 //! Arranging a catalog as the files of a view.
 
-mod shard_file;
 mod shards;
 
 use std::path::{Path, PathBuf};

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 
 use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Extents, Tensor};
 use crate::error::{Error, Result};
+use crate::format::safetensors::writing::{self as shard_file, ShardFile};
 use crate::jobs;
-use crate::layout::shard_file::{self, ShardFile};
 use crate::layout::{Plan, PlannedShard};
 use crate::source::{Attributes, Blob, INDEX_FILE, SINGLE_FILE};
 use crate::tensor::{Name, scaled_name};

@@ -6,24 +6,19 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 mod attributes;
-mod aux_files;
 mod blob;
-mod checkpoint;
-mod header;
-mod index;
-mod local;
+pub(crate) mod local;
 mod naming;
 mod pool;
 mod sync;
 
-pub use attributes::Attributes;
-pub use aux_files::{AuxEntry, MOUNT_DIRECTORY};
-pub use blob::{Blob, Identity};
-pub use checkpoint::{Checkpoint, Shard, tensor_names};
-pub use header::{
-    MAX_HEADER_BYTES, StoredTensor, data_start, parse as parse_header, read as read_header,
+pub use crate::format::safetensors::{
+    Checkpoint, INDEX_FILE, Index, MAX_HEADER_BYTES, SINGLE_FILE, Shard, StoredTensor, WeightMap,
+    data_start, parse_header, read_header, tensor_names,
 };
-pub use index::{INDEX_FILE, Index, SINGLE_FILE, WeightMap};
+pub use attributes::Attributes;
+pub use blob::{Blob, Identity};
+pub use local::{AuxEntry, MOUNT_DIRECTORY};
 pub(crate) use local::{BLOCK, with_room};
 pub use local::{Enclosure, Handle, LocalFile};
 pub(crate) use naming::not_json;
@@ -31,4 +26,4 @@ pub use naming::{check_directory, missing};
 
 /// A string that is borrowed from the JSON text where that is possible.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);

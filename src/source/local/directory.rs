@@ -45,7 +45,7 @@ const MOST_LINKS: usize = 256;
 
 /// What a scan of the top level found beside the weights.
 #[derive(Debug, Default)]
-pub(super) struct AuxScan {
+pub(crate) struct AuxScan {
     pub entries: Vec<AuxEntry>,
     /// What is not shown, each with its reason.
     pub left_out: Vec<String>,
@@ -55,7 +55,7 @@ pub(super) struct AuxScan {
 }
 
 /// Lists `directory`, sorting weights from everything else.
-pub(super) fn scan(directory: &Path) -> Result<AuxScan> {
+pub(crate) fn scan(directory: &Path) -> Result<AuxScan> {
     let mut scan = AuxScan::default();
     let mut seen = Seen::default();
     for name in sorted_names(directory)? {

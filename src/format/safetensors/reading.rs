@@ -6,10 +6,11 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Error, Result};
+use crate::format::safetensors::header::{self, StoredTensor};
 use crate::jobs;
-use crate::source::aux_files::{self, AuxEntry, AuxScan};
-use crate::source::header::{self, StoredTensor};
-use crate::source::naming::check_directory;
+use crate::source::AuxEntry;
+use crate::source::check_directory;
+use crate::source::local::directory::{self as aux_files, AuxScan};
 use crate::source::{Attributes, Blob, INDEX_FILE, Index, LocalFile, SINGLE_FILE, WeightMap};
 use crate::tensor::Name;
 

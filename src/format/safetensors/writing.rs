@@ -28,14 +28,14 @@ const DATA_ALIGNMENT: u64 = 4096;
 const TENSOR_ALIGNMENT: u64 = 8;
 
 /// A file and the tensors in it, in offset order.
-pub(super) struct ShardFile {
+pub(crate) struct ShardFile {
     pub content: Extents,
     pub tensors: Vec<PlannedTensor>,
 }
 
 /// The file that holds `tensors`: a whole source file if one holds exactly them. Where they are too
 /// many for a file, the error has this `advice`.
-pub(super) fn build(
+pub(crate) fn build(
     name: &str,
     tensors: &[(&Name, &Tensor)],
     sources: &Sources,

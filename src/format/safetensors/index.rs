@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{Error, Result};
 use crate::source::Text;
-use crate::source::naming::not_json;
+use crate::source::not_json;
 use crate::tensor::Name;
 
 /// The file name of an index.

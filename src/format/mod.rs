@@ -1,0 +1,3 @@
+//! Containers: how tensors are packed in files.
+
+pub mod safetensors;
