@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::source::{Blob, Shard};
+use crate::format::Shard;
+use crate::source::Blob;
 
 /// The shards that tensors of a view come from, found by their blob.
 #[derive(Debug, Clone, Default)]

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::catalog::kernel::Kernel;
+use crate::format::Shard;
 use crate::runs::{Place, Runs, Segment};
-use crate::source::{Blob, Shard};
+use crate::source::Blob;
 use crate::tensor::{Dtype, Name, Shape, byte_len};
 
 /// Where the bytes of a run come from.
@@ -166,12 +167,12 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The tensor called `name` in the header of `shard`, with its name as the header has it.
+    /// The tensor called `name` of `shard`, with its name as the shard has it.
     ///
     /// # Panics
-    /// If the header does not have it.
+    /// If the shard does not have it.
     pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
-        let found = shard.header.get_key_value(name);
+        let found = shard.tensors.get_key_value(name);
         let (name, tensor) = found.expect("a shard is asked for its own tensors");
         let place = Extent::Stored {
             blob: shard.blob.clone(),

@@ -1,18 +1,17 @@
-//! Safetensors shards with an index, or one file without, in Hugging Face layout.
+//! Shards with an index, or one file without, in Hugging Face layout.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indexmap::IndexMap;
-use regex::Regex;
-use serde::{Serialize, Serializer};
 
 use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Extents, Tensor};
-use crate::error::{Error, Result};
-use crate::format::safetensors::writing::{self as shard_file, ShardFile};
+use crate::error::Result;
+use crate::format::OUTPUT;
 use crate::jobs;
+use crate::layout::shard_file::{self, ShardFile};
 use crate::layout::{Plan, PlannedShard};
-use crate::source::{Attributes, Blob, INDEX_FILE, SINGLE_FILE};
+use crate::source::{Attributes, Blob};
 use crate::tensor::{Name, scaled_name};
 use crate::view::{TopFile, View};
 
@@ -38,14 +37,6 @@ impl Partition {
             Partition::Single => "leave --single-file out",
         }
     }
-}
-
-/// Whether `name` is one that loaders expect without an index telling them.
-pub fn is_standard_name(name: &str) -> bool {
-    static STANDARD: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^model(-[0-9]{5}-of-[0-9]{5})?\.safetensors$").expect("a valid expression")
-    });
-    STANDARD.is_match(name)
 }
 
 /// Tensors that share a shard, or will.
@@ -80,7 +71,8 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
         });
     }
     if partition != Partition::Single {
-        files.push(synthesized(INDEX_FILE, index(&planned), &catalog, newest));
+        let name = OUTPUT.index_file();
+        files.push(synthesized(name, index(&planned), &catalog, newest));
     }
     if let Some(config) = &catalog.config
         && let Some(text) = config.edited_text()
@@ -94,6 +86,10 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
         });
     }
     let view = View::new(catalog.attributes, files, &catalog.aux);
+    let index = match partition {
+        Partition::Single => None,
+        _ => view.lookup(View::ROOT, OUTPUT.index_file().as_ref()),
+    };
     for shard in &mut planned {
         shard.entry = view
             .lookup(View::ROOT, shard.name.as_ref())
@@ -102,6 +98,7 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
     Ok(Plan {
         view: Arc::new(view),
         shards: planned,
+        index,
         sources: catalog.sources,
         report: catalog.report,
     })
@@ -117,7 +114,7 @@ fn partition_tensors(
     let mut units = in_units(&catalog.tensors);
     if partition == Partition::Single {
         let all = units.into_iter().map(|(_, name, tensor)| (name, tensor));
-        return Ok(vec![(SINGLE_FILE.to_owned(), all.collect())]);
+        return Ok(vec![(OUTPUT.single_file().to_owned(), all.collect())]);
     }
     if partition != Partition::Repack {
         units.retain(|&(_, name, tensor)| match tensor.home {
@@ -139,22 +136,8 @@ fn partition_tensors(
             .collect());
     }
     let all: Vec<Tensors> = kept.map(|(tensors, _)| tensors).chain(packed).collect();
-    const MOST_SHARDS: usize = 99_999;
-    let count = all.len();
-    if count > MOST_SHARDS {
-        return Err(Error::Request(format!(
-            "the view would have {count} shards, more than the {MOST_SHARDS} that standard names can number; choose a larger shard size"
-        )));
-    }
-    Ok(all
-        .into_iter()
-        .enumerate()
-        .map(|(i, tensors)| {
-            let number = i + 1;
-            let name = format!("model-{number:05}-of-{count:05}.safetensors");
-            (name, tensors)
-        })
-        .collect())
+    let names = OUTPUT.standard_names(all.len())?;
+    Ok(names.zip(all).collect())
 }
 
 /// A tensor with the number of its unit: a tensor and its scale, the smallest thing that is put into
@@ -201,42 +184,12 @@ fn pack<'a>(tensors: &[InUnit<'a>], shard_bytes: u64) -> Vec<Tensors<'a>> {
     shards
 }
 
-/// The index: key order is shard order, and offset order within a shard.
+/// The text of the index of `shards`.
 fn index(shards: &[PlannedShard]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Metadata {
-        total_size: u64,
-    }
-    #[derive(Serialize)]
-    struct Index<'a> {
-        metadata: Metadata,
-        weight_map: WeightMap<'a>,
-    }
-    struct WeightMap<'a>(&'a [PlannedShard]);
-    impl Serialize for WeightMap<'_> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-            serializer.collect_map(self.0.iter().flat_map(|shard| {
-                let tensors = shard.tensors.iter();
-                tensors.map(move |tensor| (&tensor.name, &shard.name))
-            }))
-        }
-    }
-    let tensors = shards.iter().flat_map(|shard| &shard.tensors);
-    let index = Index {
-        metadata: Metadata {
-            total_size: tensors.map(|tensor| tensor.len).sum(),
-        },
-        weight_map: WeightMap(shards),
-    };
-    // A line has twelve characters beside its two names.
-    let lines = shards.iter().flat_map(|shard| {
+    OUTPUT.index(shards.iter().flat_map(|shard| {
         let tensors = shard.tensors.iter();
-        tensors.map(|tensor| tensor.name.len() + shard.name.len() + 12)
-    });
-    let mut text = Vec::with_capacity(100 + lines.sum::<usize>());
-    serde_json::to_writer_pretty(&mut text, &index).expect("strings and numbers have a JSON text");
-    text.push(b'\n');
-    text
+        tensors.map(|tensor| (&tensor.name, &*shard.name, tensor.len))
+    }))
 }
 
 fn synthesized(name: &str, text: Vec<u8>, catalog: &Catalog, mtime: SystemTime) -> TopFile {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexSet;
 
 use crate::error::{Error, Result};
+use crate::format;
 use crate::ops::fp8_rules;
 use crate::ops::pattern::Pattern;
-use crate::source;
 use crate::tensor::{Name, SCALE_SUFFIX, scaled_name};
 
 /// What the patterns of a selection are called in messages.
@@ -109,7 +109,7 @@ impl SelectionPart<'_> {
 
 impl Reference {
     fn read(directory: &Path) -> Result<Self> {
-        let names = source::tensor_names(directory)?;
+        let names = format::tensor_names(directory)?;
         let quantized: IndexSet<Name> = names
             .iter()
             .filter_map(|name| scaled_name(name))

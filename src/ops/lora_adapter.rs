@@ -7,7 +7,9 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::source::{Blob, LocalFile, Shard, check_directory, not_json, read_header};
+use crate::format::safetensors::read_header;
+use crate::format::{Container, Shard};
+use crate::source::{Blob, LocalFile, check_directory, not_json};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -68,7 +70,8 @@ impl Adapter {
             directory: directory.to_owned(),
             weights: Arc::new(Shard {
                 name: WEIGHTS_FILE.to_owned(),
-                header: read_header(&file)?,
+                container: Container::Safetensors,
+                tensors: read_header(&file)?,
                 blob: Arc::new(file),
             }),
             settings,

@@ -5,8 +5,8 @@
 
 use crate::catalog::{Catalog, Role, SourceReport, Tensor};
 use crate::error::Result;
+use crate::format::Checkpoint;
 use crate::ops::{Operator, patch_checks};
-use crate::source::Checkpoint;
 
 /// Adds what the catalog lacks from other checkpoints.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::Result;
+use crate::format::Checkpoint;
 use crate::ops::listing;
 use crate::shown::Show;
-use crate::source::Checkpoint;
 use crate::tensor::{Dtype, SCALE_SUFFIX, scaled_name, shape_text};
 
 /// Compares `extra` with the catalog that it is about to be added to.

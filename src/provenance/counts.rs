@@ -10,11 +10,11 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::{Role, SourceReport, Step};
+use crate::format::Shard;
 use crate::layout::PlannedTensor;
 use crate::provenance::Lineage;
 use crate::provenance::lineage::checkpoint_of;
 use crate::recipe::Plan;
-use crate::source::Shard;
 use crate::view::EntryId;
 
 /// What becomes of a tensor. Every tensor of a view has one fate.
@@ -117,7 +117,7 @@ impl Counts {
 fn stored_as_it_is<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<&'a Arc<Shard>> {
     let (blob, offset) = tensor.extents.as_stored()?;
     let shard = plan.sources.shard(blob)?;
-    let stored = shard.header.get(&tensor.name)?;
+    let stored = shard.tensors.get(&tensor.name)?;
     let is_same =
         (stored.offset, stored.dtype, &stored.shape) == (offset, tensor.dtype, &tensor.shape);
     is_same.then_some(shard)
@@ -134,7 +134,7 @@ fn computed_from_one<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<(&'a 
     };
     let (blob, offset) = input.as_stored()?;
     let shard = plan.sources.shard(blob)?;
-    let stored = shard.header.get(&node.name)?;
+    let stored = shard.tensors.get(&node.name)?;
     let bands = node.kernel.bands();
     let last = bands.band(bands.count().checked_sub(1)?);
     let is_whole = node.kernel.output_bytes(output, &last).end == tensor.len

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::format::Checkpoint;
 use crate::ops::merge::{Definition, Merge, Place, Source};
 use crate::ops::{Cast, Lora, Operator, Precision};
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{ModelPath, Places, Reference};
 use crate::recipe::yaml::Node;
 use crate::recipe::{Fp8Request, LoraRequest, ViewRequest};
-use crate::source::Checkpoint;
 use crate::tensor::{Dtype, is_float8};
 
 /// A merge and where its models are.

@@ -22,9 +22,9 @@ use std::path::PathBuf;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::format::{Checkpoint, OUTPUT};
 use crate::layout::{self, Partition};
 use crate::ops::{Cast, Filter, Fp8, Lora, Operator, Patch, Rename};
-use crate::source::Checkpoint;
 
 pub use dtype::{DTYPES, parse_dtype};
 pub use from_file::{MergeRequest, MergedModel};
@@ -263,7 +263,7 @@ impl ViewRequest {
         let standard = catalog
             .homes
             .iter()
-            .all(|home| layout::is_standard_name(&home.name));
+            .all(|home| OUTPUT.is_standard_name(&home.name));
         match self.repack {
             Repack::SingleFile => Partition::Single,
             Repack::Always => Partition::Repack,

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 
 use crate::error::Result;
+use crate::format::StoredTensor;
 use crate::jobs::{Progress, check_going_on};
-use crate::source::{Blob, LocalFile, StoredTensor};
+use crate::source::{Blob, LocalFile};
 use crate::tensor::{Dtype, SCALE_SUFFIX, is_float8, scaled_name};
 use crate::verify::findings::Faults;
 use crate::verify::structure::ShardFile;

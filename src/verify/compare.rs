@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Extents;
 use crate::error::{Error, Result};
+use crate::format;
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -168,8 +169,7 @@ fn find_extra(
             Some(_) => {}
             None => {
                 let path = view.path(id).join(&name);
-                let is_weights = name.as_encoded_bytes().ends_with(b".safetensors");
-                match is_weights && id == View::ROOT {
+                match format::is_shard(&name) && id == View::ROOT {
                     true => report.differences.push(Difference {
                         path,
                         kind: Kind::ExtraWeights,

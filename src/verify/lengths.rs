@@ -4,8 +4,10 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
+use crate::format::StoredTensor;
+use crate::format::safetensors::read_header;
 use crate::layout::PlannedShard;
-use crate::source::{LocalFile, StoredTensor, read_header};
+use crate::source::LocalFile;
 use crate::tensor::Name;
 use crate::verify::findings::Findings;
 

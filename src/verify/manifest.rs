@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::format;
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
 use crate::shown::Show;
@@ -127,11 +128,7 @@ fn find_extra(
                     pending.push(path);
                 }
             } else if !sums.contains_key(&path) && path != Path::new(MANIFEST_FILE) {
-                let is_weights = path
-                    .as_os_str()
-                    .as_encoded_bytes()
-                    .ends_with(b".safetensors");
-                let (findings, what) = match is_weights {
+                let (findings, what) = match format::is_shard(path.as_os_str()) {
                     true => (&mut faults.problems, "weights"),
                     false => (&mut faults.warnings, "files"),
                 };

@@ -8,20 +8,16 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::format::StoredTensor;
+use crate::format::safetensors::{INDEX_FILE, Index, SINGLE_FILE, WeightMap, read_header};
 use crate::jobs::Progress;
-use crate::source::{
-    Blob, INDEX_FILE, Index, LocalFile, StoredTensor, WeightMap, check_directory, read_header,
-    with_room,
-};
+use crate::source::{Blob, LocalFile, check_directory, with_room};
 use crate::tensor::Name;
 use crate::text::counted;
 use crate::verify::findings::Faults;
 use crate::verify::known_scales::KnownScales;
 use crate::verify::quantization::ScaleReading;
 use crate::verify::{block_scales, described, quantization};
-
-/// The file that loaders without an index expect.
-const SINGLE_FILE: &str = "model.safetensors";
 
 /// What is to be said about a directory.
 #[derive(Debug, Clone, Default)]

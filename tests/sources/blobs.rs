@@ -2,19 +2,21 @@
 //! the same views over files.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
 
 use ckptfs::catalog::Catalog;
+use ckptfs::format;
 use ckptfs::jobs::Progress;
 use ckptfs::layout::{self, Partition, Plan};
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::ops::{Precision, cast};
 use ckptfs::read::Reader;
-use ckptfs::source::{self, Attributes, AuxEntry, Blob, INDEX_FILE, Identity, Shard, read_header};
+use ckptfs::source::{Attributes, AuxEntry, AuxFiles, Blob, Class, Directory, Identity};
 use ckptfs::verify::against_view;
 use ckptfs::{Error, Result};
 
@@ -107,63 +109,83 @@ fn base() -> Checkpoint {
         .aux(TEXT, "{}")
 }
 
-type Blobs = BTreeMap<String, Arc<MemoryBlob>>;
+/// Files in memory.
+#[derive(Debug)]
+struct MemoryDirectory {
+    blobs: BTreeMap<String, Arc<MemoryBlob>>,
+}
 
-/// The same checkpoint as it was written to `directory`, in memory.
-fn in_memory(directory: &Path, version: u64) -> (source::Checkpoint, Blobs) {
-    let mut blobs = Blobs::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        let content = fs::read(entry.path()).unwrap();
-        let blob = MemoryBlob::new(&format!("memory:base/{name}"), version, content);
-        blobs.insert(name, Arc::new(blob));
+impl MemoryDirectory {
+    /// The files of `directory`, all of one version.
+    fn of(directory: &Path, version: u64) -> Self {
+        let blob = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().unwrap();
+            let content = fs::read(entry.path()).unwrap();
+            let blob = MemoryBlob::new(&format!("memory:base/{name}"), version, content);
+            (name, Arc::new(blob))
+        };
+        let entries = fs::read_dir(directory).unwrap();
+        MemoryDirectory {
+            blobs: entries.map(|entry| blob(entry.unwrap())).collect(),
+        }
     }
-    blobs.remove(INDEX_FILE);
-    let shards = [FIRST, SECOND].map(|name| {
-        Arc::new(Shard {
-            name: name.to_owned(),
-            header: read_header(&*blobs[name]).unwrap(),
-            blob: blobs[name].clone(),
-        })
-    });
-    let tensors = shards.iter().enumerate().flat_map(|(position, shard)| {
-        let names = shard.header.keys();
-        names.map(move |name| (name.clone(), position))
-    });
-    let aux = blobs
-        .iter()
-        .filter(|(name, _)| !name.ends_with(".safetensors"));
-    let aux = aux.map(|(name, blob)| AuxEntry::File {
-        name: name.into(),
-        file: blob.clone(),
-    });
-    let checkpoint = source::Checkpoint {
-        directory: PathBuf::from("memory:base"),
-        attributes: ATTRIBUTES,
-        tensors: tensors.collect(),
-        aux: aux.collect(),
-        left_out: Vec::new(),
-        shards: shards.into(),
-    };
-    (checkpoint, blobs)
+}
+
+impl Directory for MemoryDirectory {
+    fn location(&self) -> &Path {
+        Path::new("memory:base")
+    }
+
+    fn attributes(&self) -> Attributes {
+        ATTRIBUTES
+    }
+
+    fn names(&self) -> Result<Vec<OsString>> {
+        Ok(self.blobs.keys().map(OsString::from).collect())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.blobs.contains_key(name)
+    }
+
+    fn file(&self, name: &str) -> Result<Arc<dyn Blob>> {
+        Ok(self.blobs[name].clone())
+    }
+
+    fn aux(&self, names: &[OsString], class: &mut dyn FnMut(&OsStr) -> Class) -> Result<AuxFiles> {
+        let mut aux = AuxFiles::default();
+        for name in names {
+            match class(name) {
+                Class::Weights => {}
+                Class::Aux => aux.entries.push(AuxEntry::File {
+                    file: self.blobs[name.to_str().unwrap()].clone(),
+                    name: name.clone(),
+                }),
+                Class::LeftOut(reason) => aux.left_out.push(reason.to_owned()),
+            }
+        }
+        Ok(aux)
+    }
 }
 
 /// A view with a shard that is a whole source, and one with a computed tensor.
-fn plan(checkpoint: source::Checkpoint) -> Plan {
+fn plan(checkpoint: format::Checkpoint) -> Plan {
     let mut catalog = Catalog::from_base(checkpoint);
     let tensor = catalog.tensors.get_mut(CAST).unwrap();
     *tensor = cast(CAST, tensor, Precision::F32).unwrap();
     layout::shards(catalog, Partition::Keep, u64::MAX).unwrap()
 }
 
+fn plan_over(directory: &MemoryDirectory) -> Plan {
+    plan(format::Checkpoint::in_directory(directory).unwrap())
+}
+
 #[test]
 fn a_view_over_memory_has_the_bytes_of_the_view_over_files() {
     let workspace = Workspace::new();
     let directory = workspace.write("base", &base());
-    let (checkpoint, _blobs) = in_memory(&directory, 1);
-    let over_files = plan(source::Checkpoint::open(&directory).unwrap());
-    let over_memory = plan(checkpoint);
+    let over_files = plan(format::Checkpoint::open(&directory).unwrap());
+    let over_memory = plan_over(&MemoryDirectory::of(&directory, 1));
     assert_eq!(
         over_memory.shards[0].whole_file.as_deref(),
         Some(Path::new("memory:base/model-00001-of-00002.safetensors"))
@@ -201,14 +223,14 @@ fn a_view_over_memory_has_the_bytes_of_the_view_over_files() {
 #[test]
 fn a_source_in_memory_that_changed_gives_an_error_and_no_bytes() {
     let workspace = Workspace::new();
-    let (checkpoint, blobs) = in_memory(&workspace.write("base", &base()), 1);
-    let plan = plan(checkpoint);
+    let memory = MemoryDirectory::of(&workspace.write("base", &base()), 1);
+    let plan = plan_over(&memory);
     let reader = Reader::new(plan.view.clone(), 1 << 20);
     for (shard, changed) in plan.shards.iter().zip([FIRST, SECOND]) {
         let at = shard.len - 16;
         let mut bytes = [0; 16];
         reader.read_at(shard.entry, at, &mut bytes).unwrap();
-        blobs[changed].change();
+        memory.blobs[changed].change();
         let stored = shard.tensors.iter().find(|tensor| !tensor.computed);
         let result = reader.read_at(shard.entry, stored.unwrap().offset, &mut bytes);
         let error = result.unwrap_err();
@@ -251,12 +273,12 @@ fn a_stopped_run_over_memory_is_resumed_only_from_the_sources_it_was_begun_with(
         materialize(plan, &[], &out, &options, &progress).unwrap_err();
     };
     let kept = |plan: &Plan| materialize(plan, &[], &out, &options, &()).unwrap().kept;
-    stopped(&plan(in_memory(&directory, 1).0));
-    assert_eq!(kept(&plan(in_memory(&directory, 1).0)), 1);
+    stopped(&plan_over(&MemoryDirectory::of(&directory, 1)));
+    assert_eq!(kept(&plan_over(&MemoryDirectory::of(&directory, 1))), 1);
     fs::remove_dir_all(&out).unwrap();
-    stopped(&plan(in_memory(&directory, 1).0));
+    stopped(&plan_over(&MemoryDirectory::of(&directory, 1)));
     assert_eq!(
-        kept(&plan(in_memory(&directory, 2).0)),
+        kept(&plan_over(&MemoryDirectory::of(&directory, 2))),
         0,
         "another version"
     );

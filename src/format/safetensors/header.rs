@@ -1,4 +1,4 @@
-//! The header of a safetensors file: where each tensor lies.
+//! The header of a safetensors file: where each tensor is.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -11,18 +11,20 @@ use std::fmt;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::format::checkpoint::StoredTensor;
+use crate::format::safetensors::text::Text;
 use crate::memory;
-use crate::source::{Blob, Text};
+use crate::source::Blob;
 use crate::tensor::{Name, Shape, byte_len};
 
 /// The longest header that readers accept, in bytes.
-pub const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Bytes of the length field in front of the header.
 const LENGTH_BYTES: u64 = 8;
@@ -30,17 +32,6 @@ const LENGTH_BYTES: u64 = 8;
 /// Where tensor data starts in a file whose header is `header_len` bytes of JSON.
 pub fn data_start(header_len: u64) -> u64 {
     LENGTH_BYTES + header_len
-}
-
-/// A tensor as a header describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredTensor {
-    pub dtype: Dtype,
-    pub shape: Shape,
-    /// Offset of the first byte from the start of the file.
-    pub offset: u64,
-    /// Length in bytes.
-    pub len: u64,
 }
 
 /// Reads and validates the header of `file`; tensors come in the order of their offsets.

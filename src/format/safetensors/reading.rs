@@ -1,130 +1,140 @@
-//! A checkpoint directory in Hugging Face layout.
+//! A directory of safetensors files, read as a checkpoint: index, headers and lengths are held against
+//! each other.
 
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Error, Result};
-use crate::format::safetensors::header::{self, StoredTensor};
+use crate::format::checkpoint::{Checkpoint, Container, Shard};
+use crate::format::safetensors::header;
+use crate::format::safetensors::index::{Index, WeightMap};
+use crate::format::safetensors::names::{EXTENSION, INDEX_FILE, SINGLE_FILE};
 use crate::jobs;
-use crate::source::AuxEntry;
-use crate::source::check_directory;
-use crate::source::local::directory::{self as aux_files, AuxScan};
-use crate::source::{Attributes, Blob, INDEX_FILE, Index, LocalFile, SINGLE_FILE, WeightMap};
+use crate::source::{AuxFiles, Blob, Class, Directory};
 use crate::tensor::Name;
 
-/// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
-#[derive(Debug)]
-pub struct Checkpoint {
-    pub directory: PathBuf,
-    pub attributes: Attributes,
-    /// In the order in which the index first names them (name order without an index).
-    pub shards: Vec<Arc<Shard>>,
-    /// Every tensor and the position of its shard in `shards`, in the order of the index (offset
-    /// order within each shard without one).
-    pub tensors: IndexMap<Name, usize>,
-    /// Everything that is not a weight, in name order.
-    pub aux: Vec<AuxEntry>,
-    /// What the directory holds but the checkpoint does not, each with its reason.
-    pub left_out: Vec<String>,
-}
+/// Reads the checkpoint in `directory`, which has these `names`.
+///
+/// Its weights are what `model.safetensors.index.json` names; without an index,
+/// `model.safetensors`; without that, every `*.safetensors` at the top level.
+///
+/// # Errors
+/// If index, headers and file lengths do not agree with each other; the error names the file
+/// and the tensor.
+pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> Result<Checkpoint> {
+    let mut files = Files::default();
+    let AuxFiles {
+        entries,
+        mut left_out,
+    } = directory.aux(names, &mut |name| files.class(name))?;
+    let Files {
+        safetensors,
+        has_index,
+    } = files;
 
-/// One safetensors file of a checkpoint.
-#[derive(Debug)]
-pub struct Shard {
-    pub name: String,
-    pub blob: Arc<dyn Blob>,
-    /// What its header names, in offset order, whether or not the index names it too.
-    pub header: IndexMap<Name, StoredTensor>,
-}
-
-impl Checkpoint {
-    /// Opens the checkpoint in `directory`.
-    ///
-    /// Its weights are what `model.safetensors.index.json` names; without an index,
-    /// `model.safetensors`; without that, every `*.safetensors` at the top level.
-    ///
-    /// # Errors
-    /// If index, headers and file lengths do not agree with each other; the error names the file
-    /// and the tensor.
-    pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
-        let directory = directory.into();
-        check_directory(&directory)?;
-        let attributes = Attributes::read(&directory)?;
-        let AuxScan {
-            entries,
-            mut left_out,
-            safetensors,
-            has_index,
-        } = aux_files::scan(&directory)?;
-
-        let index = match has_index {
-            true => Some(read_index(&directory)?),
-            false => None,
-        };
-        let shard_names = shard_names(&directory, index.as_ref(), &safetensors)?;
-        for name in &safetensors {
-            if !shard_names.contains(name.as_str()) {
-                left_out.push(match has_index {
-                    true => format!("{name}: the index does not name it"),
-                    false => format!("{name}: model.safetensors is the whole checkpoint"),
-                });
-            }
+    let index = match has_index {
+        true => Some(read_index(directory)?),
+        false => None,
+    };
+    let shard_names = shard_names(directory, index.as_ref(), &safetensors)?;
+    for name in &safetensors {
+        if !shard_names.contains(name.as_str()) {
+            left_out.push(match has_index {
+                true => format!("{name}: the index does not name it"),
+                false => format!("{name}: model.safetensors is the whole checkpoint"),
+            });
         }
-
-        let shard_names: Vec<&str> = shard_names.into_iter().collect();
-        let shards = jobs::map(&shard_names, jobs::processors(), |name| {
-            let file = open_shard(&directory, name, index.as_ref())?;
-            Ok(Arc::new(Shard {
-                name: (*name).to_owned(),
-                header: header::read(&file)?,
-                blob: Arc::new(file),
-            }))
-        })?;
-        let tensors = match index {
-            Some(index) => tensors_by_index(&directory, index, &shards, &mut left_out)?,
-            None => tensors_by_headers(&shards)?,
-        };
-        Ok(Checkpoint {
-            directory,
-            attributes,
-            shards,
-            tensors,
-            aux: entries,
-            left_out,
-        })
     }
 
-    /// The tensor called `name`, as its shard's header describes it.
-    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
-        self.shards[*self.tensors.get(name)?].header.get(name)
-    }
+    let shard_names: Vec<&str> = shard_names.into_iter().collect();
+    let shards = jobs::map(&shard_names, jobs::processors(), |name| {
+        let blob = open_shard(directory, name, index.as_ref())?;
+        Ok(Arc::new(Shard {
+            name: (*name).to_owned(),
+            container: Container::Safetensors,
+            tensors: header::read(&*blob)?,
+            blob,
+        }))
+    })?;
+    let tensors = match index {
+        Some(index) => tensors_by_index(directory, index, &shards, &mut left_out)?,
+        None => tensors_by_headers(&shards)?,
+    };
+    Ok(Checkpoint {
+        directory: directory.location().to_owned(),
+        attributes: directory.attributes(),
+        shards,
+        tensors,
+        aux: entries,
+        left_out,
+    })
+}
 
-    /// The bytes of all tensors.
-    pub fn tensor_bytes(&self) -> u64 {
-        let tensors = self.tensors.keys().filter_map(|name| self.tensor(name));
-        tensors.fold(0, |sum, tensor| sum.saturating_add(tensor.len))
+/// The names of the tensors of the checkpoint in `directory` if it has an index, in order. Its shards
+/// need not exist.
+pub(in crate::format) fn indexed_names(
+    directory: &dyn Directory,
+) -> Result<Option<IndexSet<Name>>> {
+    if !directory.has(INDEX_FILE) {
+        return Ok(None);
+    }
+    let index = read_index(directory)?;
+    Ok(Some(index.weight_map.tensors.into_keys().collect()))
+}
+
+/// The files of a directory that are weights.
+#[derive(Debug, Default)]
+struct Files {
+    /// Names of all `*.safetensors` at the top level, sorted.
+    safetensors: Vec<String>,
+    has_index: bool,
+}
+
+impl Files {
+    /// Notes `name` if it is of weights.
+    fn class(&mut self, name: &OsStr) -> Class {
+        let text = name.to_string_lossy();
+        if text == INDEX_FILE {
+            self.has_index = true;
+        } else if text.ends_with(EXTENSION) {
+            match name.to_str() {
+                Some(name) => self.safetensors.push(name.to_owned()),
+                None => return Class::LeftOut("its name is not valid UTF-8"),
+            }
+        } else if is_of_another_format(&text) {
+            return Class::LeftOut("weights in another format");
+        } else if text.ends_with(".safetensors.index.json") {
+            return Class::LeftOut("an index of other weights");
+        } else {
+            return Class::Aux;
+        }
+        Class::Weights
     }
 }
 
-/// The names of a checkpoint's tensors, in order. With an index, its shards need not exist.
-pub fn tensor_names(directory: &Path) -> Result<IndexSet<Name>> {
-    if directory.join(INDEX_FILE).exists() {
-        let index = read_index(directory)?;
-        return Ok(index.weight_map.tensors.into_keys().collect());
-    }
-    let checkpoint = Checkpoint::open(directory)?;
-    Ok(checkpoint.tensors.into_keys().collect())
+/// Whether `name` is of the weights, or of an index of them, that some repositories have beside
+/// safetensors.
+fn is_of_another_format(name: &str) -> bool {
+    const OTHER_FORMATS: [(&str, &str); 4] = [
+        ("pytorch_model", ".bin"),
+        ("tf_model", ".h5"),
+        ("flax_model", ".msgpack"),
+        ("consolidated", ""),
+    ];
+    let weights = name.strip_suffix(".index.json").unwrap_or(name);
+    let mut formats = OTHER_FORMATS.iter();
+    formats.any(|(start, end)| weights.starts_with(start) && weights.ends_with(end))
 }
 
-fn read_index(directory: &Path) -> Result<Index> {
-    let file = LocalFile::new(directory.join(INDEX_FILE))?;
-    Index::parse(&file.read_all(Index::MAX_BYTES)?, file.path())
+fn read_index(directory: &dyn Directory) -> Result<Index> {
+    let file = directory.file(INDEX_FILE)?;
+    Index::parse(&file.read_all(Index::MAX_BYTES)?, file.location())
 }
 
 fn shard_names<'a>(
-    directory: &Path,
+    directory: &dyn Directory,
     index: Option<&'a Index>,
     safetensors: &'a [String],
 ) -> Result<IndexSet<&'a str>> {
@@ -136,7 +146,7 @@ fn shard_names<'a>(
     }
     if safetensors.is_empty() {
         return Err(Error::checkpoint(
-            directory,
+            directory.location(),
             format!(
                 "no checkpoint here: expected {INDEX_FILE} or *.safetensors files (weights in other formats must be converted first)"
             ),
@@ -145,25 +155,28 @@ fn shard_names<'a>(
     Ok(safetensors.iter().map(String::as_str).collect())
 }
 
-fn open_shard(directory: &Path, name: &str, index: Option<&Index>) -> Result<LocalFile> {
-    let path = directory.join(name);
+fn open_shard(
+    directory: &dyn Directory,
+    name: &str,
+    index: Option<&Index>,
+) -> Result<Arc<dyn Blob>> {
     if let Some(index) = index
-        && !path.exists()
+        && !directory.has(name)
         && let WeightMap { tensors, shards } = &index.weight_map
         && let Some((tensor, _)) = tensors.iter().find(|(_, shard)| shards[**shard] == name)
     {
         return Err(Error::tensor(
-            &path,
+            directory.location().join(name),
             tensor,
             "the index says it is in this shard, but there is no such file; is the download complete?",
         ));
     }
-    LocalFile::of_weights(path)
+    directory.weights(name)
 }
 
 /// The tensors of `index`, once every one is in the one shard that it names.
 fn tensors_by_index(
-    directory: &Path,
+    directory: &dyn Directory,
     index: Index,
     shards: &[Arc<Shard>],
     left_out: &mut Vec<String>,
@@ -171,7 +184,7 @@ fn tensors_by_index(
     let tensors = index.weight_map.tensors;
     let mut found: Vec<Option<usize>> = vec![None; tensors.len()];
     for (position, shard) in shards.iter().enumerate() {
-        for name in shard.header.keys() {
+        for name in shard.tensors.keys() {
             let Some(tensor) = tensors.get_index_of(name) else {
                 left_out.push(format!(
                     "tensor {name} in {}: the index does not name it",
@@ -191,7 +204,7 @@ fn tensors_by_index(
             None => "but the shard's header does not have it".to_owned(),
         };
         return Err(Error::tensor(
-            directory.join(&shards[named].name),
+            directory.location().join(&shards[named].name),
             name,
             format!("the index says it is in this shard, {problem}"),
         ));
@@ -202,7 +215,7 @@ fn tensors_by_index(
 fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<Name, usize>> {
     let mut tensors = IndexMap::new();
     for (position, shard) in shards.iter().enumerate() {
-        for name in shard.header.keys() {
+        for name in shard.tensors.keys() {
             if let Some(first) = tensors.insert(name.clone(), position) {
                 return Err(in_two_shards(shard, name, &shards[first].name));
             }

@@ -1,41 +1,15 @@
-//! Everything in a checkpoint directory that is not a weight: config, tokenizer, code, licences,
-//! whole subdirectories.
+//! A directory of this machine, and everything in it that is not a weight: config, tokenizer, code,
+//! licences, whole subdirectories.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::manifest::MANIFEST_FILE;
-use crate::source::{Attributes, Blob, INDEX_FILE, LocalFile, with_room};
-
-/// A file or directory that a view shows as it is.
-#[derive(Debug, Clone)]
-pub enum AuxEntry {
-    File {
-        name: OsString,
-        file: Arc<dyn Blob>,
-    },
-    Directory {
-        name: OsString,
-        attributes: Attributes,
-        entries: Vec<AuxEntry>,
-    },
-}
-
-impl AuxEntry {
-    /// The name inside its directory.
-    pub fn name(&self) -> &OsString {
-        match self {
-            AuxEntry::File { name, .. } | AuxEntry::Directory { name, .. } => name,
-        }
-    }
-}
-
-/// The directory at the top of a mount that tells about it. What a source has of that name is not
-/// shown, mounted or written, so that it stands for one thing everywhere.
-pub const MOUNT_DIRECTORY: &str = ".ckptfs";
+use crate::source::directory::never_shown;
+use crate::source::naming::check_directory;
+use crate::source::{Attributes, AuxEntry, AuxFiles, Blob, Class, Directory, LocalFile, with_room};
 
 /// The most files and directories beside the weights.
 const MOST_ENTRIES: usize = 1 << 18;
@@ -43,72 +17,73 @@ const MOST_ENTRIES: usize = 1 << 18;
 /// The most links to directories that are followed: they can multiply a few files into any number.
 const MOST_LINKS: usize = 256;
 
-/// What a scan of the top level found beside the weights.
-#[derive(Debug, Default)]
-pub(crate) struct AuxScan {
-    pub entries: Vec<AuxEntry>,
-    /// What is not shown, each with its reason.
-    pub left_out: Vec<String>,
-    /// Names of all `*.safetensors` at the top level, sorted.
-    pub safetensors: Vec<String>,
-    pub has_index: bool,
+/// A directory of this machine.
+#[derive(Debug)]
+pub(crate) struct LocalDirectory {
+    path: PathBuf,
+    attributes: Attributes,
 }
 
-/// Lists `directory`, sorting weights from everything else.
-pub(crate) fn scan(directory: &Path) -> Result<AuxScan> {
-    let mut scan = AuxScan::default();
-    let mut seen = Seen::default();
-    for name in sorted_names(directory)? {
-        let text = name.to_string_lossy();
-        if text == INDEX_FILE {
-            scan.has_index = true;
-        } else if text.ends_with(".safetensors") {
-            match name.to_str() {
-                Some(name) => scan.safetensors.push(name.to_owned()),
-                None => scan
-                    .left_out
-                    .push(format!("{text}: its name is not valid UTF-8")),
+impl LocalDirectory {
+    /// The directory at `path`.
+    ///
+    /// # Errors
+    /// If there is none; the message names what is near it.
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
+        check_directory(&path)?;
+        let attributes = Attributes::read(&path)?;
+        Ok(LocalDirectory { path, attributes })
+    }
+}
+
+impl Directory for LocalDirectory {
+    fn location(&self) -> &Path {
+        &self.path
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
+    fn names(&self) -> Result<Vec<OsString>> {
+        sorted_names(&self.path)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.path.join(name).exists()
+    }
+
+    fn file(&self, name: &str) -> Result<Arc<dyn Blob>> {
+        Ok(Arc::new(LocalFile::new(self.path.join(name))?))
+    }
+
+    fn weights(&self, name: &str) -> Result<Arc<dyn Blob>> {
+        Ok(Arc::new(LocalFile::of_weights(self.path.join(name))?))
+    }
+
+    fn aux(&self, names: &[OsString], class: &mut dyn FnMut(&OsStr) -> Class) -> Result<AuxFiles> {
+        let mut aux = AuxFiles::default();
+        let mut seen = Seen::default();
+        for name in names {
+            let text = name.to_string_lossy();
+            let reason = match class(name) {
+                Class::Weights => continue,
+                Class::LeftOut(reason) => Some(reason),
+                Class::Aux => never_shown(&text),
+            };
+            if let Some(reason) = reason {
+                aux.left_out.push(format!("{text}: {reason}"));
+                continue;
             }
-        } else if let Some(reason) = left_out_reason(&text) {
-            scan.left_out.push(format!("{text}: {reason}"));
-        } else {
-            let path = directory.join(&name);
             let mut walk = Walk {
-                ancestors: vec![canonical(directory)?],
-                left_out: &mut scan.left_out,
+                ancestors: vec![canonical(&self.path)?],
+                left_out: &mut aux.left_out,
                 seen: &mut seen,
             };
-            if let Some(entry) = walk.entry(&path, name.clone(), &text)? {
-                scan.entries.push(entry);
-            }
+            let path = self.path.join(name);
+            aux.entries.extend(walk.entry(&path, name.clone(), &text)?);
         }
-    }
-    Ok(scan)
-}
-
-fn left_out_reason(name: &str) -> Option<&'static str> {
-    const OTHER_FORMATS: [(&str, &str); 4] = [
-        ("pytorch_model", ".bin"),
-        ("tf_model", ".h5"),
-        ("flax_model", ".msgpack"),
-        ("consolidated", ""),
-    ];
-    let weights = name.strip_suffix(".index.json").unwrap_or(name);
-    let other_format = OTHER_FORMATS
-        .iter()
-        .any(|(start, end)| weights.starts_with(start) && weights.ends_with(end));
-    if other_format {
-        Some("weights in another format")
-    } else if name.ends_with(".safetensors.index.json") {
-        Some("an index of other weights")
-    } else if matches!(name, ".git" | ".cache") || name.ends_with(".ckptfs-partial") {
-        Some("not part of the model")
-    } else if name == MOUNT_DIRECTORY {
-        Some("the name of the directory in which a mount tells about itself")
-    } else if name == MANIFEST_FILE {
-        Some("checksums of this directory's files, not of the view's")
-    } else {
-        None
+        Ok(aux)
     }
 }
 

@@ -1,13 +1,13 @@
-//! Files of this machine.
+//! Files and directories of this machine.
 
 mod descriptors;
 mod direct;
-pub(crate) mod directory;
+mod directory;
 mod file;
 mod links;
 
 pub(crate) use descriptors::with_room;
 pub(crate) use direct::BLOCK;
-pub use directory::{AuxEntry, MOUNT_DIRECTORY};
+pub(super) use directory::LocalDirectory;
 pub use file::{Handle, LocalFile};
 pub use links::Enclosure;

@@ -7,7 +7,7 @@ use ckptfs::catalog::{Catalog, Config};
 use ckptfs::ops::{
     Cast, Experts, Filter, Fp8, Operator, PartialBlocks, Precision, Rename, ScaleFormat, Selection,
 };
-use ckptfs::source::Shard;
+use ckptfs::format::Shard;
 use ckptfs_fuzz::any_file;
 use ckptfs_fuzz::checkpoint::{in_memory, shard};
 use ckptfs_fuzz::memory::bounded;
