@@ -1,10 +1,10 @@
 //! Views of safetensors checkpoints: directories whose files are assembled lazily from other
 //! checkpoints, to be mounted, written out, or read in process.
 //!
-//! Data goes one way: [`source`] opens checkpoints, [`ops`] rewrite a [`catalog`] of tensors,
-//! [`layout`] arranges it as the files of a [`view`], [`read`] gives any byte range, and the
-//! outlets [`fuse`] and [`materialize`] hand the bytes on. [`recipe`] turns a request into all of
-//! that.
+//! Data goes one way: [`source`] has the bytes of checkpoints, [`mod@format`] finds the tensors in them,
+//! [`ops`] rewrite a [`catalog`] of tensors, [`layout`] arranges it as the files of a [`view`],
+//! [`read`] returns any byte range, and the outlets [`fuse`] and [`materialize`] hand the bytes on.
+//! [`recipe`] turns a request into all of that.
 //!
 //! No mount is needed to read a view:
 //!
@@ -48,6 +48,7 @@ pub mod diff;
 pub mod error;
 pub mod fast_paths;
 mod findings;
+pub mod format;
 #[cfg(feature = "fuse")]
 pub mod fuse;
 pub mod inspect;

@@ -60,8 +60,10 @@ impl OutputCheck {
             }
         }
         let mut files = HashSet::new();
-        view.for_each_source(&mut |file| {
-            files.insert(file.shared_path().clone());
+        view.for_each_source(&mut |blob| {
+            if blob.as_local().is_some() {
+                files.insert(blob.location().clone());
+            }
         });
         for file in files {
             // A file whose name is lost by now cannot be written over.

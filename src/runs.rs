@@ -1,6 +1,7 @@
 //! Runs of bytes that follow each other: the one way to say where bytes come from, for tensors and
 //! for files alike.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 use std::slice;
 use std::sync::Arc;
@@ -57,6 +58,25 @@ enum List<P> {
     Many(Arc<[Segment<P>]>),
 }
 
+/// Adds `len` bytes from `place` to the end of `segments`.
+fn push<P: Place>(segments: &mut Vec<Segment<P>>, len: u64, place: P) {
+    match segments.last_mut() {
+        Some(_) if len == 0 => {}
+        Some(last) if last.len == 0 => {
+            *last = Segment {
+                len,
+                place,
+                ..*last
+            }
+        }
+        Some(last) if last.place.is_continued_by(last.len, &place) => last.len += len,
+        last => {
+            let start = last.map_or(0, |last| last.end());
+            segments.push(Segment { start, len, place });
+        }
+    }
+}
+
 impl<P: Place> Runs<P> {
     /// `len` bytes from `place`.
     pub fn one(len: u64, place: P) -> Self {
@@ -66,37 +86,29 @@ impl<P: Place> Runs<P> {
 
     /// The bytes of `parts`, each a length and a place, one after the other.
     pub fn new(parts: impl IntoIterator<Item = (u64, P)>) -> Self {
-        let mut segments: Vec<Segment<P>> = Vec::new();
+        let mut segments = Vec::new();
         for (len, place) in parts {
-            match segments.last_mut() {
-                Some(_) if len == 0 => {}
-                Some(last) if last.len == 0 => {
-                    *last = Segment {
-                        len,
-                        place,
-                        ..*last
-                    }
-                }
-                Some(last) if last.place.is_continued_by(last.len, &place) => last.len += len,
-                last => {
-                    let start = last.map_or(0, |last| last.end());
-                    segments.push(Segment { start, len, place });
-                }
+            push(&mut segments, len, place);
+        }
+        Runs::from_segments(segments)
+    }
+
+    /// The bytes of `all`, one after the other.
+    pub fn concat(all: impl IntoIterator<Item: Borrow<Self>>) -> Self {
+        let mut segments = Vec::new();
+        for runs in all {
+            for segment in runs.borrow().with_empty() {
+                push(&mut segments, segment.len, segment.place.clone());
             }
         }
+        Runs::from_segments(segments)
+    }
+
+    fn from_segments(mut segments: Vec<Segment<P>>) -> Self {
         match segments.len() {
             1 => Runs(List::One(segments.remove(0))),
             _ => Runs(List::Many(segments.into())),
         }
-    }
-
-    /// The bytes of `all`, one after the other.
-    pub fn concat<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self
-    where
-        P: 'a,
-    {
-        let segments = all.into_iter().flat_map(Runs::with_empty);
-        Runs::new(segments.map(|segment| (segment.len, segment.place.clone())))
     }
 
     /// The bytes of `range`, which must be inside. Without bytes, it keeps the place that the range

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use crate::catalog::Extents;
-use crate::source::{Attributes, AuxEntry, SourceFile};
+use crate::source::{Attributes, AuxEntry, Blob};
 
 /// A position in the tree; [`View::ROOT`] is the top directory.
 pub type EntryId = usize;
@@ -173,8 +173,8 @@ impl View {
         (0..self.len()).filter_map(|id| Some((id, self.path(id), self.file(id)?)))
     }
 
-    /// Calls `visit` with every source file that a byte of a file comes from, some more than once.
-    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+    /// Calls `visit` with every source that a byte of a file comes from, some more than once.
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<dyn Blob>)) {
         let files = (0..self.len()).filter_map(|id| self.file(id));
         for segment in files.flat_map(Extents::segments) {
             segment.place.for_each_source(visit);

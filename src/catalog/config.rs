@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::source::{AuxEntry, SourceFile, not_json};
+use crate::source::{AuxEntry, Blob, not_json};
 
 /// The file name of a model's configuration.
 pub const CONFIG_FILE: &str = "config.json";
@@ -28,7 +28,7 @@ pub enum Edit {
 /// A config.json and the edits that operators made to it.
 #[derive(Debug, Clone)]
 pub struct Config {
-    file: Arc<SourceFile>,
+    file: Arc<dyn Blob>,
     object: Object,
     /// In the order in which keys were first edited.
     edits: IndexMap<String, Edit>,
@@ -51,7 +51,7 @@ impl Config {
         file.map(Config::read).transpose()
     }
 
-    fn read(file: Arc<SourceFile>) -> Result<Self> {
+    fn read(file: Arc<dyn Blob>) -> Result<Self> {
         let text = file.read_all(Self::MAX_BYTES)?;
         Config::parse(&text, file)
     }
@@ -61,14 +61,14 @@ impl Config {
     /// # Errors
     /// If it is not a JSON object, or a value inside of which settings are looked up cannot be
     /// read (a number beyond all bounds, nesting without end): what it sets would go unseen.
-    pub fn parse(text: &[u8], file: Arc<SourceFile>) -> Result<Self> {
+    pub fn parse(text: &[u8], file: Arc<dyn Blob>) -> Result<Self> {
         let object: Object = serde_json::from_slice(text)
             .map_err(|e| not_an_object(text, &e))
-            .map_err(|problem| Error::checkpoint(file.path(), problem))?;
+            .map_err(|problem| Error::checkpoint(file.location(), problem))?;
         for key in ["quantization_config", "text_config"] {
             if let Some(text) = object.get(key) {
                 serde_json::from_str::<Value>(text.get())
-                    .map_err(|e| Error::checkpoint(file.path(), format!("{key}: {e}")))?;
+                    .map_err(|e| Error::checkpoint(file.location(), format!("{key}: {e}")))?;
             }
         }
         Ok(Config {
@@ -79,13 +79,13 @@ impl Config {
     }
 
     /// The file it was read from.
-    pub fn file(&self) -> &Arc<SourceFile> {
+    pub fn file(&self) -> &Arc<dyn Blob> {
         &self.file
     }
 
     /// The path it was read from.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.file.location()
     }
 
     /// The value of a top-level key.

@@ -27,7 +27,8 @@ pub use step::{Step, as_written};
 pub use tensor::{Extent, Extents, Node, NodeId, Tensor};
 
 use crate::error::Result;
-use crate::source::{Attributes, AuxEntry, Checkpoint, Shard};
+use crate::format::{Checkpoint, Shard};
+use crate::source::{Attributes, AuxEntry};
 use crate::tensor::Name;
 
 /// What a view will hold, before it is laid out in files.

@@ -1,21 +1,22 @@
-//! Which tensors are where in the source files.
+//! Which tensors are where in the sources.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::source::{Shard, SourceFile};
+use crate::format::Shard;
+use crate::source::Blob;
 
-/// The shards that tensors of a view come from, found by their file.
+/// The shards that tensors of a view come from, found by their blob.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// By the address of the file, which the shard keeps alive.
+    /// By the address of the blob, which the shard keeps alive.
     shards: HashMap<usize, Arc<Shard>>,
 }
 
 impl Sources {
     /// Adds `shard`.
     pub fn add(&mut self, shard: &Arc<Shard>) {
-        self.shards.insert(address(&shard.file), shard.clone());
+        self.shards.insert(address(&shard.blob), shard.clone());
     }
 
     /// Adds what `others` has.
@@ -23,9 +24,9 @@ impl Sources {
         self.extend(others.shards.values());
     }
 
-    /// The shard whose file is `file`, if it was added.
-    pub fn shard(&self, file: &Arc<SourceFile>) -> Option<&Arc<Shard>> {
-        self.shards.get(&address(file))
+    /// The shard whose blob is `blob`, if it was added.
+    pub fn shard(&self, blob: &Arc<dyn Blob>) -> Option<&Arc<Shard>> {
+        self.shards.get(&address(blob))
     }
 }
 
@@ -35,6 +36,6 @@ impl<'a> Extend<&'a Arc<Shard>> for Sources {
     }
 }
 
-fn address(file: &Arc<SourceFile>) -> usize {
-    Arc::as_ptr(file).addr()
+fn address(blob: &Arc<dyn Blob>) -> usize {
+    Arc::as_ptr(blob).addr()
 }

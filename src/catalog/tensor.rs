@@ -7,8 +7,9 @@ use std::sync::{Arc, LazyLock};
 
 use crate::catalog::kernel::Kernel;
 use crate::error::{Error, Result};
+use crate::format::Shard;
 use crate::runs::{Place, Runs, Segment};
-use crate::source::{Shard, SourceFile};
+use crate::source::Blob;
 use crate::tensor::{Dtype, Name, Shape, byte_len, shape_text};
 
 /// Where the bytes of a run come from.
@@ -16,8 +17,8 @@ use crate::tensor::{Dtype, Name, Shape, byte_len, shape_text};
 pub enum Extent {
     /// Bytes made while the view is planned: a header, an index, an edited config.
     Made { bytes: Arc<Vec<u8>>, offset: u64 },
-    /// Bytes of a source file.
-    Stored { file: Arc<SourceFile>, offset: u64 },
+    /// Bytes of a source.
+    Stored { blob: Arc<dyn Blob>, offset: u64 },
     /// Bytes of output number `output` of a node.
     Computed {
         node: Arc<Node>,
@@ -25,6 +26,10 @@ pub enum Extent {
         offset: u64,
     },
 }
+
+/// A view may have millions of them.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Extent>() == 32);
 
 /// What a tensor or a file is made of.
 pub type Extents = Runs<Extent>;
@@ -50,12 +55,12 @@ impl Place for Extent {
                 },
             ) => (Arc::ptr_eq(bytes, other), offset, at),
             (
-                Stored { file, offset },
+                Stored { blob, offset },
                 Stored {
-                    file: other,
+                    blob: other,
                     offset: at,
                 },
-            ) => (Arc::ptr_eq(file, other), offset, at),
+            ) => (Arc::ptr_eq(blob, other), offset, at),
             (
                 Computed {
                     node,
@@ -75,22 +80,22 @@ impl Place for Extent {
 }
 
 impl Extent {
-    /// The source file that its bytes, or the first inputs that they are computed from, lie in.
+    /// The location of the source of its bytes, or of the first inputs that they are computed from.
     fn origin(&self) -> &Arc<Path> {
         static MADE: LazyLock<Arc<Path>> = LazyLock::new(|| Path::new("(made by the view)").into());
         match self {
             Extent::Made { .. } => &MADE,
-            Extent::Stored { file, .. } => file.shared_path(),
+            Extent::Stored { blob, .. } => blob.location(),
             Extent::Computed { node, .. } => node.inputs[0].origin(),
         }
     }
 
-    /// Calls `visit` with every source file that its bytes lie in or are computed from, once or
+    /// Calls `visit` with every source that its bytes are in or are computed from, once or
     /// more often.
-    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<dyn Blob>)) {
         match self {
             Extent::Made { .. } => {}
-            Extent::Stored { file, .. } => visit(file),
+            Extent::Stored { blob, .. } => visit(blob),
             Extent::Computed { node, .. } => node.for_each_source(visit),
         }
     }
@@ -105,9 +110,9 @@ impl Extent {
 }
 
 impl Extents {
-    /// All bytes of `file`.
-    pub fn whole(file: Arc<SourceFile>) -> Self {
-        Runs::one(file.len(), Extent::Stored { file, offset: 0 })
+    /// All bytes of `blob`.
+    pub fn whole(blob: Arc<dyn Blob>) -> Self {
+        Runs::one(blob.len(), Extent::Stored { blob, offset: 0 })
     }
 
     /// Bytes that the view makes itself.
@@ -116,10 +121,10 @@ impl Extents {
         Runs::one(bytes.len() as u64, Extent::Made { bytes, offset: 0 })
     }
 
-    /// The file and the offset in it, if all bytes are one range of a source file.
-    pub fn as_stored(&self) -> Option<(&Arc<SourceFile>, u64)> {
+    /// The blob and the offset in it, if all bytes are one range of a source.
+    pub fn as_stored(&self) -> Option<(&Arc<dyn Blob>, u64)> {
         match self.place()? {
-            Extent::Stored { file, offset } => Some((file, *offset)),
+            Extent::Stored { blob, offset } => Some((blob, *offset)),
             Extent::Made { .. } | Extent::Computed { .. } => None,
         }
     }
@@ -136,16 +141,16 @@ impl Extents {
         }
     }
 
-    /// The source file that this is, if it is one from its first byte to its last.
-    pub fn whole_file(&self) -> Option<&Arc<SourceFile>> {
+    /// The source that this is, if it is one from its first byte to its last.
+    pub fn whole_file(&self) -> Option<&Arc<dyn Blob>> {
         match self.segments() {
             [
                 Segment {
                     len,
-                    place: Extent::Stored { file, offset: 0 },
+                    place: Extent::Stored { blob, offset: 0 },
                     ..
                 },
-            ] if *len == file.len() => Some(file),
+            ] if *len == blob.len() => Some(blob),
             _ => None,
         }
     }
@@ -163,15 +168,15 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The tensor called `name` in the header of `shard`, with its name as the header has it.
+    /// The tensor called `name` of `shard`, with its name as the shard has it.
     ///
     /// # Panics
-    /// If the header does not have it.
+    /// If the shard does not have it.
     pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
-        let found = shard.header.get_key_value(name);
+        let found = shard.tensors.get_key_value(name);
         let (name, tensor) = found.expect("a shard is asked for its own tensors");
         let place = Extent::Stored {
-            file: shard.file.clone(),
+            blob: shard.blob.clone(),
             offset: tensor.offset,
         };
         let tensor = Tensor {
@@ -295,25 +300,25 @@ impl Tensor {
             .filter_map(|place| place.node().map(|node| &**node))
     }
 
-    /// Calls `visit` with every source file that the bytes lie in or are computed from, once or
+    /// Calls `visit` with every source that the bytes are in or are computed from, once or
     /// more often.
-    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<dyn Blob>)) {
         self.places().for_each(|place| place.for_each_source(visit));
     }
 
-    /// The source file that the bytes, or the first of them, lie in or are computed from.
+    /// The location of the source that the bytes, or the first of them, are in or are computed from.
     pub fn origin(&self) -> &Arc<Path> {
         self.places().next().expect("a tensor has a place").origin()
     }
 
-    /// Whether all bytes are those of source files.
+    /// Whether all bytes are stored in sources.
     pub fn is_stored(&self) -> bool {
         self.places()
             .all(|place| matches!(place, Extent::Stored { .. }))
     }
 
-    /// The file and the offset in it, if all bytes are one range of a source file.
-    pub fn as_stored(&self) -> Option<(&Arc<SourceFile>, u64)> {
+    /// The blob and the offset in it, if all bytes are one range of a source.
+    pub fn as_stored(&self) -> Option<(&Arc<dyn Blob>, u64)> {
         self.extents.as_stored()
     }
 }
@@ -344,8 +349,8 @@ impl Node {
         }
     }
 
-    /// Calls `visit` with every source file that it computes from, once or more often.
-    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<SourceFile>)) {
+    /// Calls `visit` with every source that it computes from, once or more often.
+    pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<dyn Blob>)) {
         for input in &self.inputs {
             input.for_each_source(visit);
         }

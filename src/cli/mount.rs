@@ -14,12 +14,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use ckptfs::error::in_words;
+use ckptfs::format;
 use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
 use ckptfs::outputs::OutputCheck;
 use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
 use ckptfs::shown::Show;
-use ckptfs::source::{Enclosure, INDEX_FILE};
+use ckptfs::source::Enclosure;
 use ckptfs::view::View;
 
 use ckptfs::recipe::{Plan, ViewRequest, parse_size};
@@ -248,16 +249,16 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
 fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> {
     let enclosure = Enclosure::new(sources)?;
     let mut files = BTreeMap::new();
-    view.for_each_source(&mut |file| {
+    view.for_each_source(&mut |blob| {
         files
-            .entry(file.path().to_owned())
-            .or_insert_with(|| file.clone());
+            .entry(blob.location().clone())
+            .or_insert_with(|| blob.clone());
     });
-    for file in files.values() {
+    for file in files.values().filter_map(|blob| blob.as_local()) {
         enclosure.check_file(file)?;
     }
     // What a view edits is not a source of it any more.
-    for name in ["config.json", INDEX_FILE] {
+    for name in ["config.json"].into_iter().chain(format::index_files()) {
         for path in sources.iter().map(|source| source.join(name)) {
             if path.exists() {
                 enclosure.check(&path)?;

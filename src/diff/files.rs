@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::jobs::{Progress, check_going_on};
 use crate::read::Reader;
 use crate::recipe::Plan;
-use crate::source::INDEX_FILE;
 use crate::view::EntryId;
 
 /// A file that is not the same in both views.
@@ -41,7 +40,7 @@ fn files(plan: &Plan) -> BTreeMap<PathBuf, EntryId> {
     let shards: HashSet<EntryId> = plan.shards.iter().map(|shard| shard.entry).collect();
     let files = plan.view.files();
     files
-        .filter(|(id, path, _)| !shards.contains(id) && path != Path::new(INDEX_FILE))
+        .filter(|(id, ..)| !shards.contains(id) && Some(*id) != plan.index)
         .map(|(id, path, _)| (path, id))
         .collect()
 }

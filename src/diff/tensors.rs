@@ -199,10 +199,8 @@ fn changed(
 /// Whether both are the same bytes of the same file.
 fn is_same_place(a: &Tensor, b: &Tensor) -> bool {
     match (a.as_stored(), b.as_stored()) {
-        (Some((file, offset)), Some((other, at))) => {
-            offset == at
-                && a.len() == b.len()
-                && file.device_and_inode() == other.device_and_inode()
+        (Some((blob, offset)), Some((other, at))) => {
+            offset == at && a.len() == b.len() && blob.is_same(&**other)
         }
         _ => false,
     }

@@ -106,8 +106,10 @@ fn refuse_hiding(path: &Path, view: &View) -> Result<()> {
         }
     }
     let mut files = HashSet::new();
-    view.for_each_source(&mut |file| {
-        files.insert(file.shared_path().clone());
+    view.for_each_source(&mut |blob| {
+        if blob.as_local().is_some() {
+            files.insert(blob.location().clone());
+        }
     });
     for file in files {
         match file.canonicalize() {

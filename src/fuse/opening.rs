@@ -11,7 +11,7 @@ use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::fuse::options::MountOptions;
-use crate::fuse::passthrough::Passthrough;
+use crate::fuse::passthrough::{Passthrough, local_source};
 use crate::stats::Serving;
 use crate::view::{EntryId, View};
 
@@ -106,7 +106,7 @@ impl Opening {
         reply: &ReplyOpen,
     ) -> Result<Way> {
         let passthrough = self.passthrough.as_ref();
-        if let (Some(passthrough), Some(source)) = (passthrough, content.whole_file())
+        if let (Some(passthrough), Some(source)) = (passthrough, local_source(content))
             && let Some(backing) = passthrough.open(id, source, reply)?
         {
             return Ok(Way::Passthrough(backing));

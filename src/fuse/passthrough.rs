@@ -9,9 +9,10 @@ use std::sync::Arc;
 use fuser::{BackingId, InitFlags, KernelConfig, ReplyOpen};
 use parking_lot::Mutex;
 
+use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
-use crate::source::SourceFile;
+use crate::source::{Blob, LocalFile};
 use crate::text::percent;
 use crate::view::{EntryId, View};
 
@@ -64,7 +65,7 @@ impl Passthrough {
     pub(super) fn open(
         &self,
         id: EntryId,
-        source: &SourceFile,
+        source: &LocalFile,
         reply: &ReplyOpen,
     ) -> Result<Option<Arc<BackingId>>> {
         let mut state = self.state.lock();
@@ -72,7 +73,7 @@ impl Passthrough {
             return Ok(None);
         }
         let file = source.handle()?;
-        source.check_unchanged()?;
+        source.check()?;
         if let Some(backing) = state.open.get_mut(&id) {
             backing.handles += 1;
             return Ok(Some(backing.id.clone()));
@@ -141,7 +142,7 @@ impl PassthroughOutlook {
         let (mut files, mut bytes, mut all) = (0, 0, 0);
         for content in (0..view.len()).filter_map(|id| view.file(id)) {
             all += content.len();
-            if content.whole_file().is_some() {
+            if local_source(content).is_some() {
                 files += 1;
                 bytes += content.len();
             }
@@ -195,13 +196,18 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+/// The file that the kernel can read instead of `content`.
+pub(super) fn local_source(content: &Extents) -> Option<&LocalFile> {
+    content.whole_file()?.as_local()
+}
+
 /// How many filesystems lie below this one, itself counted. The kernel allows 2, and whatever is
 /// taken here is missing to an overlay that somebody lays over the view; so 2 only where needed.
 fn stack_depth(view: &View) -> u32 {
     /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
     const OVERLAYFS: u64 = 0x794c_7630;
     let on_overlay = |id| {
-        let source = view.file(id)?.whole_file()?;
+        let source = local_source(view.file(id)?)?;
         let filesystem = rustix::fs::statfs(source.path()).ok()?;
         (filesystem.f_type.cast_unsigned() == OVERLAYFS).then_some(())
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use shards::{Partition, is_standard_name, shards};
+pub use shards::{Partition, shards};
 
 use crate::catalog::{Extents, Report, Sources, Tensor};
 use crate::tensor::{Dtype, Name, Shape};
@@ -18,14 +18,16 @@ use crate::view::{EntryId, View};
 #[derive(Debug)]
 pub struct Plan {
     pub view: Arc<View>,
-    /// The view's safetensors files, in shard order.
+    /// The view's files that hold tensors, in shard order.
     pub shards: Vec<PlannedShard>,
+    /// The index of the shards, unless there is a single file without one.
+    pub index: Option<EntryId>,
     /// Which tensors are where in the source files.
     pub sources: Sources,
     pub report: Report,
 }
 
-/// A safetensors file of a view.
+/// A file of a view that holds tensors.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedShard {
     pub name: String,

@@ -1,19 +1,18 @@
-//! Safetensors shards with an index, or one file without, in Hugging Face layout.
+//! Shards with an index, or one file without, in Hugging Face layout.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indexmap::IndexMap;
-use regex::Regex;
-use serde::{Serialize, Serializer};
 
 use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Extents, Tensor};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::format::OUTPUT;
 use crate::jobs;
 use crate::layout::shard_file::{self, ShardFile};
 use crate::layout::{Plan, PlannedShard};
 use crate::quant::weight_of;
-use crate::source::{Attributes, INDEX_FILE, SINGLE_FILE, SourceFile};
+use crate::source::{Attributes, Blob};
 use crate::tensor::Name;
 use crate::view::{TopFile, View};
 
@@ -41,14 +40,6 @@ impl Partition {
     }
 }
 
-/// Whether `name` is one that loaders expect without an index telling them.
-pub fn is_standard_name(name: &str) -> bool {
-    static STANDARD: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^model(-[0-9]{5}-of-[0-9]{5})?\.safetensors$").expect("a valid expression")
-    });
-    STANDARD.is_match(name)
-}
-
 /// Tensors that share a shard, or will.
 type Tensors<'a> = Vec<(&'a Name, &'a Tensor)>;
 
@@ -69,7 +60,9 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
             name: name.clone(),
             entry: View::ROOT, // set once the view is built
             len: content.len(),
-            whole_file: content.whole_file().map(|file| file.path().to_owned()),
+            whole_file: content
+                .whole_file()
+                .map(|blob| blob.location().to_path_buf()),
             tensors,
         });
         files.push(TopFile {
@@ -79,7 +72,8 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
         });
     }
     if partition != Partition::Single {
-        files.push(synthesized(INDEX_FILE, index(&planned), &catalog, newest));
+        let name = OUTPUT.index_file();
+        files.push(synthesized(name, index(&planned), &catalog, newest));
     }
     if let Some(config) = &catalog.config
         && let Some(text) = config.edited_text()
@@ -93,6 +87,10 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
         });
     }
     let view = View::new(catalog.attributes, files, &catalog.aux);
+    let index = match partition {
+        Partition::Single => None,
+        _ => view.lookup(View::ROOT, OUTPUT.index_file().as_ref()),
+    };
     for shard in &mut planned {
         shard.entry = view
             .lookup(View::ROOT, shard.name.as_ref())
@@ -101,6 +99,7 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
     Ok(Plan {
         view: Arc::new(view),
         shards: planned,
+        index,
         sources: catalog.sources,
         report: catalog.report,
     })
@@ -116,7 +115,7 @@ fn partition_tensors(
     let mut units = in_units(&catalog.tensors);
     if partition == Partition::Single {
         let all = units.into_iter().map(|(_, name, tensor)| (name, tensor));
-        return Ok(vec![(SINGLE_FILE.to_owned(), all.collect())]);
+        return Ok(vec![(OUTPUT.single_file().to_owned(), all.collect())]);
     }
     if partition != Partition::Repack {
         units.retain(|&(_, name, tensor)| match tensor.home {
@@ -138,22 +137,8 @@ fn partition_tensors(
             .collect());
     }
     let all: Vec<Tensors> = kept.map(|(tensors, _)| tensors).chain(packed).collect();
-    const MOST_SHARDS: usize = 99_999;
-    let count = all.len();
-    if count > MOST_SHARDS {
-        return Err(Error::Request(format!(
-            "the view would have {count} shards, more than the {MOST_SHARDS} that standard names can number; choose a larger shard size"
-        )));
-    }
-    Ok(all
-        .into_iter()
-        .enumerate()
-        .map(|(i, tensors)| {
-            let number = i + 1;
-            let name = format!("model-{number:05}-of-{count:05}.safetensors");
-            (name, tensors)
-        })
-        .collect())
+    let names = OUTPUT.standard_names(all.len())?;
+    Ok(names.zip(all).collect())
 }
 
 /// A tensor with the number of its unit: a weight and its companions, the smallest thing that is put into
@@ -199,42 +184,12 @@ fn pack<'a>(tensors: &[InUnit<'a>], shard_bytes: u64) -> Vec<Tensors<'a>> {
     shards
 }
 
-/// The index: key order is shard order, and offset order within a shard.
+/// The text of the index of `shards`.
 fn index(shards: &[PlannedShard]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Metadata {
-        total_size: u64,
-    }
-    #[derive(Serialize)]
-    struct Index<'a> {
-        metadata: Metadata,
-        weight_map: WeightMap<'a>,
-    }
-    struct WeightMap<'a>(&'a [PlannedShard]);
-    impl Serialize for WeightMap<'_> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-            serializer.collect_map(self.0.iter().flat_map(|shard| {
-                let tensors = shard.tensors.iter();
-                tensors.map(move |tensor| (&tensor.name, &shard.name))
-            }))
-        }
-    }
-    let tensors = shards.iter().flat_map(|shard| &shard.tensors);
-    let index = Index {
-        metadata: Metadata {
-            total_size: tensors.map(|tensor| tensor.len).sum(),
-        },
-        weight_map: WeightMap(shards),
-    };
-    // A line has twelve characters beside its two names.
-    let lines = shards.iter().flat_map(|shard| {
+    OUTPUT.index(shards.iter().flat_map(|shard| {
         let tensors = shard.tensors.iter();
-        tensors.map(|tensor| tensor.name.len() + shard.name.len() + 12)
-    });
-    let mut text = Vec::with_capacity(100 + lines.sum::<usize>());
-    serde_json::to_writer_pretty(&mut text, &index).expect("strings and numbers have a JSON text");
-    text.push(b'\n');
-    text
+        tensors.map(|tensor| (&tensor.name, &*shard.name, tensor.len))
+    }))
 }
 
 fn synthesized(name: &str, text: Vec<u8>, catalog: &Catalog, mtime: SystemTime) -> TopFile {
@@ -254,8 +209,8 @@ const SYNTHESIZED_MODE: u32 = 0o444;
 /// Who may read a file: only those who may read every source file in it. A whole source file
 /// keeps its owner and time.
 fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> Attributes {
-    if let Some(file) = content.whole_file() {
-        return file.attributes();
+    if let Some(blob) = content.whole_file() {
+        return blob.attributes();
     }
     let mut attributes = Attributes {
         mode: SYNTHESIZED_MODE,
@@ -263,8 +218,8 @@ fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> A
         ..directory
     };
     for segment in content.segments() {
-        let mut restrict = |file: &Arc<SourceFile>| {
-            attributes.mode &= mode_for(directory, file.attributes());
+        let mut restrict = |blob: &Arc<dyn Blob>| {
+            attributes.mode &= mode_for(directory, blob.attributes());
         };
         segment.place.for_each_source(&mut restrict);
     }
@@ -285,7 +240,7 @@ fn mode_for(directory: Attributes, source: Attributes) -> u32 {
 /// The time of the youngest source file: what is synthesized is as old as what it is made from.
 fn newest_source(catalog: &Catalog) -> SystemTime {
     let mut newest = UNIX_EPOCH;
-    let mut visit = |file: &Arc<SourceFile>| newest = newest.max(file.attributes().mtime);
+    let mut visit = |blob: &Arc<dyn Blob>| newest = newest.max(blob.attributes().mtime);
     for tensor in catalog.tensors.values() {
         tensor.for_each_source(&mut visit);
     }

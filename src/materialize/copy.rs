@@ -11,7 +11,7 @@ use crate::fast_paths::FastPath;
 use crate::materialize::output::Output;
 use crate::read::Stored;
 use crate::shown::Show;
-use crate::source::SourceFile;
+use crate::source::{Blob, LocalFile};
 
 /// Bytes that the kernel is asked to copy at once, so that progress is seen.
 const KERNEL_CHUNK: u64 = 64 << 20;
@@ -72,24 +72,30 @@ pub(super) fn same_place(offset: u64, start: u64) -> bool {
 /// last byte.
 pub(super) fn range(
     stored: &Stored,
-    source: &SourceFile,
+    source: &dyn Blob,
     offset: u64,
     output: &Output,
     start: u64,
     len: u64,
 ) -> Result<()> {
+    let file = source.as_local();
     // Kept open, so that one file gives all of the bytes.
-    let _open = source.handle()?;
-    source.check_unchanged()?;
-    let way = Way::of(output.file());
-    by(way, stored, source, offset, output, start, len)?;
-    source.check_unchanged()
+    let _open = file.map(LocalFile::handle).transpose()?;
+    source.check()?;
+    match file {
+        Some(file) => {
+            let way = Way::of(output.file());
+            by(way, stored, file, offset, output, start, len)?;
+        }
+        None => through_memory(stored, source, offset, output, start, len)?,
+    }
+    source.check()
 }
 
 fn by(
     way: Way,
     stored: &Stored,
-    source: &SourceFile,
+    source: &LocalFile,
     offset: u64,
     output: &Output,
     start: u64,
@@ -117,7 +123,7 @@ fn by(
 
 /// Copies what the kernel can copy; returns how many bytes that is.
 fn in_kernel(
-    source: &SourceFile,
+    source: &LocalFile,
     offset: u64,
     output: &Output,
     start: u64,
@@ -154,7 +160,7 @@ fn in_kernel(
 
 fn through_memory(
     stored: &Stored,
-    source: &SourceFile,
+    source: &dyn Blob,
     offset: u64,
     output: &Output,
     start: u64,
@@ -193,7 +199,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 << 20).map(|i: u32| (i % 65521 % 256) as u8).collect();
         let from = directory.path().join("source");
         fs::write(&from, &bytes).unwrap();
-        let source = SourceFile::new(from.as_path()).unwrap();
+        let source = LocalFile::new(from.as_path()).unwrap();
         let to = directory.path().join("copy");
         for way in [Way::Memory, Way::Blocks, Way::Kernel] {
             for (offset, start, len) in [

@@ -14,7 +14,7 @@ use crate::catalog::{Extent, Node, NodeId, Tensor};
 use crate::manifest::to_hex;
 use crate::recipe::Plan;
 use crate::runs::Segment;
-use crate::source::SourceFile;
+use crate::source::{Blob, Identity, LocalFile};
 use crate::view::Content;
 
 /// The layout of partial directories. Another one is not gone on with.
@@ -33,7 +33,7 @@ pub(super) struct Request {
     sources: Vec<Source>,
 }
 
-/// A source file.
+/// A source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Source {
     /// Of parts the name alone: machines may see a directory at different places.
@@ -41,17 +41,21 @@ struct Source {
     bytes: u64,
     /// Nanoseconds since 1970.
     modified: i128,
-    /// Device and inode. Machines see one file with different devices, so parts have none.
+    /// Device and inode of a local file. Machines see one file with different devices, so parts have
+    /// none.
     identity: Option<(u64, u64)>,
+    /// What pins a source that is not a local file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<Identity>,
 }
 
 impl Request {
     /// The request to write the view of `plan`, in so many parts.
     pub(super) fn new(plan: &Plan, weights_only: bool, parts: Option<usize>) -> Self {
         let mut sources: BTreeMap<Arc<Path>, Source> = BTreeMap::new();
-        plan.view.for_each_source(&mut |file| {
-            let entry = sources.entry(file.shared_path().clone());
-            entry.or_insert_with(|| Source::new(file, parts.is_some()));
+        plan.view.for_each_source(&mut |blob| {
+            let entry = sources.entry(blob.location().clone());
+            entry.or_insert_with(|| Source::new(&**blob, parts.is_some()));
         });
         Request {
             format: FORMAT,
@@ -102,10 +106,11 @@ impl Request {
 }
 
 impl Source {
-    fn new(file: &SourceFile, of_parts: bool) -> Self {
-        let path = file.path();
+    fn new(blob: &dyn Blob, of_parts: bool) -> Self {
+        let path = blob.location();
+        let local = blob.as_local();
         let name = path.file_name().filter(|_| of_parts);
-        let modified = match file.attributes().mtime.duration_since(UNIX_EPOCH) {
+        let modified = match blob.attributes().mtime.duration_since(UNIX_EPOCH) {
             Ok(after) => after.as_nanos() as i128,
             Err(before) => -(before.duration().as_nanos() as i128),
         };
@@ -114,9 +119,10 @@ impl Source {
                 .unwrap_or(path.as_os_str())
                 .to_string_lossy()
                 .into_owned(),
-            bytes: file.len(),
+            bytes: blob.len(),
             modified,
-            identity: (!of_parts).then(|| file.device_and_inode()),
+            identity: local.filter(|_| !of_parts).map(LocalFile::device_and_inode),
+            content: local.is_none().then(|| blob.identity()),
         }
     }
 }
@@ -166,7 +172,7 @@ impl Fingerprint {
                 let start = *offset as usize;
                 self.text(&bytes[start..start + segment.len as usize]);
             }
-            Extent::Stored { file, offset } => self.source(file, *offset),
+            Extent::Stored { blob, offset } => self.source(&**blob, *offset),
             Extent::Computed {
                 node,
                 output,
@@ -175,15 +181,12 @@ impl Fingerprint {
         }
     }
 
-    fn source(&mut self, file: &SourceFile, offset: u64) {
+    fn source(&mut self, blob: &dyn Blob, offset: u64) {
         let next = self.sources.len() as u64;
-        let number = *self
-            .sources
-            .entry(file.shared_path().clone())
-            .or_insert(next);
+        let number = *self.sources.entry(blob.location().clone()).or_insert(next);
         self.text(b"source");
         self.number(number);
-        self.number(file.len());
+        self.number(blob.len());
         self.number(offset);
     }
 

@@ -13,7 +13,7 @@ use crate::materialize::write::NewFile;
 use crate::materialize::{Options, Share, copy, directory, weights_only};
 use crate::recipe::Plan;
 use crate::shown::Show;
-use crate::source::SourceFile;
+use crate::source::LocalFile;
 
 /// What a run would do with its files.
 #[derive(Debug, Clone, Default)]
@@ -168,7 +168,7 @@ impl Room {
             {
                 regained += metadata.blocks() * 512;
             }
-            let source = file.content.whole_file().filter(|_| file.is_shard());
+            let source = file.linkable();
             if options.hardlink && source.is_some_and(|source| self.is_here(source)) {
                 outlook.linked += 1;
                 outlook.linked_bytes += len;
@@ -186,7 +186,7 @@ impl Room {
         outlook
     }
 
-    fn is_here(&self, source: &SourceFile) -> bool {
+    fn is_here(&self, source: &LocalFile) -> bool {
         source.device_and_inode().0 == self.device
     }
 }
@@ -196,7 +196,9 @@ impl Room {
 fn shareable(file: &NewFile) -> u64 {
     let segments = file.content.segments().iter();
     let shared = segments.filter(|segment| match &segment.place {
-        Extent::Stored { offset, .. } => copy::same_place(*offset, segment.start),
+        Extent::Stored { blob, offset } => {
+            blob.as_local().is_some() && copy::same_place(*offset, segment.start)
+        }
         Extent::Made { .. } | Extent::Computed { .. } => false,
     });
     shared.map(|segment| segment.len).sum()

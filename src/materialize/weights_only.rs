@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::catalog::CONFIG_FILE;
 use crate::error::{Error, Result};
+use crate::format;
 use crate::jobs::Progress;
 use crate::materialize::destination::{Destination, swap_in};
 use crate::materialize::partial::{Partial, is_placing};
@@ -19,7 +20,6 @@ use crate::materialize::{Options, Share, Summary, discard, out_of_space, settle}
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::shown::Show;
-use crate::source::INDEX_FILE;
 use crate::view::View;
 
 pub(super) fn place(
@@ -93,7 +93,7 @@ fn restore(previous: &Path, destination: &Destination) -> Result<()> {
 pub(super) fn weights(plan: &Plan) -> Vec<NewFile<'_>> {
     let mut weights: Vec<NewFile> = NewFile::all(plan)
         .into_iter()
-        .filter(|file| file.is_shard() || file.path == Path::new(INDEX_FILE))
+        .filter(|file| file.is_shard() || Some(file.entry) == plan.index)
         .collect();
     weights.sort_by_key(|file| !file.is_shard());
     weights
@@ -125,12 +125,9 @@ fn check_names(
     let mut others = Vec::new();
     for entry in fs::read_dir(destination.path()).map_err(list_error)? {
         let name = PathBuf::from(entry.map_err(list_error)?.file_name());
-        let is_weights = name
-            .as_os_str()
-            .as_encoded_bytes()
-            .ends_with(b".safetensors");
         // Loaders go by an index also where the view has none.
-        let is_weights = is_weights || name == Path::new(INDEX_FILE);
+        let is_weights = format::is_shard(name.as_os_str())
+            || format::index_files().any(|index| name == Path::new(index));
         if is_weights && files.iter().all(|file| file.path != name) {
             others.push(name.shown().to_string());
         }

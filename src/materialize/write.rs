@@ -21,7 +21,7 @@ use crate::materialize::sums::{self, Sums};
 use crate::materialize::{Options, Summary, copy, is_out_of_space, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
-use crate::source::{Attributes, SourceFile, with_room};
+use crate::source::{Attributes, Blob, LocalFile, with_room};
 use crate::view::{Content, EntryId, View};
 
 /// A file that is to be written.
@@ -53,6 +53,12 @@ impl<'a> NewFile<'a> {
 
     pub(super) fn is_shard(&self) -> bool {
         self.is_shard
+    }
+
+    /// The local file that a hard link could be made to instead of writing this one.
+    pub(super) fn linkable(&self) -> Option<&'a LocalFile> {
+        let source = self.content.whole_file().filter(|_| self.is_shard)?;
+        source.as_local()
     }
 }
 
@@ -130,7 +136,7 @@ impl<'a> Writer<'a> {
         for (file, _) in files.iter().zip(kept).filter(|(_, kept)| !kept) {
             let path = self.directory.join(&file.path);
             remove_file(&path)?;
-            if let Some(source) = self.to_be_linked(file) {
+            if let Some(source) = file.linkable().filter(|_| self.options.hardlink) {
                 if self.link(source, &path)? {
                     summary.linked += 1;
                     summary.linked_bytes += file.content.len();
@@ -215,24 +221,18 @@ impl<'a> Writer<'a> {
         .map_err(|e| Error::io("create", &path, e))
     }
 
-    fn to_be_linked<'f>(&self, file: &NewFile<'f>) -> Option<&'f SourceFile> {
-        let wanted = self.options.hardlink && file.is_shard;
-        let source = wanted.then(|| file.content.whole_file())??;
-        Some(source)
-    }
-
     /// Links the planned file, whatever its name leads to by now; returns whether that could be
     /// done.
-    fn link(&self, source: &SourceFile, new: &Path) -> Result<bool> {
+    fn link(&self, source: &LocalFile, new: &Path) -> Result<bool> {
         use std::os::fd::AsRawFd;
         let file = source.handle()?;
-        source.check_unchanged()?;
+        source.check()?;
         let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(linkat(CWD, opened, CWD, new, AtFlags::SYMLINK_FOLLOW).is_ok())
     }
 
     /// Records a file that is a link to `source`, of which nothing is read but for its checksum.
-    fn record_link(&self, file: &NewFile, source: &SourceFile) -> Result<()> {
+    fn record_link(&self, file: &NewFile, source: &LocalFile) -> Result<()> {
         let mut sums = Sums {
             check: None,
             sha256: None,
@@ -246,7 +246,7 @@ impl<'a> Writer<'a> {
                 true,
                 progress,
             )?;
-            source.check_unchanged()?;
+            source.check()?;
             sums.sha256 = read.and_then(|sums| sums.sha256);
         }
         self.progress.skip(file.content.len());
@@ -330,9 +330,10 @@ impl<'a> Writer<'a> {
                     let bytes = &bytes[start..start + segment.len as usize];
                     output.write_all_at(bytes, segment.start)?;
                 }
-                Extent::Stored { file, offset } => {
+                Extent::Stored { blob, offset } => {
                     let stored = self.reader.stored();
-                    copy::range(stored, file, *offset, &output, segment.start, segment.len)?;
+                    let (start, len) = (segment.start, segment.len);
+                    copy::range(stored, &**blob, *offset, &output, start, len)?;
                 }
                 Extent::Computed {
                     node,

@@ -36,7 +36,7 @@ pub(crate) fn is_convertible(dtype: Dtype) -> bool {
 ///
 /// # Errors
 /// If its dtype is not BF16, F16, F32 or F64.
-pub(crate) fn convert(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
+pub fn convert(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
     if tensor.dtype == to.dtype() {
         return Ok(tensor.clone());
     }

@@ -20,7 +20,8 @@ pub mod quantize;
 pub mod rename;
 
 pub use cast::{CastParams, CastRule};
-pub(crate) use convert::{Converted, convert, is_convertible};
+pub use convert::convert;
+pub(crate) use convert::{Converted, is_convertible};
 pub use dtype::DtypeParams;
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;

@@ -10,11 +10,11 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::{Role, SourceReport, Step};
+use crate::format::Shard;
 use crate::layout::PlannedTensor;
 use crate::provenance::Lineage;
 use crate::provenance::lineage::checkpoint_of;
 use crate::recipe::Plan;
-use crate::source::Shard;
 use crate::view::EntryId;
 
 /// What becomes of a tensor. Every tensor of a view has one fate.
@@ -115,9 +115,9 @@ impl Counts {
 
 /// The shard that `tensor` is a whole tensor of, under its name.
 fn stored_as_it_is<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<&'a Arc<Shard>> {
-    let (file, offset) = tensor.extents.as_stored()?;
-    let shard = plan.sources.shard(file)?;
-    let stored = shard.header.get(&tensor.name)?;
+    let (blob, offset) = tensor.extents.as_stored()?;
+    let shard = plan.sources.shard(blob)?;
+    let stored = shard.tensors.get(&tensor.name)?;
     let is_same =
         (stored.offset, stored.dtype, &stored.shape) == (offset, tensor.dtype, &tensor.shape);
     is_same.then_some(shard)
@@ -132,9 +132,9 @@ fn computed_from_one<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<(&'a 
     let [input] = &node.inputs[..] else {
         return None;
     };
-    let (file, offset) = input.as_stored()?;
-    let shard = plan.sources.shard(file)?;
-    let stored = shard.header.get(&node.name)?;
+    let (blob, offset) = input.as_stored()?;
+    let shard = plan.sources.shard(blob)?;
+    let stored = shard.tensors.get(&node.name)?;
     let bands = node.kernel.bands();
     let last = bands.band(bands.count().checked_sub(1)?);
     let is_whole = node.kernel.output_bytes(output, &last).end == tensor.len

@@ -105,7 +105,7 @@ impl Files {
             serde_json::to_vec(&json).expect("strings and numbers have a JSON text")
         };
         let from = content.whole_file();
-        let from = from.map(|source| source.path().to_string_lossy().into_owned());
+        let from = from.map(|source| source.location().to_string_lossy().into_owned());
         let Some(shard) = self.shards.get(&entry).map(|i| &self.plan.shards[*i]) else {
             return Some(told(match (from, &self.plan.report.edited_config) {
                 (Some(from), _) => Made::SourceFile {

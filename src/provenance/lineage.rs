@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::catalog::{Extent, Node, NodeId, Sources, Step, Tensor};
+use crate::format::{Shard, StoredTensor};
 use crate::layout::PlannedTensor;
 use crate::recipe::Plan;
-use crate::source::{Shard, StoredTensor};
 use crate::tensor::Name;
 
 /// Where a tensor comes from.
@@ -59,7 +59,7 @@ impl Source {
     }
 
     fn entry(&self) -> (&Name, &StoredTensor) {
-        let entry = self.shard.header.get_index(self.position);
+        let entry = self.shard.tensors.get_index(self.position);
         entry.expect("a source is one of its shard's tensors")
     }
 
@@ -71,7 +71,7 @@ impl Source {
 /// The directory that the name of `shard` is relative to.
 pub(super) fn checkpoint_of(shard: &Shard) -> &Path {
     let parts = Path::new(&shard.name).components().count();
-    let path = shard.file.path();
+    let path = shard.blob.location();
     path.ancestors().nth(parts).unwrap_or(path)
 }
 
@@ -174,8 +174,8 @@ impl Tracer<'_> {
         for segment in tensor.extents.with_empty() {
             match &segment.place {
                 Extent::Made { .. } => parts.push(Traced::default()),
-                Extent::Stored { file, offset } => {
-                    let shard = self.sources.shard(file);
+                Extent::Stored { blob, offset } => {
+                    let shard = self.sources.shard(blob);
                     let shard = shard.expect("a plan knows the shards of its tensors");
                     parts.extend(stored(shard, *offset..offset + segment.len, name));
                 }
@@ -256,7 +256,7 @@ fn slice(bytes: Range<u64>) -> Step {
 
 /// Bytes of a source, by the tensors that they are of.
 fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Vec<Traced> {
-    let header = &shard.header;
+    let table = &shard.tensors;
     if bytes.is_empty() {
         return vec![stored_in(
             shard,
@@ -264,8 +264,8 @@ fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Vec<Traced> {
             bytes,
         )];
     }
-    let first = header.partition_point(|_, tensor| tensor.offset + tensor.len <= bytes.start);
-    let tensors = (first..header.len()).map(|position| (position, &header[position]));
+    let first = table.partition_point(|_, tensor| tensor.offset + tensor.len <= bytes.start);
+    let tensors = (first..table.len()).map(|position| (position, &table[position]));
     let tensors = tensors.take_while(|(_, tensor)| tensor.offset < bytes.end);
     let tensors = tensors.filter(|(_, tensor)| tensor.len > 0);
     let parts = tensors.map(|(position, tensor)| {
@@ -279,13 +279,13 @@ fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Vec<Traced> {
 /// The position of the tensor without bytes that is at `offset`, preferably `name`; if there is none,
 /// that of one next to it.
 fn empty_tensor(shard: &Shard, offset: u64, name: &str) -> usize {
-    let header = &shard.header;
+    let table = &shard.tensors;
     let is_here = |tensor: &StoredTensor| tensor.len == 0 && tensor.offset == offset;
-    match header.get_full(name) {
+    match table.get_full(name) {
         Some((position, _, tensor)) if is_here(tensor) => position,
         _ => {
-            let first = header.partition_point(|_, tensor| tensor.offset < offset);
-            match header.get_index(first) {
+            let first = table.partition_point(|_, tensor| tensor.offset < offset);
+            match table.get_index(first) {
                 Some((_, tensor)) if is_here(tensor) => first,
                 _ => first.saturating_sub(1),
             }
@@ -295,7 +295,7 @@ fn empty_tensor(shard: &Shard, offset: u64, name: &str) -> usize {
 
 /// Bytes of the tensor at `position` in the header of `shard`.
 fn stored_in(shard: &Arc<Shard>, position: usize, bytes: Range<u64>) -> Traced {
-    let found = shard.header.get_index(position);
+    let found = shard.tensors.get_index(position);
     let (name, tensor) = found.expect("bytes of its tensors");
     let (steps, name) = match bytes.end - bytes.start == tensor.len {
         true => (Vec::new(), Some(name.clone())),

@@ -23,9 +23,10 @@ pub(crate) use groups::{Group, group_of};
 use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
 use crate::error::Result;
 use crate::findings::Faults;
+use crate::format::StoredTensor;
 use crate::jobs::Progress;
 use crate::kernels::lanes::Precision;
-use crate::source::{SourceFile, StoredTensor};
+use crate::source::Blob;
 use crate::tensor::{Dtype, Name};
 use fp8_block::Fp8Block;
 
@@ -133,7 +134,7 @@ pub trait Encoding: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct StoredFile<'a> {
     pub name: &'a str,
-    pub file: &'a SourceFile,
+    pub file: &'a dyn Blob,
     pub tensors: &'a IndexMap<Name, StoredTensor>,
 }
 

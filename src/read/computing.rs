@@ -133,9 +133,9 @@ impl Reader {
 
     /// The bytes `range` of `tensor`.
     fn input(&self, tensor: &Tensor, range: Range<u64>) -> Result<Buffer> {
-        if let Some((file, offset)) = tensor.as_stored() {
+        if let Some((blob, offset)) = tensor.as_stored() {
             let range = offset + range.start..offset + range.end;
-            return self.stored.read(file, range);
+            return self.stored.read(&**blob, range);
         }
         let len = (range.end - range.start) as usize;
         let mut bytes = self.stored.buffers.take(len)?;

@@ -121,9 +121,9 @@ fn add_tensor(hash: &mut Sha256, tensor: &Tensor) {
                 let start = *offset as usize;
                 add(hash, &bytes[start..start + segment.len as usize]);
             }
-            Extent::Stored { file, offset } => {
-                add(hash, file.path().as_os_str().as_encoded_bytes());
-                add(hash, file.identity().as_bytes());
+            Extent::Stored { blob, offset } => {
+                add(hash, blob.location().as_os_str().as_encoded_bytes());
+                add(hash, blob.identity().to_string().as_bytes());
                 add(hash, &offset.to_le_bytes());
             }
             Extent::Computed {

@@ -12,11 +12,11 @@ use crate::error::Result;
 use crate::read::buffers::Buffer;
 use crate::read::stored::Stored;
 use crate::shown::Show;
-use crate::source::SourceFile;
+use crate::source::Blob;
 
-/// A range of a source file that is read ahead, or is about to be.
+/// A range of a source that is read ahead, or is about to be.
 pub(super) struct Piece {
-    file: Arc<SourceFile>,
+    blob: Arc<dyn Blob>,
     range: Range<u64>,
     planned: Instant,
     /// `None` if it cannot be read: whoever asks for it tries anew, and is told why.
@@ -30,7 +30,7 @@ impl Piece {
 
     /// Its bytes, read now if they were not yet. Two who ask at once read them once.
     fn bytes(&self, stored: &Stored) -> Option<&[u8]> {
-        let read = || stored.read(&self.file, self.range.clone()).ok();
+        let read = || stored.read(&*self.blob, self.range.clone()).ok();
         self.bytes.get_or_init(read).as_deref()
     }
 
@@ -42,7 +42,7 @@ impl Piece {
 
 impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of {}", self.range, self.file.path().shown())
+        write!(f, "{:?} of {}", self.range, self.blob.location().shown())
     }
 }
 
@@ -70,9 +70,9 @@ impl Fetched {
         self.pieces.lock().iter().map(|piece| piece.len()).sum()
     }
 
-    /// Makes a piece of `range` of `file`, to be [fetched](Piece::fetch); `None` if there is no room
+    /// Makes a piece of `range` of `blob`, to be [fetched](Piece::fetch); `None` if there is no room
     /// for it.
-    pub(super) fn plan(&self, file: &Arc<SourceFile>, range: Range<u64>) -> Option<Arc<Piece>> {
+    pub(super) fn plan(&self, blob: &Arc<dyn Blob>, range: Range<u64>) -> Option<Arc<Piece>> {
         let mut pieces = self.pieces.lock();
         let mut held: u64 = pieces.iter().map(|piece| piece.len()).sum();
         while held + (range.end - range.start) > self.capacity {
@@ -80,7 +80,7 @@ impl Fetched {
             held -= oldest.len();
         }
         let piece = Arc::new(Piece {
-            file: file.clone(),
+            blob: blob.clone(),
             range,
             planned: Instant::now(),
             bytes: OnceLock::new(),
@@ -89,21 +89,21 @@ impl Fetched {
         Some(piece)
     }
 
-    /// The first of the `len` bytes of `file` from `offset`, as many as a piece holds; `None` if none
+    /// The first of the `len` bytes of `blob` from `offset`, as many as a piece holds; `None` if none
     /// holds the first one.
     ///
     /// # Errors
-    /// If the file is not what it was when the view was planned, as
-    /// [`SourceFile::read_exact_at`] would say.
+    /// If the source is not what it was when the view was planned, as
+    /// [`Blob::read_at`] would say.
     pub(super) fn get(
         &self,
-        file: &Arc<SourceFile>,
+        blob: &Arc<dyn Blob>,
         offset: u64,
         len: usize,
         stored: &Stored,
     ) -> Result<Option<Lent>> {
         let holds =
-            |piece: &&Arc<Piece>| Arc::ptr_eq(&piece.file, file) && piece.range.contains(&offset);
+            |piece: &&Arc<Piece>| Arc::ptr_eq(&piece.blob, blob) && piece.range.contains(&offset);
         let Some(piece) = self.pieces.lock().iter().find(holds).cloned() else {
             return Ok(None);
         };
@@ -111,7 +111,7 @@ impl Fetched {
             self.forget(&piece);
             return Ok(None);
         };
-        file.check_unchanged()?;
+        blob.check()?;
         let from = (offset - piece.range.start) as usize;
         let range = from..held.min(from + len);
         Ok(Some(Lent { piece, range }))

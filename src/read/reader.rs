@@ -13,7 +13,7 @@ use crate::read::facts_cache::FactsCache;
 use crate::read::fetched::{Fetched, Piece};
 use crate::read::stored::Stored;
 use crate::read::tiles::{TileCache, TileKey};
-use crate::source::SourceFile;
+use crate::source::Blob;
 use crate::stats::{CacheStats, Origin, Reading, Served};
 use crate::view::{EntryId, View};
 
@@ -200,9 +200,9 @@ impl Reader {
                         return Ok(result);
                     }
                 }
-                Extent::Stored { file, offset } => {
+                Extent::Stored { blob, offset } => {
                     let (at, len) = (offset + piece.skip, len as usize);
-                    let lent = self.fetched.get(file, at, len, &self.stored)?;
+                    let lent = self.fetched.get(blob, at, len, &self.stored)?;
                     if let Some(lent) = lent.filter(|lent| lent.len() == len) {
                         let result = borrow(&lent);
                         self.fetched.served(lent);
@@ -262,14 +262,14 @@ impl Reader {
             return pieces;
         };
         for piece in content.within(range) {
-            let Extent::Stored { file, offset } = &piece.segment.place else {
+            let Extent::Stored { blob, offset } = &piece.segment.place else {
                 continue;
             };
             let mut at = offset + piece.skip;
             let end = at + piece.len;
             while at < end {
                 let to = end.min(at + Self::PIECE);
-                let Some(piece) = self.fetched.plan(file, at..to) else {
+                let Some(piece) = self.fetched.plan(blob, at..to) else {
                     return pieces;
                 };
                 pieces.push(piece);
@@ -351,7 +351,7 @@ impl Reader {
                 buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
                 Ok(())
             }
-            Extent::Stored { file, offset } => self.read_stored(file, offset + skip, buffer),
+            Extent::Stored { blob, offset } => self.read_stored(blob, offset + skip, buffer),
             Extent::Computed {
                 node,
                 output,
@@ -369,8 +369,8 @@ impl Reader {
             match &piece.segment.place {
                 // What is computed from is not what readers wait for: it is not looked up in what was
                 // read ahead for them.
-                Extent::Stored { file, offset } => {
-                    self.stored.read_into(file, part, offset + piece.skip)?
+                Extent::Stored { blob, offset } => {
+                    self.stored.read_into(&**blob, part, offset + piece.skip)?
                 }
                 place => self.read_place(place, piece.skip, part)?,
             }
@@ -379,11 +379,11 @@ impl Reader {
         Ok(())
     }
 
-    /// Fills `buffer` with the bytes of `file` from `offset`, as far as they were read ahead from
+    /// Fills `buffer` with the bytes of `blob` from `offset`, as far as they were read ahead from
     /// there.
-    fn read_stored(&self, file: &Arc<SourceFile>, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    fn read_stored(&self, blob: &Arc<dyn Blob>, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let (mut at, mut rest) = (offset, buffer);
-        while let Some(lent) = self.fetched.get(file, at, rest.len(), &self.stored)? {
+        while let Some(lent) = self.fetched.get(blob, at, rest.len(), &self.stored)? {
             let (part, after) = rest.split_at_mut(lent.len());
             part.copy_from_slice(&lent);
             at += lent.len() as u64;
@@ -393,6 +393,6 @@ impl Reader {
                 return Ok(());
             }
         }
-        self.stored.read_into(file, rest, at)
+        self.stored.read_into(&**blob, rest, at)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::read::buffers::{Buffer, Buffers};
 use crate::read::pace::Pace;
-use crate::source::{BLOCK, SourceFile};
+use crate::source::{BLOCK, Blob, LocalFile};
 
 /// Reads sources into memory that suits the way.
 #[derive(Debug, Default)]
@@ -39,27 +39,28 @@ impl Stored {
         self.direct
     }
 
-    /// The bytes `range` of `file`.
+    /// The bytes `range` of `blob`.
     ///
     /// # Errors
-    /// As [`SourceFile::read_exact_at`].
-    pub(crate) fn read(&self, file: &SourceFile, range: Range<u64>) -> Result<Buffer> {
-        if self.wants_direct(file, &range)? {
+    /// As [`Blob::read_at`].
+    pub(crate) fn read(&self, blob: &dyn Blob, range: Range<u64>) -> Result<Buffer> {
+        if let Some(file) = self.wants_direct(blob, &range)? {
             return self.read_direct(file, range);
         }
         let mut bytes = self.buffers.take((range.end - range.start) as usize)?;
-        self.read_cached(file, &mut bytes, range.start)?;
+        self.read_cached(blob, &mut bytes, range.start)?;
         Ok(bytes)
     }
 
-    /// Fills `bytes` from `offset` of `file`.
+    /// Fills `bytes` from `offset` of `blob`.
     ///
     /// # Errors
-    /// As [`SourceFile::read_exact_at`].
-    pub(crate) fn read_into(&self, file: &SourceFile, bytes: &mut [u8], offset: u64) -> Result<()> {
-        if !self.wants_direct(file, &(offset..offset + bytes.len() as u64))? {
-            return self.read_cached(file, bytes, offset);
-        }
+    /// As [`Blob::read_at`].
+    pub(crate) fn read_into(&self, blob: &dyn Blob, bytes: &mut [u8], offset: u64) -> Result<()> {
+        let range = offset..offset + bytes.len() as u64;
+        let Some(file) = self.wants_direct(blob, &range)? else {
+            return self.read_cached(blob, bytes, offset);
+        };
         let mut at = offset;
         for part in bytes.chunks_mut(Self::MOST_COPIED) {
             let end = at + part.len() as u64;
@@ -69,19 +70,29 @@ impl Stored {
         Ok(())
     }
 
-    fn wants_direct(&self, file: &SourceFile, range: &Range<u64>) -> Result<bool> {
-        let is_long = range.end - range.start >= Self::LEAST;
-        Ok(self.direct && is_long && file.wants_direct(range)?)
+    /// The file to read `range` of `blob` from past the page cache, if it should be.
+    fn wants_direct<'b>(
+        &self,
+        blob: &'b dyn Blob,
+        range: &Range<u64>,
+    ) -> Result<Option<&'b LocalFile>> {
+        if !self.direct || range.end - range.start < Self::LEAST {
+            return Ok(None);
+        }
+        match blob.as_local() {
+            Some(file) if file.wants_direct(range)? => Ok(Some(file)),
+            _ => Ok(None),
+        }
     }
 
-    fn read_cached(&self, file: &SourceFile, bytes: &mut [u8], offset: u64) -> Result<()> {
+    fn read_cached(&self, blob: &dyn Blob, bytes: &mut [u8], offset: u64) -> Result<()> {
         let start = Instant::now();
-        file.read_exact_at(bytes, offset)?;
+        blob.read_at(bytes, offset)?;
         self.note(bytes.len(), start);
         Ok(())
     }
 
-    fn read_direct(&self, file: &SourceFile, range: Range<u64>) -> Result<Buffer> {
+    fn read_direct(&self, file: &LocalFile, range: Range<u64>) -> Result<Buffer> {
         let before = (range.start % BLOCK as u64) as usize;
         let len = (range.end - range.start) as usize;
         let Ok(mut bytes) = self.buffers.take_huge(before, len) else {
@@ -93,7 +104,7 @@ impl Stored {
         let start = Instant::now();
         let from = range.start - before as u64;
         if !file.read_blocks(bytes.blocks(BLOCK), from, before + len)? {
-            file.read_exact_at(&mut bytes, range.start)?;
+            file.read_at(&mut bytes, range.start)?;
         }
         self.note(len, start);
         Ok(bytes)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::format::Checkpoint;
 use crate::ops::dtype::InDtype;
 use crate::ops::lora::Lora;
 use crate::ops::merge::{Definition, Merge, Place, Source};
@@ -13,7 +14,6 @@ use crate::recipe::ViewRequest;
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{ModelPath, Places, Reference};
 use crate::recipe::yaml::Node;
-use crate::source::Checkpoint;
 use crate::tensor::Dtype;
 
 /// A merge and where its models are.

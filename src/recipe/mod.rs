@@ -17,9 +17,9 @@ use std::path::PathBuf;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::format::{Checkpoint, OUTPUT};
 use crate::layout::{self, Partition};
 use crate::ops::{Operations, Params};
-use crate::source::Checkpoint;
 
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
@@ -156,7 +156,7 @@ impl ViewRequest {
         let standard = catalog
             .homes
             .iter()
-            .all(|home| layout::is_standard_name(&home.name));
+            .all(|home| OUTPUT.is_standard_name(&home.name));
         match self.repack {
             Repack::SingleFile => Partition::Single,
             Repack::Always => Partition::Repack,

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 
 use crate::catalog::Extents;
 use crate::error::{Error, Result};
+use crate::format;
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::shown::Show;
-use crate::source::check_directory;
-use crate::source::with_room;
+use crate::source::{Blob, check_directory, with_room};
 use crate::text::counted;
 use crate::verify::lengths::tensors_apart;
 use crate::view::{Content, EntryId, View};
@@ -169,8 +169,7 @@ fn find_extra(
             Some(_) => {}
             None => {
                 let path = view.path(id).join(&name);
-                let is_weights = name.as_encoded_bytes().ends_with(b".safetensors");
-                match is_weights && id == View::ROOT {
+                match format::is_shard(&name) && id == View::ROOT {
                     true => report.differences.push(Difference {
                         path,
                         kind: Kind::ExtraWeights,
@@ -298,13 +297,13 @@ impl<'a> Comparison<'a> {
 
 /// Whether `file` is the very source file that `content` is: a hard link.
 fn is_source(content: &Extents, file: &File, path: &Path) -> Result<bool> {
-    let Some(source) = content.whole_file() else {
+    let Some(source) = content.whole_file().and_then(|blob| blob.as_local()) else {
         return Ok(false);
     };
     let stat_error = |e| Error::io("read the attributes", path, e);
     let metadata = file.metadata().map_err(stat_error)?;
     let source_metadata = source.handle()?.metadata().map_err(stat_error)?;
-    source.check_unchanged()?;
+    source.check()?;
     Ok((metadata.dev(), metadata.ino()) == (source_metadata.dev(), source_metadata.ino()))
 }
 

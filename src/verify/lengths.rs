@@ -5,15 +5,17 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use crate::findings::Findings;
+use crate::format::StoredTensor;
+use crate::format::safetensors::read_header;
 use crate::layout::PlannedShard;
-use crate::source::{SourceFile, StoredTensor, read_header};
+use crate::source::LocalFile;
 use crate::tensor::Name;
 
 /// How the tensors of the file at `path`, of `len` bytes, differ from those of `shard`; one line for
 /// each kind of difference.
 pub(super) fn tensors_apart(shard: &PlannedShard, path: &Path, len: u64) -> Vec<String> {
     let mut findings = Findings::default();
-    let header = SourceFile::new(path).and_then(|file| read_header(&file));
+    let header = LocalFile::new(path).and_then(|file| read_header(&file));
     match header {
         Ok(header) => compare(shard, &header, &mut findings),
         Err(_) => {

@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::findings::Faults;
+use crate::format;
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
 use crate::shown::Show;
-use crate::source::{SourceFile, with_room};
+use crate::source::{Blob, LocalFile, with_room};
 use crate::text::counted;
 
 /// How a directory compares with its checksums.
@@ -42,7 +43,7 @@ pub fn manifest(
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let text = SourceFile::new(path.as_path())?.read_all(MAX_MANIFEST_BYTES)?;
+    let text = LocalFile::new(path.as_path())?.read_all(MAX_MANIFEST_BYTES)?;
     let sums: Vec<(PathBuf, Sha256Sum)> = parse(&text, &path)?.into_iter().collect();
     let length = |path: &PathBuf| directory.join(path).metadata().map_or(0, |m| m.len());
     let mut report = ManifestReport {
@@ -127,11 +128,7 @@ fn find_extra(
                     pending.push(path);
                 }
             } else if !sums.contains_key(&path) && path != Path::new(MANIFEST_FILE) {
-                let is_weights = path
-                    .as_os_str()
-                    .as_encoded_bytes()
-                    .ends_with(b".safetensors");
-                let (findings, what) = match is_weights {
+                let (findings, what) = match format::is_shard(path.as_os_str()) {
                     true => (&mut faults.problems, "weights"),
                     false => (&mut faults.warnings, "files"),
                 };

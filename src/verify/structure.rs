@@ -9,18 +9,15 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::findings::Faults;
+use crate::format::StoredTensor;
+use crate::format::safetensors::{INDEX_FILE, Index, SINGLE_FILE, WeightMap, read_header};
 use crate::jobs::Progress;
 use crate::quant::StoredFile;
-use crate::source::{
-    INDEX_FILE, Index, SourceFile, StoredTensor, WeightMap, check_directory, read_header, with_room,
-};
+use crate::source::{Blob, LocalFile, check_directory, with_room};
 use crate::tensor::Name;
 use crate::text::counted;
 use crate::verify::known_scales::KnownScales;
 use crate::verify::{described, quantization};
-
-/// The file that loaders without an index expect.
-const SINGLE_FILE: &str = "model.safetensors";
 
 /// What is to be said about a directory.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +103,7 @@ struct Inspection {
 #[derive(Debug)]
 pub(super) struct ShardFile {
     pub(super) name: String,
-    pub(super) file: SourceFile,
+    pub(super) file: LocalFile,
     /// In offset order.
     pub(super) header: IndexMap<Name, StoredTensor>,
 }
@@ -148,7 +145,7 @@ impl Inspection {
 
     fn read_index(&mut self, directory: &Path) -> Option<IndexFile> {
         let read = || {
-            let file = SourceFile::new(directory.join(INDEX_FILE))?;
+            let file = LocalFile::new(directory.join(INDEX_FILE))?;
             let text = file.read_all(Index::MAX_BYTES)?;
             let parsed = Index::parse(&text, file.path())?;
             let whole: Value = serde_json::from_slice(&text)
@@ -207,7 +204,7 @@ impl Inspection {
             );
             Err(Error::checkpoint(&path, problem))
         } else {
-            SourceFile::of_weights(path).and_then(|file| {
+            LocalFile::of_weights(path).and_then(|file| {
                 Ok(ShardFile {
                     name: name.to_owned(),
                     header: read_header(&file)?,

@@ -100,7 +100,7 @@ fn expected_json(plan: &Plan, fp8: Option<&QuantizeParams>) -> Value {
         .iter()
         .filter(|(id, _, _)| plan.shards.iter().all(|shard| shard.entry != *id))
         .map(|(_, at, content)| {
-            let source = content.whole_file().map(|file| path(file.path()));
+            let source = content.whole_file().map(|file| path(file.location()));
             serde_json::json!({"path": path(at), "len": content.len(), "whole_file": source})
         })
         .collect();

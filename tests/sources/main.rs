@@ -4,6 +4,7 @@
 mod common;
 
 mod aux_files;
+mod blobs;
 mod checkpoints;
 mod descriptors;
 mod direct;

@@ -47,7 +47,7 @@ pub(super) fn lines(plan: &Plan) -> String {
     }
     for (path, content) in aux_files(plan) {
         let how = match (content.whole_file(), &plan.report.edited_config) {
-            (Some(source), _) => format!("= {}", source.path().shown()),
+            (Some(source), _) => format!("= {}", source.location().shown()),
             (None, Some(config)) if path == Path::new(CONFIG_FILE) => edits(config),
             _ => "new".to_owned(),
         };

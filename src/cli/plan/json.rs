@@ -71,7 +71,9 @@ pub(crate) fn json(
             .map(|(path, content)| AuxJson {
                 path: path.to_string_lossy().into_owned(),
                 len: content.len(),
-                whole_file: content.whole_file().map(|file| file.path().to_owned()),
+                whole_file: content
+                    .whole_file()
+                    .map(|blob| blob.location().to_path_buf()),
             })
             .collect(),
         first_reads: FirstReadsJson::of(plan),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ckptfs::provenance::FileCount;
-use ckptfs::source::{Enclosure, SourceFile};
+use ckptfs::source::{Blob, Enclosure};
 use ckptfs::view::View;
 
 /// The files that `view` reads, and that lie outside of the directories `sources`. What cannot be
@@ -16,13 +16,14 @@ pub(super) fn leading_out(view: &View, sources: &[PathBuf]) -> FileCount {
         return outside;
     };
     let mut files: HashMap<&Path, u64> = HashMap::new();
-    let mut seen: Vec<Arc<SourceFile>> = Vec::new();
-    view.for_each_source(&mut |file| {
-        if seen.last().is_none_or(|last| !Arc::ptr_eq(last, file)) {
-            seen.push(file.clone());
+    let mut seen: Vec<Arc<dyn Blob>> = Vec::new();
+    view.for_each_source(&mut |blob| {
+        if seen.last().is_none_or(|last| !Arc::ptr_eq(last, blob)) {
+            seen.push(blob.clone());
         }
     });
-    files.extend(seen.iter().map(|file| (file.path(), file.len())));
+    let local = seen.iter().filter_map(|blob| blob.as_local());
+    files.extend(local.map(|file| (file.path(), file.len())));
     for (path, bytes) in files {
         if enclosure.is_left_by(path).unwrap_or(false) {
             outside.files += 1;

@@ -182,7 +182,9 @@ impl<'a> Data<'a> {
                 .map(|(path, content)| File {
                     path: path.to_string_lossy().into_owned(),
                     len: content.len(),
-                    from: content.whole_file().map(|file| file.path().to_owned()),
+                    from: content
+                        .whole_file()
+                        .map(|blob| blob.location().to_path_buf()),
                 })
                 .collect(),
             groups: groups.iter().map(|group| Kind::of(plan, group)).collect(),

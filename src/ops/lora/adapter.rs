@@ -7,7 +7,9 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::source::{Shard, SourceFile, check_directory, not_json, read_header};
+use crate::format::safetensors::read_header;
+use crate::format::{Container, Shard};
+use crate::source::{Blob, LocalFile, check_directory, not_json};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -63,13 +65,14 @@ impl Adapter {
                 ),
             ));
         }
-        let file = Arc::new(SourceFile::of_weights(weights)?);
+        let file = LocalFile::of_weights(weights)?;
         Ok(Adapter {
             directory: directory.to_owned(),
             weights: Arc::new(Shard {
                 name: WEIGHTS_FILE.to_owned(),
-                header: read_header(&file)?,
-                file,
+                container: Container::Safetensors,
+                tensors: read_header(&file)?,
+                blob: Arc::new(file),
             }),
             settings,
         })
@@ -77,7 +80,7 @@ impl Adapter {
 
     /// An error about the tensor `key` of the adapter.
     pub(super) fn error(&self, key: &str, problem: impl Into<String>) -> Error {
-        Error::tensor(self.weights.file.path(), key, problem)
+        Error::tensor(self.weights.blob.location(), key, problem)
     }
 }
 
@@ -128,7 +131,7 @@ const REFUSED: [(&str, &str); 9] = [
 impl Settings {
     fn read(path: &Path) -> Result<Self> {
         let refuse = |problem: String| Error::checkpoint(path, problem);
-        let text = SourceFile::new(path)?.read_all(MOST_CONFIG_BYTES)?;
+        let text = LocalFile::new(path)?.read_all(MOST_CONFIG_BYTES)?;
         let json: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|e| refuse(format!("not a JSON object: {}", not_json(&text, &e))))?;
         let text = |key: &str| json.get(key).and_then(Value::as_str);

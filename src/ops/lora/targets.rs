@@ -48,7 +48,7 @@ impl Contents {
     /// If the role of one is not known.
     pub(super) fn of(adapter: &Adapter) -> Result<Self> {
         let mut contents = Contents::default();
-        for key in adapter.weights.header.keys() {
+        for key in adapter.weights.tensors.keys() {
             let stripped = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix));
             let path = stripped.unwrap_or(key);
             let Some((module, role)) = split_role(path) else {

@@ -51,9 +51,9 @@ fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
                 tensor.len()
             )
         }
-        Some((file, offset)) => {
+        Some((blob, offset)) => {
             let mut bytes = vec![0; tensor.len() as usize];
-            file.read_exact_at(&mut bytes, offset)?;
+            blob.read_at(&mut bytes, offset)?;
             return Ok(bytes);
         }
         None => "it is not floating point and not stored, and cannot be compared".to_owned(),

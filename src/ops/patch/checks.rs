@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::Result;
+use crate::format::Checkpoint;
 use crate::quant::{companions, weight_of};
 use crate::shown::Show;
-use crate::source::Checkpoint;
 use crate::tensor::{Dtype, shape_text};
 use crate::text::listing;
 

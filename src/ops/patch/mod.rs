@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use crate::catalog::{Catalog, Role, SourceReport, Tensor};
 use crate::error::Result;
+use crate::format::Checkpoint;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
-use crate::source::Checkpoint;
 
 /// Take the tensors that the base (and every extra before) lacks from these checkpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexSet;
 
 use crate::error::{Error, Result};
+use crate::format;
 use crate::ops::pattern::Pattern;
 use crate::ops::quantize::rules;
 use crate::quant::{companions, weight_of};
-use crate::source;
 use crate::tensor::Name;
 
 /// What the patterns of a selection are called in messages.
@@ -110,7 +110,7 @@ impl SelectionPart<'_> {
 
 impl Reference {
     fn read(directory: &Path) -> Result<Self> {
-        let names = source::tensor_names(directory)?;
+        let names = format::tensor_names(directory)?;
         let quantized: IndexSet<Name> = names
             .iter()
             .filter_map(|name| weight_of(name))

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::catalog::CONFIG_FILE;
 use crate::error::Result;
 use crate::findings::Faults;
+use crate::format::StoredTensor;
 use crate::jobs::{self, Progress, check_going_on};
 use crate::quant::declared::{KEY, METHOD_KEY};
 use crate::quant::fp8_block::{
@@ -16,7 +17,7 @@ use crate::quant::fp8_block::{
     is_code, scale_name, weight_of,
 };
 use crate::quant::{Reading, StoredFile, Verified};
-use crate::source::{SourceFile, StoredTensor};
+use crate::source::Blob;
 use crate::tensor::Dtype;
 use crate::text::counted;
 
@@ -109,7 +110,10 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
 
 /// Returns how many of `pairs` were not read, because their scales are known.
 fn check_powers_of_two(pairs: &[Pair], reading: &Reading, faults: &mut Faults) -> Result<usize> {
-    let is_known = |pair: &&Pair| (reading.is_known)(&scale_name(pair.name), pair.scales_device());
+    let is_known = |pair: &&Pair| {
+        let device = pair.scales_device();
+        device.is_some_and(|device| (reading.is_known)(&scale_name(pair.name), device))
+    };
     let (known, others): (Vec<&Pair>, Vec<&Pair>) = (pairs.iter()).partition(is_known);
     let bytes = others.iter().map(|pair| pair.bytes_to_read()).sum();
     if bytes > 0 {
@@ -142,7 +146,7 @@ struct Pair<'a> {
     name: &'a str,
     weight: &'a StoredTensor,
     scales: &'a StoredTensor,
-    scales_file: &'a SourceFile,
+    scales_file: &'a dyn Blob,
     shards: [&'a str; 2],
 }
 
@@ -221,9 +225,10 @@ impl Pair<'_> {
         }
     }
 
-    /// The device of the file that holds the scales.
-    fn scales_device(&self) -> u64 {
-        self.scales_file.device_and_inode().0
+    /// The device of the local file that holds the scales.
+    fn scales_device(&self) -> Option<u64> {
+        let local = self.scales_file.as_local()?;
+        Some(local.device_and_inode().0)
     }
 
     /// Bytes to read to see whether all scales are powers of two.
@@ -255,8 +260,7 @@ impl Pair<'_> {
             check_going_on(progress)?;
             let count = (self.scales.len - done).min(CHUNK_BYTES) as usize;
             let chunk = &mut buffer[..count];
-            self.scales_file
-                .read_exact_at(chunk, self.scales.offset + done)?;
+            self.scales_file.read_at(chunk, self.scales.offset + done)?;
             let mut values = chunk.chunks_exact(element).map(decode);
             if let Some(position) = values.position(|scale| !is_power_of_two(scale)) {
                 let at = position * element;

@@ -145,7 +145,7 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
     for (name, tensor) in &catalog.tensors {
         let segments = tensor.extents.segments().iter();
         let stored = segments.filter_map(|segment| match &segment.place {
-            Extent::Stored { file, offset } => Some((segment.len, file, *offset)),
+            Extent::Stored { blob, offset } => Some((segment.len, blob, *offset)),
             Extent::Made { .. } | Extent::Computed { .. } => None,
         });
         let mut stored = stored.peekable();
@@ -153,11 +153,11 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
         if stored.peek().is_none() || !is_scale() {
             continue;
         }
-        for (len, file, offset) in stored {
+        for (len, blob, offset) in stored {
             let mut at = 0;
             while at < len {
                 let part = &mut buffer[..(len - at).min(BUFFER_BYTES) as usize];
-                file.read_exact_at(part, offset + at)?;
+                blob.read_at(part, offset + at)?;
                 if !are_powers_of_two(tensor.dtype, part) {
                     return Ok(false);
                 }

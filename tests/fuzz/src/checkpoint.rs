@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::{fs, io};
 
-use ckptfs::source::{Attributes, Checkpoint, Shard, data_start, parse_header};
+use ckptfs::format::safetensors::{data_start, parse_header};
+use ckptfs::format::{Checkpoint, Container, Shard};
+use ckptfs::source::Attributes;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
@@ -17,12 +19,13 @@ pub fn shard(header: &str) -> Arc<Shard> {
     let metadata: safetensors::tensor::Metadata =
         serde_json::from_str(header).expect("this header is valid");
     let len = data_start(header.len() as u64) + metadata.data_len() as u64;
-    let header = parse_header(header.as_bytes(), len, Path::new("model.safetensors"))
+    let tensors = parse_header(header.as_bytes(), len, Path::new("model.safetensors"))
         .expect("this header is valid");
     Arc::new(Shard {
         name: "model.safetensors".to_owned(),
-        file: any_file(),
-        header,
+        container: Container::Safetensors,
+        blob: any_file(),
+        tensors,
     })
 }
 
@@ -30,7 +33,7 @@ pub fn shard(header: &str) -> Arc<Shard> {
 pub fn in_memory(shard: &Arc<Shard>) -> Checkpoint {
     static ATTRIBUTES: LazyLock<Attributes> =
         LazyLock::new(|| Attributes::read(DIRECTORY.path()).expect("the directory is there"));
-    let names = shard.header.keys();
+    let names = shard.tensors.keys();
     Checkpoint {
         directory: DIRECTORY.path().to_owned(),
         attributes: *ATTRIBUTES,

@@ -9,7 +9,7 @@ pub mod reading;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use ckptfs::source::SourceFile;
+use ckptfs::source::{Blob, LocalFile};
 use tempfile::TempDir;
 
 #[global_allocator]
@@ -30,11 +30,11 @@ pub static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| {
 });
 
 /// A file that stands for the one that a text was read from. It is empty.
-pub fn any_file() -> Arc<SourceFile> {
-    static FILE: LazyLock<Arc<SourceFile>> = LazyLock::new(|| {
+pub fn any_file() -> Arc<dyn Blob> {
+    static FILE: LazyLock<Arc<dyn Blob>> = LazyLock::new(|| {
         let path = DIRECTORY.path().join("any.file");
         std::fs::write(&path, "").expect("the file can be written");
-        Arc::new(SourceFile::new(path).expect("it is a regular file"))
+        Arc::new(LocalFile::new(path).expect("it is a regular file"))
     });
     FILE.clone()
 }

@@ -4,10 +4,10 @@
 use std::sync::{Arc, LazyLock};
 
 use ckptfs::catalog::{Catalog, Config};
+use ckptfs::format::Shard;
 use ckptfs::ops::dtype::InDtype;
 use ckptfs::ops::{Experts, Operations, Operator, Precision, QuantizeParams};
 use ckptfs::quant::fp8_block::ScaleFormat;
-use ckptfs::source::Shard;
 use ckptfs_fuzz::any_file;
 use ckptfs_fuzz::checkpoint::{in_memory, shard};
 use ckptfs_fuzz::memory::bounded;

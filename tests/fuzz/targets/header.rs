@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use ckptfs::source::{data_start, parse_header};
+use ckptfs::format::safetensors::{data_start, parse_header};
 use ckptfs_fuzz::memory::bounded;
 use libfuzzer_sys::fuzz_target;
 use safetensors::tensor::Metadata;

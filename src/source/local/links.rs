@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::shown::Show;
-use crate::source::SourceFile;
+use crate::source::LocalFile;
 
 /// The directories that a checkpoint may be made of.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Enclosure {
     ///
     /// # Errors
     /// If it leads out of here or to another file.
-    pub fn check_file(&self, file: &SourceFile) -> Result<()> {
+    pub fn check_file(&self, file: &LocalFile) -> Result<()> {
         self.check(file.path())?;
         file.check_path()
     }

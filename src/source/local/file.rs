@@ -1,4 +1,4 @@
-//! A source file: opened when it is wanted, read at offsets, and watched for change.
+//! A file of this machine: opened when it is wanted, read at offsets, and watched for change.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,53 +9,16 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
-use crate::memory;
 use crate::shown::Show;
-use crate::source::descriptors::{self, SOURCES};
-use crate::source::direct;
+use crate::source::local::descriptors::{self, SOURCES};
+use crate::source::local::direct;
 use crate::source::pool::{InUse, Rank, Slot};
-
-/// Owner, mode and time of a file or directory, as a view shows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attributes {
-    /// Permission bits only (no file type).
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub mtime: SystemTime,
-}
-
-impl Attributes {
-    fn of(metadata: &Metadata) -> Self {
-        Attributes {
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            mtime: mtime(metadata),
-        }
-    }
-
-    /// The attributes of `path`, links followed.
-    pub fn read(path: &Path) -> Result<Self> {
-        let metadata = path
-            .metadata()
-            .map_err(|e| Error::io("read the attributes", path, e))?;
-        Ok(Self::of(&metadata))
-    }
-}
-
-fn mtime(metadata: &Metadata) -> SystemTime {
-    let nanos = Duration::from_nanos(metadata.mtime_nsec().unsigned_abs());
-    match u64::try_from(metadata.mtime()) {
-        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanos,
-        Err(_) => UNIX_EPOCH - Duration::from_secs(metadata.mtime().unsigned_abs()) + nanos,
-    }
-}
+use crate::source::{self, Attributes, Blob};
 
 /// When anything about a file changed, in nanoseconds: also its names, links, owner and mode.
 fn change_time(metadata: &Metadata) -> i64 {
@@ -81,7 +44,7 @@ impl Identity {
             device: metadata.dev(),
             inode: metadata.ino(),
             len: metadata.len(),
-            mtime: mtime(metadata),
+            mtime: Attributes::of(metadata).mtime,
         }
     }
 
@@ -103,7 +66,7 @@ impl Identity {
 /// that were not used for long are closed, and opened again when they are wanted; a file that was
 /// replaced meanwhile gives an error, as one that was changed in place.
 #[derive(Debug)]
-pub struct SourceFile {
+pub struct LocalFile {
     path: Arc<Path>,
     attributes: Attributes,
     identity: Identity,
@@ -126,7 +89,7 @@ pub struct SourceFile {
 pub struct Handle<'a> {
     file: InUse<File>,
     /// The source counts how many are open.
-    source: PhantomData<&'a SourceFile>,
+    source: PhantomData<&'a LocalFile>,
 }
 
 impl Deref for Handle<'_> {
@@ -143,7 +106,7 @@ impl AsFd for Handle<'_> {
     }
 }
 
-impl SourceFile {
+impl LocalFile {
     /// Notes the identity of `path`, links followed, without opening it.
     ///
     /// # Errors
@@ -157,7 +120,7 @@ impl SourceFile {
     /// that do not.
     ///
     /// # Errors
-    /// As [`SourceFile::new`].
+    /// As [`LocalFile::new`].
     pub fn of_weights(path: impl Into<Arc<Path>>) -> Result<Self> {
         Self::of_rank(path.into(), Rank::Last)
     }
@@ -169,7 +132,7 @@ impl SourceFile {
         if !metadata.is_file() {
             return Err(Error::checkpoint(&path, "this is not a regular file"));
         }
-        Ok(SourceFile {
+        Ok(LocalFile {
             attributes: Attributes::of(&metadata),
             identity: Identity::of(&metadata),
             born: metadata.created().ok(),
@@ -186,27 +149,6 @@ impl SourceFile {
     /// The path as the checkpoint names it (a link's own path, not its target).
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The same path, to be shared.
-    pub fn shared_path(&self) -> &Arc<Path> {
-        &self.path
-    }
-
-    /// Length in bytes when the view was planned.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> u64 {
-        self.identity.len
-    }
-
-    /// What tells it, under its path, from every other file and from itself before a change.
-    pub fn identity(&self) -> String {
-        format!("{:?}", self.identity)
-    }
-
-    /// Owner, mode and modification time when the view was planned.
-    pub fn attributes(&self) -> Attributes {
-        self.attributes
     }
 
     /// Device and inode when the view was planned.
@@ -228,7 +170,7 @@ impl SourceFile {
         let open = || Ok(rustix::fs::open(&*self.path, flags, Mode::empty())?);
         let failed = |e: io::Error| Error::io("open", &self.path, e);
         let file = File::from(descriptors::with_room(open).map_err(failed)?);
-        self.check(&file)?;
+        self.check_open(&file)?;
         self.check_born(&file)?;
         // Reads may wait: some filesystems fetch what they have archived.
         rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|e| failed(e.into()))?;
@@ -241,23 +183,6 @@ impl SourceFile {
         match (self.born, born) {
             (Some(planned), Ok(now)) if planned != now => Err(self.changed(Identity::REPLACED)),
             _ => Ok(()),
-        }
-    }
-
-    /// Fills `buffer` from `offset`.
-    ///
-    /// # Errors
-    /// [`Error::SourceChanged`] if the file is not what it was when the view was planned, also
-    /// when the change happened during this read: bytes that may be others are never given.
-    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let file = self.handle()?;
-        match file.read_exact_at(buffer, offset) {
-            Ok(()) => self.check(&file),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                self.check(&file)?;
-                Err(self.io_error(buffer.len(), offset, e))
-            }
-            Err(e) => Err(self.io_error(buffer.len(), offset, e)),
         }
     }
 
@@ -288,11 +213,11 @@ impl SourceFile {
     }
 
     /// Fills `blocks` from `offset` past the page cache, if it can be; returns whether it has the first
-    /// `needed` bytes. What is not given, [`read_exact_at`](Self::read_exact_at) gives, or says why
+    /// `needed` bytes. What is not given, [`read_at`](Blob::read_at) gives, or says why
     /// not. Offset, memory and its length are multiples of [`BLOCK`](crate::source::BLOCK).
     ///
     /// # Errors
-    /// [`Error::SourceChanged`], as `read_exact_at`.
+    /// [`Error::SourceChanged`], as `read_at`.
     pub(crate) fn read_blocks(
         &self,
         blocks: &mut [u8],
@@ -303,7 +228,7 @@ impl SourceFile {
             return Ok(false);
         };
         match direct::read(&file, blocks, offset, needed) {
-            Ok(true) => self.check(&file).map(|()| true),
+            Ok(true) => self.check_open(&file).map(|()| true),
             Ok(false) => Ok(false),
             Err(error) => {
                 self.refuse_direct(error.into());
@@ -324,22 +249,6 @@ impl SourceFile {
         }
     }
 
-    /// The whole content.
-    ///
-    /// # Errors
-    /// Also if the file has more than `most` bytes: it is not the text that it should be.
-    pub fn read_all(&self, most: u64) -> Result<Vec<u8>> {
-        if self.len() > most {
-            return Err(Error::checkpoint(
-                &self.path,
-                format!("it has {} bytes; at most {most} are read", self.len()),
-            ));
-        }
-        let mut content = memory::zeros(self.len())?;
-        self.read_exact_at(&mut content, 0)?;
-        Ok(content)
-    }
-
     /// Checks that the path still leads to the file that was planned.
     pub fn check_path(&self) -> Result<()> {
         let metadata = self
@@ -349,12 +258,7 @@ impl SourceFile {
         self.compare(&metadata)
     }
 
-    /// Checks that the open file is still the one that was planned.
-    pub fn check_unchanged(&self) -> Result<()> {
-        self.check(&*self.handle()?)
-    }
-
-    fn check(&self, file: &File) -> Result<()> {
+    fn check_open(&self, file: &File) -> Result<()> {
         let metadata = file
             .metadata()
             .map_err(|e| Error::io("read the attributes", &self.path, e))?;
@@ -401,5 +305,43 @@ impl SourceFile {
             &self.path,
             source,
         )
+    }
+}
+
+impl Blob for LocalFile {
+    fn len(&self) -> u64 {
+        self.identity.len
+    }
+
+    fn identity(&self) -> source::Identity {
+        source::Identity::new(format!("{:?}", self.identity))
+    }
+
+    fn location(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let file = self.handle()?;
+        match file.read_exact_at(buffer, offset) {
+            Ok(()) => self.check_open(&file),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                self.check_open(&file)?;
+                Err(self.io_error(buffer.len(), offset, e))
+            }
+            Err(e) => Err(self.io_error(buffer.len(), offset, e)),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check_open(&*self.handle()?)
+    }
+
+    fn as_local(&self) -> Option<&LocalFile> {
+        Some(self)
     }
 }

@@ -1,4 +1,4 @@
-//! The header of a safetensors file: where each tensor lies.
+//! The header of a safetensors file: where each tensor is.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -11,18 +11,20 @@ use std::fmt;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::format::checkpoint::StoredTensor;
+use crate::format::safetensors::text::Text;
 use crate::memory;
-use crate::source::{SourceFile, Text};
+use crate::source::Blob;
 use crate::tensor::{Name, Shape, byte_len};
 
 /// The longest header that readers accept, in bytes.
-pub const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Bytes of the length field in front of the header.
 const LENGTH_BYTES: u64 = 8;
@@ -32,24 +34,13 @@ pub fn data_start(header_len: u64) -> u64 {
     LENGTH_BYTES + header_len
 }
 
-/// A tensor as a header describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredTensor {
-    pub dtype: Dtype,
-    pub shape: Shape,
-    /// Offset of the first byte from the start of the file.
-    pub offset: u64,
-    /// Length in bytes.
-    pub len: u64,
-}
-
 /// Reads and validates the header of `file`; tensors come in the order of their offsets.
 ///
 /// # Errors
 /// Whatever the format forbids: a header that is too long, is not JSON, or disagrees with itself
 /// or with the length of the file. The error names the tensor where there is one.
-pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
-    let path = file.path();
+pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
+    let path = file.location();
     if file.len() < LENGTH_BYTES {
         return Err(Error::checkpoint(
             path,
@@ -60,7 +51,7 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
         ));
     }
     let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact_at(&mut length, 0)?;
+    file.read_at(&mut length, 0)?;
     let header_len = u64::from_le_bytes(length);
     if header_len > MAX_HEADER_BYTES {
         return Err(Error::checkpoint(
@@ -80,7 +71,7 @@ pub fn read(file: &SourceFile) -> Result<IndexMap<Name, StoredTensor>> {
         ));
     }
     let mut json = memory::zeros(header_len)?;
-    file.read_exact_at(&mut json, LENGTH_BYTES)?;
+    file.read_at(&mut json, LENGTH_BYTES)?;
     parse(&json, file.len(), path)
 }
 

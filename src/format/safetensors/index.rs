@@ -5,19 +5,13 @@ use std::path::Path;
 
 use indexmap::map::Entry;
 use indexmap::{IndexMap, IndexSet};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::source::Text;
-use crate::source::naming::not_json;
+use crate::format::safetensors::text::Text;
+use crate::source::not_json;
 use crate::tensor::Name;
-
-/// The file name of an index.
-pub const INDEX_FILE: &str = "model.safetensors.index.json";
-
-/// The name of a shard that is the whole checkpoint, without an index.
-pub const SINGLE_FILE: &str = "model.safetensors";
 
 /// A parsed index. The order of its keys is kept: it is the checkpoint's own order.
 #[derive(Debug, Deserialize)]
@@ -104,4 +98,38 @@ impl<'de> Deserialize<'de> for WeightMap {
         }
         deserializer.deserialize_map(Entries)
     }
+}
+
+/// The text of the index of `tensors`, each with the name of its shard and its length in bytes. Keys
+/// are in this order: that of shards, and of offsets within a shard.
+pub(in crate::format) fn text<'a>(
+    tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
+) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Metadata {
+        total_size: u64,
+    }
+    #[derive(Serialize)]
+    struct Index<W: Serialize> {
+        metadata: Metadata,
+        weight_map: W,
+    }
+    struct Entries<I>(I);
+    impl<'a, I: Iterator<Item = (&'a Name, &'a str, u64)> + Clone> Serialize for Entries<I> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.clone().map(|(name, shard, _)| (name, shard)))
+        }
+    }
+    let index = Index {
+        metadata: Metadata {
+            total_size: tensors.clone().map(|(.., len)| len).sum(),
+        },
+        weight_map: Entries(tensors.clone()),
+    };
+    // A line has twelve characters beside its two names.
+    let lines = tensors.map(|(name, shard, _)| name.len() + shard.len() + 12);
+    let mut text = Vec::with_capacity(100 + lines.sum::<usize>());
+    serde_json::to_writer_pretty(&mut text, &index).expect("strings and numbers have a JSON text");
+    text.push(b'\n');
+    text
 }

@@ -1,0 +1,233 @@
+//! A directory of safetensors files, read as a checkpoint: index, headers and lengths are held against
+//! each other.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use indexmap::{IndexMap, IndexSet};
+
+use crate::error::{Error, Result};
+use crate::format::checkpoint::{Checkpoint, Container, Shard};
+use crate::format::safetensors::header;
+use crate::format::safetensors::index::{Index, WeightMap};
+use crate::format::safetensors::names::{EXTENSION, INDEX_FILE, SINGLE_FILE};
+use crate::jobs;
+use crate::source::{AuxFiles, Blob, Class, Directory};
+use crate::tensor::Name;
+
+/// Reads the checkpoint in `directory`, which has these `names`.
+///
+/// Its weights are what `model.safetensors.index.json` names; without an index,
+/// `model.safetensors`; without that, every `*.safetensors` at the top level.
+///
+/// # Errors
+/// If index, headers and file lengths do not agree with each other; the error names the file
+/// and the tensor.
+pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> Result<Checkpoint> {
+    let mut files = Files::default();
+    let AuxFiles {
+        entries,
+        mut left_out,
+    } = directory.aux(names, &mut |name| files.class(name))?;
+    let Files {
+        safetensors,
+        has_index,
+    } = files;
+
+    let index = match has_index {
+        true => Some(read_index(directory)?),
+        false => None,
+    };
+    let shard_names = shard_names(directory, index.as_ref(), &safetensors)?;
+    for name in &safetensors {
+        if !shard_names.contains(name.as_str()) {
+            left_out.push(match has_index {
+                true => format!("{name}: the index does not name it"),
+                false => format!("{name}: model.safetensors is the whole checkpoint"),
+            });
+        }
+    }
+
+    let shard_names: Vec<&str> = shard_names.into_iter().collect();
+    let shards = jobs::map(&shard_names, jobs::processors(), |name| {
+        let blob = open_shard(directory, name, index.as_ref())?;
+        Ok(Arc::new(Shard {
+            name: (*name).to_owned(),
+            container: Container::Safetensors,
+            tensors: header::read(&*blob)?,
+            blob,
+        }))
+    })?;
+    let tensors = match index {
+        Some(index) => tensors_by_index(directory, index, &shards, &mut left_out)?,
+        None => tensors_by_headers(&shards)?,
+    };
+    Ok(Checkpoint {
+        directory: directory.location().to_owned(),
+        attributes: directory.attributes(),
+        shards,
+        tensors,
+        aux: entries,
+        left_out,
+    })
+}
+
+/// The names of the tensors of the checkpoint in `directory` if it has an index, in order. Its shards
+/// need not exist.
+pub(in crate::format) fn indexed_names(
+    directory: &dyn Directory,
+) -> Result<Option<IndexSet<Name>>> {
+    if !directory.has(INDEX_FILE) {
+        return Ok(None);
+    }
+    let index = read_index(directory)?;
+    Ok(Some(index.weight_map.tensors.into_keys().collect()))
+}
+
+/// The files of a directory that are weights.
+#[derive(Debug, Default)]
+struct Files {
+    /// Names of all `*.safetensors` at the top level, sorted.
+    safetensors: Vec<String>,
+    has_index: bool,
+}
+
+impl Files {
+    /// Notes `name` if it is of weights.
+    fn class(&mut self, name: &OsStr) -> Class {
+        let text = name.to_string_lossy();
+        if text == INDEX_FILE {
+            self.has_index = true;
+        } else if text.ends_with(EXTENSION) {
+            match name.to_str() {
+                Some(name) => self.safetensors.push(name.to_owned()),
+                None => return Class::LeftOut("its name is not valid UTF-8"),
+            }
+        } else if is_of_another_format(&text) {
+            return Class::LeftOut("weights in another format");
+        } else if text.ends_with(".safetensors.index.json") {
+            return Class::LeftOut("an index of other weights");
+        } else {
+            return Class::Aux;
+        }
+        Class::Weights
+    }
+}
+
+/// Whether `name` is of the weights, or of an index of them, that some repositories have beside
+/// safetensors.
+fn is_of_another_format(name: &str) -> bool {
+    const OTHER_FORMATS: [(&str, &str); 4] = [
+        ("pytorch_model", ".bin"),
+        ("tf_model", ".h5"),
+        ("flax_model", ".msgpack"),
+        ("consolidated", ""),
+    ];
+    let weights = name.strip_suffix(".index.json").unwrap_or(name);
+    let mut formats = OTHER_FORMATS.iter();
+    formats.any(|(start, end)| weights.starts_with(start) && weights.ends_with(end))
+}
+
+fn read_index(directory: &dyn Directory) -> Result<Index> {
+    let file = directory.file(INDEX_FILE)?;
+    Index::parse(&file.read_all(Index::MAX_BYTES)?, file.location())
+}
+
+fn shard_names<'a>(
+    directory: &dyn Directory,
+    index: Option<&'a Index>,
+    safetensors: &'a [String],
+) -> Result<IndexSet<&'a str>> {
+    if let Some(index) = index {
+        return Ok(index.weight_map.shards.iter().map(String::as_str).collect());
+    }
+    if safetensors.iter().any(|name| name == SINGLE_FILE) {
+        return Ok(IndexSet::from([SINGLE_FILE]));
+    }
+    if safetensors.is_empty() {
+        return Err(Error::checkpoint(
+            directory.location(),
+            format!(
+                "no checkpoint here: expected {INDEX_FILE} or *.safetensors files (weights in other formats must be converted first)"
+            ),
+        ));
+    }
+    Ok(safetensors.iter().map(String::as_str).collect())
+}
+
+fn open_shard(
+    directory: &dyn Directory,
+    name: &str,
+    index: Option<&Index>,
+) -> Result<Arc<dyn Blob>> {
+    if let Some(index) = index
+        && !directory.has(name)
+        && let WeightMap { tensors, shards } = &index.weight_map
+        && let Some((tensor, _)) = tensors.iter().find(|(_, shard)| shards[**shard] == name)
+    {
+        return Err(Error::tensor(
+            directory.location().join(name),
+            tensor,
+            "the index says it is in this shard, but there is no such file; is the download complete?",
+        ));
+    }
+    directory.weights(name)
+}
+
+/// The tensors of `index`, once every one is in the one shard that it names.
+fn tensors_by_index(
+    directory: &dyn Directory,
+    index: Index,
+    shards: &[Arc<Shard>],
+    left_out: &mut Vec<String>,
+) -> Result<IndexMap<Name, usize>> {
+    let tensors = index.weight_map.tensors;
+    let mut found: Vec<Option<usize>> = vec![None; tensors.len()];
+    for (position, shard) in shards.iter().enumerate() {
+        for name in shard.tensors.keys() {
+            let Some(tensor) = tensors.get_index_of(name) else {
+                left_out.push(format!(
+                    "tensor {name} in {}: the index does not name it",
+                    shard.name
+                ));
+                continue;
+            };
+            if let Some(first) = found[tensor].replace(position) {
+                return Err(in_two_shards(shard, name, &shards[first].name));
+            }
+        }
+    }
+    for ((name, &named), found) in tensors.iter().zip(found) {
+        let problem = match found {
+            Some(position) if position == named => continue,
+            Some(position) => format!("but it is in {}", shards[position].name),
+            None => "but the shard's header does not have it".to_owned(),
+        };
+        return Err(Error::tensor(
+            directory.location().join(&shards[named].name),
+            name,
+            format!("the index says it is in this shard, {problem}"),
+        ));
+    }
+    Ok(tensors)
+}
+
+fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<Name, usize>> {
+    let mut tensors = IndexMap::new();
+    for (position, shard) in shards.iter().enumerate() {
+        for name in shard.tensors.keys() {
+            if let Some(first) = tensors.insert(name.clone(), position) {
+                return Err(in_two_shards(shard, name, &shards[first].name));
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+fn in_two_shards(shard: &Shard, tensor: &str, other: &str) -> Error {
+    Error::tensor(
+        shard.blob.location(),
+        tensor,
+        format!("it is also in {other}; a tensor must be in one shard only"),
+    )
+}

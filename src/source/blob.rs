@@ -1,0 +1,96 @@
+//! Blobs: what tensors and files of a view take their stored bytes from, wherever those are.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::source::{Attributes, LocalFile};
+
+/// A run of bytes that can be read at any offset and is pinned: it returns the bytes that the view
+/// was planned from, or an error.
+#[allow(clippy::len_without_is_empty)]
+pub trait Blob: fmt::Debug + Send + Sync {
+    /// Length in bytes when the view was planned.
+    fn len(&self) -> u64;
+
+    /// What pins the content. Two blobs at one location with one identity have the same bytes.
+    fn identity(&self) -> Identity;
+
+    /// Where it is, for messages, and to tell it from other blobs: a path for a local file. It need
+    /// not be a path of this machine; ask [`as_local`](Self::as_local) before opening it.
+    fn location(&self) -> &Arc<Path>;
+
+    /// Owner, mode and modification time when the view was planned.
+    fn attributes(&self) -> Attributes;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`] if the content is not what it was when the view was planned, also
+    /// when it changed during this read: a wrong byte is never returned without an error.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Checks that the content is still what the view was planned from.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`] if it is not.
+    fn check(&self) -> Result<()>;
+
+    /// The local file that holds it, if there is one: for whatever needs a descriptor.
+    fn as_local(&self) -> Option<&LocalFile> {
+        None
+    }
+
+    /// The whole content.
+    ///
+    /// # Errors
+    /// Also if it has more than `max` bytes: it is not the text that it should be.
+    fn read_all(&self, max: u64) -> Result<Vec<u8>> {
+        if self.len() > max {
+            return Err(Error::checkpoint(
+                self.location(),
+                format!("it has {} bytes; at most {max} are read", self.len()),
+            ));
+        }
+        let mut content = memory::zeros(self.len())?;
+        self.read_at(&mut content, 0)?;
+        Ok(content)
+    }
+}
+
+impl dyn Blob {
+    /// Whether both have the same bytes because they are the same file or object. `false` says
+    /// nothing.
+    pub fn is_same(&self, other: &dyn Blob) -> bool {
+        match (self.as_local(), other.as_local()) {
+            (Some(file), Some(other)) => file.device_and_inode() == other.device_and_inode(),
+            (None, None) => {
+                self.location() == other.location() && self.identity() == other.identity()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What pins a blob's content, such as inode, length and modification time of a file, or the entity
+/// tag of an object. Only comparing and printing it makes sense.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(String);
+
+impl Identity {
+    /// The identity that `text` spells. Each implementation of [`Blob`] has its own spelling.
+    pub fn new(text: impl Into<String>) -> Self {
+        Identity(text.into())
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,285 @@
+//! Views over sources that are not files of this machine: here, of memory. They have the bytes of
+//! the same views over files.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::UNIX_EPOCH;
+
+use ckptfs::catalog::Catalog;
+use ckptfs::format;
+use ckptfs::jobs::Progress;
+use ckptfs::layout::{self, Partition, Plan};
+use ckptfs::materialize::{Options, materialize};
+use ckptfs::ops::{Precision, convert};
+use ckptfs::read::Reader;
+use ckptfs::source::{Attributes, AuxEntry, AuxFiles, Blob, Class, Directory, Identity};
+use ckptfs::verify::against_view;
+use ckptfs::{Error, Result};
+
+use crate::common::Workspace;
+use crate::common::checkpoint::{Checkpoint, bf16};
+use crate::common::readback::read_all;
+
+/// Bytes in memory. They are pinned by a number that is counted up when they are changed.
+#[derive(Debug)]
+struct MemoryBlob {
+    location: Arc<Path>,
+    len: u64,
+    planned: u64,
+    now: Mutex<(u64, Vec<u8>)>,
+}
+
+impl MemoryBlob {
+    fn new(location: &str, version: u64, content: Vec<u8>) -> Self {
+        MemoryBlob {
+            location: Path::new(location).into(),
+            len: content.len() as u64,
+            planned: version,
+            now: Mutex::new((version, content)),
+        }
+    }
+
+    fn change(&self) {
+        let mut now = self.now.lock().unwrap();
+        now.0 += 1;
+        now.1.fill(0xEE);
+    }
+}
+
+impl Blob for MemoryBlob {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new(format!("version {}", self.planned))
+    }
+
+    fn location(&self) -> &Arc<Path> {
+        &self.location
+    }
+
+    fn attributes(&self) -> Attributes {
+        ATTRIBUTES
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.check()?;
+        let now = self.now.lock().unwrap();
+        let from = offset as usize;
+        buffer.copy_from_slice(&now.1[from..from + buffer.len()]);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.now.lock().unwrap().0 {
+            now if now == self.planned => Ok(()),
+            now => Err(Error::SourceChanged {
+                path: self.location.to_path_buf(),
+                what: format!("it was version {} and is now {now}", self.planned),
+            }),
+        }
+    }
+}
+
+const ATTRIBUTES: Attributes = Attributes {
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    mtime: UNIX_EPOCH,
+};
+
+const FIRST: &str = "model-00001-of-00002.safetensors";
+const SECOND: &str = "model-00002-of-00002.safetensors";
+const TEXT: &str = "tokenizer.json";
+const CAST: &str = "model.layers.0.mlp.up_proj.weight";
+
+/// Two shards, the second large enough for what is done with long reads only.
+fn base() -> Checkpoint {
+    Checkpoint::new()
+        .shard(FIRST, [bf16("model.embed_tokens.weight", &[32, 256])])
+        .shard(
+            SECOND,
+            [bf16("model.norm.weight", &[255]), bf16(CAST, &[384, 700])],
+        )
+        .aux(TEXT, "{}")
+}
+
+/// Files in memory.
+#[derive(Debug)]
+struct MemoryDirectory {
+    blobs: BTreeMap<String, Arc<MemoryBlob>>,
+}
+
+impl MemoryDirectory {
+    /// The files of `directory`, all of one version.
+    fn of(directory: &Path, version: u64) -> Self {
+        let blob = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().unwrap();
+            let content = fs::read(entry.path()).unwrap();
+            let blob = MemoryBlob::new(&format!("memory:base/{name}"), version, content);
+            (name, Arc::new(blob))
+        };
+        let entries = fs::read_dir(directory).unwrap();
+        MemoryDirectory {
+            blobs: entries.map(|entry| blob(entry.unwrap())).collect(),
+        }
+    }
+}
+
+impl Directory for MemoryDirectory {
+    fn location(&self) -> &Path {
+        Path::new("memory:base")
+    }
+
+    fn attributes(&self) -> Attributes {
+        ATTRIBUTES
+    }
+
+    fn names(&self) -> Result<Vec<OsString>> {
+        Ok(self.blobs.keys().map(OsString::from).collect())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.blobs.contains_key(name)
+    }
+
+    fn file(&self, name: &str) -> Result<Arc<dyn Blob>> {
+        Ok(self.blobs[name].clone())
+    }
+
+    fn aux(&self, names: &[OsString], class: &mut dyn FnMut(&OsStr) -> Class) -> Result<AuxFiles> {
+        let mut aux = AuxFiles::default();
+        for name in names {
+            match class(name) {
+                Class::Weights => {}
+                Class::Aux => aux.entries.push(AuxEntry::File {
+                    file: self.blobs[name.to_str().unwrap()].clone(),
+                    name: name.clone(),
+                }),
+                Class::LeftOut(reason) => aux.left_out.push(reason.to_owned()),
+            }
+        }
+        Ok(aux)
+    }
+}
+
+/// A view with a shard that is a whole source, and one with a computed tensor.
+fn plan(checkpoint: format::Checkpoint) -> Plan {
+    let mut catalog = Catalog::from_base(checkpoint);
+    let tensor = catalog.tensors.get_mut(CAST).unwrap();
+    *tensor = convert(CAST, tensor, Precision::F32).unwrap();
+    layout::shards(catalog, Partition::Keep, u64::MAX).unwrap()
+}
+
+fn plan_over(directory: &MemoryDirectory) -> Plan {
+    plan(format::Checkpoint::in_directory(directory).unwrap())
+}
+
+#[test]
+fn a_view_over_memory_has_the_bytes_of_the_view_over_files() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    let over_files = plan(format::Checkpoint::open(&directory).unwrap());
+    let over_memory = plan_over(&MemoryDirectory::of(&directory, 1));
+    assert_eq!(
+        over_memory.shards[0].whole_file.as_deref(),
+        Some(Path::new("memory:base/model-00001-of-00002.safetensors"))
+    );
+    assert_eq!(over_memory.shards[1].whole_file, None);
+    let expected = read_all(&over_files);
+    assert!(read_all(&over_memory) == expected);
+
+    // What needs a file of this machine is asked for all the same.
+    let reader = Reader::new(over_memory.view.clone(), 1 << 20).with_direct_sources();
+    let mut scratch = Vec::new();
+    for (id, path, content) in over_memory.view.files() {
+        let len = content.len() as usize;
+        let same = |bytes: &[u8]| bytes == &expected[&path][..];
+        assert!(reader.read_with(id, 0, len, &mut scratch, same).unwrap());
+    }
+    let out = workspace.path().join("out");
+    let options = Options {
+        hardlink: true,
+        direct_sources: true,
+        sha256: true,
+        ..Options::default()
+    };
+    let summary = materialize(&over_memory, &[], &out, &options, &()).unwrap();
+    assert_eq!((summary.linked, summary.copied_instead), (0, 0));
+    for (path, bytes) in &expected {
+        assert!(&fs::read(out.join(path)).unwrap() == bytes, "{path:?}");
+    }
+    for plan in [over_files, over_memory] {
+        let report = against_view(&plan, &out, 2, &()).unwrap();
+        assert_eq!(report.differences.len(), 0);
+    }
+}
+
+#[test]
+fn a_source_in_memory_that_changed_gives_an_error_and_no_bytes() {
+    let workspace = Workspace::new();
+    let memory = MemoryDirectory::of(&workspace.write("base", &base()), 1);
+    let plan = plan_over(&memory);
+    let reader = Reader::new(plan.view.clone(), 1 << 20);
+    for (shard, changed) in plan.shards.iter().zip([FIRST, SECOND]) {
+        let at = shard.len - 16;
+        let mut bytes = [0; 16];
+        reader.read_at(shard.entry, at, &mut bytes).unwrap();
+        memory.blobs[changed].change();
+        let stored = shard.tensors.iter().find(|tensor| !tensor.computed);
+        let result = reader.read_at(shard.entry, stored.unwrap().offset, &mut bytes);
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::SourceChanged { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("memory:base/{changed}"))
+        );
+    }
+    let out = workspace.path().join("out");
+    let error = materialize(&plan, &[], &out, &Options::default(), &()).unwrap_err();
+    assert!(matches!(error, Error::SourceChanged { .. }), "{error}");
+}
+
+/// Stops a run once a file is complete.
+struct StopAfter(u64, AtomicU64);
+
+impl Progress for StopAfter {
+    fn advance(&self, bytes: u64) {
+        self.1.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.1.load(Ordering::Relaxed) >= self.0
+    }
+}
+
+#[test]
+fn a_stopped_run_over_memory_is_resumed_only_from_the_sources_it_was_begun_with() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    let out = workspace.path().join("out");
+    let options = Options {
+        jobs: 1,
+        ..Options::default()
+    };
+    let stopped = |plan: &Plan| {
+        let progress = StopAfter(plan.shards[0].len, AtomicU64::new(0));
+        materialize(plan, &[], &out, &options, &progress).unwrap_err();
+    };
+    let kept = |plan: &Plan| materialize(plan, &[], &out, &options, &()).unwrap().kept;
+    stopped(&plan_over(&MemoryDirectory::of(&directory, 1)));
+    assert_eq!(kept(&plan_over(&MemoryDirectory::of(&directory, 1))), 1);
+    fs::remove_dir_all(&out).unwrap();
+    stopped(&plan_over(&MemoryDirectory::of(&directory, 1)));
+    assert_eq!(
+        kept(&plan_over(&MemoryDirectory::of(&directory, 2))),
+        0,
+        "another version"
+    );
+}
