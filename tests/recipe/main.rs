@@ -3,8 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "cli")]
 mod command;
 mod documents;
+#[cfg(feature = "cli")]
+mod emit_command;
 mod emitted;
 mod errors;
 mod files;

@@ -5,6 +5,7 @@ mod common;
 
 mod aux_files;
 mod checkpoints;
+#[cfg(feature = "cli")]
 mod descriptors;
 mod direct;
 mod errors;

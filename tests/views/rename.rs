@@ -318,20 +318,6 @@ fn a_config_that_cannot_be_read_is_shown_and_warned_of() {
     );
 }
 
-#[test]
-fn the_command_takes_rules_in_order_and_the_plan_counts() {
-    let workspace = Workspace::new();
-    workspace.write("base", &Checkpoint::single(small(["a", "b"])));
-    let text =
-        crate::common::command::stdout(&workspace, "plan --base base --rename a=c --rename c=d");
-    assert_names(&text, &["change 1 renamed\n"]);
-    let json = crate::common::command::stdout(&workspace, "plan --base base --rename a=c --json");
-    let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["renamed"], 1);
-    let wrong = crate::common::command::ckptfs(&workspace, "plan --base base --rename a");
-    assert_eq!(wrong.status.code(), Some(2));
-}
-
 proptest! {
     /// Against replacement written out by hand, for expressions that are plain text.
     #[test]
