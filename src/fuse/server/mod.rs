@@ -167,8 +167,10 @@ impl<Backing> Server<Backing> {
             let id = id(inode);
             let content = self.view().file(id).ok_or(Errno::ISDIR)?;
             let opened = self.opening.open(id, content, flags, register, serving);
-            let opened = opened
-                .map_err(|error| self.failed(inode, &error, || "cannot open it".to_owned()))?;
+            let opened = opened.map_err(|error| {
+                log::error!("{}: cannot open it: {error}", self.shown(inode));
+                self.failed(&error)
+            })?;
             opened.ok_or(Errno::NOSYS)
         })
     }
@@ -217,9 +219,11 @@ impl<Backing> Server<Backing> {
                 reader.read_with(id, offset, size as usize, scratch, send)
             });
             result.map_err(|error| {
-                self.failed(inode, &error, || {
-                    format!("cannot read {size} bytes at offset {offset}")
-                })
+                log::error!(
+                    "{}: cannot read {size} bytes at offset {offset}: {error}",
+                    self.shown(inode)
+                );
+                self.failed(&error)
             })
         })
     }
@@ -348,10 +352,9 @@ impl<Backing> Server<Backing> {
         })
     }
 
-    /// Counts and logs an error of what `doing` says.
-    fn failed(&self, inode: Inode, error: &Error, doing: impl FnOnce() -> String) -> Errno {
+    /// Counts an error.
+    fn failed(&self, error: &Error) -> Errno {
         self.figures.serving.error();
-        log::error!("{}: {}: {error}", self.shown(inode), doing());
         errno(error)
     }
 
