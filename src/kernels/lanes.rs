@@ -18,9 +18,23 @@ pub enum Precision {
 
 // As people write them: safetensors' names first, then those of torch, NumPy and others.
 named!(Precision {
-    Bf16: "bf16" | "bfloat16" | "torch.bfloat16",
-    F16: "f16" | "float16" | "fp16" | "half" | "torch.float16" | "torch.half",
-    F32: "f32" | "float32" | "fp32" | "float" | "torch.float32" | "torch.float",
+    Bf16: "bf16" | "bfloat16" | "torch.bfloat16" | "torch.bf16",
+    F16: "f16"
+        | "float16"
+        | "fp16"
+        | "half"
+        | "torch.float16"
+        | "torch.half"
+        | "torch.f16"
+        | "torch.fp16",
+    F32: "f32"
+        | "float32"
+        | "fp32"
+        | "float"
+        | "torch.float32"
+        | "torch.float"
+        | "torch.f32"
+        | "torch.fp32",
 });
 
 impl Precision {

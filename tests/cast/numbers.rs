@@ -183,18 +183,8 @@ fn fp8_quantizes_what_was_dequantized() {
         &Checkpoint::single(old.both()).config(&fp8_config([64, 256])),
     );
     for (to, dtype, _) in TARGETS {
-        let plan = ViewRequest {
-            operations: Operations {
-                quantize: QuantizeParams {
-                    rules: true,
-                    ..QuantizeParams::default()
-                },
-                ..Operations::default()
-            },
-            ..request(&base, to)
-        }
-        .plan()
-        .unwrap();
+        let request = request(&base, to).with(|asked| asked.quantize.rules = true);
+        let plan = request.plan().unwrap();
         let new = quantize(&old.dequantized(dtype), ScaleFormat::Ue8m0);
         assert_eq!(tensors(&plan), by_name([new.weight, new.scale]));
         let declared = &config_of(&plan)["quantization_config"];
@@ -231,17 +221,9 @@ fn experts_change_form_after_they_are_dequantized() {
     let workspace = Workspace::new();
     let checkpoint = Checkpoint::single(fused.iter().flat_map(Quantized::both));
     let base = workspace.write("base", &checkpoint.config(&fp8_config([128, 128])));
-    let plan = ViewRequest {
-        operations: Operations {
-            experts: ExpertsParams {
-                form: Some(Experts::Unfuse),
-            },
-            ..Operations::default()
-        },
-        ..request(&base, Precision::Bf16)
-    }
-    .plan()
-    .unwrap();
+    let request = request(&base, Precision::Bf16);
+    let request = request.with(|asked| asked.experts.form = Some(Experts::Unfuse));
+    let plan = request.plan().unwrap();
     let found = tensors(&plan);
     assert_eq!(found.len(), 9);
     let [gate_up, down] = fused.map(|weight| weight.dequantized(Dtype::BF16));

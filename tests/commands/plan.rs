@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams};
+use ckptfs::ops::{PartialBlocks, QuantizeParams};
 use ckptfs::provenance::Counts;
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{Plan, Repack, ViewRequest};
@@ -192,26 +192,14 @@ fn json_agrees_with_the_library_for_every_flag() {
     let (b, e, r) = (base.display(), extra.display(), reference.display());
 
     let plain = ViewRequest::new(&base);
-    let patched = ViewRequest {
-        operations: Operations {
-            patch: PatchParams {
-                extras: vec![extra.clone()],
-            },
-            ..Operations::default()
-        },
-        ..plain.clone()
-    };
+    let patched = plain
+        .clone()
+        .with(|asked| asked.patch.extras.push(extra.clone()));
     let rules = QuantizeParams {
         rules: true,
         ..QuantizeParams::default()
     };
-    let fp8 = |fp8: QuantizeParams| ViewRequest {
-        operations: Operations {
-            quantize: fp8,
-            ..Operations::default()
-        },
-        ..patched.clone()
-    };
+    let fp8 = |fp8: QuantizeParams| patched.clone().with(|asked| asked.quantize = fp8);
     assert_agrees(&workspace, &format!("--base {b} --json"), &plain);
     assert_agrees(&workspace, &format!("--json --source {b}"), &plain);
     assert_agrees(

@@ -9,12 +9,12 @@
 pub(crate) mod adapter;
 pub(crate) mod checkpoint;
 // Only tests are told where the program is.
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 pub(crate) mod command;
 pub(crate) mod compare;
 pub(crate) mod connection;
 // Likewise.
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 pub(crate) mod limited;
 pub(crate) mod oracle;
 pub(crate) mod readback;

@@ -4,15 +4,23 @@
 mod common;
 #[path = "../common/directory.rs"]
 mod directory;
+#[cfg(feature = "fuse")]
 #[path = "../common/failing_disk.rs"]
 mod failing_disk;
 
+#[cfg(feature = "cli")]
 mod command;
 mod destination;
+#[cfg(feature = "fuse")]
 mod every_failure;
+#[cfg(feature = "cli")]
+mod failing_source;
 mod files;
+#[cfg(feature = "cli")]
 mod full_disk;
+#[cfg(feature = "cli")]
 mod kill;
+#[cfg(feature = "cli")]
 mod parts;
 mod resume;
 mod single_file;

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,9 +11,8 @@ use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, Summary, left_by_earlier_run, materialize};
 use ckptfs::recipe::{Plan, ViewRequest};
 use rustix::fs::{FlockOperation, flock};
-use safetensors::Dtype;
 
-use crate::common::checkpoint::{Checkpoint, TensorData, bf16};
+use crate::common::checkpoint::{Checkpoint, bf16};
 use crate::common::readback::read_all;
 use crate::common::{Workspace, assert_names, message, plan_by_rules};
 use crate::directory::{files, flip_byte, names};
@@ -22,11 +20,11 @@ use crate::directory::{files, flip_byte, names};
 const PARTIAL: &str = ".out.ckptfs-partial";
 const INDEX: &str = "model.safetensors.index.json";
 
-fn shard(number: usize) -> String {
+pub(crate) fn shard(number: usize) -> String {
     format!("model-{number:05}-of-00004.safetensors")
 }
 
-fn base() -> Checkpoint {
+pub(crate) fn base() -> Checkpoint {
     (1..=4).fold(Checkpoint::new(), |base, number| {
         let weight = format!("model.layers.{number}.self_attn.o_proj.weight");
         base.shard(&shard(number), [bf16(&weight, &[256, 256])])
@@ -34,7 +32,7 @@ fn base() -> Checkpoint {
 }
 
 /// Gives up once so many bytes are written; remembers notes.
-struct GiveUp {
+pub(crate) struct GiveUp {
     after: u64,
     done: AtomicU64,
     notes: Mutex<Vec<String>>,
@@ -49,7 +47,7 @@ impl GiveUp {
         }
     }
 
-    fn never() -> Self {
+    pub(crate) fn never() -> Self {
         GiveUp::after(u64::MAX)
     }
 }
@@ -68,15 +66,15 @@ impl Progress for GiveUp {
     }
 }
 
-struct Job {
-    workspace: Workspace,
-    base: PathBuf,
-    out: PathBuf,
+pub(crate) struct Job {
+    pub(crate) workspace: Workspace,
+    pub(crate) base: PathBuf,
+    pub(crate) out: PathBuf,
     options: Options,
 }
 
 impl Job {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let workspace = Workspace::new();
         Job {
             base: workspace.write("base", &base()),
@@ -93,7 +91,7 @@ impl Job {
         plan_by_rules(&self.base).unwrap()
     }
 
-    fn run(&self, plan: &Plan, progress: &GiveUp) -> Result<Summary> {
+    pub(crate) fn run(&self, plan: &Plan, progress: &GiveUp) -> Result<Summary> {
         materialize(
             plan,
             std::slice::from_ref(&self.base),
@@ -266,69 +264,6 @@ fn a_source_that_is_cut_off_midway_is_named_and_the_rest_goes_on_once_it_is_back
     fs::write(&path, bytes).unwrap();
     file.set_modified(modified).unwrap();
     assert_eq!(job.finish(), (vec![], 2));
-}
-
-/// A mount of `base` as it is, taken away when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    const BINARY: &str = env!("CARGO_BIN_EXE_ckptfs");
-
-    fn new(base: &Path, at: PathBuf) -> Self {
-        fs::create_dir(&at).unwrap();
-        let mounted = Mounted(at);
-        let mut command = Command::new(Self::BINARY);
-        command.args([
-            "mount",
-            "--no-passthrough",
-            "--readahead",
-            "128KiB",
-            "--base",
-        ]);
-        let output = command.arg(base).arg(&mounted.0).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        mounted
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let unmounted = Command::new(Self::BINARY)
-            .arg("unmount")
-            .arg(&self.0)
-            .output();
-        assert!(unmounted.is_ok_and(|output| output.status.success()));
-    }
-}
-
-#[test]
-fn a_source_whose_disk_fails_is_named_and_the_rest_goes_on_once_it_is_repaired() {
-    let mut job = Job::new();
-    let last = TensorData::new("last.weight", Dtype::BF16, &[4096, 4096], vec![1; 32 << 20]);
-    let mut base = base();
-    base.shards[3].tensors = vec![last];
-    let base = job.workspace.write("large", &base);
-    // A mount gives EIO for what its own source no longer has.
-    let mounted = Mounted::new(&base, job.workspace.path().join("mounted"));
-    job.base = mounted.0.clone();
-    let plan = ViewRequest::new(&job.base).plan().unwrap();
-    let path = base.join(shard(4));
-    let (bytes, modified) = (
-        fs::read(&path).unwrap(),
-        path.metadata().unwrap().modified().unwrap(),
-    );
-    let file = File::options().write(true).open(&path).unwrap();
-    file.set_len(1 << 20).unwrap();
-
-    let error = message(job.run(&plan, &GiveUp::never()));
-    assert_names(&error, &["mounted/", &shard(4), "Input/output error"]);
-    assert!(!job.out.exists());
-
-    fs::write(&path, bytes).unwrap();
-    file.set_modified(modified).unwrap();
-    let summary = job.run(&plan, &GiveUp::never()).unwrap();
-    assert!(summary.kept >= 3, "{} kept", summary.kept);
-    assert!(files(&job.out) == read_all(&plan), "the bytes differ");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! `--recipe` on the command line.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::common::assert_names;
 use crate::common::command::{ckptfs, stdout, text};
-use crate::fixture::{workspace, write};
+use crate::fixture::{error, workspace, write};
+use crate::view_section::with_adapters;
 
 const SLICES: &str = "
 merge_method: passthrough
@@ -79,5 +82,69 @@ fn a_view_has_a_base_or_a_recipe() {
         "plan --recipe recipe.yml --model x",
     ] {
         assert_eq!(ckptfs(&workspace, wrong).status.code(), Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn flags_go_on_where_the_recipe_ends() {
+    let workspace = with_adapters();
+    let recipe = "base: a\nview: {lora: l, rename: '^model=m', only: 'n[.].*', drop: '.*norm.*', dtype: f32}\n";
+    write(&workspace, recipe);
+    let plan = |flags: &str| -> Value {
+        let plan = stdout(
+            &workspace,
+            &format!("plan --json --recipe recipe.yml {flags}"),
+        );
+        serde_json::from_str(&plan).unwrap()
+    };
+    // Without the second rule no name is kept by `only`.
+    let plan =
+        plan("--lora k:0.5 --rename ^m[.]=n. --only lm_head.* --drop .*layers.0.* --dtype f16");
+    let adapters = plan["adapters"].as_array().unwrap();
+    let ends = |adapter: &Value| {
+        let path = adapter["path"].as_str().unwrap();
+        (path[path.len() - 2..].to_owned(), adapter["weight"].clone())
+    };
+    let expected = [("/l".to_owned(), json!(1.0)), ("/k".to_owned(), json!(0.5))];
+    assert_eq!(adapters.iter().map(ends).collect::<Vec<_>>(), expected);
+    let tensors = plan["shards"][0]["tensors"].as_array().unwrap();
+    let names: BTreeSet<&str> = tensors
+        .iter()
+        .map(|t| t["name"].as_str().unwrap())
+        .collect();
+    let layers = (1..4).flat_map(|i| {
+        ["mlp.down_proj", "self_attn.q_proj"].map(|part| format!("n.layers.{i}.{part}.weight"))
+    });
+    let mut expected: BTreeSet<String> = layers.collect();
+    expected.extend(["lm_head.weight", "n.embed_tokens.weight"].map(str::to_owned));
+    assert_eq!(names, expected.iter().map(String::as_str).collect());
+    assert!(tensors.iter().all(|tensor| tensor["dtype"] == "F16"));
+}
+
+#[test]
+fn a_single_file_excludes_what_is_about_several_and_flags_win_over_it() {
+    let workspace = with_adapters();
+    let files = |recipe: &str, flags: &str| {
+        write(&workspace, recipe);
+        let flags = format!("plan --recipe recipe.yml --json {flags}");
+        let json: Value = serde_json::from_str(&stdout(&workspace, &flags)).unwrap();
+        let shards = json["shards"].as_array().unwrap().iter();
+        let name = |shard: &Value| shard["name"].as_str().unwrap().to_owned();
+        shards.map(name).collect::<Vec<String>>()
+    };
+    let single = "base: a\nview: {single_file: true}\n";
+    assert_eq!(files(single, ""), ["model.safetensors"]);
+    let numbered = "model-00001-of-00001.safetensors";
+    assert_eq!(files(single, "--shard-size-gb 1"), [numbered]);
+    assert_eq!(files(single, "--repack"), [numbered]);
+    let sized = "base: a\nview: {repack: true, shard_size: 1GiB}\n";
+    assert_eq!(files(sized, ""), [numbered]);
+    assert_eq!(files(sized, "--single-file"), ["model.safetensors"]);
+    let off = "base: a\nview: {repack: true, single_file: false}\n";
+    assert_eq!(files(off, ""), [numbered]);
+    for other in ["repack: false", "shard_size: 1GiB"] {
+        let recipe = format!("base: a\nview:\n  single_file: true\n  {other}\n");
+        let parts = ["recipe.yml:3", "single_file excludes"];
+        assert_names(&error(&workspace, &recipe), &parts);
     }
 }

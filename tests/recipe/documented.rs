@@ -18,13 +18,10 @@ fn rows() -> BTreeSet<(String, String)> {
     for line in table.lines().skip(2) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
         let (keys, flags) = (quoted(cells[0]), quoted(cells[cells.len() - 1]));
-        for (i, key) in keys.iter().enumerate() {
-            // One flag for each key, or several for the only one.
-            let of_key = match keys.len() {
-                1 => &flags[..],
-                _ => &flags[i..=i],
-            };
-            rows.extend(of_key.iter().map(|flag| (key.clone(), flag.clone())));
+        match keys.len() == flags.len() {
+            true => rows.extend(keys.into_iter().zip(flags)),
+            // Several flags of one key.
+            false => rows.extend(flags.into_iter().map(|flag| (keys[0].clone(), flag))),
         }
     }
     rows

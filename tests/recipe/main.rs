@@ -3,9 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "cli")]
 mod command;
 mod documented;
 mod documents;
+#[cfg(feature = "cli")]
+mod emit_command;
 mod emitted;
 mod errors;
 mod files;

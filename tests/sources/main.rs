@@ -6,6 +6,7 @@ mod common;
 mod aux_files;
 mod blobs;
 mod checkpoints;
+#[cfg(feature = "cli")]
 mod descriptors;
 mod direct;
 mod errors;

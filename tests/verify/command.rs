@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::common::checkpoint::{Checkpoint, bf16};
 use crate::common::{Workspace, assert_names};
 use crate::directory::flip_byte;
+use crate::sha256;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ckptfs");
 
@@ -160,4 +161,32 @@ fn neither_or_both_of_a_directory_and_a_view_is_wrong_usage() {
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
         assert_names(&err, &["Usage: ckptfs verify"]);
     }
+}
+
+#[test]
+fn it_goes_by_the_checksums_that_are_there() {
+    let written = sha256::written(true, false, 1);
+    let verify = || {
+        let mut command = Command::new(BINARY);
+        let output = command.arg("verify").arg(&written.out).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (code, text) = verify();
+    assert_eq!(code, Some(0), "{text}");
+    assert_names(&text, &["checksums of 7 files", "no problems found"]);
+    flip_byte(&written.out.join(sha256::FIRST), 9000);
+    let (code, text) = verify();
+    assert_eq!(code, Some(1), "{text}");
+    assert_names(
+        &text,
+        &[
+            "problem: ",
+            sha256::FIRST,
+            "its SHA-256 is",
+            "1 problem found",
+        ],
+    );
 }

@@ -6,6 +6,7 @@ mod common;
 mod directory;
 
 mod against_view;
+#[cfg(feature = "cli")]
 mod command;
 mod sha256;
 mod structure;

@@ -15,7 +15,7 @@ use crate::common::{Workspace, assert_names, message, plan_by_rules};
 use crate::directory::{files, flip_byte};
 
 const MANIFEST: &str = "SHA256SUMS";
-const FIRST: &str = "model-00001-of-00002.safetensors";
+pub(crate) const FIRST: &str = "model-00001-of-00002.safetensors";
 
 /// Scales of odd numbers, which lie behind all codes; names that have to be escaped; an empty file.
 fn base() -> Checkpoint {
@@ -37,14 +37,14 @@ fn base() -> Checkpoint {
         .aux("empty", "")
 }
 
-struct Written {
+pub(crate) struct Written {
     workspace: Workspace,
     base: PathBuf,
     plan: Plan,
-    out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
-fn written(fp8: bool, hardlink: bool, jobs: usize) -> Written {
+pub(crate) fn written(fp8: bool, hardlink: bool, jobs: usize) -> Written {
     let workspace = Workspace::new();
     let base = workspace.write("base", &base());
     let plan = match fp8 {
@@ -181,27 +181,4 @@ fn the_checksums_of_a_base_are_not_the_views() {
     )
     .unwrap();
     assert!(manifest(&copy, 1, &()).unwrap().is_none());
-}
-
-#[test]
-fn the_command_goes_by_the_checksums_that_are_there() {
-    let written = written(true, false, 1);
-    let verify = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ckptfs"));
-        let output = command.arg("verify").arg(&written.out).output().unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stdout).unwrap(),
-        )
-    };
-    let (code, text) = verify();
-    assert_eq!(code, Some(0), "{text}");
-    assert_names(&text, &["checksums of 7 files", "no problems found"]);
-    flip_byte(&written.out.join(FIRST), 9000);
-    let (code, text) = verify();
-    assert_eq!(code, Some(1), "{text}");
-    assert_names(
-        &text,
-        &["problem: ", FIRST, "its SHA-256 is", "1 problem found"],
-    );
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::ops::{Operations, PatchParams, QuantizeParams, RenameParams};
+use ckptfs::ops::{Operations, RenameParams};
 use ckptfs::recipe::{Plan, ViewRequest};
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -121,21 +121,11 @@ fn tensors_of_extras_are_renamed_too_and_fp8_sees_the_new_names() {
     let base = workspace.write("base", &Checkpoint::single(small(["backbone.norm"])));
     let name = "backbone.layers.0.mlp.down_proj.weight";
     let extra = workspace.write("extra", &Checkpoint::single([bf16(name, &[128, 128])]));
-    let plan = ViewRequest {
-        operations: Operations {
-            patch: PatchParams {
-                extras: vec![extra],
-            },
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
-            ..Operations::default()
-        },
-        ..request(&base, &["^backbone=model"])
-    }
-    .plan()
-    .unwrap();
+    let request = request(&base, &["^backbone=model"]).with(|asked| {
+        asked.patch.extras.push(extra);
+        asked.quantize.rules = true;
+    });
+    let plan = request.plan().unwrap();
     let names: Vec<String> = tensors(&plan).into_keys().collect();
     let weight = "model.layers.0.mlp.down_proj.weight";
     assert_eq!(
@@ -327,20 +317,6 @@ fn a_config_that_cannot_be_read_is_shown_and_warned_of() {
         &plan.report.warnings.join("\n"),
         &["config.json cannot be read"],
     );
-}
-
-#[test]
-fn the_command_takes_rules_in_order_and_the_plan_counts() {
-    let workspace = Workspace::new();
-    workspace.write("base", &Checkpoint::single(small(["a", "b"])));
-    let text =
-        crate::common::command::stdout(&workspace, "plan --base base --rename a=c --rename c=d");
-    assert_names(&text, &["change 1 renamed\n"]);
-    let json = crate::common::command::stdout(&workspace, "plan --base base --rename a=c --json");
-    let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["renamed"], 1);
-    let wrong = crate::common::command::ckptfs(&workspace, "plan --base base --rename a");
-    assert_eq!(wrong.status.code(), Some(2));
 }
 
 proptest! {
