@@ -1,9 +1,8 @@
 //! The numbers of a view in one dtype.
 
-use ckptfs::ops::{Experts, ExpertsParams, Operations, Precision, QuantizeParams};
+use ckptfs::ops::{Experts, Precision, QuantizeParams};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 use serde_json::json;
 
