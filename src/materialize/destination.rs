@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
-use crate::materialize::Options;
+use crate::materialize::options::Options;
 use crate::materialize::partial::SUFFIX;
 use crate::outputs::{OutputCheck, resolve_missing};
 use crate::recipe::Plan;

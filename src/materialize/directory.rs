@@ -9,12 +9,14 @@ use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{self, MANIFEST_FILE};
 use crate::materialize::destination::Destination;
+use crate::materialize::ending::{discard, out_of_space, settle};
+use crate::materialize::new_file::NewFile;
+use crate::materialize::options::{Options, Share, Summary};
 use crate::materialize::output::sync_directory;
 use crate::materialize::partial::{Partial, is_placing, parts_at};
 use crate::materialize::parts::deal;
 use crate::materialize::request::Request;
-use crate::materialize::write::{NewFile, Writer, kept};
-use crate::materialize::{Options, Share, Summary, discard, out_of_space, settle};
+use crate::materialize::write::{Writer, kept};
 use crate::recipe::Plan;
 use crate::shown::Show;
 

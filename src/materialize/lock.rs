@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
-use crate::materialize::Share;
+use crate::materialize::options::Share;
 use crate::shown::Show;
 use crate::source::with_room;
 

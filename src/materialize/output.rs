@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
-use crate::materialize::interrupted;
+use crate::materialize::failures::interrupted;
 use crate::materialize::sums::{SegmentSums, Summing, Sums};
 use crate::source::with_room;
 

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use crate::catalog::{Extent, NodeId};
 use crate::error::Result;
+use crate::materialize::new_file::NewFile;
 use crate::materialize::output::Target;
 use crate::materialize::sums::Sums;
-use crate::materialize::write::NewFile;
 use crate::runs::Segment;
 
 /// Bytes after which a piece takes no further segment.

@@ -1,4 +1,4 @@
-//! What a run would write, and whether there is room for it, found out before anything is written.
+//! Whether there is room for what a run writes.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -6,12 +6,9 @@ use std::path::Path;
 
 use crate::catalog::Extent;
 use crate::error::{Error, Result};
-use crate::materialize::destination::Destination;
-use crate::materialize::partial::{is_placing, parts_at, recorded};
-use crate::materialize::request::Request;
-use crate::materialize::write::NewFile;
-use crate::materialize::{Options, Share, copy, directory, weights_only};
-use crate::recipe::Plan;
+use crate::materialize::copy;
+use crate::materialize::new_file::NewFile;
+use crate::materialize::options::Options;
 use crate::shown::Show;
 use crate::source::LocalFile;
 
@@ -36,48 +33,6 @@ pub struct Outlook {
     pub needed: u64,
     /// Bytes that this user can write there; `None` if the filesystem does not tell.
     pub available: Option<u64>,
-}
-
-/// What [`super::materialize`] would do. Quotas are not seen.
-///
-/// # Errors
-/// If the destination is refused.
-pub fn outlook(
-    plan: &Plan,
-    inputs: &[std::path::PathBuf],
-    out: &Path,
-    options: &Options,
-) -> Result<Outlook> {
-    let destination = Destination::resolve(out, plan, inputs, options)?;
-    let (partial, files) = match options.weights_only {
-        true => (destination.partial_inside(), weights_only::weights(plan)),
-        false => {
-            let path = destination.partial_beside();
-            if !is_placing(&path) {
-                destination.check_replaceable(options.overwrite)?;
-            }
-            (path, directory::files(plan, options.share))
-        }
-    };
-    let parts = match options.share {
-        Share::Whole => None,
-        Share::Part(part) => Some(part.of()),
-        Share::Finish => Some(parts_at(&partial)?),
-    };
-    let records = recorded(&partial, &Request::new(plan, options.weights_only, parts))?;
-    let (kept, missing): (Vec<&NewFile>, Vec<&NewFile>) = files
-        .iter()
-        .partition(|file| records.get(&file.entry).is_some_and(|r| r.can_be_checked()));
-    let existing = partial.ancestors().find(|path| path.is_dir());
-    let room = Room::at(existing.unwrap_or(Path::new("/")))?;
-    let bytes = |files: &[&NewFile]| files.iter().map(|file| file.content.len()).sum();
-    Ok(Outlook {
-        files: files.len(),
-        bytes: files.iter().map(|file| file.content.len()).sum(),
-        kept: kept.len(),
-        kept_bytes: bytes(&kept),
-        ..room.outlook(&missing, &partial.join("view"), options)
-    })
 }
 
 /// # Errors
@@ -127,7 +82,7 @@ impl Outlook {
 }
 
 /// The filesystem that is written to.
-struct Room {
+pub(super) struct Room {
     device: u64,
     shares_blocks: bool,
     block: u64,
@@ -135,7 +90,7 @@ struct Room {
 }
 
 impl Room {
-    fn at(directory: &Path) -> Result<Self> {
+    pub(super) fn at(directory: &Path) -> Result<Self> {
         let io = |action: &'static str| move |e| Error::io(action, directory, e);
         let opened = File::open(directory).map_err(io("open"))?;
         let device = opened.metadata().map_err(io("read the attributes"))?.dev();
@@ -157,7 +112,7 @@ impl Room {
     }
 
     /// What becomes of `files`, which are not complete.
-    fn outlook(&self, files: &[&NewFile], view: &Path, options: &Options) -> Outlook {
+    pub(super) fn outlook(&self, files: &[&NewFile], view: &Path, options: &Options) -> Outlook {
         let mut outlook = Outlook::default();
         let mut regained = 0;
         for file in files {

@@ -15,6 +15,7 @@ use crate::catalog::Extents;
 use crate::error::{Error, Result};
 use crate::jobs::Progress;
 use crate::manifest::Sha256Sum;
+use crate::materialize::failures::interrupted;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -130,7 +131,7 @@ pub(super) fn of_file(
         let mut at = segment.start;
         while at < end {
             if progress.cancelled() {
-                return Err(super::interrupted());
+                return Err(interrupted());
             }
             let bytes = &mut buffer[..(end - at).min(CHUNK_BYTES) as usize];
             file.read_exact_at(bytes, at).map_err(|e| {

@@ -1,6 +1,5 @@
 //! Writing the files of a view into a partial directory.
 
-use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -11,56 +10,21 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, fallocate, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::catalog::{Extent, Extents};
+use crate::catalog::Extent;
 use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
+use crate::materialize::failures::is_out_of_space;
+use crate::materialize::new_file::NewFile;
+use crate::materialize::options::{Options, Summary};
 use crate::materialize::output::{Output, sync_directory};
 use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::sums::{self, Sums};
-use crate::materialize::{Options, Summary, copy, is_out_of_space, space};
+use crate::materialize::{copy, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
 use crate::source::{Attributes, Blob, LocalFile, with_room};
 use crate::view::{Content, EntryId, View};
-
-/// A file that is to be written.
-#[derive(Debug)]
-pub(super) struct NewFile<'a> {
-    pub(super) entry: EntryId,
-    /// Relative to the top of the view.
-    pub(super) path: PathBuf,
-    pub(super) content: &'a Extents,
-    attributes: Attributes,
-    is_shard: bool,
-}
-
-impl<'a> NewFile<'a> {
-    /// Every file of the view.
-    pub(super) fn all(plan: &'a Plan) -> Vec<Self> {
-        let shards: HashSet<EntryId> = plan.shards.iter().map(|shard| shard.entry).collect();
-        let files = plan.view.files();
-        files
-            .map(|(id, path, content)| NewFile {
-                entry: id,
-                path,
-                content,
-                attributes: plan.view.get(id).expect("an id of the view").attributes,
-                is_shard: shards.contains(&id),
-            })
-            .collect()
-    }
-
-    pub(super) fn is_shard(&self) -> bool {
-        self.is_shard
-    }
-
-    /// The local file that a hard link could be made to instead of writing this one.
-    pub(super) fn linkable(&self) -> Option<&'a LocalFile> {
-        let source = self.content.whole_file().filter(|_| self.is_shard)?;
-        source.as_local()
-    }
-}
 
 /// Writes files of one view into a partial directory.
 pub(super) struct Writer<'a> {

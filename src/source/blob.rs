@@ -1,5 +1,6 @@
 //! Blobs: what tensors and files of a view take their stored bytes from, wherever those are.
 
+use std::any::Any;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::source::{Attributes, LocalFile};
+use crate::source::Attributes;
 
 /// A run of bytes that can be read at any offset and is pinned: it returns the bytes that the view
 /// was planned from, or an error.
 #[allow(clippy::len_without_is_empty)]
-pub trait Blob: fmt::Debug + Send + Sync {
+pub trait Blob: Any + fmt::Debug + Send + Sync {
     /// Length in bytes when the view was planned.
     fn len(&self) -> u64;
 
@@ -40,11 +41,6 @@ pub trait Blob: fmt::Debug + Send + Sync {
     /// [`Error::SourceChanged`] if it is not.
     fn check(&self) -> Result<()>;
 
-    /// The local file that holds it, if there is one: for whatever needs a descriptor.
-    fn as_local(&self) -> Option<&LocalFile> {
-        None
-    }
-
     /// The whole content.
     ///
     /// # Errors
@@ -59,20 +55,6 @@ pub trait Blob: fmt::Debug + Send + Sync {
         let mut content = memory::zeros(self.len())?;
         self.read_at(&mut content, 0)?;
         Ok(content)
-    }
-}
-
-impl dyn Blob {
-    /// Whether both have the same bytes because they are the same file or object. `false` says
-    /// nothing.
-    pub fn is_same(&self, other: &dyn Blob) -> bool {
-        match (self.as_local(), other.as_local()) {
-            (Some(file), Some(other)) => file.device_and_inode() == other.device_and_inode(),
-            (None, None) => {
-                self.location() == other.location() && self.identity() == other.identity()
-            }
-            _ => false,
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! `filesystem.rs` converts. So all of it can be tested without a mount.
 
 mod attributes;
+mod kernel;
 mod opening;
 mod own_files;
 mod passthrough;
@@ -27,7 +28,8 @@ use crate::shown::Show;
 use crate::view::View;
 
 pub(super) use attributes::{Found, Inode, Kind, Stat, TTL};
-pub(super) use opening::{Capability, Handle, Kernel, Opened};
+pub(super) use kernel::{Capability, Kernel};
+pub(super) use opening::{Handle, Opened};
 pub(super) use own_files::{PLAN, PLAN_INODE, STATS};
 pub(super) use passthrough::obstacle;
 

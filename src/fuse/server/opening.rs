@@ -10,6 +10,7 @@ use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::fuse::options::MountOptions;
+use crate::fuse::server::kernel::{Capability, Kernel};
 use crate::fuse::server::passthrough::{Passthrough, local_source};
 use crate::stats::Serving;
 use crate::view::{EntryId, View};
@@ -54,31 +55,6 @@ impl<Backing> Opened<Backing> {
             Opened::Own => Handle::OWN,
         }
     }
-}
-
-/// What the kernel can do for a mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::fuse) enum Capability {
-    /// To map files that are read past the page cache.
-    DirectMappings,
-    /// To read whole source files by itself.
-    Passthrough,
-    /// To open files without asking.
-    SilentOpen,
-    /// To open directories without asking.
-    SilentOpendir,
-}
-
-/// The kernel at the beginning of a mount.
-pub(in crate::fuse) trait Kernel {
-    /// Whether it has `capability`.
-    fn offers(&self, capability: Capability) -> bool;
-
-    /// Asks it to use `capability`; false if it has none.
-    fn enable(&mut self, capability: Capability) -> bool;
-
-    /// Says how many filesystems lie below this one, itself counted; false if those are too many.
-    fn set_stack_depth(&mut self, depth: u32) -> bool;
 }
 
 /// Why a mount with [`MountOptions::direct_io`] fails.

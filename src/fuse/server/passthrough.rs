@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
-use crate::fuse::server::opening::{Capability, Kernel};
+use crate::fuse::server::kernel::{Capability, Kernel};
 use crate::source::{Blob, LocalFile};
 use crate::text::percent;
 use crate::view::{EntryId, View};

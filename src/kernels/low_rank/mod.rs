@@ -8,18 +8,17 @@
 
 mod float;
 mod pack;
+mod panel;
 mod tile;
 
 use std::ops::Range;
 
 pub use float::Float;
 pub use pack::{Strided, pack_left, pack_right};
+pub use panel::PANEL;
 
 use crate::kernels::CpuPath;
 use tile::{PanelRow, ROWS, Row, Tile};
-
-/// Columns of the right factor that stand together (see [`pack_right`]).
-pub const PANEL: usize = 32;
 
 /// `scale · left · right`.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! Factors in the form that the product reads: f32, transposed where they are stored so.
 
-use super::{Float, PANEL};
+use crate::kernels::low_rank::float::Float;
+use crate::kernels::low_rank::panel::PANEL;
 
 /// A stored matrix, or several of the same shape (groups), seen through strides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! same operations in the same order: for each element, over the rank from 0 up, `sum += l · r` in
 //! f32, the product rounded before it is added.
 
-use super::PANEL;
+use crate::kernels::low_rank::panel::PANEL;
 
 /// Rows that are computed together.
 pub(super) const ROWS: usize = 4;

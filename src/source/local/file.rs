@@ -1,5 +1,6 @@
 //! A file of this machine: opened when it is wanted, read at offsets, and watched for change.
 
+use std::any::Any;
 use std::fs::{File, Metadata};
 use std::io;
 use std::marker::PhantomData;
@@ -308,6 +309,27 @@ impl LocalFile {
     }
 }
 
+impl dyn Blob {
+    /// The file of this machine that it is, if it is one. What needs a descriptor or a path of this
+    /// machine (passthrough, links, reflinks, `O_DIRECT`) asks for it, and does without if there is
+    /// none.
+    pub fn as_local(&self) -> Option<&LocalFile> {
+        (self as &dyn Any).downcast_ref()
+    }
+
+    /// Whether both have the same bytes because they are the same file or object. `false` says
+    /// nothing.
+    pub fn is_same(&self, other: &dyn Blob) -> bool {
+        match (self.as_local(), other.as_local()) {
+            (Some(file), Some(other)) => file.device_and_inode() == other.device_and_inode(),
+            (None, None) => {
+                self.location() == other.location() && self.identity() == other.identity()
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Blob for LocalFile {
     fn len(&self) -> u64 {
         self.identity.len
@@ -339,9 +361,5 @@ impl Blob for LocalFile {
 
     fn check(&self) -> Result<()> {
         self.check_open(&*self.handle()?)
-    }
-
-    fn as_local(&self) -> Option<&LocalFile> {
-        Some(self)
     }
 }
