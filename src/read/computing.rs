@@ -5,11 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::catalog::{Band, Node, Tensor};
+use crate::catalog::{Band, Extent, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::read::buffers::Buffer;
-use crate::read::reader::Reader;
-use crate::read::tiles::{Tile, TileKey, TileOutput};
+use crate::read::facts::{FactStore, survey};
+use crate::read::facts_cache::FactsCache;
+use crate::read::input::Input;
+use crate::read::stored::Stored;
+use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
+use crate::stats::Reading;
 
 /// For whom a tile is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,25 +24,33 @@ pub(super) enum For {
     Later,
 }
 
-/// An input of a band.
-pub(super) enum Input {
-    Read(Buffer),
-    /// This range of a whole input that is kept.
-    Kept(TileOutput, Range<usize>),
+/// Computes what a view does not store, and keeps what was computed.
+#[derive(Debug)]
+pub(super) struct Computing {
+    pub(super) tiles: TileCache,
+    /// Whole inputs that many bands share, each a tile of its own.
+    pub(super) kept: TileCache,
+    facts: FactStore,
+    pub(super) facts_cache: Option<FactsCache>,
+    pub(super) stored: Stored,
+    pub(super) stats: Reading,
 }
 
-impl Input {
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Input::Read(bytes) => bytes,
-            Input::Kept(whole, range) => &whole[range.clone()],
+impl Computing {
+    /// Keeps at most `tile_bytes` bytes of tiles, and `kept_bytes` of inputs that bands share.
+    pub(super) fn new(tile_bytes: usize, kept_bytes: usize) -> Self {
+        Computing {
+            tiles: TileCache::new(tile_bytes),
+            kept: TileCache::new(kept_bytes),
+            facts: FactStore::default(),
+            facts_cache: None,
+            stored: Stored::default(),
+            stats: Reading::default(),
         }
     }
-}
 
-impl Reader {
     /// Calls `visit` with the bytes `range` of output `output` of `node`, in order, tile by tile.
-    pub fn stream_computed<E: From<Error>>(
+    pub(super) fn stream_computed<E: From<Error>>(
         &self,
         node: &Node,
         output: usize,
@@ -56,6 +68,34 @@ impl Reader {
             visit(part)?;
             self.tiles.served(key, &bytes, part.len());
             at = end;
+        }
+        Ok(())
+    }
+
+    /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many.
+    pub(super) fn read_tensor(
+        &self,
+        tensor: &Tensor,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let mut rest = buffer;
+        for piece in tensor.extents.within(offset..offset + rest.len() as u64) {
+            let (part, after) = rest.split_at_mut(piece.len as usize);
+            match &piece.segment.place {
+                Extent::Made { bytes, offset } => copy_made(bytes, offset + piece.skip, part),
+                // What is computed from is not what readers wait for: it is not looked up in what was
+                // read ahead for them.
+                Extent::Stored { blob, offset } => {
+                    self.stored.read_into(&**blob, part, offset + piece.skip)?;
+                }
+                Extent::Computed {
+                    node,
+                    output,
+                    offset,
+                } => self.read_computed(node, *output, offset + piece.skip, part)?,
+            }
+            rest = after;
         }
         Ok(())
     }
@@ -117,7 +157,7 @@ impl Reader {
     }
 
     /// The bytes of every input of `node` that `band` needs.
-    pub(super) fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Input>> {
+    fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Input>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, tensor) in node.inputs.iter().enumerate() {
             let range = node.kernel.input_bytes(i, band);
@@ -145,13 +185,13 @@ impl Reader {
 
     /// What the kernel of `node` must know before its first band.
     pub(super) fn facts(&self, node: &Node) -> Result<Arc<[f64]>> {
-        let Some(survey) = node.kernel.survey() else {
+        let Some(surveyed) = node.kernel.survey() else {
             return Ok(Arc::default());
         };
         self.facts.of(node.id(), || {
             let find = || {
                 let start = Instant::now();
-                let facts = self.survey(node, survey)?;
+                let facts = survey(node, surveyed, &|band| self.inputs(node, band))?;
                 self.stats.survey(start.elapsed());
                 Ok(facts)
             };
@@ -198,4 +238,10 @@ impl Reader {
             self.compute(node, &band, &facts).map(Arc::new)
         })
     }
+}
+
+/// Fills `buffer` with what stands at `offset` of `bytes`.
+pub(super) fn copy_made(bytes: &[u8], offset: u64, buffer: &mut [u8]) {
+    let from = offset as usize;
+    buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
 }

@@ -7,11 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::catalog::{Node, NodeId, Survey};
+use crate::catalog::{Band, Node, NodeId, Survey};
 use crate::error::{Error, Result};
 use crate::jobs;
-use crate::read::computing::Input;
-use crate::read::reader::Reader;
+use crate::read::input::Input;
 
 type Outcome = Result<Arc<[f64]>>;
 
@@ -37,53 +36,54 @@ impl FactStore {
     }
 }
 
-impl Reader {
-    /// Streams the inputs of `node` as often as `survey` asks for.
-    pub(super) fn survey(&self, node: &Node, survey: &dyn Survey) -> Result<Vec<f64>> {
-        let mut facts = Vec::new();
-        for pass in 0..survey.passes() {
-            let tally = self.survey_pass(node, survey, pass, &facts)?;
-            survey.conclude(pass, &tally, &mut facts);
-        }
-        Ok(facts)
-    }
+/// Gives the inputs of a band.
+type Inputs<'a> = &'a (dyn Fn(&Band) -> Result<Vec<Input>> + Sync);
 
-    fn survey_pass(
-        &self,
-        node: &Node,
-        survey: &dyn Survey,
-        pass: usize,
-        facts: &[f64],
-    ) -> Result<Vec<f64>> {
-        /// Bands whose tallies are added up by one thread, one after the other. The result depends
-        /// on it.
-        const UNIT: u64 = 4;
-        let bands = node.kernel.bands();
-        let units = bands.count().div_ceil(UNIT);
-        let tally_len = survey.tally_len(pass);
-        let sum = Mutex::new(Sum::new(tally_len));
-        let next = AtomicU64::new(0);
-        let take = |(): &mut ()| {
-            let unit = next.fetch_add(1, Ordering::Relaxed);
-            (unit < units).then_some(unit)
-        };
-        let threads = units.min(jobs::processors() as u64) as usize;
-        jobs::drain(threads, take, |unit| {
-            let mut tally = vec![0.0; tally_len];
-            for index in unit * UNIT..((unit + 1) * UNIT).min(bands.count()) {
-                let band = bands.band(index);
-                if !survey.wants(pass, facts, &band) {
-                    continue;
-                }
-                let inputs = self.inputs(node, &band)?;
-                let inputs: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
-                survey.tally(pass, facts, &band, &inputs, &mut tally);
-            }
-            sum.lock().add(unit, tally);
-            Ok::<_, Error>(())
-        })?;
-        Ok(sum.into_inner().total)
+/// Streams the `inputs` of `node` as often as `survey` asks for.
+pub(super) fn survey(node: &Node, survey: &dyn Survey, inputs: Inputs) -> Result<Vec<f64>> {
+    let mut facts = Vec::new();
+    for pass in 0..survey.passes() {
+        let tally = survey_pass(node, survey, pass, &facts, inputs)?;
+        survey.conclude(pass, &tally, &mut facts);
     }
+    Ok(facts)
+}
+
+fn survey_pass(
+    node: &Node,
+    survey: &dyn Survey,
+    pass: usize,
+    facts: &[f64],
+    inputs: Inputs,
+) -> Result<Vec<f64>> {
+    /// Bands whose tallies are added up by one thread, one after the other. The result depends
+    /// on it.
+    const UNIT: u64 = 4;
+    let bands = node.kernel.bands();
+    let units = bands.count().div_ceil(UNIT);
+    let tally_len = survey.tally_len(pass);
+    let sum = Mutex::new(Sum::new(tally_len));
+    let next = AtomicU64::new(0);
+    let take = |(): &mut ()| {
+        let unit = next.fetch_add(1, Ordering::Relaxed);
+        (unit < units).then_some(unit)
+    };
+    let threads = units.min(jobs::processors() as u64) as usize;
+    jobs::drain(threads, take, |unit| {
+        let mut tally = vec![0.0; tally_len];
+        for index in unit * UNIT..((unit + 1) * UNIT).min(bands.count()) {
+            let band = bands.band(index);
+            if !survey.wants(pass, facts, &band) {
+                continue;
+            }
+            let inputs = inputs(&band)?;
+            let inputs: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
+            survey.tally(pass, facts, &band, &inputs, &mut tally);
+        }
+        sum.lock().add(unit, tally);
+        Ok::<_, Error>(())
+    })?;
+    Ok(sum.into_inner().total)
 }
 
 /// A sum of tallies in the order of their units, whichever comes first.

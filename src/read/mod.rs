@@ -6,6 +6,7 @@ mod computing;
 mod facts;
 mod facts_cache;
 mod fetched;
+mod input;
 mod pace;
 mod reader;
 mod stored;

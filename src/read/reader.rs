@@ -7,12 +7,11 @@ use crate::catalog::{Band, Extent, Extents, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::fast_paths::FastPath;
 use crate::memory;
-use crate::read::computing::For;
-use crate::read::facts::FactStore;
+use crate::read::computing::{Computing, For, copy_made};
 use crate::read::facts_cache::FactsCache;
 use crate::read::fetched::{Fetched, Piece};
 use crate::read::stored::Stored;
-use crate::read::tiles::{TileCache, TileKey};
+use crate::read::tiles::TileKey;
 use crate::source::Blob;
 use crate::stats::{CacheStats, Origin, Reading, Served};
 use crate::view::{EntryId, View};
@@ -21,15 +20,9 @@ use crate::view::{EntryId, View};
 #[derive(Debug)]
 pub struct Reader {
     view: Arc<View>,
-    pub(super) tiles: TileCache,
-    /// Whole inputs that many bands share, each a tile of its own.
-    pub(super) kept: TileCache,
-    pub(super) facts: FactStore,
-    pub(super) facts_cache: Option<FactsCache>,
-    pub(super) stored: Stored,
-    /// Of what is stored.
+    computing: Computing,
+    /// What was read ahead of what is stored.
     fetched: Fetched,
-    pub(super) stats: Reading,
 }
 
 /// A tile, named by an output of a node that is wanted of it.
@@ -77,31 +70,22 @@ impl Reader {
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
         Reader {
-            kept: TileCache::new(kept_bytes(&view)),
-            view,
-            tiles: TileCache::new(cache_bytes),
-            facts: FactStore::default(),
-            facts_cache: None,
-            stored: Stored::default(),
+            computing: Computing::new(cache_bytes, kept_bytes(&view)),
             fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
-            stats: Reading::default(),
+            view,
         }
     }
 
     /// The same, with facts kept on disk too.
-    pub fn with_facts_cache(self, cache: FactsCache) -> Self {
-        Reader {
-            facts_cache: Some(cache),
-            ..self
-        }
+    pub fn with_facts_cache(mut self, cache: FactsCache) -> Self {
+        self.computing.facts_cache = Some(cache);
+        self
     }
 
     /// The same, with sources read past the page cache where they are not in it.
-    pub fn with_direct_sources(self) -> Self {
-        Reader {
-            stored: Stored::new(FastPath::DirectSources.is_enabled()),
-            ..self
-        }
+    pub fn with_direct_sources(mut self) -> Self {
+        self.computing.stored = Stored::new(FastPath::DirectSources.is_enabled());
+        self
     }
 
     /// The view that is read.
@@ -111,26 +95,26 @@ impl Reader {
 
     /// Most bytes of computed tiles that are kept.
     pub fn cache_bytes(&self) -> usize {
-        self.tiles.capacity()
+        self.computing.tiles.capacity()
     }
 
     /// Bytes of computed tiles now in the cache.
     pub fn cached_bytes(&self) -> usize {
-        self.tiles.bytes()
+        self.computing.tiles.bytes()
     }
 
     /// What was counted of the reads so far.
     pub fn stats(&self) -> &Reading {
-        &self.stats
+        &self.computing.stats
     }
 
     /// The state of the cache of tiles.
     pub fn cache_stats(&self) -> CacheStats {
-        let (hits, misses) = self.stats.hits_and_misses();
+        let (hits, misses) = self.computing.stats.hits_and_misses();
         CacheStats {
             capacity_bytes: self.cache_bytes() as u64,
             bytes: self.cached_bytes() as u64,
-            kept_bytes: self.kept.bytes() as u64,
+            kept_bytes: self.computing.kept.bytes() as u64,
             hits,
             misses,
         }
@@ -156,7 +140,7 @@ impl Reader {
             served.add(origin(&piece.segment.place), piece.len);
             done += part.len();
         }
-        self.stats.served(served);
+        self.computing.stats.served(served);
         Ok(done)
     }
 
@@ -179,7 +163,7 @@ impl Reader {
             match &piece.segment.place {
                 Extent::Made { bytes, offset } => {
                     let from = (offset + piece.skip) as usize;
-                    self.stats.served(Served::of(Origin::Made, len));
+                    self.computing.stats.served(Served::of(Origin::Made, len));
                     return Ok(borrow(&bytes[from..from + len as usize]));
                 }
                 Extent::Computed {
@@ -192,17 +176,19 @@ impl Reader {
                     let range = node.kernel.output_bytes(*output, &band);
                     if at + len <= range.end {
                         let key = TileKey::new(node, &band);
-                        let bytes = self.tile_output(node, *output, band)?;
+                        let bytes = self.computing.tile_output(node, *output, band)?;
                         let from = (at - range.start) as usize;
-                        self.stats.served(Served::of(Origin::Computed, len));
+                        self.computing
+                            .stats
+                            .served(Served::of(Origin::Computed, len));
                         let result = borrow(&bytes[from..from + len as usize]);
-                        self.tiles.served(key, &bytes, len as usize);
+                        self.computing.tiles.served(key, &bytes, len as usize);
                         return Ok(result);
                     }
                 }
                 Extent::Stored { blob, offset } => {
                     let (at, len) = (offset + piece.skip, len as usize);
-                    let lent = self.fetched.get(blob, at, len, &self.stored)?;
+                    let lent = self.fetched.get(blob, at, len, &self.computing.stored)?;
                     if let Some(lent) = lent.filter(|lent| lent.len() == len) {
                         let result = borrow(&lent);
                         self.fetched.served(lent);
@@ -281,7 +267,7 @@ impl Reader {
 
     /// Reads `piece` now, unless somebody did.
     pub(super) fn fetch(&self, piece: &Piece) {
-        piece.fetch(&self.stored);
+        piece.fetch(&self.computing.stored);
     }
 
     /// The first node with facts to find whose bytes in file `id` begin soon after `offset`.
@@ -304,27 +290,27 @@ impl Reader {
         for node in node.computed_inputs() {
             self.prepare_facts(node);
         }
-        let _ = self.facts(node);
+        let _ = self.computing.facts(node);
         for (i, input) in node.inputs.iter().enumerate() {
             if node.kernel.keeps(i) {
-                let _ = self.kept_input(input);
+                let _ = self.computing.kept_input(input);
             }
         }
     }
 
     /// How sources are read.
     pub(crate) fn stored(&self) -> &Stored {
-        &self.stored
+        &self.computing.stored
     }
 
     /// Whether sources are read past the page cache where they are not in it.
     pub fn has_direct_sources(&self) -> bool {
-        self.stored.is_direct()
+        self.computing.stored.is_direct()
     }
 
     /// Whether what tiles are computed from comes from something slower than memory.
     pub(super) fn waits_for_sources(&self) -> bool {
-        self.stored.pace.is_slow()
+        self.computing.stored.pace.is_slow()
     }
 
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,
@@ -333,8 +319,12 @@ impl Reader {
         let TileRef {
             node, output, band, ..
         } = tile;
-        if !self.tiles.knows(TileKey::new(node, band), *output) {
-            let _ = self.find_tile(node, *output, band, For::Later);
+        if !self
+            .computing
+            .tiles
+            .knows(TileKey::new(node, band), *output)
+        {
+            let _ = self.computing.find_tile(node, *output, band, For::Later);
         }
     }
 
@@ -347,8 +337,7 @@ impl Reader {
     fn read_place(&self, place: &Extent, skip: u64, buffer: &mut [u8]) -> Result<()> {
         match place {
             Extent::Made { bytes, offset } => {
-                let from = (offset + skip) as usize;
-                buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
+                copy_made(bytes, offset + skip, buffer);
                 Ok(())
             }
             Extent::Stored { blob, offset } => self.read_stored(blob, offset + skip, buffer),
@@ -356,34 +345,37 @@ impl Reader {
                 node,
                 output,
                 offset,
-            } => self.read_computed(node, *output, offset + skip, buffer),
+            } => self
+                .computing
+                .read_computed(node, *output, offset + skip, buffer),
         }
     }
 
     /// Fills `buffer` with the bytes of `tensor` from byte `offset`; `tensor` has that many. It
     /// need not be in the view itself: the inputs of computed tensors are read this way.
     pub fn read_tensor(&self, tensor: &Tensor, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let mut rest = buffer;
-        for piece in tensor.extents.within(offset..offset + rest.len() as u64) {
-            let (part, after) = rest.split_at_mut(piece.len as usize);
-            match &piece.segment.place {
-                // What is computed from is not what readers wait for: it is not looked up in what was
-                // read ahead for them.
-                Extent::Stored { blob, offset } => {
-                    self.stored.read_into(&**blob, part, offset + piece.skip)?
-                }
-                place => self.read_place(place, piece.skip, part)?,
-            }
-            rest = after;
-        }
-        Ok(())
+        self.computing.read_tensor(tensor, offset, buffer)
+    }
+
+    /// Calls `visit` with the bytes `range` of output `output` of `node`, in order, tile by tile.
+    pub fn stream_computed<E: From<Error>>(
+        &self,
+        node: &Node,
+        output: usize,
+        range: Range<u64>,
+        visit: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        self.computing.stream_computed(node, output, range, visit)
     }
 
     /// Fills `buffer` with the bytes of `blob` from `offset`, as far as they were read ahead from
     /// there.
     fn read_stored(&self, blob: &Arc<dyn Blob>, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let (mut at, mut rest) = (offset, buffer);
-        while let Some(lent) = self.fetched.get(blob, at, rest.len(), &self.stored)? {
+        while let Some(lent) = self
+            .fetched
+            .get(blob, at, rest.len(), &self.computing.stored)?
+        {
             let (part, after) = rest.split_at_mut(lent.len());
             part.copy_from_slice(&lent);
             at += lent.len() as u64;
@@ -393,6 +385,6 @@ impl Reader {
                 return Ok(());
             }
         }
-        self.stored.read_into(&**blob, rest, at)
+        self.computing.stored.read_into(&**blob, rest, at)
     }
 }
