@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::fast_paths::FastPath;
 use crate::fuse::mount::{DEVICE, open_device};
-use crate::fuse::{fusermount, passthrough};
+use crate::fuse::{fusermount, server};
 use crate::shown::Show;
 
 /// How something is.
@@ -71,7 +71,7 @@ pub fn checkup() -> Vec<Check> {
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
     let mut checks = vec![kernel(), device(), privileges(can_mount)];
     checks.push(allow_other(can_mount));
-    checks.push(match passthrough::obstacle() {
+    checks.push(match server::obstacle() {
         None => Check::ok(
             "passthrough",
             "the kernel may read whole source files by itself",

@@ -1,153 +1,113 @@
-//! The answers to the kernel's requests.
+//! The kernel's requests, as fuser brings them, put to the server of a view. Nothing is decided here.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode,
-    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
+    FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use rustix::fs::{Access, OFlags};
 
-use crate::error::Error;
-use crate::fuse::attributes::{BLOCK, GENERATION, NO_ENTRY, TTL, attributes, id, inode, kind};
-use crate::fuse::figures::Figures;
-use crate::fuse::opening::{self, DIRECT, OWN, Opening};
-use crate::fuse::options::MountOptions;
-use crate::fuse::own_files::{Found, OwnFiles};
-use crate::fuse::provenance::{PROVENANCE_ATTRIBUTE, Provenance};
-use crate::read::{Ahead, ReadAhead};
-use crate::shown::Show;
-use crate::view::{EntryId, View};
+use crate::fuse::server::{
+    Capability, Found, Handle, Kernel, Kind, Named, Opened, Server, Stat, TTL, Xattr,
+};
 
 /// Requests that the kernel keeps in flight for readahead.
 const MAX_BACKGROUND: u16 = 64;
 
-thread_local! {
-    /// Where bytes are put together that do not lie in one piece.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// The unit in which the size of the filesystem is told, and preferred for I/O.
+const BLOCK: u32 = 4096;
+
+/// The unit of `st_blocks`.
+const SECTOR: u64 = 512;
+
+/// Inodes never come to stand for another entry.
+const GENERATION: Generation = Generation(0);
+
+/// The attributes of no entry: inode 0 says that there is none of the name, and lets the kernel
+/// remember that. It does not look at the rest.
+const NO_ENTRY: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};
 
 /// A view as the kernel sees it.
-pub(super) struct ViewFs {
-    figures: Arc<Figures>,
-    own: OwnFiles,
-    /// Bytes of all files.
-    bytes: u64,
-    opening: Opening,
-    /// `None` if it is not wanted.
-    ahead: Option<ReadAhead>,
-    /// What to do ahead of readers that come through the page cache.
-    ahead_of_cache: Ahead,
-    /// `None` if it is not told.
-    provenance: Option<Provenance>,
-}
+pub(super) struct ViewFs(pub(super) Server<BackingId>);
 
-impl ViewFs {
-    pub(super) fn new(
-        figures: Arc<Figures>,
-        options: &MountOptions,
-        ahead: Option<ReadAhead>,
-        ahead_of_cache: Ahead,
-    ) -> Self {
-        let view = figures.reader.view();
-        let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
-        ViewFs {
-            bytes: bytes.sum(),
-            own: OwnFiles::new(options.plan.clone(), view),
-            opening: Opening::new(options),
-            figures,
-            ahead,
-            ahead_of_cache,
-            provenance: options.provenance.clone().map(Provenance::new),
-        }
-    }
-
-    fn view(&self) -> &View {
-        self.figures.reader.view()
-    }
-
-    /// What `stat` shows of `inode`.
-    fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
-        match OwnFiles::has(inode) {
-            true => self.own.attributes(inode),
-            false => attributes(self.view(), id(inode)),
-        }
-    }
-
-    /// What is called `name` in `parent`.
-    fn find(&self, parent: INodeNo, name: &OsStr) -> Option<Found> {
-        let own = self.own.lookup(parent, name, &self.figures);
-        own.or_else(|| {
-            let id = self.view().lookup(id(parent), name)?;
-            let attributes = attributes(self.view(), id)?;
-            Some(Found {
-                attributes,
-                ttl: TTL,
-            })
-        })
-    }
-
-    /// Calls `visit` with the entries of directory `id` from position `from`, each with the
-    /// position after it, until it returns true.
-    fn list(
-        &self,
-        id: EntryId,
-        from: u64,
-        mut visit: impl FnMut(u64, EntryId, &OsStr) -> bool,
-    ) -> Result<(), Errno> {
-        let view = self.view();
-        let directory = view.get(id).ok_or(Errno::ENOENT)?;
-        let children = view.children(id).ok_or(Errno::ENOTDIR)?;
-        let dots = [(id, OsStr::new(".")), (directory.parent, OsStr::new(".."))];
-        let children = children
-            .iter()
-            .filter_map(|&child| Some((child, view.get(child)?.name.as_os_str())));
-        let entries = dots.into_iter().chain(children);
-        for (position, (entry, name)) in (1..).zip(entries).skip(from as usize) {
-            if visit(position, entry, name) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs the answer to a request about `inode`. If it panics, its reply is dropped on the way,
-    /// which answers EIO, and the thread lives on.
-    fn guard(&self, inode: INodeNo, answer: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(answer)).is_err() {
-            self.figures.serving.error();
-            log::error!("{}: panic in a request for it", self.shown(inode));
-        }
-    }
-
-    /// The path of `inode` in the view, for the log.
-    fn shown(&self, inode: INodeNo) -> String {
-        match self.view().get(id(inode)) {
-            Some(_) => format!("/{}", self.view().path(id(inode)).shown()),
-            None => format!("inode {inode}"),
-        }
+fn attributes(stat: &Stat) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(stat.inode),
+        size: stat.size,
+        blocks: stat.size.div_ceil(SECTOR),
+        atime: stat.time,
+        mtime: stat.time,
+        ctime: stat.time,
+        crtime: stat.time,
+        kind: file_type(stat.kind),
+        perm: stat.mode,
+        nlink: stat.links,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: 0,
+        blksize: BLOCK,
+        flags: 0,
     }
 }
 
-/// What a reader is told. The log has the rest.
-fn errno(error: &Error) -> Errno {
-    match error {
-        Error::Request(_) => Errno::EINVAL,
-        Error::Io { .. }
-        | Error::Checkpoint { .. }
-        | Error::Tensor { .. }
-        | Error::SourceChanged { .. }
-        | Error::NonFinite { .. } => Errno::EIO,
-        // Told ENOMEM for a page that is read through a mapping, the kernel would ask for ever.
-        Error::OutOfMemory { .. } => Errno::EIO,
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+    }
+}
+
+fn errno(errno: rustix::io::Errno) -> Errno {
+    Errno::from_i32(errno.raw_os_error())
+}
+
+fn open_flags(flags: OpenFlags) -> OFlags {
+    OFlags::from_bits_retain(flags.0.cast_unsigned())
+}
+
+impl Kernel for KernelConfig {
+    fn offers(&self, capability: Capability) -> bool {
+        self.capabilities().contains(init_flag(capability))
+    }
+
+    fn enable(&mut self, capability: Capability) -> bool {
+        self.add_capabilities(init_flag(capability)).is_ok()
+    }
+
+    fn set_stack_depth(&mut self, depth: u32) -> bool {
+        self.set_max_stack_depth(depth).is_ok()
+    }
+}
+
+fn init_flag(capability: Capability) -> InitFlags {
+    match capability {
+        Capability::DirectMappings => InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        Capability::Passthrough => InitFlags::FUSE_PASSTHROUGH,
+        Capability::SilentOpen => InitFlags::FUSE_NO_OPEN_SUPPORT,
+        Capability::SilentOpendir => InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     }
 }
 
@@ -180,21 +140,20 @@ impl Filesystem for ViewFs {
         config
             .set_max_background(MAX_BACKGROUND)
             .map_err(|nearest| io::Error::other(format!("max_background must be {nearest}")))?;
-        self.opening.negotiate(self.figures.reader.view(), config)
+        self.0.negotiate(config)
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.guard(parent, || {
-            match self.find(parent, name) {
-                Some(Found { attributes, ttl }) => reply.entry(&ttl, &attributes, GENERATION),
-                // An ENOENT would be asked for again.
-                None => reply.entry(&TTL, &NO_ENTRY, GENERATION),
-            }
-        });
+        match self.0.lookup(parent.0, name) {
+            Ok(Some(found)) => reply.entry(&found.ttl, &attributes(&found.stat), GENERATION),
+            // An ENOENT would be asked for again.
+            Ok(None) => reply.entry(&TTL, &NO_ENTRY, GENERATION),
+            Err(e) => reply.error(errno(e)),
+        }
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, _lookups: u64) {
-        self.own.forget(inode);
+        self.0.forget(inode.0);
     }
 
     fn getattr(
@@ -204,35 +163,31 @@ impl Filesystem for ViewFs {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.guard(inode, || match self.attributes(inode) {
-            Some(attributes) => reply.attr(&OwnFiles::ttl(inode), &attributes),
-            None => reply.error(Errno::ENOENT),
-        });
+        match self.0.getattr(inode.0) {
+            Ok(found) => reply.attr(&found.ttl, &attributes(&found.stat)),
+            Err(e) => reply.error(errno(e)),
+        }
     }
 
     fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.guard(inode, || {
-            if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-                return reply.error(Errno::EROFS);
+        let register = |source: &std::fs::File| reply.open_backing(source);
+        let opened = match self.0.open(inode.0, open_flags(flags), register) {
+            Ok(opened) => opened,
+            Err(e) => return reply.error(errno(e)),
+        };
+        let handle = FileHandle(opened.handle().0);
+        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+        match opened {
+            // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
+            Opened::Passthrough(backing) => {
+                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing)
             }
-            if self.own.has_file(inode) {
-                return reply.opened(OWN, FopenFlags::FOPEN_NOFLUSH);
+            Opened::Direct { forced: true } => {
+                reply.opened(handle, keep | FopenFlags::FOPEN_DIRECT_IO)
             }
-            let serving = &self.figures.serving;
-            serving.open_requested();
-            let id = id(inode);
-            let Some(content) = self.view().file(id) else {
-                return reply.error(Errno::EISDIR);
-            };
-            match self.opening.way(id, content, flags, &reply) {
-                Ok(way) => way.answer(id, content.len(), serving, reply),
-                Err(error) => {
-                    serving.error();
-                    log::error!("{}: cannot open it: {error}", self.shown(inode));
-                    reply.error(errno(&error));
-                }
-            }
-        });
+            Opened::Direct { forced: false } | Opened::Cached => reply.opened(handle, keep),
+            Opened::Own => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),
+        }
     }
 
     fn release(
@@ -245,8 +200,7 @@ impl Filesystem for ViewFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.opening
-            .closed(id(inode), handle, &self.figures.serving);
+        self.0.release(inode.0, Handle(handle.0));
         reply.ok();
     }
 
@@ -261,41 +215,19 @@ impl Filesystem for ViewFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.guard(inode, || {
-            if OwnFiles::has(inode) {
-                return self.own.read(inode, offset, size, reply);
+        let mut reply = Some(reply);
+        let send = |bytes: &[u8]| {
+            if let Some(reply) = reply.take() {
+                reply.data(bytes);
             }
-            if let Some(ahead) = &self.ahead {
-                // The kernel reads nothing ahead of who reads past its page cache.
-                let what = match (handle, flags.0 & libc::O_DIRECT) {
-                    (DIRECT, 0) => Ahead::Everything,
-                    (_, 0) => self.ahead_of_cache,
-                    _ => Ahead::Tiles,
-                };
-                ahead.note(id(inode), offset..offset.saturating_add(size.into()), what);
-            }
-            let (serving, reader) = (&self.figures.serving, &self.figures.reader);
-            let mut reply = Some(reply);
-            let result = SCRATCH.with_borrow_mut(|scratch| {
-                let send = |bytes: &[u8]| {
-                    serving.read(id(inode), bytes.len() as u64);
-                    if let Some(reply) = reply.take() {
-                        reply.data(bytes);
-                    }
-                };
-                reader.read_with(id(inode), offset, size as usize, scratch, send)
-            });
-            if let Err(error) = result {
-                serving.error();
-                log::error!(
-                    "{}: cannot read {size} bytes at offset {offset}: {error}",
-                    self.shown(inode)
-                );
-                if let Some(reply) = reply {
-                    reply.error(errno(&error));
-                }
-            }
-        });
+        };
+        let flags = open_flags(flags);
+        let result = self
+            .0
+            .read(inode.0, Handle(handle.0), offset, size, flags, send);
+        if let (Err(e), Some(reply)) = (result, reply) {
+            reply.error(errno(e));
+        }
     }
 
     fn getxattr(
@@ -306,29 +238,19 @@ impl Filesystem for ViewFs {
         size: u32,
         reply: ReplyXattr,
     ) {
-        // ENOSYS would be an answer to all that is ever asked. Of EOPNOTSUPP programs like ls know
-        // that it holds for the whole filesystem.
-        let Some(provenance) = &self.provenance else {
-            return reply.error(Errno::ENOSYS);
-        };
-        if name != PROVENANCE_ATTRIBUTE {
-            return reply.error(Errno::EOPNOTSUPP);
+        match self.0.getxattr(inode.0, name, size) {
+            Ok(Xattr::Size(size)) => reply.size(size),
+            Ok(Xattr::Value(value)) => reply.data(&value),
+            Err(e) => reply.error(errno(e)),
         }
-        self.guard(inode, || match provenance.of(id(inode)) {
-            None => reply.error(Errno::ENODATA),
-            Some(value) if size == 0 => reply.size(value.len() as u32),
-            Some(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-            Some(value) => reply.data(&value),
-        });
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.attributes(inode).map(|attributes| attributes.kind) {
-            Some(FileType::Directory) if self.opening.directories_are_unseen() => {
-                reply.error(Errno::ENOSYS)
-            }
-            Some(FileType::Directory) => opening::opened_directory(reply),
-            _ => reply.error(Errno::ENOTDIR),
+        // Its list may be kept.
+        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        match self.0.opendir(inode.0) {
+            Ok(handle) => reply.opened(FileHandle(handle.0), keep),
+            Err(e) => reply.error(errno(e)),
         }
     }
 
@@ -340,19 +262,18 @@ impl Filesystem for ViewFs {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.guard(directory, || {
-            if OwnFiles::has(directory) {
-                return self.own.readdir(directory, offset, reply);
-            }
-            let listed = self.list(id(directory), offset, |position, id, name| {
-                let entry = self.view().get(id);
-                entry.is_some_and(|entry| reply.add(inode(id), position, kind(entry), name))
-            });
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(errno) => reply.error(errno),
-            }
-        });
+        let add = |next: u64, named: Named<'_>| {
+            reply.add(
+                INodeNo(named.inode),
+                next,
+                file_type(named.kind),
+                named.name,
+            )
+        };
+        match self.0.readdir(directory.0, offset, add) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
     }
 
     fn readdirplus(
@@ -363,40 +284,35 @@ impl Filesystem for ViewFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.guard(directory, || {
-            if OwnFiles::has(directory) {
-                return self
-                    .own
-                    .readdirplus(directory, offset, &self.figures, reply);
-            }
-            let listed = self.list(id(directory), offset, |position, id, name| {
-                attributes(self.view(), id).is_some_and(|attributes| {
-                    reply.add(inode(id), position, name, &TTL, &attributes, GENERATION)
-                })
-            });
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(errno) => reply.error(errno),
-            }
-        });
+        let add = |next: u64, name: &OsStr, found: &Found| {
+            let attributes = attributes(&found.stat);
+            reply.add(
+                attributes.ino,
+                next,
+                name,
+                &found.ttl,
+                &attributes,
+                GENERATION,
+            )
+        };
+        match self.0.readdirplus(directory.0, offset, add) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
         const NAME_MAX: u32 = 255;
-        let blocks = self.bytes.div_ceil(u64::from(BLOCK));
-        let files = self.view().len() as u64;
+        let blocks = self.0.bytes().div_ceil(u64::from(BLOCK));
+        let files = self.0.entries();
         reply.statfs(blocks, 0, 0, files, 0, BLOCK, NAME_MAX, BLOCK);
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        const ANY_EXECUTE: u16 = 0o111;
-        match self.attributes(inode).map(|attributes| attributes.perm) {
-            None => reply.error(Errno::ENOENT),
-            Some(_) if mask.contains(AccessFlags::W_OK) => reply.error(Errno::EROFS),
-            Some(mode) if mask.contains(AccessFlags::X_OK) && mode & ANY_EXECUTE == 0 => {
-                reply.error(Errno::EACCES)
-            }
-            Some(_) => reply.ok(),
+        let mask = Access::from_bits_retain(mask.bits().cast_unsigned());
+        match self.0.access(inode.0, mask) {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
         }
     }
 

@@ -3,7 +3,6 @@
 //! kernel sees them, and errno.
 
 mod ancestors;
-mod attributes;
 mod checkup;
 mod condition;
 mod figures;
@@ -15,14 +14,11 @@ mod mount_plan;
 mod mount_table;
 mod mountpoint;
 mod mounts;
-mod opening;
 mod options;
-mod own_files;
-mod passthrough;
-mod provenance;
 mod read_ahead;
 mod rehearsal;
 mod resolve;
+mod server;
 mod unmount;
 
 pub use checkup::{Check, Level, checkup};
@@ -34,7 +30,6 @@ pub use mounts::{
     Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts, server_of,
 };
 pub use options::{LazyText, MountOptions};
-pub use passthrough::PassthroughOutlook;
-pub use provenance::PROVENANCE_ATTRIBUTE;
 pub use resolve::check_answers;
+pub use server::{PROVENANCE_ATTRIBUTE, PassthroughOutlook};
 pub use unmount::unmount;

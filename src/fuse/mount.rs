@@ -20,6 +20,7 @@ use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::resolve::resolve;
+use crate::fuse::server::Server;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::jobs::MAX_THREADS;
 use crate::read::{Ahead, Reader};
@@ -295,8 +296,8 @@ fn start(
     let ahead = read_ahead::here(&figures.reader, options.read_ahead, ahead)?;
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
-    let filesystem = ViewFs::new(figures, options, ahead, ahead_of_cache);
-    let session = Session::from_fd(filesystem, device, acl, config)?;
+    let server = Server::new(figures, options, ahead, ahead_of_cache);
+    let session = Session::from_fd(ViewFs(server), device, acl, config)?;
     if let Some(setting) = kernel_setting {
         setting.apply();
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use crate::fuse::mount_table;
-use crate::fuse::own_files::{PLAN, PLAN_INODE};
 use crate::fuse::resolve::resolve;
+use crate::fuse::server::{PLAN, PLAN_INODE};
 use crate::source::MOUNT_DIRECTORY;
 
 /// What `.ckptfs/plan.json` of a mount holds.

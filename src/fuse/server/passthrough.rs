@@ -3,49 +3,61 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use fuser::{BackingId, InitFlags, KernelConfig, ReplyOpen};
 use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::fast_paths::FastPath;
+use crate::fuse::server::opening::{Capability, Kernel};
 use crate::source::SourceFile;
 use crate::text::percent;
 use crate::view::{EntryId, View};
 
-/// The source files that the kernel reads from now.
-#[derive(Debug, Default)]
-pub(super) struct Passthrough {
-    state: Mutex<State>,
+/// The source files that the kernel reads from now. `Backing` is what the kernel knows one by.
+#[derive(Debug)]
+pub(super) struct Passthrough<Backing> {
+    state: Mutex<State<Backing>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+struct State<Backing> {
     /// Granted by the kernel, and not refused since. Once refused it stays off: the kernel does
     /// not let one file be open with and without passthrough at the same time.
     enabled: bool,
-    open: HashMap<EntryId, Backing>,
+    open: HashMap<EntryId, Open<Backing>>,
 }
 
 /// All handles of a file must share one backing file, which must live as long as they do.
 #[derive(Debug)]
-struct Backing {
-    id: Arc<BackingId>,
+struct Open<Backing> {
+    backing: Arc<Backing>,
     handles: usize,
 }
 
-impl Passthrough {
+impl<Backing> Default for Passthrough<Backing> {
+    fn default() -> Self {
+        Passthrough {
+            state: Mutex::new(State {
+                enabled: false,
+                open: HashMap::new(),
+            }),
+        }
+    }
+}
+
+impl<Backing> Passthrough<Backing> {
     /// Asks the kernel for passthrough of the whole files of `view`, if they are worth it.
-    pub(super) fn request(&mut self, view: &View, config: &mut KernelConfig) {
+    pub(super) fn request(&mut self, view: &View, kernel: &mut impl Kernel) {
         let state = self.state.get_mut();
         let outlook = PassthroughOutlook::of(view);
         if let Some(obstacle) = outlook.obstacle {
             return state.turn_off(&obstacle);
         }
-        let granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
-            && config.set_max_stack_depth(stack_depth(view)).is_ok();
+        let granted =
+            kernel.enable(Capability::Passthrough) && kernel.set_stack_depth(stack_depth(view));
         match granted {
             true => {
                 let PassthroughOutlook { files, bytes, .. } = outlook;
@@ -56,8 +68,9 @@ impl Passthrough {
         }
     }
 
-    /// Counts one more handle of file `id`, which is all of `source`; gives what it is to be
-    /// opened with, or `None` if it must be opened without passthrough.
+    /// Counts one more handle of file `id`, which is all of `source`; returns what it is to be
+    /// opened with, or `None` if it must be opened without passthrough. `register` has the kernel
+    /// read from a source.
     ///
     /// # Errors
     /// If the source is not the file that was planned: after this, nobody looks at it any more.
@@ -65,27 +78,27 @@ impl Passthrough {
         &self,
         id: EntryId,
         source: &SourceFile,
-        reply: &ReplyOpen,
-    ) -> Result<Option<Arc<BackingId>>> {
+        register: impl FnOnce(&File) -> io::Result<Backing>,
+    ) -> Result<Option<Arc<Backing>>> {
         let mut state = self.state.lock();
         if !state.enabled && !state.open.contains_key(&id) {
             return Ok(None);
         }
         let file = source.handle()?;
         source.check_unchanged()?;
-        if let Some(backing) = state.open.get_mut(&id) {
-            backing.handles += 1;
-            return Ok(Some(backing.id.clone()));
+        if let Some(open) = state.open.get_mut(&id) {
+            open.handles += 1;
+            return Ok(Some(open.backing.clone()));
         }
-        match reply.open_backing(&*file) {
+        match register(&file) {
             Ok(backing) => {
-                let backing = Backing {
-                    id: Arc::new(backing),
+                let backing = Arc::new(backing);
+                let open = Open {
+                    backing: backing.clone(),
                     handles: 1,
                 };
-                let opened = backing.id.clone();
-                state.open.insert(id, backing);
-                Ok(Some(opened))
+                state.open.insert(id, open);
+                Ok(Some(backing))
             }
             Err(error) => {
                 state.turn_off(&reason(&error));
@@ -103,16 +116,16 @@ impl Passthrough {
     /// Counts one handle less that was opened with passthrough.
     pub(super) fn close(&self, id: EntryId) {
         let mut state = self.state.lock();
-        if let Some(backing) = state.open.get_mut(&id) {
-            backing.handles -= 1;
-            if backing.handles == 0 {
+        if let Some(open) = state.open.get_mut(&id) {
+            open.handles -= 1;
+            if open.handles == 0 {
                 state.open.remove(&id);
             }
         }
     }
 }
 
-impl State {
+impl<Backing> State<Backing> {
     fn turn_off(&mut self, reason: &str) {
         self.enabled = false;
         log::info!("passthrough is off, whole files are read through this process: {reason}");
@@ -163,7 +176,7 @@ impl PassthroughOutlook {
 
 /// Why this user on this machine has no passthrough, as far as can be told before the kernel is
 /// asked.
-pub(super) fn obstacle() -> Option<String> {
+pub(in crate::fuse) fn obstacle() -> Option<String> {
     let problem = if !FastPath::Passthrough.is_enabled() {
         "it is switched off by the environment"
     } else if !rustix::process::geteuid().is_root() {
