@@ -3,8 +3,8 @@
 //!
 //! Data goes one way: [`source`] opens checkpoints, [`ops`] rewrite a [`catalog`] of tensors,
 //! [`layout`] arranges it as the files of a [`view`], [`read`] gives any byte range, and the
-//! outlets [`fuse`] and [`materialize`] hand the bytes on. [`recipe`] turns a request into all of
-//! that.
+//! outlets `fuse` (with the feature of that name) and [`materialize`] hand the bytes on. [`recipe`]
+//! turns a request into all of that.
 //!
 //! No mount is needed to read a view:
 //!
