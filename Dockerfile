@@ -2,7 +2,7 @@
 #
 # A mount needs the device and the capability to mount; docs/INSTALL.md has the command lines.
 
-FROM rust:1.95-bookworm AS build
+FROM rust:1-bookworm AS build
 WORKDIR /ckptfs
 COPY . .
 RUN cargo build --locked --release && strip target/release/ckptfs
