@@ -1,17 +1,11 @@
 //! Views of safetensors checkpoints: directories whose files are assembled lazily from other
 //! checkpoints, to be mounted, written out, or read in process.
 //!
-<<<<<<< ours
 //! Data goes one way: [`source`] has the bytes of checkpoints, [`mod@format`] finds the tensors in them,
 //! [`ops`] rewrite a [`catalog`] of tensors, [`layout`] arranges it as the files of a [`view`],
-//! [`read`] returns any byte range, and the outlets [`fuse`] and [`materialize`] hand the bytes on.
+//! [`read`] returns any byte range, and the outlets `fuse` (with the feature of that name) and
+//! [`materialize`] hand the bytes on.
 //! [`recipe`] turns a request into all of that.
-=======
-//! Data goes one way: [`source`] opens checkpoints, [`ops`] rewrite a [`catalog`] of tensors,
-//! [`layout`] arranges it as the files of a [`view`], [`read`] gives any byte range, and the
-//! outlets `fuse` (with the feature of that name) and [`materialize`] hand the bytes on. [`recipe`]
-//! turns a request into all of that.
->>>>>>> theirs
 //!
 //! No mount is needed to read a view:
 //!
