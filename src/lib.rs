@@ -13,7 +13,7 @@
 //! use std::fs;
 //!
 //! use ckptfs::read::Reader;
-//! use ckptfs::recipe::{Fp8Request, ViewRequest};
+//! use ckptfs::recipe::ViewRequest;
 //! use safetensors::Dtype::BF16;
 //! use safetensors::tensor::{TensorView, serialize_to_file};
 //!
@@ -26,8 +26,8 @@
 //! fs::write(directory.path().join("config.json"), "{}")?;
 //!
 //! // The view of it in block FP8: what is planned here was not computed yet.
-//! let fp8 = QuantizeParams { rules: true, ..QuantizeParams::default() };
-//! let plan = ViewRequest { operations: Operations { quantize: fp8, ..Operations::default() }, ..ViewRequest::new(directory.path()) }.plan()?;
+//! let request = ViewRequest::new(directory.path()).with(|asked| asked.quantize.rules = true);
+//! let plan = request.plan()?;
 //! let (shard, _, content) = plan
 //!     .view
 //!     .files()

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use ckptfs::jobs::MAX_THREADS;
 use ckptfs::ops::Group;
@@ -15,8 +15,14 @@ use crate::cli::waiting::note_silent_mount;
 const SOURCES: &str = heading(Group::Sources);
 const SHARDS: &str = "Shards";
 
+/// The group of the flags of [`ViewArgs`], but for those of operators.
+pub(crate) const VIEW_FLAGS: &str = "view";
+
 /// Which view: the flags that every command on a view has.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new(VIEW_FLAGS).multiple(true).args([
+    "base", "recipe", "model", "repack", "no_repack", "single_file", "shard_size",
+])))]
 pub(crate) struct ViewArgs {
     /// Base checkpoint directory
     #[arg(

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
+
+/// The group of all these flags.
+pub(crate) const OPERATION_FLAGS: &str = "operations";
 
 /// What is asked of the operators.
 #[derive(Debug, Clone)]
@@ -53,11 +56,14 @@ fn settings() -> Vec<&'static Setting> {
 
 impl Args for OperationArgs {
     fn augment_args(mut command: Command) -> Command {
+        let mut group = ArgGroup::new(OPERATION_FLAGS).multiple(true);
         for setting in settings() {
-            let heading = heading(setting.group);
-            command = command.args(flags(setting).map(|flag| flag.help_heading(heading)));
+            for flag in flags(setting) {
+                group = group.arg(flag.get_id());
+                command = command.arg(flag.help_heading(heading(setting.group)));
+            }
         }
-        command
+        command.group(group)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

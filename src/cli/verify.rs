@@ -13,7 +13,8 @@ use ckptfs::shown::Show;
 use ckptfs::text::counted;
 use ckptfs::verify::{self, KnownScales};
 
-use crate::cli::args::{ViewArgs, parse_threads};
+use crate::cli::args::{VIEW_FLAGS, ViewArgs, parse_threads};
+use crate::cli::operations::OPERATION_FLAGS;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
 use crate::cli::waiting::note_silent_mount;
@@ -27,11 +28,11 @@ use crate::cli::waiting::note_silent_mount;
 pub(crate) struct VerifyArgs {
     /// Directory or mount to check: index, headers, lengths, scales and config.json; all bytes too if
     /// it has a SHA256SUMS
-    #[arg(value_name = "DIR", conflicts_with_all = ["ViewArgs", "out"])]
+    #[arg(value_name = "DIR", conflicts_with_all = [VIEW_FLAGS, OPERATION_FLAGS, "out"])]
     directory: Option<PathBuf>,
 
     #[command(flatten)]
-    view: Option<ViewArgs>,
+    view: ViewArgs,
 
     /// Directory to compare with the view, byte by byte
     #[arg(
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
             ..
         } => structure(directory, jobs, quiet),
         VerifyArgs {
-            view: Some(view),
+            view,
             out: Some(out),
             ..
         } => against_view(view, out, jobs, quiet),

@@ -25,7 +25,7 @@ fn commands() -> Vec<String> {
 fn flags(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start);
     let words = lines.filter(|line| line.starts_with('-'));
-    let words = words.flat_map(|line| line.split([' ', ',', '=']));
+    let words = words.flat_map(|line| line.split([' ', ',', '=', ']']));
     let flags = words.filter(|word| word.starts_with("--"));
     flags.map(str::to_owned).collect()
 }
