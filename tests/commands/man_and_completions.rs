@@ -24,8 +24,10 @@ fn commands() -> Vec<String> {
 /// The long flags at the beginnings of the lines of a `--help`.
 fn flags(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start);
-    let words = lines.filter(|line| line.starts_with('-'));
-    let words = words.flat_map(|line| line.split([' ', ',', '=', ']']));
+    let lines = lines.filter(|line| line.starts_with('-'));
+    // What it does, and its aliases, stand behind two spaces.
+    let names = lines.filter_map(|line| line.split("  ").next());
+    let words = names.flat_map(|names| names.split([' ', ',', '=']));
     let flags = words.filter(|word| word.starts_with("--"));
     flags.map(str::to_owned).collect()
 }
