@@ -77,7 +77,9 @@ pub trait Kernel: Debug + Send + Sync {
     fn bands(&self) -> RowBands;
 
     /// The number of outputs.
-    fn outputs(&self) -> usize;
+    fn outputs(&self) -> usize {
+        1
+    }
 
     /// The bytes of input `input` that are needed for `band`.
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64>;

@@ -126,10 +126,6 @@ impl Kernel for CastKernel {
         }
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, _input: usize, band: &Band) -> Range<u64> {
         band.rows.start * self.source_bytes..band.rows.end * self.source_bytes
     }

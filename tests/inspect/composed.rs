@@ -49,10 +49,6 @@ impl Kernel for UpsideDown {
         }
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, _input: usize, band: &Band) -> Range<u64> {
         let rows = ROWS as u64;
         Self::bytes(&(rows - band.rows.end..rows - band.rows.start))

@@ -40,10 +40,6 @@ impl Kernel for Panics {
         }
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, _input: usize, _band: &Band) -> Range<u64> {
         0..0
     }

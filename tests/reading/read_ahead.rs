@@ -230,10 +230,6 @@ impl Kernel for Zeros {
         }
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, _input: usize, _band: &Band) -> Range<u64> {
         0..0
     }

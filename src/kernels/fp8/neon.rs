@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::element::Kind;
 use super::rounding::{Rounding, SEGMENTS};
-use super::{BLOCK, Element, padded, scalar};
+use super::{BLOCK, Element, encode_blocks, padded, scalar};
 
 /// Elements that are encoded together: their codes fill a vector.
 const TOGETHER: usize = 16;
@@ -35,20 +35,9 @@ pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u
 /// Writes the codes of finite elements.
 #[target_feature(enable = "neon")]
 pub(super) fn encode<T: Element>(source: &[u8], columns: usize, codes: &mut [u8], scales: &[f32]) {
-    let blocks: Vec<Block> = scales.iter().map(|&scale| Block::new::<T>(scale)).collect();
-    let rows = source.chunks_exact(columns * T::BYTES);
-    for (row, codes) in rows.zip(codes.chunks_exact_mut(columns)) {
-        let parts = row.chunks(BLOCK * T::BYTES).zip(codes.chunks_mut(BLOCK));
-        for ((part, codes), block) in parts.zip(&blocks) {
-            if codes.len() == BLOCK {
-                encode_part::<T>(part, codes, block);
-            } else {
-                let mut all = [0; BLOCK];
-                encode_part::<T>(&padded::<T>(part), &mut all, block);
-                codes.copy_from_slice(&all[..codes.len()]);
-            }
-        }
-    }
+    let block = |scale| Block::new::<T>(scale);
+    let part = |part: &[u8], codes: &mut [u8], block: &Block| encode_part::<T>(part, codes, block);
+    encode_blocks::<T, Block>(source, columns, codes, scales, block, part);
 }
 
 /// What the elements of a block need.

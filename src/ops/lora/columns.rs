@@ -72,10 +72,6 @@ impl Kernel for ColumnSquares {
         self.bands
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
         let shared = self.base.input_bytes(input, band);
         shared.expect("only the weight and its factors")
@@ -130,10 +126,6 @@ impl Kernel for ColumnFactors {
 
     fn bands(&self) -> RowBands {
         SINGLE_BAND
-    }
-
-    fn outputs(&self) -> usize {
-        1
     }
 
     fn input_bytes(&self, input: usize, _band: &Band) -> Range<u64> {

@@ -113,10 +113,6 @@ impl Kernel for Factor {
         SINGLE_BAND
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, _input: usize, _band: &Band) -> Range<u64> {
         0..self.input
     }

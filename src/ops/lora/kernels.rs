@@ -118,10 +118,6 @@ impl Kernel for MergeKernel {
         self.bands
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
         let shared = self.base.input_bytes(input, band);
         shared.unwrap_or_else(|| match self.kind {

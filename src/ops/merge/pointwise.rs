@@ -154,10 +154,6 @@ impl<F: Formula> Kernel for PointwiseKernel<F> {
         self.bands
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
         self.bytes(self.inputs[input], band)
     }

@@ -284,10 +284,6 @@ impl Kernel for DequantizeKernel {
         self.bands
     }
 
-    fn outputs(&self) -> usize {
-        1
-    }
-
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
         if input == 0 {
             return self.elements(band);
