@@ -10,7 +10,7 @@ pub trait Named: Copy + PartialEq + Sized + 'static {
     /// The value called `name`, in any case.
     fn named(name: &str) -> Option<Self> {
         let is_it = |names: &&[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let position = Self::NAMES.iter().position(|names| is_it(&names))?;
+        let position = Self::NAMES.iter().position(is_it)?;
         Some(Self::VALUES[position])
     }
 

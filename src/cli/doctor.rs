@@ -109,10 +109,7 @@ fn rehearse() -> anyhow::Result<()> {
     write_checkpoint(&base)?;
     let request = ViewRequest {
         operations: Operations {
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(&base)

@@ -22,7 +22,7 @@ pub trait Blob: Any + fmt::Debug + Send + Sync {
     fn identity(&self) -> Identity;
 
     /// Where it is, for messages, and to tell it from other blobs: a path for a local file. It need
-    /// not be a path of this machine; ask [`as_local`](Self::as_local) before opening it.
+    /// not be a path of this machine; ask `as_local` before opening it.
     fn location(&self) -> &Arc<Path>;
 
     /// Owner, mode and modification time when the view was planned.

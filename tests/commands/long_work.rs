@@ -279,10 +279,7 @@ fn an_interrupted_job_says_what_is_left_and_the_same_command_goes_on() {
     );
     let request = ViewRequest {
         operations: Operations {
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(&base)

@@ -195,10 +195,7 @@ fn json_agrees_with_the_library_for_every_flag() {
     let patched = plain
         .clone()
         .with(|asked| asked.patch.extras.push(extra.clone()));
-    let rules = QuantizeParams {
-        rules: true,
-        ..QuantizeParams::default()
-    };
+    let rules = QuantizeParams::by_rules();
     let fp8 = |fp8: QuantizeParams| patched.clone().with(|asked| asked.quantize = fp8);
     assert_agrees(&workspace, &format!("--base {b} --json"), &plain);
     assert_agrees(&workspace, &format!("--json --source {b}"), &plain);

@@ -66,13 +66,7 @@ pub(crate) fn materialized(workspace: &Workspace, name: &str, request: &ViewRequ
 
 /// The plan of an FP8 view of `base` by the rule set, all options at their defaults.
 pub(crate) fn plan_by_rules(base: &Path) -> ckptfs::Result<Plan> {
-    plan_fp8(
-        base,
-        QuantizeParams {
-            rules: true,
-            ..QuantizeParams::default()
-        },
-    )
+    plan_fp8(base, QuantizeParams::by_rules())
 }
 
 /// The plan of an FP8 view of `base`.

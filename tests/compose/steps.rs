@@ -176,10 +176,7 @@ fn a_quantized_base_takes_an_adapter_once_it_is_dequantized() {
     let at = |name: &str| workspace.path().join(name);
     let quantized = ViewRequest {
         operations: Operations {
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(at("a"))

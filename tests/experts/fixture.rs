@@ -31,10 +31,7 @@ pub(crate) fn plan_fp8(base: &Path, experts: Option<Experts>) -> Plan {
     ViewRequest {
         operations: Operations {
             experts: ExpertsParams { form: experts },
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(base)

@@ -20,13 +20,7 @@ fn plan(base: &Checkpoint, fp8: QuantizeParams) -> Plan {
 }
 
 fn by_rules(base: &Checkpoint) -> Plan {
-    plan(
-        base,
-        QuantizeParams {
-            rules: true,
-            ..QuantizeParams::default()
-        },
-    )
+    plan(base, QuantizeParams::by_rules())
 }
 
 fn list(plan: &Plan) -> BTreeSet<String> {

@@ -107,10 +107,7 @@ fn only_what_the_view_quantizes_is_measured() {
             patch: PatchParams {
                 extras: vec![workspace.write("extra", &extra)],
             },
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(workspace.write("base", &base))

@@ -109,10 +109,7 @@ fn what_is_merged_can_be_quantized() {
         let request = ViewRequest {
             operations: Operations {
                 lora: LoraParams { adapters: loras },
-                quantize: QuantizeParams {
-                    rules: true,
-                    ..QuantizeParams::default()
-                },
+                quantize: QuantizeParams::by_rules(),
                 ..Operations::default()
             },
             ..ViewRequest::new(base)

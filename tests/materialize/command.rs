@@ -67,10 +67,7 @@ fn it_writes_the_view_and_says_so_on_standard_output() {
 
     let request = ViewRequest {
         operations: Operations {
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(base)

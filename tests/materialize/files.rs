@@ -62,10 +62,7 @@ fn patched_fp8(workspace: &Workspace) -> (Plan, Vec<PathBuf>) {
             patch: PatchParams {
                 extras: vec![sources[1].clone()],
             },
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(&sources[0])

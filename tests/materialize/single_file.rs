@@ -24,10 +24,7 @@ fn it_is_written_and_verified_like_any_other_view() {
         .shard("model-00002-of-00002.safetensors", [layer(1)]);
     let numbered = ViewRequest {
         operations: Operations {
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(workspace.write("base", &base))

@@ -77,10 +77,7 @@ fn a_tile_that_there_is_no_memory_for_gives_eio_until_there_is_and_all_else_is_s
 
     let request = ViewRequest {
         operations: Operations {
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(&base)

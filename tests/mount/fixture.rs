@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
 use ckptfs::recipe::{Plan, ViewRequest};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
@@ -66,20 +65,10 @@ impl Fixture {
 
     /// The same view, to be read in this process.
     pub(crate) fn plan(&self, kind: Kind) -> Plan {
-        let request = ViewRequest {
-            operations: Operations {
-                patch: PatchParams {
-                    extras: vec![self.extra.clone()],
-                },
-                quantize: ((kind == Kind::PatchedFp8).then(|| QuantizeParams {
-                    rules: true,
-                    ..QuantizeParams::default()
-                }))
-                .unwrap_or_default(),
-                ..Operations::default()
-            },
-            ..ViewRequest::new(&self.base)
-        };
+        let request = ViewRequest::new(&self.base).with(|asked| {
+            asked.patch.extras.push(self.extra.clone());
+            asked.quantize.rules = kind == Kind::PatchedFp8;
+        });
         request.plan().unwrap()
     }
 

@@ -104,10 +104,7 @@ fn with_fp8() -> Workspace {
         };
         let tensors = names(LAYERS).iter().map(tensor).collect();
         let base = workspace.write(seed, &model(tensors));
-        let fp8 = QuantizeParams {
-            rules: true,
-            ..QuantizeParams::default()
-        };
+        let fp8 = QuantizeParams::by_rules();
         let request = ViewRequest {
             operations: Operations {
                 quantize: fp8,

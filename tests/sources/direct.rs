@@ -74,10 +74,7 @@ impl Sources {
     }
 
     fn fp8(&self) -> ViewRequest {
-        let rules = QuantizeParams {
-            rules: true,
-            ..QuantizeParams::default()
-        };
+        let rules = QuantizeParams::by_rules();
         ViewRequest {
             operations: Operations {
                 quantize: rules,

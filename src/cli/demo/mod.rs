@@ -39,10 +39,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             patch: PatchParams {
                 extras: vec![extra.clone()],
             },
-            quantize: QuantizeParams {
-                rules: true,
-                ..QuantizeParams::default()
-            },
+            quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },
         ..ViewRequest::new(&base)
