@@ -6,7 +6,7 @@
 use std::env;
 use std::sync::LazyLock;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The environment variable that names the fast paths to do without, separated by commas; `all`
 /// stands for every one.
@@ -94,9 +94,10 @@ fn parse(value: &str) -> Result<Vec<FastPath>> {
         }
         let Some(path) = FastPath::ALL.into_iter().find(|path| path.name() == name) else {
             let known = FastPath::ALL.map(FastPath::name).join(", ");
-            return Err(Error::Request(format!(
-                "{VARIABLE}: {name:?} is not a fast path; known are {known}, and all"
-            )));
+            return Err(Error::new(
+                Code::BadValue,
+                format!("{VARIABLE}: {name:?} is not a fast path; known are {known}, and all"),
+            ));
         };
         disabled.push(path);
     }

@@ -59,7 +59,7 @@ pub trait Progress: Sync {
 /// If the job is to give up.
 pub(crate) fn check_going_on(progress: &dyn Progress) -> Result<()> {
     match progress.cancelled() {
-        true => Err(Error::Request("interrupted".to_owned())),
+        true => Err(Error::interrupted()),
         false => Ok(()),
     }
 }
@@ -179,6 +179,7 @@ impl Drop for StopOnPanic<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn every_item_is_worked_on_once() {
@@ -199,7 +200,7 @@ mod tests {
         let begun = AtomicUsize::new(0);
         let items = [0; 100];
         let result = for_each(&items, 1, |_| match begun.fetch_add(1, Ordering::Relaxed) {
-            2 => Err(Error::Request("third".to_owned())),
+            2 => Err(Error::new(Code::Io, "third")),
             _ => Ok(()),
         });
         assert_eq!(result.unwrap_err().to_string(), "third");

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The name of the file, at the top of a directory.
 pub const MANIFEST_FILE: &str = "SHA256SUMS";
@@ -40,7 +40,13 @@ pub fn parse(text: &[u8], shown: &Path) -> Result<BTreeMap<PathBuf, Sha256Sum>> 
     let mut sums = BTreeMap::new();
     let lines = text.split(|byte| *byte == b'\n').enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let fault = |what: &str| Error::checkpoint(shown, format!("line {}: {what}", number + 1));
+        let fault = |what: &str| {
+            Error::of_file(
+                Code::BadChecksum,
+                shown,
+                format!("line {}: {what}", number + 1),
+            )
+        };
         let (sum, path) =
             parse_line(line).ok_or_else(|| fault("expected a SHA-256 checksum and a file name"))?;
         let is_inside = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub(crate) fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<()> {
     let more = len.saturating_sub(bytes.len());
     let reserved = bytes.try_reserve_exact(more);
-    reserved.map_err(|_| Error::OutOfMemory { bytes: len })?;
+    reserved.map_err(|_| Error::no_memory(len))?;
     bytes.resize(len, 0);
     Ok(())
 }
@@ -21,7 +21,7 @@ pub(crate) fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<()> {
 pub(crate) fn with_capacity(capacity: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let reserved = bytes.try_reserve_exact(capacity);
-    reserved.map_err(|_| Error::OutOfMemory { bytes: capacity })?;
+    reserved.map_err(|_| Error::no_memory(capacity))?;
     Ok(bytes)
 }
 
@@ -50,7 +50,7 @@ impl HugePages {
 
     /// At least `len` bytes.
     pub(crate) fn new(len: usize) -> Result<Self> {
-        let out_of_memory = || Error::OutOfMemory { bytes: len };
+        let out_of_memory = || Error::no_memory(len);
         let whole = len.checked_next_multiple_of(Self::SIZE);
         let whole = whole.ok_or_else(out_of_memory)?;
         // What is mapped and not touched takes no memory.
@@ -97,6 +97,7 @@ pub(crate) fn zeros(len: u64) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn a_page_begins_where_it_is_said_to() {
@@ -120,14 +121,19 @@ mod tests {
         }
         for len in [1 << 62, usize::MAX] {
             let error = HugePages::new(len).unwrap_err();
-            assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == len));
+            assert_eq!(error.code(), Code::NoMemory);
+            assert!(error.problem().contains(&len.to_string()), "{error}");
         }
     }
 
     #[test]
     fn a_buffer_that_no_machine_has_is_an_error() {
         let error = zeros(1 << 62).unwrap_err();
-        assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == 1 << 62));
+        assert_eq!(error.code(), Code::NoMemory);
+        assert!(
+            error.problem().contains(&(1u64 << 62).to_string()),
+            "{error}"
+        );
         let mut bytes = vec![7];
         assert!(resize(&mut bytes, usize::MAX).is_err());
         assert_eq!(bytes, [7]);

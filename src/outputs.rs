@@ -5,7 +5,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::shown::Show;
 use crate::view::View;
 
@@ -155,10 +155,8 @@ impl Kept {
             Ok(shown) if shown == self.path => String::new(),
             _ => format!(" ({})", self.path.shown()),
         };
-        Error::Request(format!(
-            "{}: this {relation} {kept}{also}, {why}; choose another place",
-            out.shown()
-        ))
+        let problem = format!("this {relation} {kept}{also}, {why}");
+        Error::of_file(Code::BadDestination, out, problem).with_hint("choose another place")
     }
 }
 
@@ -217,10 +215,11 @@ pub(crate) fn resolve_missing(path: &Path) -> Result<PathBuf> {
         .components()
         .any(|part| part == Component::ParentDir)
     {
-        return Err(Error::Request(format!(
-            "{}: it goes through a directory that does not exist",
-            path.shown()
-        )));
+        return Err(Error::of_file(
+            Code::BadDestination,
+            path,
+            "it goes through a directory that does not exist",
+        ));
     }
     let mut resolved = canonical(existing)?;
     resolved.extend(missing);

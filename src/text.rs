@@ -8,6 +8,18 @@ pub fn counted(count: usize, noun: &str) -> String {
     }
 }
 
+/// `1 shard is`, `2 shards are`.
+pub fn are(count: usize, noun: &str) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(count, noun))
+}
+
+/// `1 shard has`, `2 shards have`.
+pub fn have(count: usize, noun: &str) -> String {
+    let verb = if count == 1 { "has" } else { "have" };
+    format!("{} {verb}", counted(count, noun))
+}
+
 /// The share that `part` is of `whole`, in whole percent: `0 %` and `100 %` only if it is none and
 /// all.
 pub fn percent(part: u64, whole: u64) -> String {
@@ -36,6 +48,19 @@ mod tests {
     fn one_is_singular_and_all_other_numbers_are_plural() {
         let counted: Vec<String> = [0, 1, 2].map(|n| counted(n, "other file")).into();
         assert_eq!(counted, ["0 other files", "1 other file", "2 other files"]);
+        let verbs = [
+            are(1, "shard"),
+            are(2, "shard"),
+            have(1, "tensor"),
+            have(0, "tensor"),
+        ];
+        let expected = [
+            "1 shard is",
+            "2 shards are",
+            "1 tensor has",
+            "0 tensors have",
+        ];
+        assert_eq!(verbs, expected);
     }
 
     #[test]

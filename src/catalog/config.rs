@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::source::{AuxEntry, Blob, not_json};
 
 /// The file name of a model's configuration.
@@ -64,11 +64,12 @@ impl Config {
     pub fn parse(text: &[u8], file: Arc<dyn Blob>) -> Result<Self> {
         let object: Object = serde_json::from_slice(text)
             .map_err(|e| not_an_object(text, &e))
-            .map_err(|problem| Error::checkpoint(file.location(), problem))?;
+            .map_err(|problem| Error::of_file(Code::BadConfig, file.location(), problem))?;
         for key in ["quantization_config", "text_config"] {
             if let Some(text) = object.get(key) {
-                serde_json::from_str::<Value>(text.get())
-                    .map_err(|e| Error::checkpoint(file.location(), format!("{key}: {e}")))?;
+                serde_json::from_str::<Value>(text.get()).map_err(|e| {
+                    Error::of_file(Code::BadConfig, file.location(), format!("{key}: {e}"))
+                })?;
             }
         }
         Ok(Config {
@@ -146,7 +147,11 @@ impl Config {
             return Ok(());
         };
         let mut inner: Object = serde_json::from_str(text.get()).map_err(|e| {
-            Error::checkpoint(self.path(), format!("{outer} is not a JSON object: {e}"))
+            Error::of_file(
+                Code::BadConfig,
+                self.path(),
+                format!("{outer} is not a JSON object: {e}"),
+            )
         })?;
         if let Some(edit) = edit(&mut inner) {
             self.object

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Config};
+use crate::error::{Code, Warning};
 
 const LAYERS_KEY: &str = "num_hidden_layers";
 /// What else some models call the number of their layers.
@@ -52,7 +53,7 @@ impl Parts {
     }
 
     /// Says which layers are missing that `config` describes.
-    pub fn missing_layers(&self, config: &Config) -> Option<String> {
+    pub fn missing_layers(&self, config: &Config) -> Option<Warning> {
         let declared = declared(config, LAYERS_KEY)?;
         let counts = OTHER_LAYERS_KEYS.into_iter();
         let counts = counts.filter_map(|key| self::declared(config, key));
@@ -75,42 +76,50 @@ impl Parts {
             }
         });
         (declared > 0).then(|| {
-            format!(
+            Warning::new(Code::MissingLayers, format!(
                 "{LAYERS_KEY} in {CONFIG_FILE} is {declared}, but {list} has no tensors of layer {}",
                 missing(layers, declared)
-            )
+            ))
         })
     }
 
     /// Says which modalities `config` describes and no tensor has the name of.
-    pub fn missing_modalities(&self, config: &Config) -> Vec<String> {
+    pub fn missing_modalities(&self, config: &Config) -> Vec<Warning> {
         let described = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
         let missing = MODALITIES
             .iter()
             .filter(|(key, _)| described(key) && !self.modalities.contains(key));
         let missing = missing.map(|(key, words)| {
             let words = words.join(" or ");
-            format!("{key} is in {CONFIG_FILE}, but no tensor has a name with {words}")
+            Warning::new(
+                Code::MissingLayers,
+                format!("{key} is in {CONFIG_FILE}, but no tensor has a name with {words}"),
+            )
         });
         missing.collect()
     }
 
     /// Says which parts that `config` describes are here, and not in `rest`.
-    pub fn lost(&self, rest: &Parts, config: &Config) -> Vec<String> {
+    pub fn lost(&self, rest: &Parts, config: &Config) -> Vec<Warning> {
         let lost = self.modalities.difference(&rest.modalities);
         let described = lost.filter(|key| config.get(key).is_some_and(|value| !value.is_null()));
-        let mut lost: Vec<String> = described
+        let mut lost: Vec<Warning> = described
             .map(|key| {
-                format!("{key} is in {CONFIG_FILE}, but the tensors that it describes are left out")
+                Warning::new(
+                    Code::MissingLayers,
+                    format!(
+                        "{key} is in {CONFIG_FILE}, but the tensors that it describes are left out"
+                    ),
+                )
             })
             .collect();
         if let Some(declared) = declared(config, LAYERS_KEY)
             && !self.layers.is_empty()
             && rest.layers.is_empty()
         {
-            lost.push(format!(
+            lost.push(Warning::new(Code::MissingLayers, format!(
                 "{LAYERS_KEY} in {CONFIG_FILE} is {declared}, but the tensors of all layers are left out"
-            ));
+            )));
         }
         lost
     }

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::config::Edit;
+use crate::error::Warning;
 
 /// What an operator tells of what it did.
 pub trait OperatorReport: Any + Debug + Send + Sync {
@@ -29,7 +30,7 @@ pub struct Report {
     /// What the view changes in config.json, if it does.
     pub edited_config: Option<EditedConfig>,
     /// What is probably not what was meant.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// What is worth knowing.
     pub notes: Vec<String>,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use crate::catalog::kernel::Kernel;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::Shard;
 use crate::runs::{Place, Runs, Segment};
 use crate::source::Blob;
@@ -230,7 +230,8 @@ impl Tensor {
     ) -> Result<Self> {
         if byte_len(dtype, &original.shape).is_none() {
             let shape = shape_text(&original.shape);
-            return Err(Error::tensor(
+            return Err(Error::of_tensor(
+                Code::OverLimit,
                 original.origin(),
                 name,
                 format!("its shape is {shape}: as {dtype} it would have 2^61 bytes or more"),

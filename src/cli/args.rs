@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
+use ckptfs::error::setting::MODEL;
+use ckptfs::error::{Code, Error, Hint};
 use ckptfs::jobs::MAX_THREADS;
 use ckptfs::ops::Group;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest, parse_shard_size};
@@ -109,9 +111,9 @@ impl ViewArgs {
                 ViewRequest::new(places.directory(base)?)
             }
             (None, Some(_)) => {
-                return Err(ckptfs::Error::Request(
-                    "--model is about a recipe, and there is none; leave it out".to_owned(),
-                ));
+                let problem = "it is about a recipe, and there is none";
+                let error = Error::new(Code::Conflict, problem).about(MODEL);
+                return Err(error.with_hint(Hint::leave_out(MODEL)));
             }
             (None, None) => unreachable!("one of them is required"),
         };

@@ -3,8 +3,11 @@
 use std::io::{PipeReader, PipeWriter, Read, Write};
 
 use anyhow::{Context, bail};
+use ckptfs::error::{Code, Error};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use crate::cli::messages;
 
 /// Which of the two processes this is after [`split`].
 pub(crate) enum Process {
@@ -63,7 +66,7 @@ impl Readiness {
     }
 
     pub(crate) fn failed(self, error: &anyhow::Error) {
-        self.tell(format!("{error:#}").as_bytes());
+        self.tell(messages::said(error).as_bytes());
     }
 
     fn tell(mut self, word: &[u8]) {
@@ -83,7 +86,8 @@ fn wait_for(child: i32, mut from_background: PipeReader) -> anyhow::Result<Proce
     let status = rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty())?;
     if word.is_empty() {
         let how = status.map_or_else(String::new, |(_, status)| how_it_ended(status));
-        bail!("the background process ended before it was ready{how}");
+        let problem = format!("the background process ended before it was ready{how}");
+        return Err(Error::new(Code::NotServing, problem).into());
     }
     bail!(String::from_utf8_lossy(&word).into_owned())
 }

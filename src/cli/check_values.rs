@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::bail;
-
+use ckptfs::error::{Code, Error};
 use ckptfs::inspect::{self, NonFiniteValues};
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
@@ -42,11 +41,15 @@ pub(crate) fn run(
         false => plan::to_stdout(&report(&found, tensors.len())?)?,
     }
     if !found.is_empty() {
-        bail!(
-            "NaN or infinity in {} of {} to be quantized: this view cannot be read whole; repair the source or leave such tensors out of the selection",
+        let problem = format!(
+            "NaN or infinity in {} of {} to be quantized: this view cannot be read whole",
             found.len(),
             counted(tensors.len(), "tensor")
         );
+        let error = Error::new(Code::NonFinite, problem);
+        return Err(error
+            .with_hint("repair the source or leave such tensors out of the selection")
+            .into());
     }
     Ok(ExitCode::SUCCESS)
 }

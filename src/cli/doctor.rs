@@ -16,6 +16,7 @@ use ckptfs::ops::{Operations, QuantizeParams};
 use ckptfs::read::Reader;
 use ckptfs::recipe::ViewRequest;
 
+use crate::cli::messages;
 use crate::cli::plan::to_stdout;
 
 /// How to tell.
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let works = rehearsal.is_ok();
     checks.push(match rehearsal {
         Ok(()) => Check::ok("mount", "a tiny view was mounted, read, and taken away"),
-        Err(error) => Check::fail("mount", format!("{error:#}")),
+        Err(error) => Check::fail("mount", messages::said(&error)),
     });
     to_stdout(&match args.json {
         true => {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use clap::Args;
 
+use ckptfs::error::{Code, Error};
 use ckptfs::outputs::OutputCheck;
 use ckptfs::recipe::{Plan, ViewRequest};
 use ckptfs::shown::Show;
@@ -38,7 +38,8 @@ impl EmitArgs {
         };
         let is_stdout = file == Path::new("-");
         if is_stdout && more {
-            bail!("--emit-recipe needs a FILE where --json or --check-values is given besides");
+            let problem = "--emit-recipe needs a FILE where --json or --check-values is given too: both go to standard output";
+            return Err(Error::new(Code::Conflict, problem).into());
         }
         let check = || OutputCheck::new(&request.inputs(), &plan.view);
         let file = match is_stdout {

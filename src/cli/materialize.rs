@@ -15,6 +15,7 @@ use ckptfs::text::counted;
 
 use crate::cli::args::parse_threads;
 use crate::cli::confirm::confirm;
+use crate::cli::messages;
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
 
@@ -117,7 +118,7 @@ pub(crate) fn run(
     let summary = bar.finish(result, failed)?;
     let mut text = String::new();
     for warning in &summary.warnings {
-        text += &format!("warning: {}\n", warning.shown());
+        text += &messages::line("warning", warning);
     }
     if !quiet {
         text += &done(&summary, args, &bar);
@@ -137,17 +138,18 @@ fn failed(
         return error.into();
     };
     let partial = partial.shown();
+    let error = messages::said(&error.into());
     // The directory may be of something else, which is the error then.
     match outlook(plan, inputs, &args.out, options) {
         Ok(left) if left.kept > 0 => anyhow::anyhow!(
-            "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), for the same request to go on with: the same command again",
+            "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), and the same command again resumes",
             left.kept,
             counted(left.files, "file"),
             BinaryBytes(left.kept_bytes),
             BinaryBytes(left.bytes)
         ),
         _ => anyhow::anyhow!(
-            "{error}\nnote: {partial} keeps what is complete, for the same request to go on with"
+            "{error}\nnote: {partial} keeps what is complete, and the same command again resumes"
         ),
     }
 }
@@ -158,7 +160,7 @@ fn parse_part(text: &str) -> Result<Part, String> {
     let Some((number, of)) = numbers else {
         return Err(format!("{text:?} is not a part; write for example 1/8"));
     };
-    Part::new(number, of).map_err(|error| error.to_string())
+    Part::new(number, of).map_err(|error| messages::problem_of_value(&error))
 }
 
 fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {

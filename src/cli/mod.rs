@@ -17,6 +17,7 @@ mod inspect;
 mod logging;
 mod man;
 mod materialize;
+mod messages;
 mod mount;
 mod mount_helper;
 mod operations;
@@ -242,7 +243,7 @@ impl Command {
 
 /// Prints `error`, which `program` ends with.
 fn print_error(program: &str, error: &anyhow::Error) {
-    eprintln!("{program}: {}", lines(&format!("{error:#}")));
+    eprintln!("{program}: {}", lines(&messages::said(error)));
 }
 
 /// What comes before any job.

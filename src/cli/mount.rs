@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::Context;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use ckptfs::error::in_words;
+use ckptfs::error::{Code, Error};
 use ckptfs::format;
 use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
 use ckptfs::outputs::OutputCheck;
@@ -28,6 +28,7 @@ use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 use crate::cli::allocator;
 use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
+use crate::cli::messages;
 use crate::cli::service::ServiceManager;
 use crate::cli::{logging, plan, privileges, signals};
 
@@ -127,7 +128,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     let mounted = match plan_and_mount(view, args, readiness.as_ref(), &service) {
         Ok(mounted) => mounted,
         Err(error) => {
-            service.status(&format!("{error:#}"));
+            service.status(&messages::said(&error));
             let Some(readiness) = readiness else {
                 return Err(error);
             };
@@ -197,10 +198,7 @@ fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Resu
     };
     check.check(path)?;
     let opened = File::options().append(true).create(true).open(path);
-    let opened = opened.map_err(|e| {
-        let problem = in_words(&e);
-        anyhow!("{}: cannot open the log file: {problem}", path.shown())
-    });
+    let opened = opened.map_err(|e| anyhow::Error::new(Error::io("open the log file", path, e)));
     opened.map(Some)
 }
 
@@ -296,7 +294,7 @@ fn obey_signals(
                  closed, or until another signal"
             );
             if let Err(error) = detacher.detach() {
-                log::error!("{error}");
+                log::error!("{error:#}");
             }
         }
     };
@@ -340,9 +338,9 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
 fn answers(mountpoint: &Path) -> anyhow::Result<()> {
     match mountpoint.metadata() {
         Ok(_) => Ok(()),
-        Err(error) => bail!(
-            "{}: mounted, but it does not answer: {error}",
-            mountpoint.shown()
-        ),
+        Err(error) => {
+            let problem = format!("mounted, but it does not answer: {error}");
+            Err(Error::of_file(Code::NotServing, mountpoint, problem).into())
+        }
     }
 }

@@ -6,10 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
 use clap::{ArgAction, CommandFactory, Parser};
 
-use ckptfs::error::in_words;
+use ckptfs::error::{Code, Error};
 use ckptfs::shown::Show;
 use ckptfs::source::missing;
 
@@ -176,18 +175,13 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
     if let Some(other) = &args.filesystem_type
         && !matches!(&**other, "ckptfs" | "fuse.ckptfs")
     {
-        bail!("the type {other} is another's; this is {NAME}");
+        let problem = format!("the type {other} belongs to another program; this is {NAME}");
+        return Err(bad_option(problem));
     }
     let metadata = args.source.metadata();
-    let metadata = metadata.map_err(|e| {
-        let source = args.source.shown();
-        match e.kind() {
-            ErrorKind::NotFound => {
-                let problem = missing(&args.source, "source, a recipe or a checkpoint directory");
-                anyhow!("{source}: {problem}")
-            }
-            _ => anyhow!("{source}: cannot open the source: {}", in_words(&e)),
-        }
+    let metadata = metadata.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => missing(&args.source, "source, a recipe or a checkpoint directory"),
+        _ => Error::io("open the source", &args.source, e),
     })?;
     let mut words: Vec<OsString> = Vec::new();
     words.push(
@@ -208,7 +202,7 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
     for list in &args.options {
         let list = list
             .to_str()
-            .ok_or_else(|| anyhow!("the options {} are not UTF-8", list.shown()))?;
+            .ok_or_else(|| bad_option(format!("the options {} are not UTF-8", list.shown())))?;
         for option in split(list)? {
             match &*option {
                 // The last one counts.
@@ -227,9 +221,13 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
     }
     words.extend(["--".into(), args.mountpoint.clone().into()]);
     let mut flags = Flags::try_parse_from(words)
-        .map_err(|error| anyhow!("{}", error.to_string().trim_start_matches("error: ").trim()))?;
+        .map_err(|error| bad_option(error.to_string().trim_start_matches("error: ").trim()))?;
     flags.mount.manner = manner;
     Ok(flags)
+}
+
+fn bad_option(problem: impl Into<String>) -> anyhow::Error {
+    Error::new(Code::BadValue, problem).into()
 }
 
 /// The options of a list. Commas and equal signs in double quotes are part of a value.
@@ -244,7 +242,8 @@ fn split(list: &str) -> anyhow::Result<Vec<String>> {
         }
     }
     if quoted {
-        bail!("the options {list} have a double quote without its other half");
+        let problem = format!("the options {list} have a double quote without its other half");
+        return Err(bad_option(problem));
     }
     options.retain(|option| !option.is_empty());
     Ok(options)
@@ -281,15 +280,19 @@ fn flag(option: &str) -> anyhow::Result<Option<String>> {
             .filter(|name| !NO_OPTIONS.contains(name))
             .collect();
         let names: Vec<&str> = names.into_iter().collect();
-        bail!(
+        return Err(bad_option(format!(
             "the option {name} is not known; known are {} and what mount(8) says of all filesystems",
             names.join(", ")
-        );
+        )));
     };
     match (argument.get_action(), value) {
         (ArgAction::SetTrue, None) => Ok(Some(format!("--{long}"))),
-        (ArgAction::SetTrue, Some(_)) => bail!("the option {name} takes no value"),
-        (_, None) => bail!("the option {name} needs a value: {name}=…"),
+        (ArgAction::SetTrue, Some(_)) => {
+            Err(bad_option(format!("the option {name} takes no value")))
+        }
+        (_, None) => Err(bad_option(format!(
+            "the option {name} needs a value: {name}=…"
+        ))),
         (_, Some(value)) => Ok(Some(format!("--{long}={value}"))),
     }
 }

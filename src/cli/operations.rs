@@ -7,6 +7,8 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
 
+use crate::cli::messages::problem_of_value;
+
 /// The group of all these flags.
 pub(crate) const OPERATION_FLAGS: &str = "operations";
 
@@ -41,7 +43,7 @@ impl OperationArgs {
                 },
                 other => other.clone(),
             };
-            operations.set(key, value).map_err(ckptfs::Error::Request)?;
+            operations.set(key, value)?;
         }
         Ok(())
     }
@@ -148,6 +150,7 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
                 let mut nothing = Operations::default();
                 let set = nothing.set(setting.key, Value::Text(text.to_owned()));
                 set.map(|()| text.to_owned())
+                    .map_err(|error| problem_of_value(&error))
             };
             vec![
                 one()

@@ -5,9 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{anyhow, bail};
-
-use ckptfs::error::in_words;
+use ckptfs::error::setting::OVERWRITE;
+use ckptfs::error::{Code, Error, Hint};
 use ckptfs::outputs::OutputCheck;
 use ckptfs::shown::Show;
 use ckptfs::source::missing;
@@ -32,10 +31,10 @@ impl<'a> OutputFile<'a> {
         check.check(path)?;
         let output = OutputFile { path, overwrite };
         match path.metadata() {
-            Ok(metadata) if !metadata.is_file() => bail!(
-                "{}: this is not a regular file; choose another place",
-                path.shown()
-            ),
+            Ok(metadata) if !metadata.is_file() => {
+                let error = Error::of_file(Code::WrongFileKind, path, "this is not a regular file");
+                Err(error.with_hint("choose another place").into())
+            }
             _ if !overwrite && path.symlink_metadata().is_ok() => Err(output.exists()),
             _ => Ok(output),
         }
@@ -50,13 +49,20 @@ impl<'a> OutputFile<'a> {
             _ => Path::new("."),
         };
         let failed = |error: std::io::Error| {
-            let problem = match error.kind() {
-                ErrorKind::NotFound => {
-                    format!("{}: {}", directory.shown(), missing(directory, "directory"))
-                }
-                _ => in_words(&error),
-            };
-            anyhow!("{}: cannot write the {what}: {problem}", self.path.shown())
+            if error.kind() != ErrorKind::NotFound {
+                return Error::io(format!("write the {what}"), self.path, error);
+            }
+            let missing = missing(directory, "directory");
+            let problem = format!(
+                "cannot write the {what}: {}: {}",
+                directory.shown(),
+                missing.problem()
+            );
+            let error = Error::of_file(Code::NotFound, self.path, problem);
+            match missing.hint() {
+                Some(hint) => error.with_hint(hint.clone()),
+                None => error,
+            }
         };
         let mut new = tempfile::Builder::new()
             .prefix(".ckptfs-")
@@ -71,14 +77,13 @@ impl<'a> OutputFile<'a> {
         };
         match named {
             Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Err(self.exists()),
-            named => named.map(drop).map_err(|e| failed(e.error)),
+            named => Ok(named.map(drop).map_err(|e| failed(e.error))?),
         }
     }
 
     fn exists(self) -> anyhow::Error {
-        anyhow!(
-            "{}: there is such a file already; have it replaced with --overwrite",
-            self.path.shown()
-        )
+        let error = Error::of_file(Code::NotEmpty, self.path, "there is such a file already");
+        let overwrite = Hint::give(OVERWRITE).to("replace it");
+        error.with_hint(overwrite).into()
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::BinaryBytes;
 
+use ckptfs::error::{Code, Warning};
 use ckptfs::fuse;
 use ckptfs::materialize::Options;
 use ckptfs::shown::Show;
@@ -14,6 +15,7 @@ use ckptfs::text::counted;
 use ckptfs::verify::{self, KnownScales};
 
 use crate::cli::args::{VIEW_FLAGS, ViewArgs, parse_threads};
+use crate::cli::messages;
 use crate::cli::operations::OPERATION_FLAGS;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
@@ -100,7 +102,7 @@ fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitC
         problems.extend(summed.problems);
     }
     for warning in &warnings {
-        text += &format!("warning: {}\n", warning.shown());
+        text += &messages::line("warning", warning);
     }
     conclude(text, &problems)
 }
@@ -121,13 +123,16 @@ fn against_view(view: &ViewArgs, out: &Path, jobs: usize, quiet: bool) -> anyhow
     for path in &report.extra {
         text += &format!("note: {} is not in the view\n", path.shown());
     }
-    let problems: Vec<String> = report.differences.iter().map(|d| d.to_string()).collect();
+    let differences = report.differences.iter();
+    let problems: Vec<Warning> = differences
+        .map(|difference| Warning::new(Code::ViewDiffers, difference.to_string()))
+        .collect();
     conclude(text, &problems)
 }
 
-fn conclude(mut text: String, problems: &[String]) -> anyhow::Result<ExitCode> {
+fn conclude(mut text: String, problems: &[Warning]) -> anyhow::Result<ExitCode> {
     for problem in problems {
-        text += &format!("problem: {}\n", problem.shown());
+        text += &messages::line("problem", problem);
     }
     let (verdict, code) = match problems.len() {
         0 => ("no problems found".to_owned(), ExitCode::SUCCESS),

@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 
 use indexmap::IndexSet;
 
-use crate::error::Result;
+use crate::error::{Hint, Result};
 use crate::source::{Directory, Location};
 use crate::tensor::Name;
 
@@ -135,7 +135,7 @@ impl Container {
     ///
     /// # Errors
     /// If they are too many.
-    pub fn pack(self, file: &str, tensors: &[Entry], advice: &str) -> Result<Vec<Part>> {
+    pub fn pack(self, file: &str, tensors: &[Entry], advice: &Hint) -> Result<Vec<Part>> {
         match self {
             Container::Safetensors => safetensors::pack(file, tensors, advice),
         }

@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
+use crate::error::{Error, as_keys};
 use crate::fast_paths::FastPath;
 use crate::fuse::mount::{DEVICE, open_device};
 use crate::fuse::{fusermount, server};
@@ -106,7 +107,15 @@ fn kernel() -> Check {
 fn device() -> Check {
     match open_device() {
         Ok(_) => Check::ok(DEVICE, "can be opened"),
-        Err(problem) => Check::fail(DEVICE, problem),
+        Err(error) => Check::fail(DEVICE, said(&error)),
+    }
+}
+
+/// Without the file that it is about.
+fn said(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{}; {}", error.problem(), hint.spelled(as_keys)),
+        None => error.problem().to_owned(),
     }
 }
 
@@ -117,10 +126,16 @@ fn privileges(can_mount: bool) -> Check {
         return Check::ok(NAME, "this process may mount by itself (CAP_SYS_ADMIN)");
     }
     let Some(helper) = fusermount::installed() else {
-        return Check::fail(NAME, fusermount::MISSING);
+        return Check::fail(
+            NAME,
+            format!(
+                "the helper fusermount3 is not installed; {}",
+                fusermount::INSTALL
+            ),
+        );
     };
     match fusermount::powerless(&helper) {
-        Some(problem) => Check::fail(NAME, problem),
+        Some(error) => Check::fail(NAME, error.to_string()),
         None => Check::ok(NAME, format!("mounts go through {}", helper.shown())),
     }
 }
@@ -128,7 +143,7 @@ fn privileges(can_mount: bool) -> Check {
 fn allow_other(can_mount: bool) -> Check {
     const NAME: &str = "allow-other";
     if can_mount || fusermount::allows_other() {
-        return Check::ok(NAME, "other users can be let in (--allow-other)");
+        return Check::ok(NAME, "other users can be let in");
     }
     Check::warn(
         NAME,
@@ -136,7 +151,7 @@ fn allow_other(can_mount: bool) -> Check {
             "other users cannot be let in: have root add the line user_allow_other to {}",
             fusermount::CONFIG
         ),
-        "--allow-other is refused; the mount is for this user alone, not even for root",
+        "mounts for other users are refused; a mount is for this user alone, not even for root",
     )
 }
 
@@ -186,7 +201,7 @@ fn address_space() -> Check {
         Some(bytes) => Check::warn(
             NAME,
             format!("limited to {} MiB (ulimit -v)", bytes >> 20),
-            "mounts whose threads and cache do not fit are refused, or give errors for what does not: fewer --threads, smaller --cache-size",
+            "mounts whose threads and cache do not fit are refused or fail: use fewer threads, or a smaller cache",
         ),
         None => Check::ok(NAME, "without limit"),
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use crate::error::Error;
+use crate::error::setting::LAZY;
+use crate::error::{Code, Error, Hint};
 use crate::fuse::mount_table::MountEntry;
 use crate::shown::Show;
 use crate::source::with_room;
@@ -180,15 +181,14 @@ pub(super) fn in_time<T: Send + 'static>(
     found.recv_timeout(patience).ok()
 }
 
-/// The error that `mount`, about which there is `problem`, does not answer.
-pub(super) fn silent(problem: &str, mount: &MountEntry) -> Error {
+/// The error that `mount`, about which there is `problem` for `path`, does not answer.
+pub(super) fn silent(path: &Path, problem: &str, mount: &MountEntry) -> Error {
     let server = match serving_process(mount) {
         Some(server) => server.to_string(),
         None => "a process that this user cannot see".to_owned(),
     };
-    Error::Request(format!(
-        "{problem} and does not answer; it is served by {server}; continue or end that process, or \
-         detach the view: ckptfs unmount --lazy {}",
-        mount.mountpoint.shown()
-    ))
+    let problem = format!("{problem} and does not answer; it is served by {server}");
+    let detach = Hint::give_value(LAZY, mount.mountpoint.shown().to_string());
+    Error::of_file(Code::MountHangs, path, problem)
+        .with_hint(Hint::text("continue or end that process").or(detach.to("detach the view")))
 }

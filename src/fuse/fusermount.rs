@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::StatVfsMountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use crate::error::{Error, Result};
+use crate::error::setting::ALLOW_OTHER;
+use crate::error::{Code, Error, Hint, Result};
 use crate::shown::Show;
 
 /// The helper's names: that of libfuse 3, and what some systems call it.
@@ -24,8 +25,8 @@ const SOCKET_VARIABLE: &str = "_FUSE_COMMFD";
 /// What configures the helper.
 pub(super) const CONFIG: &str = "/etc/fuse.conf";
 
-pub(super) const MISSING: &str =
-    "the helper fusermount3 is not installed; install the package fuse3";
+/// What to do where it is missing.
+pub(super) const INSTALL: &str = "install the package fuse3";
 
 /// The installed helper.
 pub(super) fn installed() -> Option<PathBuf> {
@@ -40,24 +41,29 @@ pub(super) fn installed() -> Option<PathBuf> {
 }
 
 /// Why the helper at `path` gains no powers when it is started, and the cure.
-pub(super) fn powerless(path: &Path) -> Option<String> {
+pub(super) fn powerless(path: &Path) -> Option<Error> {
+    let powerless = |problem: &str| Error::of_file(Code::NoHelper, path, problem);
     let metadata = path.metadata().ok()?;
     let shown = path.shown();
     if metadata.mode() & 0o4000 == 0 || metadata.uid() != 0 {
-        return Some(format!(
-            "{shown} is not setuid root: as root, chown root {shown} && chmod u+s {shown}"
-        ));
+        let cure = format!("as root, chown root {shown} && chmod u+s {shown}");
+        return Some(powerless("this helper is not setuid root").with_hint(cure));
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if status.lines().any(|line| line == "NoNewPrivs:\t1") {
-        return Some(
-            "this process may gain no privileges (no_new_privs), so setuid programs do not work: run it without --security-opt no-new-privileges (container) or NoNewPrivileges (systemd)".to_owned(),
-        );
+        let problem =
+            "this helper is setuid, but the process must not gain privileges (no_new_privs)";
+        return Some(powerless(problem).with_hint(
+            "run it without --security-opt no-new-privileges (container) or NoNewPrivileges (systemd)",
+        ));
     }
     let filesystem = rustix::fs::statvfs(path).ok()?;
     let is_nosuid = filesystem.f_flag.contains(StatVfsMountFlags::NOSUID);
     is_nosuid.then(|| {
-        format!("{shown} is on a filesystem that is mounted nosuid, so it gains no privileges: install it elsewhere")
+        powerless(
+            "this helper is on a filesystem that is mounted nosuid, so it gains no privileges",
+        )
+        .with_hint("install it elsewhere")
     })
 }
 
@@ -79,7 +85,11 @@ pub(super) fn mount(mountpoint: &Path, options: &OsStr) -> Result<OwnedFd> {
         Ok(command.stdin(OwnedFd::from(theirs.try_clone()?)))
     })
     .map_err(failed)?
-    .ok_or_else(|| Error::Request(format!("mounting needs root or a helper, and {MISSING}")))?;
+    .ok_or_else(|| {
+        let problem =
+            "mounting needs root or a helper, and the helper fusermount3 is not installed";
+        Error::new(Code::NoHelper, problem).with_hint(INSTALL)
+    })?;
     drop(theirs);
     let device = receive(&ours);
     let message = finish(&mut helper).map_err(failed)?;
@@ -156,18 +166,23 @@ fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 }
 
 fn refused(mountpoint: &Path, message: &str) -> Error {
+    let error = Error::of_file(
+        Code::MountRefused,
+        mountpoint,
+        format!("the mount was refused: {message}"),
+    );
+    if message.contains("user_allow_other") {
+        let hint = Hint::text(format!(
+            "have root add the line user_allow_other to {CONFIG}, or mount as root"
+        ));
+        return error.with_hint(hint.or(Hint::leave_out(ALLOW_OTHER)));
+    }
     let powerless = installed().and_then(|helper| powerless(&helper));
-    let advice = if message.contains("user_allow_other") {
-        format!("; --allow-other needs root, or the line user_allow_other in {CONFIG}")
-    } else if let Some(powerless) = powerless {
-        format!("; {powerless}")
-    } else if message.contains("not permitted") {
-        "; in a container, run it with --device /dev/fuse --cap-add SYS_ADMIN".to_owned()
-    } else {
-        String::new()
-    };
-    Error::Request(format!(
-        "{}: the mount was refused: {message}{advice}",
-        mountpoint.shown()
-    ))
+    match powerless {
+        Some(powerless) => error.because(vec![powerless.into()]),
+        None if message.contains("not permitted") => {
+            error.with_hint("in a container, run it with --device /dev/fuse --cap-add SYS_ADMIN")
+        }
+        None => error,
+    }
 }

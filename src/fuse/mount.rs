@@ -13,7 +13,8 @@ use std::thread::{self, JoinHandle};
 use fuser::{Config, Session, SessionACL};
 use rustix::mount::MountFlags;
 
-use crate::error::{Error, Result};
+use crate::error::setting::THREADS;
+use crate::error::{Code, Error, Hint, Result};
 use crate::fuse::condition::session_name;
 use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
@@ -24,7 +25,6 @@ use crate::fuse::server::Server;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::jobs::MAX_THREADS;
 use crate::read::{Ahead, Reader};
-use crate::shown::Show;
 use crate::source::with_room;
 
 pub(super) const DEVICE: &str = "/dev/fuse";
@@ -60,18 +60,13 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     // and for the end.
     let ahead = threads_ahead(&reader, threads);
     rehearsal::threads(threads, ahead + 3).map_err(|e| {
-        Error::io(
-            format!("start the {threads} threads to serve (fewer: --threads)"),
-            &path,
-            e,
-        )
+        let error = Error::io(format!("start the {threads} threads to serve"), &path, e);
+        error.with_hint(Hint::give(THREADS).to("start fewer"))
     })?;
     let device = attach(&path, options)?;
     let Some(entry) = mount_table::at(&path)?.filter(MountEntry::is_ours) else {
-        return Err(Error::Request(format!(
-            "{}: the mount is not in the mount table",
-            path.shown()
-        )));
+        let problem = "the mount is not in the mount table";
+        return Err(Error::of_file(Code::NotServing, &path, problem));
     };
     let detacher = Detacher {
         unique_id: mount_table::unique_id(&path),
@@ -139,7 +134,7 @@ impl Drop for Mounted {
         if self.session.is_some()
             && let Err(e) = self.detacher.detach()
         {
-            log::error!("{e}");
+            log::error!("{e:#}");
         }
     }
 }
@@ -156,10 +151,9 @@ impl Detacher {
         };
         let path = &entry.mountpoint;
         if mount_table::at(path)?.as_ref() != Some(&entry) {
-            return Err(Error::Request(format!(
-                "{}: another filesystem is mounted over this view; unmount that first",
-                path.shown()
-            )));
+            let problem = "another filesystem is mounted over this view";
+            let error = Error::of_file(Code::InUse, path, problem);
+            return Err(error.with_hint("unmount that first"));
         }
         if mount_table::unique_id(path) != self.unique_id {
             // Ours was unmounted, and a later mount has its numbers.
@@ -171,7 +165,7 @@ impl Detacher {
 
 /// Puts a filesystem at `path`; gives the FUSE device over which the kernel will ask for it.
 fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
-    let device = open_device().map_err(Error::Request)?;
+    let device = open_device()?;
     let mode = path
         .metadata()
         .map_err(|e| Error::io("read the attributes", path, e))?
@@ -194,9 +188,10 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
             drop(device);
             fusermount::mount(path, &helper_options(&name, options))
         }
-        Err(rustix::io::Errno::NODEV) => Err(Error::Request(
-            "this kernel has no FUSE; load its module: modprobe fuse".to_owned(),
-        )),
+        Err(rustix::io::Errno::NODEV) => {
+            let error = Error::new(Code::NoFuse, "this kernel has no FUSE");
+            Err(error.with_hint("load its module: modprobe fuse"))
+        }
         Err(e) => Err(Error::io("mount", path, e.into())),
     }
 }
@@ -204,20 +199,21 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
 /// Opens the FUSE device.
 ///
 /// # Errors
-/// What hinders it, and the cure.
-pub(super) fn open_device() -> std::result::Result<File, String> {
+/// If it is missing, or not for this user.
+pub(super) fn open_device() -> Result<File> {
     let device = with_room(|| File::options().read(true).write(true).open(DEVICE));
-    device.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => format!(
-            "{DEVICE} is missing: load the kernel's FUSE module (modprobe fuse), or in a \
-             container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
-        ),
-        io::ErrorKind::PermissionDenied => format!(
-            "{DEVICE} cannot be opened by this user ({e}): have root allow it (chmod 666 \
-             {DEVICE}, or the group that owns it), or in a container, run it with --device \
-             {DEVICE}"
-        ),
-        _ => format!("{DEVICE} cannot be opened: {e}"),
+    device.map_err(|e| {
+        let error = Error::of_file(Code::NoFuse, DEVICE, format!("this cannot be opened: {e}"));
+        match e.kind() {
+            io::ErrorKind::NotFound => Error::of_file(Code::NoFuse, DEVICE, "this is missing")
+                .with_hint(format!(
+                    "load the kernel's FUSE module (modprobe fuse), or in a container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
+                )),
+            io::ErrorKind::PermissionDenied => error.with_hint(format!(
+                "have root allow it (chmod 666 {DEVICE}, or the group that owns it), or in a container, run it with --device {DEVICE}"
+            )),
+            _ => error,
+        }
     })
 }
 

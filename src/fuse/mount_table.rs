@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::source::with_room;
 
 /// The type of our mounts in the mount table; the kernel makes it of `fuse` and the subtype.
@@ -58,6 +58,11 @@ pub(super) fn entries() -> Result<Vec<MountEntry>> {
     let table = with_room(|| fs::read(TABLE)).map_err(|e| Error::io("read", TABLE, e))?;
     let lines = table.split(|&byte| byte == b'\n');
     Ok(lines.filter_map(MountEntry::parse).collect())
+}
+
+/// The error that there is no mount at `path`.
+pub(super) fn nothing_mounted(path: &Path) -> Error {
+    Error::of_file(Code::NotMounted, path, "nothing is mounted there")
 }
 
 /// The mount whose root is at `path` (an absolute path without links), if there is one: where

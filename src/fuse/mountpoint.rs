@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::setting::NONEMPTY;
+use crate::error::{Code, Error, Hint, Result};
 use crate::fuse::condition::{Condition, silent};
 use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::options::MountOptions;
@@ -23,11 +24,10 @@ pub(super) fn check(path: &Path, view: &View, options: &MountOptions) -> Result<
     if options.nonempty {
         return refuse_hiding(path, view);
     }
-    Err(Error::Request(format!(
-        "{}: this directory is not empty, and a mount hides what is in it; mount on an empty one, \
-         or with --nonempty",
-        path.shown()
-    )))
+    let problem = "this directory is not empty, and a mount hides what is in it";
+    let error = Error::of_file(Code::NotEmpty, path, problem);
+    let hide = Hint::give(NONEMPTY).to("mount over it");
+    Err(error.with_hint(Hint::text("mount on an empty one").or(hide)))
 }
 
 fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
@@ -44,11 +44,9 @@ fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
         } else {
             continue;
         };
-        return Err(Error::Request(format!(
-            "{}: this mountpoint {problem} ({}); mount elsewhere",
-            mountpoint.shown(),
-            source.shown()
-        )));
+        let problem = format!("this mountpoint {problem} ({})", source.shown());
+        let error = Error::of_file(Code::BadMountpoint, mountpoint, problem);
+        return Err(error.with_hint("mount elsewhere"));
     }
     Ok(())
 }
@@ -57,18 +55,16 @@ fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
 fn clear_dead_mounts(path: &Path) -> Result<()> {
     while let Some(entry) = mount_table::at(path)?.filter(MountEntry::is_ours) {
         let taken = format!(
-            "{}: a view of {} is already mounted there",
-            path.shown(),
+            "a view of {} is already mounted there",
             entry.source.shown()
         );
         match Condition::of(path).map_err(|e| Error::io("ask the mount at", path, e))? {
             Condition::Dead => {}
-            Condition::Silent => return Err(silent(&taken, &entry)),
+            Condition::Silent => return Err(silent(path, &taken, &entry)),
             Condition::Answers => {
-                return Err(Error::Request(format!(
-                    "{taken}; unmount it first: ckptfs unmount {}",
-                    path.shown()
-                )));
+                let error = Error::of_file(Code::AlreadyMounted, path, taken);
+                let unmount = format!("unmount it first: ckptfs unmount {}", path.shown());
+                return Err(error.with_hint(unmount));
             }
         }
         log::warn!("{}: clearing a mount whose process is gone", path.shown());
@@ -82,10 +78,8 @@ fn is_empty_directory(path: &Path) -> Result<bool> {
         .metadata()
         .map_err(|e| Error::io("read the attributes", path, e))?;
     if !metadata.is_dir() {
-        return Err(Error::Request(format!(
-            "{}: this is not a directory; mount on an empty directory",
-            path.shown()
-        )));
+        let error = Error::of_file(Code::BadMountpoint, path, "this is not a directory");
+        return Err(error.with_hint("mount on an empty directory"));
     }
     let mut entries = fs::read_dir(path).map_err(|e| Error::io("list", path, e))?;
     Ok(entries.next().is_none())
@@ -94,11 +88,9 @@ fn is_empty_directory(path: &Path) -> Result<bool> {
 /// Refuses to hide, below `path`, another mount or what a link leads to that `view` reads.
 fn refuse_hiding(path: &Path, view: &View) -> Result<()> {
     let refuse = |what: &str, hidden: &Path| {
-        Err(Error::Request(format!(
-            "{}: mounting there would hide {what} at {}; mount elsewhere",
-            path.shown(),
-            hidden.shown()
-        )))
+        let problem = format!("mounting there would hide {what} at {}", hidden.shown());
+        let error = Error::of_file(Code::BadMountpoint, path, problem);
+        Err(error.with_hint("mount elsewhere"))
     };
     for mount in mount_table::entries()? {
         if mount.mountpoint.starts_with(path) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fuse::condition::{ServingProcess, serving_process};
 use crate::fuse::holders::{self, Holder};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
@@ -62,14 +62,14 @@ pub fn mounts() -> Result<Vec<OurMount>> {
 /// If nothing of ours is mounted there.
 pub fn mount_at(mountpoint: &Path) -> Result<OurMount> {
     let path = resolve(mountpoint)?;
-    let shown = path.shown();
     match mount_table::at(&path)? {
         Some(entry) if entry.is_ours() => Ok(describe(entry)),
-        Some(entry) => Err(Error::Request(format!(
-            "{shown}: the mount there is of type {}, not {FILESYSTEM_TYPE}",
-            entry.filesystem_type.shown()
-        ))),
-        None => Err(Error::Request(format!("{shown}: nothing is mounted there"))),
+        Some(entry) => {
+            let other = entry.filesystem_type.shown();
+            let problem = format!("the mount there is of type {other}, not {FILESYSTEM_TYPE}");
+            Err(Error::of_file(Code::NotMounted, &path, problem))
+        }
+        None => Err(mount_table::nothing_mounted(&path)),
     }
 }
 

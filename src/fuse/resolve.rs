@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fuse::condition::{Condition, silent};
 use crate::fuse::mount_table::{self, MountEntry, leading_into};
 use crate::shown::Show;
@@ -21,10 +21,14 @@ pub(super) fn resolve(mountpoint: &Path) -> Result<PathBuf> {
     match walk.follow_all() {
         Ok(()) => Ok(walk.at),
         Err(Stop::Silent(error)) => Err(error),
-        Err(Stop::Io(e)) if e.kind() == io::ErrorKind::NotFound => Err(Error::Request(format!(
-            "{}: there is no such directory; make it first",
-            mountpoint.shown()
-        ))),
+        Err(Stop::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
+            let error = Error::of_file(
+                Code::BadMountpoint,
+                mountpoint,
+                "there is no such directory",
+            );
+            Err(error.with_hint("make it first"))
+        }
         Err(Stop::Io(e)) => Err(Error::io("find", mountpoint, e)),
     }
 }
@@ -136,12 +140,8 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         if Condition::of(&mount.mountpoint)? == Condition::Silent {
-            let inside = format!(
-                "{}: the view at {} holds it",
-                self.shown.shown(),
-                mount.mountpoint.shown()
-            );
-            return Err(Stop::Silent(silent(&inside, mount)));
+            let inside = format!("the view at {} holds it", mount.mountpoint.shown());
+            return Err(Stop::Silent(silent(&self.shown, &inside, mount)));
         }
         self.answering.insert(mount.id);
         Ok(())

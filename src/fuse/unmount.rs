@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 
-use crate::error::{Error, Result};
+use crate::error::setting::LAZY;
+use crate::error::{Code, Error, Hint, Result};
 use crate::fuse::ancestors::ancestors;
 use crate::fuse::condition::{Condition, PATIENCE, in_time, silent};
 use crate::fuse::fusermount;
@@ -25,15 +26,14 @@ use crate::source::MOUNT_DIRECTORY;
 /// the processes that use it.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     let path = resolve(mountpoint)?;
-    let shown = path.shown();
     let Some(entry) = mount_table::at(&path)? else {
-        return Err(Error::Request(format!("{shown}: nothing is mounted there")));
+        return Err(mount_table::nothing_mounted(&path));
     };
     if !entry.is_ours() {
         let other = entry.filesystem_type.shown();
-        return Err(Error::Request(format!(
-            "{shown}: the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone"
-        )));
+        let problem =
+            format!("the mount there is of type {other}, not {FILESYSTEM_TYPE}; it was left alone");
+        return Err(Error::of_file(Code::NotMounted, &path, problem));
     }
     /// How often to try again where nobody holds it, or only to read its figures: whoever does, as
     /// `ckptfs status` and `top`, lets go at once.
@@ -46,10 +46,7 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
                     // Whoever still has it open has lost it already.
                     Condition::Dead => return detach(&entry),
                     Condition::Silent => {
-                        return Err(silent(
-                            &format!("{shown}: the view there is in use"),
-                            &entry,
-                        ));
+                        return Err(silent(&path, "the view there is in use", &entry));
                     }
                     Condition::Answers => {}
                 }
@@ -95,23 +92,23 @@ fn busy(path: &Path, holders: &[Holder]) -> Error {
     if let Some(shell) = holders.iter().find(is_shell)
         && holders.iter().all(|holder| is_shell(&holder))
     {
-        return Error::Request(format!(
-            "{}: this shell's working directory, {}, is inside of the mount; cd out of it",
-            path.shown(),
+        let problem = format!(
+            "this shell's working directory, {}, is inside of the mount",
             shell.path().shown()
-        ));
+        );
+        return Error::of_file(Code::InUse, path, problem).with_hint("cd out of it");
     }
-    let mut text = format!("{}: it is in use", path.shown());
+    let mut problem = "it is in use".to_owned();
     if holders.is_empty() {
-        text += " by processes that only root can see";
+        problem += " by processes that only root can see";
     }
     for holder in holders {
-        text += &format!("\n  {holder}");
+        problem += &format!("\n  {holder}");
         if is_shell(&holder) {
-            text += " (this shell: cd out of it)";
+            problem += " (this shell: cd out of it)";
         }
     }
-    text += "\nend that use first, or unmount with --lazy: files that are open then stay readable \
-             until they are closed";
-    Error::Request(text)
+    let lazy = Hint::give(LAZY)
+        .to("detach it: files that are open then stay readable until they are closed");
+    Error::of_file(Code::InUse, path, problem).with_hint(Hint::text("end that use first").or(lazy))
 }

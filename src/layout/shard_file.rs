@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::catalog::{Extents, Sources, Tensor};
-use crate::error::Result;
+use crate::error::{Hint, Result};
 use crate::format::{Entry, OUTPUT, Part};
 use crate::layout::PlannedTensor;
 use crate::runs::Runs;
@@ -24,7 +24,7 @@ pub(super) fn build(
     name: &str,
     tensors: &[(&Name, &Tensor)],
     sources: &Sources,
-    advice: &str,
+    advice: &Hint,
 ) -> Result<ShardFile> {
     match whole_file(tensors, sources) {
         Some(file) => Ok(as_it_is(tensors, file)),
@@ -67,7 +67,7 @@ fn as_it_is(tensors: &[(&Name, &Tensor)], blob: &Arc<dyn Blob>) -> ShardFile {
     }
 }
 
-fn fresh(name: &str, tensors: &[(&Name, &Tensor)], advice: &str) -> Result<ShardFile> {
+fn fresh(name: &str, tensors: &[(&Name, &Tensor)], advice: &Hint) -> Result<ShardFile> {
     let parts = OUTPUT.pack(name, &entries(tensors), advice)?;
     let mut listed = Vec::with_capacity(tensors.len());
     let mut offset = 0;

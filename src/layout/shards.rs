@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indexmap::IndexMap;
 
 use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Extents, Tensor};
-use crate::error::Result;
+use crate::error::setting::{REPACK, SHARD_SIZE, SINGLE_FILE};
+use crate::error::{Hint, Result};
 use crate::format::OUTPUT;
 use crate::jobs;
 use crate::layout::shard_file::{self, ShardFile};
@@ -31,11 +32,15 @@ pub enum Partition {
 
 impl Partition {
     /// What helps where a shard would have too many tensors.
-    fn advice(self) -> &'static str {
+    fn advice(self) -> Hint {
         match self {
-            Partition::Keep => "have the tensors packed into more shards with --repack",
-            Partition::Renumber | Partition::Repack => "choose a smaller shard size",
-            Partition::Single => "leave --single-file out",
+            Partition::Keep => {
+                Hint::give_value(REPACK, "true").to("pack the tensors into more shards")
+            }
+            Partition::Renumber | Partition::Repack => {
+                Hint::give(SHARD_SIZE).to("choose smaller shards")
+            }
+            Partition::Single => Hint::leave_out(SINGLE_FILE),
         }
     }
 }
@@ -51,7 +56,7 @@ pub fn shards(mut catalog: Catalog, partition: Partition, shard_bytes: u64) -> R
     let named = partition_tensors(&catalog, partition, shard_bytes)?;
     let newest = newest_source(&catalog);
     let built = jobs::map(&named, jobs::processors(), |(name, tensors)| {
-        shard_file::build(name, tensors, &catalog.sources, partition.advice())
+        shard_file::build(name, tensors, &catalog.sources, &partition.advice())
     })?;
     let mut files = Vec::with_capacity(named.len() + 2);
     let mut planned = Vec::with_capacity(named.len());

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::setting::OVERWRITE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::fast_paths::FastPath;
 use crate::materialize::options::Options;
 use crate::materialize::partial::SUFFIX;
 use crate::outputs::{OutputCheck, resolve_missing};
 use crate::recipe::Plan;
-use crate::shown::Show;
 
 /// The directory that is to hold the view. It is no input, holds none and is inside of none.
 #[derive(Debug)]
@@ -41,10 +41,13 @@ impl Destination {
             path: resolve_missing(out)?,
         };
         if destination.exists() && !out.is_dir() {
-            return Err(destination.refuse("this is not a directory"));
+            return Err(destination.refuse(Code::WrongFileKind, "this is not a directory"));
         }
         if destination.path.parent().is_none() {
-            return Err(destination.refuse("a view cannot take the place of the top directory"));
+            return Err(destination.refuse(
+                Code::BadDestination,
+                "a view cannot replace the top directory",
+            ));
         }
         let check = OutputCheck::new(inputs, &plan.view)?;
         check.check(out)?;
@@ -73,28 +76,22 @@ impl Destination {
         self.path.exists()
     }
 
-    pub(super) fn refuse(&self, problem: impl Into<String>) -> Error {
-        Error::Request(format!("{}: {}", self.shown.shown(), problem.into()))
+    pub(super) fn refuse(&self, code: Code, problem: impl Into<String>) -> Error {
+        Error::of_file(code, &self.shown, problem)
     }
 
     /// `error` about a path in the directory `partial`, about the path that it is written for instead:
     /// the user asked for that one.
     pub(super) fn as_asked_for(&self, error: Error, partial: &Path) -> Error {
-        match error {
-            Error::Io {
-                action,
-                path,
-                cause,
-            } if path.starts_with(partial) => Error::Io {
-                action,
-                path: match path.strip_prefix(partial.join("view")) {
-                    Ok(file) if file != Path::new("") => self.shown.join(file),
-                    _ => self.shown.clone(),
-                },
-                cause,
-            },
-            error => error,
-        }
+        let inside = error.file().filter(|_| error.io_error().is_some());
+        let Some(Ok(inside)) = inside.map(|path| path.strip_prefix(partial)) else {
+            return error;
+        };
+        let shown = match inside.strip_prefix("view") {
+            Ok(file) if file != Path::new("") => self.shown.join(file),
+            _ => self.shown.clone(),
+        };
+        error.in_file(shown)
     }
 
     /// # Errors
@@ -106,9 +103,11 @@ impl Destination {
         let list_error = |e| Error::io("list", &self.shown, e);
         match fs::read_dir(&self.path).map_err(list_error)?.next() {
             None => Ok(()),
-            Some(_) => Err(self.refuse(
-                "this directory is not empty; choose another, or have it replaced with --overwrite",
-            )),
+            Some(_) => {
+                let error = self.refuse(Code::NotEmpty, "this directory is not empty");
+                let overwrite = Hint::give(OVERWRITE).to("replace it");
+                Err(error.with_hint(Hint::text("choose another").or(overwrite)))
+            }
         }
     }
 

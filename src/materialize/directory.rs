@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::setting::{PART, SHA256};
+use crate::error::{Code, Error, Hint, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{self, MANIFEST_FILE};
 use crate::materialize::destination::Destination;
@@ -18,7 +19,6 @@ use crate::materialize::parts::deal;
 use crate::materialize::request::Request;
 use crate::materialize::write::{Writer, kept};
 use crate::recipe::Plan;
-use crate::shown::Show;
 
 pub(super) fn write(
     plan: &Plan,
@@ -177,10 +177,7 @@ fn check_parts(
             }
         }
     }
-    let refuse = |problem: String| {
-        let path = partial.path().shown();
-        Err(Error::Request(format!("{path}: {problem}")))
-    };
+    let refuse = |problem: String| Error::of_file(Code::PartsIncomplete, partial.path(), problem);
     let lacking = (1..=parts).filter(|part| complete[*part] < all[*part]);
     let lacking: Vec<String> = lacking
         .map(|part| match partial.has_part(part) {
@@ -189,17 +186,21 @@ fn check_parts(
         })
         .collect();
     if !lacking.is_empty() {
-        return refuse(format!(
-            "of {parts} parts, these are not complete: {}; write them with --part, and finish then",
+        let problem = format!(
+            "of {parts} parts, these are not complete: {}",
             lacking.join(", ")
-        ));
+        );
+        let write = Hint::give(PART).to("write them").and("finish then");
+        return Err(refuse(problem).with_hint(write));
     }
     if options.sha256 && !unsummed.is_empty() {
         let numbers: Vec<String> = unsummed.iter().map(usize::to_string).collect();
-        return refuse(format!(
-            "these parts were written without --sha256: {}; run them again with it, which only reads",
+        let problem = format!(
+            "these parts were written without checksums: {}",
             numbers.join(", ")
-        ));
+        );
+        let again = Hint::give(SHA256).to("run them again, which only reads");
+        return Err(refuse(problem).with_hint(again));
     }
     Ok(())
 }

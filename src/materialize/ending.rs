@@ -2,20 +2,18 @@
 
 use std::path::Path;
 
-use crate::error::Error;
+use crate::error::{Code, Error, Warning};
 use crate::materialize::destination::Destination;
-use crate::materialize::failures::is_out_of_space;
 use crate::materialize::new_file::NewFile;
 use crate::materialize::options::Summary;
 use crate::materialize::output::sync_directory;
 use crate::materialize::partial::Partial;
-use crate::shown::Show;
 
 /// Forces to the disk that the new files in `directory` have their names, before what they
 /// replace is deleted. They have them by now, so a failure is only told.
 pub(super) fn settle(directory: &Path, summary: &mut Summary) {
     if let Err(e) = sync_directory(directory) {
-        summary.warnings.push(e.to_string());
+        summary.warnings.push(e.into());
     }
 }
 
@@ -24,10 +22,11 @@ pub(super) fn settle(directory: &Path, summary: &mut Summary) {
 pub(super) fn discard(partial: Partial, summary: &mut Summary) {
     let path = partial.path().to_owned();
     if let Err(e) = partial.remove() {
-        summary.warnings.push(format!(
-            "{}: the previous content could not be deleted: {e}; delete it by hand",
-            path.shown()
-        ));
+        let problem = format!("the previous content could not be deleted: {e}");
+        let warning = Warning::new(Code::LeftBehind, problem).in_file(path);
+        summary
+            .warnings
+            .push(warning.with_hint("delete it by hand"));
     }
 }
 
@@ -38,22 +37,17 @@ pub(super) fn out_of_space(
     partial: &Partial,
     files: &[NewFile],
 ) -> Error {
-    use std::io::ErrorKind::QuotaExceeded;
-    match &error {
-        Error::Io { cause, .. } if is_out_of_space(&error) => {
-            let missing = files
-                .iter()
-                .filter(|file| partial.record(file.entry).is_none());
-            let needed: u64 = missing.map(|file| file.content.len()).sum();
-            let what = match cause.kind() {
-                QuotaExceeded => "the quota of this user is used up",
-                _ => "no space is left",
-            };
-            Error::Request(format!(
-                "{}: {what}; the files that are not complete take {needed} bytes: make room and run the same command again",
-                destination.shown().shown()
-            ))
-        }
-        _ => error,
-    }
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let what = match error.io_kind() {
+        Some(QuotaExceeded) => "the quota of this user is used up",
+        Some(StorageFull) => "no space is left",
+        _ => return error,
+    };
+    let missing = files
+        .iter()
+        .filter(|file| partial.record(file.entry).is_none());
+    let needed: u64 = missing.map(|file| file.content.len()).sum();
+    let problem = format!("{what}; the files that are not complete take {needed} bytes");
+    let error = Error::of_file(Code::NoSpace, destination.shown(), problem);
+    error.with_hint("make room and run the same command again")
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::jobs::Progress;
 use crate::materialize::options::Share;
 use crate::shown::Show;
@@ -49,9 +49,7 @@ pub(super) fn lock(path: &Path, share: Share, progress: &dyn Progress) -> Result
                 Ok(Some(lock)) => locks.push(lock),
                 // Whoever had it has deleted the directory meanwhile.
                 Ok(None) => continue 'again,
-                Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
-                    continue 'again;
-                }
+                Err(error) if error.io_kind() == Some(ErrorKind::NotFound) => continue 'again,
                 Err(error) => return Err(error),
             }
         }
@@ -72,13 +70,15 @@ fn lock_file(
     match flock(&lock.0, operation) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            return Err(Error::Request(format!(
-                "{}: locked: another process is writing here; wait until it is done",
-                path.shown()
-            )));
+            return Err(Error::of_file(
+                Code::Locked,
+                path,
+                "locked: another process is writing here",
+            )
+            .with_hint("wait until it is done"));
         }
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => progress.note(&format!(
-            "{}: this filesystem has no locks: see to it that nobody else writes the same",
+            "{}: this filesystem has no locks: make sure that nobody else writes the same",
             path.shown()
         )),
         Err(e) => return Err(Error::io("lock", path, e.into())),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::thread;
 
+use crate::error::Warning;
 use crate::materialize::parts::Part;
 
 /// How to write a view.
@@ -73,5 +74,5 @@ pub struct Summary {
     /// Files that were to be linked but had to be copied.
     pub copied_instead: usize,
     /// What is probably not what was meant.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }

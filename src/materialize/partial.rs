@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::setting::{FINISH, PART};
+use crate::error::{Code, Error, Hint, Result};
 use crate::jobs::Progress;
 use crate::manifest::{Sha256Sum, from_hex, to_hex};
 use crate::materialize::lock::{Lock, lock};
@@ -128,10 +129,9 @@ impl Partial {
         if !matches!(share, Share::Part(_)) {
             restore(&path.join("previous"))?;
         } else if path.join(PLACING).exists() {
-            return Err(refuse(
-                &path,
-                "its parts are being put together; go on with --finish",
-            ));
+            let problem = "its parts are being put together";
+            let error = Error::of_file(Code::PartsIncomplete, &path, problem);
+            return Err(error.with_hint(Hint::give(FINISH).to("continue")));
         }
         let mut partial = Partial {
             is_open: false,
@@ -159,9 +159,7 @@ impl Partial {
                 }
                 match self.write_request() {
                     // Another part was faster.
-                    Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::AlreadyExists => {
-                        continue;
-                    }
+                    Err(error) if error.io_kind() == Some(ErrorKind::AlreadyExists) => continue,
                     result => return result,
                 }
             };
@@ -169,15 +167,15 @@ impl Partial {
                 return Ok(());
             };
             if found.parts.is_some() || self.share != Share::Whole {
-                return Err(refuse(
-                    &self.path,
-                    format!(
-                        "what is written here is not what was asked for: {difference}; ask for the same, or delete this directory to begin anew"
-                    ),
-                ));
+                let problem =
+                    format!("what is written here is not what was asked for: {difference}");
+                let error = Error::of_file(Code::OtherRequest, &self.path, problem);
+                return Err(
+                    error.with_hint("ask for the same, or delete this directory to start again")
+                );
             }
             progress.note(&format!(
-                "{}: an earlier run stopped here, but {difference}; beginning anew",
+                "{}: an earlier run stopped here, but {difference}; starting again",
                 self.path.shown()
             ));
             self.clear()?;
@@ -337,14 +335,15 @@ pub(super) fn parts_at(path: &Path) -> Result<usize> {
         Some(Request {
             parts: Some(parts), ..
         }) => Ok(parts),
-        Some(_) => Err(refuse(
-            path,
-            "this was begun without --part; go on without --finish",
-        )),
-        None => Err(refuse(
-            path,
-            "no part of this view was written here; write all with --part first",
-        )),
+        Some(_) => {
+            let error = Error::of_file(Code::Conflict, path, "this was not begun in parts");
+            Err(error.with_hint(Hint::leave_out(FINISH)))
+        }
+        None => {
+            let problem = "no part of this view was written here";
+            let error = Error::of_file(Code::PartsIncomplete, path, problem);
+            Err(error.with_hint(Hint::give(PART).to("write all parts first")))
+        }
     }
 }
 
@@ -391,10 +390,6 @@ pub(super) fn is_placing(path: &Path) -> bool {
     path.join(PLACING).exists()
 }
 
-fn refuse(path: &Path, problem: impl Into<String>) -> Error {
-    Error::Request(format!("{}: {}", path.shown(), problem.into()))
-}
-
 fn line(record: &Record) -> Vec<u8> {
     let mut line = serde_json::to_vec(record).expect("it is JSON");
     line.push(b'\n');
@@ -405,10 +400,9 @@ fn read_request(path: &Path) -> Result<Option<Request>> {
     let path = path.join(REQUEST);
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-            refuse(
-                &path,
-                format!("this cannot be understood: {e}; delete its directory to begin anew"),
-            )
+            let problem = format!("this cannot be understood: {e}");
+            let error = Error::of_file(Code::OtherRequest, &path, problem);
+            error.with_hint("delete its directory to start again")
         }),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path, e)),

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Part `number` of `of`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +20,13 @@ impl Part {
     /// If there is no such part.
     pub fn new(number: usize, of: usize) -> Result<Self> {
         if number == 0 || number > of || of > Self::MOST {
-            return Err(Error::Request(format!(
-                "there is no part {number} of {of}: parts count from 1, and there can be {}",
-                Self::MOST
-            )));
+            return Err(Error::new(
+                Code::BadValue,
+                format!(
+                    "there is no part {number} of {of}: parts count from 1, and there can be {}",
+                    Self::MOST
+                ),
+            ));
         }
         Ok(Part { number, of })
     }

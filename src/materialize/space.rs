@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::catalog::Extent;
-use crate::error::{Error, Result};
+use crate::error::setting::CHECK_SPACE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::materialize::copy;
 use crate::materialize::new_file::NewFile;
 use crate::materialize::options::Options;
-use crate::shown::Show;
 use crate::source::LocalFile;
 
 /// What a run would do with its files.
@@ -61,13 +61,16 @@ fn too_little(outlook: &Outlook, available: u64, shown: &Path) -> Error {
         0 => String::new(),
         _ => format!(" ({:.1} GiB)", bytes as f64 / f64::from(1 << 30)),
     };
-    Error::Request(format!(
-        "{}: too little space: {} bytes{} are needed, and {available}{} are available; make room, or write elsewhere; where the filesystem compresses, --no-space-check begins all the same",
-        shown.shown(),
+    let problem = format!(
+        "too little space: {} bytes{} are needed, and {available}{} are available",
         outlook.needed,
         large(outlook.needed),
         large(available),
-    ))
+    );
+    let skip =
+        Hint::give_value(CHECK_SPACE, "false").to("start anyway, where the filesystem compresses");
+    Error::of_file(Code::NoSpace, shown, problem)
+        .with_hint(Hint::text("make room, or write elsewhere").or(skip))
 }
 
 impl Outlook {

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use serde_json::{Map, Value};
 
 use crate::catalog::CONFIG_FILE;
-use crate::error::{Error, Result};
+use crate::error::setting::OVERWRITE;
+use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::format;
 use crate::jobs::Progress;
 use crate::materialize::destination::{Destination, swap_in};
@@ -32,6 +33,7 @@ pub(super) fn place(
 ) -> Result<Summary> {
     if !destination.exists() {
         return Err(destination.refuse(
+            Code::NotFound,
             "weights alone are placed into an existing model directory, and this does not exist",
         ));
     }
@@ -115,9 +117,10 @@ fn check_names(
         match destination.path().join(&file.path).symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => {
                 let name = file.path.shown();
-                return Err(destination.refuse(format!(
-                    "{name} there is a directory; move it away, since a file is to have this name"
-                )));
+                let problem =
+                    format!("{name} in it is a directory, and a file is to have this name");
+                let error = destination.refuse(Code::NotEmpty, problem);
+                return Err(error.with_hint("move it away"));
             }
             Ok(_) => taken.push(file.path.shown().to_string()),
             Err(_) => {}
@@ -136,17 +139,20 @@ fn check_names(
     }
     others.sort();
     if !others.is_empty() {
-        return Err(destination.refuse(format!(
-            "other weights are there, and loaders would mix them up with the view's: {}; delete or move them first",
+        let problem = format!(
+            "other weights are there, and loaders would read them together with those of the view: {}",
             others.join(", ")
-        )));
+        );
+        let error = destination.refuse(Code::OtherWeights, problem);
+        return Err(error.with_hint("delete or move them first"));
     }
     match taken.is_empty() || overwrite {
         true => Ok(()),
-        false => Err(destination.refuse(format!(
-            "there already: {}; have them replaced with --overwrite",
-            taken.join(", ")
-        ))),
+        false => {
+            let problem = format!("there already: {}", taken.join(", "));
+            let error = destination.refuse(Code::NotEmpty, problem);
+            Err(error.with_hint(Hint::give(OVERWRITE).to("replace them")))
+        }
     }
 }
 
@@ -200,7 +206,7 @@ fn take_back(placed: Vec<Placed>) {
 }
 
 /// Says where the directory's config.json, which stays, is not the view's.
-fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<String>> {
+fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<Warning>> {
     let Some(id) = plan.view.lookup(View::ROOT, CONFIG_FILE.as_ref()) else {
         return Ok(None);
     };
@@ -210,12 +216,13 @@ fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<Strin
     let mut wanted = vec![0; content.len() as usize];
     Reader::new(plan.view.clone(), 0).read_at(id, 0, &mut wanted)?;
     let shown = destination.shown().join(CONFIG_FILE);
-    let advice = "loaders go by it, so take the view's config.json over";
+    let warning = |problem: String| {
+        let warning = Warning::new(Code::OtherWeights, problem).in_file(shown.clone());
+        Some(warning.with_hint("loaders go by it, so copy the config.json of the view"))
+    };
     let Ok(found) = fs::read(destination.path().join(CONFIG_FILE)) else {
-        return Ok(Some(format!(
-            "{}: the view has this file and the directory does not; {advice}",
-            shown.shown()
-        )));
+        let problem = "the view has this file and the directory does not";
+        return Ok(warning(problem.to_owned()));
     };
     if found == wanted {
         return Ok(None);
@@ -225,9 +232,8 @@ fn config_warning(plan: &Plan, destination: &Destination) -> Result<Option<Strin
         (Some(wanted), Some(found)) => differing_keys(&wanted, &found),
         _ => "its text is another".to_owned(),
     };
-    Ok(Some(format!(
-        "{}: it is not the view's config.json: {difference}; {advice}",
-        shown.shown()
+    Ok(warning(format!(
+        "it is not the config.json of the view: {difference}"
     )))
 }
 

@@ -11,9 +11,8 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, fallocate, linkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::catalog::Extent;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::jobs::{self, Progress};
-use crate::materialize::failures::is_out_of_space;
 use crate::materialize::new_file::NewFile;
 use crate::materialize::options::{Options, Summary};
 use crate::materialize::output::{Output, sync_directory};
@@ -227,7 +226,7 @@ impl<'a> Writer<'a> {
         let path = self.directory.join(&file.path);
         self.partial.begin_file(file.entry, &path);
         self.create(file, &path).inspect_err(|error| {
-            if is_out_of_space(error) {
+            if error.code() == Code::NoSpace {
                 *full = Some(error.clone());
             }
         })
@@ -273,7 +272,7 @@ impl<'a> Writer<'a> {
             None => Ok(()),
         });
         match written {
-            Err(error) if is_out_of_space(&error) => {
+            Err(error) if error.code() == Code::NoSpace => {
                 queue.begin_no_more();
                 self.full.lock().get_or_insert(error);
                 // Others may need what it took.

@@ -10,7 +10,8 @@
 //! place of its, so that nothing is rounded twice and quantized weights are dequantized.
 
 use crate::catalog::Catalog;
-use crate::error::{Error, Result};
+use crate::error::setting::{CAST, DTYPE};
+use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::kernels::lanes::Precision;
 use crate::named::Named;
 use crate::ops::pattern::Pattern;
@@ -36,7 +37,7 @@ pub struct CastRule {
 impl Params for CastParams {
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            key: "cast",
+            key: CAST,
             flag: "cast",
             takes: Takes::Texts("REGEX=DTYPE"),
             group: Group::Tensors,
@@ -45,23 +46,21 @@ impl Params for CastParams {
         }]
     }
 
-    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, _key: &str, value: Value) -> Result<()> {
         let text = value.into_text();
+        let refuse = |problem| Error::new(Code::BadValue, problem).about_value(CAST, &*text);
         let Some((names, dtype)) = text.rsplit_once('=') else {
-            return Err(format!(
-                "--cast {text}: expected REGEX=DTYPE, for example .*norm.*=f32"
-            ));
+            let problem = "expected REGEX=DTYPE, for example .*norm.*=f32";
+            return Err(refuse(problem.to_owned()));
         };
         let Some(to) = Precision::named(dtype) else {
-            return Err(format!(
-                "--cast {text}: {dtype} is none of bf16, f16 and f32"
-            ));
+            return Err(refuse(format!("{dtype} is none of bf16, f16 and f32")));
         };
         let rule = CastRule {
             names: names.to_owned(),
             to,
         };
-        rule.compile().map_err(|e| e.to_string())?;
+        rule.compile()?;
         self.rules.push(rule);
         Ok(())
     }
@@ -81,7 +80,7 @@ impl Params for CastParams {
 
 impl CastRule {
     fn compile(&self) -> Result<(Pattern, Precision)> {
-        Ok((Pattern::new("pattern of --cast", &self.names)?, self.to))
+        Ok((Pattern::new(CAST, &self.names)?, self.to))
     }
 }
 
@@ -129,15 +128,14 @@ impl Operator for Cast {
                 cast += usize::from(tensor.dtype != new.dtype);
                 *tensor = new;
             } else if quant::is_coded(tensor.dtype) {
-                return Err(Error::tensor(
-                    tensor.origin(),
+                return Err(Error::of_tensor(Code::UnsupportedTensor, tensor.origin(),
                     name,
                     format!(
-                        "--cast would give it as {}, but it is {}, which means something only with its scales; give --dtype besides, which dequantizes all such tensors, or leave this one out of --cast",
+                        "it would become {}, but it is {}, which has a meaning only with its scales",
                         to.dtype(),
                         tensor.dtype
                     ),
-                ));
+                ).about(CAST).with_hint(Hint::give(DTYPE).to("dequantize all such tensors").or("leave this one out of the pattern")));
             }
         }
         catalog.report.add(Converted {
@@ -155,16 +153,14 @@ impl Cast {
         for (pattern, to) in &self.rules.0 {
             let mut tensors = catalog.tensors.iter();
             if !names.iter().any(|name| pattern.matches(name)) {
-                warnings.push(pattern.unmatched("--cast", &names));
+                warnings.push(pattern.unmatched(CAST, &names));
             } else if tensors.all(|(name, tensor)| {
                 !pattern.matches(name)
                     || !is_convertible(tensor.dtype) && !quant::is_coded(tensor.dtype)
             }) {
-                warnings.push(format!(
-                    "--cast {}={} has no effect: what it matches is not floating point",
-                    pattern.text(),
-                    to.name()
-                ));
+                let problem = "it has no effect: the tensors it matches are not floating point";
+                let rule = format!("{}={}", pattern.text(), to.name());
+                warnings.push(Warning::new(Code::NoEffect, problem).about_value(CAST, rule));
             }
         }
         catalog.report.warnings.extend(warnings);

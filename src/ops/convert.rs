@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::catalog::{Band, Kernel, NonFinite, OperatorReport, RowBands, Step, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::cast::{self, F64ToF32, F64ToOdd, Source};
 use crate::kernels::lanes::Precision;
@@ -41,11 +41,12 @@ pub fn convert(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
         return Ok(tensor.clone());
     }
     let Some(convert) = conversion(tensor.dtype, to) else {
-        return Err(Error::tensor(
+        return Err(Error::of_tensor(
+            Code::UnsupportedTensor,
             tensor.origin(),
             name,
             format!(
-                "it is {}; only BF16, F16, F32 and F64 can be given as {}",
+                "it is {}; only BF16, F16, F32 and F64 can be converted to {}",
                 tensor.dtype,
                 to.dtype()
             ),

@@ -6,7 +6,8 @@
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, OperatorReport, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::{DROP, ONLY};
+use crate::error::{Code, Error, Result, Warning};
 use crate::ops::pattern::Pattern;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
 use crate::quant::weight_of;
@@ -20,9 +21,6 @@ pub struct FilterParams {
     pub only: Vec<String>,
     pub drop: Vec<String>,
 }
-
-const ONLY: &str = "only";
-const DROP: &str = "drop";
 
 impl Params for FilterParams {
     fn settings(&self) -> &'static [Setting] {
@@ -46,13 +44,13 @@ impl Params for FilterParams {
         ]
     }
 
-    fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String> {
-        let (what, patterns) = match key {
-            ONLY => (Filter::ONLY, &mut self.only),
-            _ => (Filter::DROP, &mut self.drop),
+    fn set(&mut self, key: &str, value: Value) -> Result<()> {
+        let (setting, patterns) = match key {
+            ONLY => (ONLY, &mut self.only),
+            _ => (DROP, &mut self.drop),
         };
         let pattern = value.into_text();
-        Pattern::new(what, &pattern).map_err(|e| e.to_string())?;
+        Pattern::new(setting, &pattern)?;
         patterns.push(pattern);
         Ok(())
     }
@@ -88,21 +86,18 @@ struct Filter {
 }
 
 impl Filter {
-    const ONLY: &str = "--only pattern";
-    const DROP: &str = "--drop pattern";
-
     /// Compiles the patterns.
     ///
     /// # Errors
     /// If one is not a regular expression, or too large.
     fn new(only: &[String], drop: &[String]) -> Result<Self> {
-        let compile = |what: &str, patterns: &[String]| {
-            let patterns = patterns.iter().map(|text| Pattern::new(what, text));
+        let compile = |setting, patterns: &[String]| {
+            let patterns = patterns.iter().map(|text| Pattern::new(setting, text));
             patterns.collect::<Result<Vec<_>>>()
         };
         Ok(Filter {
-            only: compile(Self::ONLY, only)?,
-            drop: compile(Self::DROP, drop)?,
+            only: compile(ONLY, only)?,
+            drop: compile(DROP, drop)?,
         })
     }
 
@@ -121,19 +116,20 @@ impl Filter {
         };
         let kept = self.keeps(weight);
         if kept && matches(&self.drop, name) {
-            return Err(Error::tensor(
+            return Err(Error::of_tensor(
+                Code::ScalesSeparated,
                 of.origin(),
                 name,
-                format!(
-                    "--drop would take away the scales of {weight}, which stays; drop that too (its scales go with it)"
-                ),
-            ));
+                format!("this matches the scales of {weight}, but not {weight}, which stays"),
+            )
+            .about(DROP)
+            .with_hint("drop that too (its scales go with it)"));
         }
         Ok(kept)
     }
 
     /// The patterns that have no effect on `tensors`, each with the reason.
-    fn idle_patterns(&self, tensors: &IndexMap<Name, Tensor>) -> Vec<String> {
+    fn idle_patterns(&self, tensors: &IndexMap<Name, Tensor>) -> Vec<Warning> {
         let names: Vec<&str> = tensors.keys().map(|name| &**name).collect();
         let is_scale = |name: &&&str| weight_of(name).is_some_and(|of| tensors.contains_key(of));
         let matched = |pattern: &Pattern| -> Vec<&&str> {
@@ -144,24 +140,21 @@ impl Filter {
         for pattern in &self.only {
             let matched = matched(pattern);
             if matched.is_empty() {
-                idle.push(pattern.unmatched("--only", &names));
+                idle.push(pattern.unmatched(ONLY, &names));
             } else if matched.iter().all(&is_scale) {
-                idle.push(format!(
-                    "--only {} has no effect: it matches scales alone, which stay or go with their weights",
-                    pattern.text()
-                ));
+                let problem = "it has no effect: it matches scales alone, which stay or go with their weights";
+                idle.push(Warning::new(Code::NoEffect, problem).about_value(ONLY, pattern.text()));
             }
         }
         for pattern in &self.drop {
             let matched = matched(pattern);
             if matched.is_empty() {
-                idle.push(pattern.unmatched("--drop", &names));
+                idle.push(pattern.unmatched(DROP, &names));
             } else if !self.only.is_empty() && !matched.iter().any(|name| matches(&self.only, name))
             {
-                idle.push(format!(
-                    "--drop {} has no effect: --only keeps nothing of what it matches",
-                    pattern.text()
-                ));
+                let problem =
+                    "it has no effect: the patterns of what is kept match none of these tensors";
+                idle.push(Warning::new(Code::NoEffect, problem).about_value(DROP, pattern.text()));
             }
         }
         idle
@@ -185,17 +178,17 @@ impl Operator for Filter {
             }
         }
         if tensors.is_empty() && before > 0 {
-            let idle = idle.iter().map(|idle| format!("; {idle}"));
-            return Err(Error::Request(format!(
-                "--only and --drop leave nothing of the {} of this view{}",
-                counted(before, "tensor"),
-                idle.collect::<String>()
-            )));
+            let problem = format!(
+                "the filters leave nothing of the {} of this view",
+                counted(before, "tensor")
+            );
+            return Err(Error::new(Code::NothingLeft, problem).because(idle));
         }
         catalog.report.warnings.extend(idle);
         if tensors.len() == before && self.drop.is_empty() {
-            let warning = "--only has no effect: it keeps every tensor of this view";
-            catalog.report.warnings.push(warning.to_owned());
+            let problem = "it has no effect: it keeps every tensor of this view";
+            let warning = Warning::new(Code::NoEffect, problem).about(ONLY);
+            catalog.report.warnings.push(warning);
         }
         catalog.report.add(Dropped(before - tensors.len()));
         catalog.tensors = tensors;

@@ -85,11 +85,11 @@ impl Operations {
     /// Takes `value` for the setting `key` of whichever operator has it.
     ///
     /// # Errors
-    /// What is wrong with it, for a message.
+    /// If it is not a possible value.
     ///
     /// # Panics
     /// If no operator has such a setting.
-    pub fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String> {
+    pub fn set(&mut self, key: &str, value: Value) -> Result<()> {
         let has_it = |setting: &Setting| setting.key == key;
         let mut all = self.each_mut();
         let params = all.find(|params| params.settings().iter().any(has_it));

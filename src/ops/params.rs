@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::named::Named;
 use crate::ops::{Operations, Operator};
 
@@ -21,8 +21,8 @@ pub trait Params: Debug {
     /// Takes `value` for the setting `key`: a list goes on, all else is replaced.
     ///
     /// # Errors
-    /// What is wrong with it, for a message.
-    fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String>;
+    /// If it is not a possible value.
+    fn set(&mut self, key: &str, value: Value) -> Result<()>;
 
     /// What the setting `key` has, to be written down: nothing where nothing is asked.
     fn get(&self, key: &str) -> Vec<Value>;
@@ -151,12 +151,13 @@ impl Value {
 /// The value of a choice that is called `value`.
 ///
 /// # Errors
-/// The names that there are.
-pub(crate) fn chosen<N: Named>(value: Value) -> std::result::Result<N, String> {
+/// If none is; the message has the names that there are.
+pub(crate) fn chosen<N: Named>(value: Value) -> Result<N> {
     let name = value.into_text();
     N::named(&name).ok_or_else(|| {
         let names: Vec<&str> = N::VALUES.iter().map(|value| value.name()).collect();
-        format!("{name} is none of {}", names.join(", "))
+        let problem = format!("{name} is none of {}", names.join(", "));
+        Error::new(Code::BadValue, problem)
     })
 }
 

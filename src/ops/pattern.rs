@@ -2,7 +2,7 @@
 
 use regex::{Regex, RegexBuilder};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result, Warning};
 
 /// A regular expression that must match a whole name.
 #[derive(Debug)]
@@ -12,16 +12,16 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// The pattern `text`, which messages call a `what`.
+    /// The pattern `text`, which `setting` of the request has.
     ///
     /// # Errors
     /// If it is not a regular expression, or too large.
-    pub(super) fn new(what: &str, text: &str) -> Result<Self> {
+    pub(super) fn new(setting: &'static str, text: &str) -> Result<Self> {
         // On its own first: unbalanced parentheses must not escape the anchors.
-        compile(what, text)?;
+        compile(setting, text)?;
         Ok(Pattern {
             text: text.to_owned(),
-            whole_name: build(what, &format!("^(?:{text})$"))?,
+            whole_name: build(setting, text, &format!("^(?:{text})$"))?,
         })
     }
 
@@ -35,16 +35,16 @@ impl Pattern {
         &self.text
     }
 
-    /// Says that the pattern, which is given by `flag`, matches none of `names`, and which pattern
-    /// like it does.
-    pub(super) fn unmatched(&self, flag: &str, names: &[&str]) -> String {
-        let text = &self.text;
-        match self.matching(names) {
-            Some(other) => {
-                format!("{flag} {text} matches no tensor name as a whole; did you mean {other}?")
-            }
-            None => format!("{flag} {text} matches no tensor name as a whole, nor a part of one"),
-        }
+    /// Warns that the pattern, which `setting` has, matches none of `names`, and suggests one that
+    /// does.
+    pub(super) fn unmatched(&self, setting: &'static str, names: &[&str]) -> Warning {
+        let warning = |problem| Warning::new(Code::NoMatch, problem);
+        let warning = match self.matching(names) {
+            Some(other) => warning("it matches no tensor name as a whole")
+                .with_hint(format!("did you mean {other}?")),
+            None => warning("it matches no tensor name as a whole, nor a part of one"),
+        };
+        warning.about_value(setting, &*self.text)
     }
 
     /// A pattern for names that have this one's text as a part, if there is such a name.
@@ -73,33 +73,38 @@ impl Pattern {
     }
 }
 
-/// Compiles `text`, a regular expression that messages call a `what`.
+/// Compiles `text`, a regular expression that `setting` of the request has.
 ///
 /// # Errors
 /// If it is not a regular expression, or too large.
-pub(super) fn compile(what: &str, text: &str) -> Result<Regex> {
-    check_length(what, text)?;
-    build(what, text)
+pub(super) fn compile(setting: &'static str, text: &str) -> Result<Regex> {
+    check_length(setting, text)?;
+    build(setting, text, text)
 }
 
-fn build(what: &str, text: &str) -> Result<Regex> {
+/// Compiles `regex`, which is made of `text`.
+fn build(setting: &'static str, text: &str, regex: &str) -> Result<Regex> {
     const SIZE_LIMIT: usize = 1 << 20;
-    RegexBuilder::new(text)
+    RegexBuilder::new(regex)
         .size_limit(SIZE_LIMIT)
         .build()
-        .map_err(|e| Error::Request(format!("the {what} {text} cannot be used: {e}")))
+        .map_err(|e| {
+            let problem = format!("this regular expression cannot be used: {e}");
+            Error::new(Code::BadPattern, problem).about_value(setting, text)
+        })
 }
 
 /// Checks that `text` is not too long to be looked at.
-pub(super) fn check_length(what: &str, text: &str) -> Result<()> {
+pub(super) fn check_length(setting: &'static str, text: &str) -> Result<()> {
     // A class such as \w takes 6 kB before the size of anything is known.
     const MOST_BYTES: usize = 16 << 10;
     if text.len() <= MOST_BYTES {
         return Ok(());
     }
     let start: String = text.chars().take(64).collect();
-    Err(Error::Request(format!(
-        "the {what} {start}… has {} bytes; at most {MOST_BYTES} are allowed",
+    let problem = format!(
+        "it has {} bytes; at most {MOST_BYTES} are allowed",
         text.len()
-    )))
+    );
+    Err(Error::new(Code::BadPattern, problem).about_value(setting, format!("{start}…")))
 }

@@ -148,7 +148,7 @@ impl Files {
         let mut shown = groups.len();
         loop {
             let summary = told(Tensors::Summary {
-                summary: "too many tensors for an extended attribute; `ckptfs plan --json --provenance` tells of each",
+                summary: "too many tensors for an extended attribute; the JSON plan with provenance lists each",
                 tensors: shard.tensors.len(),
                 groups: &groups[..shown],
                 groups_left_out: Some(groups.len() - shown).filter(|left_out| *left_out > 0),

@@ -19,6 +19,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use indexmap::IndexSet;
 
 use crate::catalog::Catalog;
+use crate::error::{Code, Warning};
 use crate::quant::weight_of;
 use crate::tensor::Name;
 use crate::text::listing;
@@ -29,7 +30,7 @@ const HEAD: &str = "lm_head";
 /// The finished list, and what is wrong with it for whom.
 pub(super) struct SkipList {
     pub entries: IndexSet<String>,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// The list for `catalog`, whose tensors `quantized` are quantized. `declared` are the entries that the
@@ -76,7 +77,7 @@ pub(super) fn build(
 
 /// Quantized modules that some consumer would leave alone, each by the first entry that hits it:
 /// all that do may be as many as all names together have parts.
-fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<String> {
+fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<Warning> {
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let mut by_consumer: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut seen: HashSet<(&str, &str)> = HashSet::new();
@@ -91,10 +92,10 @@ fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec
     by_consumer
         .iter()
         .map(|(consumer, modules)| {
-            format!(
+            Warning::new(Code::SkipList, format!(
                 "{consumer} will take quantized modules for unquantized ones, because it matches modules_to_not_convert by parts of names: {}",
                 listing(modules)
-            )
+            ))
         })
         .collect()
 }

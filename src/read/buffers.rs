@@ -109,7 +109,7 @@ impl Buffers {
         };
         match reused {
             Some(memory) => Ok(memory),
-            None => Memory::new(kind).map_err(|_| Error::OutOfMemory { bytes: len }),
+            None => Memory::new(kind).map_err(|_| Error::no_memory(len)),
         }
     }
 

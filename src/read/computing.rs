@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::catalog::{Band, Extent, Node, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, NonFinite, Result};
 use crate::read::buffers::Buffer;
 use crate::read::facts::{FactStore, survey};
 use crate::read::facts_cache::FactsCache;
@@ -216,11 +216,13 @@ impl Computing {
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();
         node.kernel
             .compute(facts, band, &slices, &mut output_slices)
-            .map_err(|fault| Error::NonFinite {
-                tensor: node.name.to_string(),
-                row: band.group * node.kernel.bands().rows_per_group + fault.row,
-                column: fault.column,
-                value: fault.value,
+            .map_err(|fault| {
+                let found = NonFinite {
+                    row: band.group * node.kernel.bands().rows_per_group + fault.row,
+                    column: fault.column,
+                    value: fault.value,
+                };
+                Error::non_finite(&*node.name, found)
             })?;
         Ok(Tile::new(outputs))
     }

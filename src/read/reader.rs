@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::{Band, Extent, Extents, Node, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fast_paths::FastPath;
 use crate::memory;
 use crate::read::computing::{Computing, For, copy_made};
@@ -329,7 +329,12 @@ impl Reader {
     }
 
     fn file(&self, id: EntryId) -> Result<&Extents> {
-        let missing = || Error::Request(format!("entry {id} of the view is not a file"));
+        let missing = || {
+            Error::new(
+                Code::NotAFile,
+                format!("entry {id} of the view is not a file"),
+            )
+        };
         self.view.file(id).ok_or_else(missing)
     }
 

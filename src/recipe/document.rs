@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::setting::BASE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::lanes::Precision;
 use crate::named::Named;
 use crate::ops::merge::{
@@ -70,12 +71,13 @@ impl Document {
     /// Reads the recipe `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let file = with_room(|| File::open(path)).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::checkpoint(path, missing(path, "recipe")),
+            ErrorKind::NotFound => missing(path, "recipe"),
             _ => Error::io("open", path, e),
         })?;
         if path.is_dir() {
-            let problem = "this is a directory, and a recipe is a file; a checkpoint directory is given with --base";
-            return Err(Error::checkpoint(path, problem));
+            let problem = "this is a directory, and a recipe is a file";
+            let error = Error::of_file(Code::WrongFileKind, path, problem);
+            return Err(error.with_hint(Hint::give(BASE).to("start from a checkpoint directory")));
         }
         let mut text = Vec::new();
         let read = file
@@ -84,13 +86,14 @@ impl Document {
         read.map_err(|e| Error::io("read", path, e))?;
         if text.len() > yaml::MOST_BYTES {
             let problem = format!(
-                "it has more than {} bytes; that is no recipe",
+                "it has more than {} bytes; a recipe is shorter",
                 yaml::MOST_BYTES
             );
-            return Err(Error::checkpoint(path, problem));
+            return Err(Error::of_file(Code::OverLimit, path, problem));
         }
-        let text = String::from_utf8(text)
-            .map_err(|e| Error::checkpoint(path, format!("not valid UTF-8: {e}")))?;
+        let text = String::from_utf8(text).map_err(|e| {
+            Error::of_file(Code::RecipeSyntax, path, format!("not valid UTF-8: {e}"))
+        })?;
         // YAML may begin with a byte order mark.
         Self::parse(text.strip_prefix('\u{feff}').unwrap_or(&text), path)
     }
@@ -108,10 +111,16 @@ impl Document {
             None => Merge::parse(&fields, &root.place, &view)?,
         };
         if let (Start::Base(..), Some(place)) = (&start, &view.truncate_embeddings) {
-            return Err(place.error("truncate_embeddings is about a merge, and here is none"));
+            return Err(place.error(
+                Code::RecipeConflict,
+                "truncate_embeddings is about a merge, and this recipe has none",
+            ));
         }
         if let (Start::Base(..), Some((_, place))) = (&start, &view.seed) {
-            return Err(place.error("seed is about a merge, and here is none"));
+            return Err(place.error(
+                Code::RecipeConflict,
+                "seed is about a merge, and this recipe has none",
+            ));
         }
         Ok(Document { root, start, view })
     }
@@ -121,9 +130,13 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
     let of_a_merge = KEYS.iter().filter(|key| !matches!(**key, "base" | "view"));
     for key in of_a_merge {
         if let Some(node) = fields.get(key) {
-            return Err(node.place.error(format!(
-                "{key} belongs to a merge, and base to a view without one; a recipe has either"
-            )));
+            return Err(node
+                .place
+                .error(
+                    Code::RecipeConflict,
+                    format!("{key} belongs to a merge, and base to a view without one"),
+                )
+                .with_hint("a recipe has either"));
         }
     }
     let reference = Reference::of(base, "base")?;
@@ -143,7 +156,7 @@ impl Merge {
         let truncate = view.truncate_embeddings.as_ref();
         let method_name = fields.require("merge_method")?;
         let method = method(method_name.text("merge_method")?)
-            .map_err(|e| method_name.place.error(format!("merge_method: {e}")))?;
+            .map_err(|e| e.at(method_name.place.clone()))?;
         let parameters = method.spec().parameters;
         let mut merge = Merge {
             parameters,
@@ -159,13 +172,22 @@ impl Merge {
             (vocabulary, None) => vocabulary,
             (Vocabulary::AsIs, Some(_)) => Vocabulary::Truncate,
             (_, Some(place)) => {
-                return Err(place.error("truncate_embeddings and a tokenizer exclude each other"));
+                return Err(place.error(
+                    Code::RecipeConflict,
+                    "truncate_embeddings and a tokenizer exclude each other",
+                ));
             }
         };
         if let Some(template) = fields.get("chat_template") {
-            return Err(template.place.error(
-                "chat_template changes the tokenizer, which a view shows as it is; leave it out, and the template of the base model or first model is shown",
-            ));
+            return Err(template
+                .place
+                .error(
+                    Code::RecipeUnsupported,
+                    "chat_template changes the tokenizer, which a view shows as it is",
+                )
+                .with_hint(
+                    "leave it out, and the template of the base model or first model is shown",
+                ));
         }
         let definition = Definition {
             place: method_name.place.clone(),
@@ -202,11 +224,11 @@ impl Merge {
     fn body(&mut self, fields: &Fields, place: &Place) -> Result<Modules> {
         if let Some(modules) = fields.get("modules") {
             if let Some(other) = fields.get("models").or(fields.get("slices")) {
-                return Err(other.place.error(ONE_BODY));
+                return Err(other.place.error(Code::RecipeConflict, ONE_BODY));
             }
             let entries = modules.map("modules")?;
             if entries.is_empty() {
-                return Err(modules.place.error("modules is empty"));
+                return Err(modules.place.error(Code::RecipeValue, "modules is empty"));
             }
             let named = entries.iter().map(|(key, node)| {
                 let what = format!("module {}", key.text);
@@ -244,8 +266,8 @@ impl Merge {
                     .map(|node| self.slice(node));
                 Ok(Inputs::Slices(slices.collect::<Result<_>>()?))
             }
-            (Some(_), Some(second)) => Err(second.place.error(ONE_BODY)),
-            (None, None) => Err(place.error(ONE_BODY)),
+            (Some(_), Some(second)) => Err(second.place.error(Code::RecipeConflict, ONE_BODY)),
+            (None, None) => Err(place.error(Code::RecipeConflict, ONE_BODY)),
         }
     }
 
@@ -283,30 +305,31 @@ impl Merge {
             (None, None) => return Ok(Vocabulary::AsIs),
             (Some(source), None) => source,
             (Some(_), Some(tokenizer)) => {
-                return Err(tokenizer
-                    .place
-                    .error("tokenizer_source is given as well; one is enough"));
+                return Err(tokenizer.place.error(
+                    Code::RecipeConflict,
+                    "tokenizer_source is given as well, and one is enough",
+                ));
             }
             (None, Some(tokenizer)) => {
                 const KEYS: &[&str] = &["source", "tokens", "pad_to_multiple_of"];
                 let fields = Fields::new(tokenizer, "tokenizer", KEYS)?;
                 for key in ["tokens", "pad_to_multiple_of"] {
                     if let Some(node) = fields.get(key) {
-                        return Err(node.place.error(format!(
+                        return Err(node.place.error(Code::RecipeUnsupported, format!(
                             "{key} makes a new tokenizer and new rows of the embedding; a view only shows the tokenizer of a model"
                         )));
                     }
                 }
                 match fields.get("source") {
                     Some(source) => source,
-                    None => return Err(tokenizer.place.error(UNION)),
+                    None => return Err(tokenizer.place.error(Code::RecipeUnsupported, UNION)),
                 }
             }
         };
         match &source.value {
             Value::Map(_) => {}
             _ if source.text("tokenizer_source")? == "union" => {
-                return Err(source.place.error(UNION));
+                return Err(source.place.error(Code::RecipeUnsupported, UNION));
             }
             _ if source.text("tokenizer_source")? == "base" => {
                 return Ok(Vocabulary::Tokenizer(base.unwrap_or(0)));
@@ -326,7 +349,9 @@ const UNION: &str = "a tokenizer that is the union of several is a new one, and 
 
 fn nonempty<'a>(node: &'a Node, what: &str) -> Result<&'a [Node]> {
     match node.list(what)? {
-        [] => Err(node.place.error(format!("{what} is empty"))),
+        [] => Err(node
+            .place
+            .error(Code::RecipeValue, format!("{what} is empty"))),
         nodes => Ok(nodes),
     }
 }
@@ -335,8 +360,7 @@ fn layer_range(node: &Node) -> Result<(u64, u64)> {
     let numbers: Option<Vec<u64>> = node.list("layer_range")?.iter().map(Node::whole).collect();
     match numbers.as_deref() {
         Some(&[start, end]) if start < end => Ok((start, end)),
-        _ => Err(node.place.error(
-            "layer_range is not [first, end]: two whole numbers, the second one larger (it is the layer behind the last)",
+        _ => Err(node.place.error(Code::RecipeValue, "layer_range is not [first, end]: two whole numbers, the second one larger (it is the layer after the last)",
         )),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::{self, Params, Section, Setting, Takes, short};
 use crate::recipe::document::Document;
 use crate::recipe::from_file::MergeRequest;
@@ -64,9 +64,10 @@ impl ViewRequest {
     /// Reads `recipe` again.
     fn check(&self, recipe: &str) -> Result<()> {
         let unsayable = |problem: String| {
-            Err(Error::Request(format!(
-                "a recipe cannot say this view: {problem}"
-            )))
+            Err(Error::new(
+                Code::NoRecipe,
+                format!("a recipe cannot describe this view: {problem}"),
+            ))
         };
         if recipe.len() > yaml::MOST_BYTES {
             return unsayable(format!(
@@ -116,10 +117,13 @@ impl Lines {
             match seen.iter().find(|(id, _)| *id == named.0) {
                 Some(other) if other.1 == named.1 => continue,
                 Some(_) => {
-                    return Err(Error::Request(format!(
-                        "a recipe cannot say this view: {} names two directories",
-                        named.0
-                    )));
+                    return Err(Error::new(
+                        Code::NoRecipe,
+                        format!(
+                            "a recipe cannot describe this view: {} names two directories",
+                            named.0
+                        ),
+                    ));
                 }
                 None => seen.push(named),
             }
@@ -175,10 +179,13 @@ impl Lines {
 fn path(path: &Path) -> Result<String> {
     match path.to_str() {
         Some(path) => Ok(text(path)),
-        None => Err(Error::Request(format!(
-            "a recipe cannot say this view: {} is not UTF-8; give it another name, or a link that has one",
-            path.shown()
-        ))),
+        None => Err(Error::new(
+            Code::NoRecipe,
+            format!(
+                "a recipe cannot describe this view: {} is not UTF-8; give it another name, or a link that has one",
+                path.shown()
+            ),
+        )),
     }
 }
 

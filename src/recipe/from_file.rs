@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Place, Result, Warning};
 use crate::format::Checkpoint;
 use crate::ops::dtype::InDtype;
 use crate::ops::lora::Lora;
-use crate::ops::merge::{Definition, Merge, Place, Source};
+use crate::ops::merge::{Definition, Merge, Source};
 use crate::ops::{Operator, Precision, Value};
 use crate::quant::is_coded;
 use crate::recipe::ViewRequest;
@@ -62,12 +62,18 @@ impl ViewRequest {
             .flat_map(|reference| std::iter::once(&reference.model).chain(&reference.lora))
             .collect();
         let unasked = places.unasked(&asked).into_iter().map(|id| {
-            format!("{}: no model of the recipe is called {id}, so that naming its directory has no effect", path.display())
+            let problem = format!(
+                "no model of the recipe is called {id}, so naming its directory has no effect"
+            );
+            Warning::new(Code::NoEffect, problem).in_file(path)
         });
-        let warnings: Vec<String> = unasked.collect();
+        let warnings: Vec<Warning> = unasked.collect();
         let find = |(reference, place): &(Reference, Place)| match &reference.lora {
             None => places.find(&reference.model, beside, place),
-            Some(_) => Err(place.error("a LoRA adapter can only be added to a model of the merge")),
+            Some(_) => Err(place.error(
+                Code::RecipeConflict,
+                "a LoRA adapter can only be added to a model of the merge",
+            )),
         };
         let mut request = match start {
             Start::Base(reference, place) => ViewRequest::new(find(&(reference, place))?),
@@ -110,7 +116,7 @@ impl ViewRequest {
                 weight: source.weight,
             };
             let set = request.operations.set(source.key, value);
-            set.map_err(|problem| place.error(problem))?;
+            set.map_err(|error| error.at(place))?;
         }
         request.repack = view.repack.unwrap_or(request.repack);
         request.shard_bytes = view.shard_bytes.unwrap_or(request.shard_bytes);

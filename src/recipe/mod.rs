@@ -16,7 +16,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::catalog::Catalog;
-use crate::error::{Error, Result};
+use crate::error::setting::{REPACK, SHARD_SIZE, SINGLE_FILE};
+use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::format::{Checkpoint, OUTPUT};
 use crate::layout::{self, Partition};
 use crate::ops::{Operations, Params};
@@ -44,7 +45,7 @@ pub struct ViewRequest {
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
     /// What is probably not what was meant, found out before planning.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Whether to pack tensors into new shards of the standard names.
@@ -89,13 +90,13 @@ impl ViewRequest {
     /// If a source is not a valid checkpoint or the view asked for cannot exist.
     pub fn plan(&self) -> Result<Plan> {
         if self.shard_bytes == 0 {
-            return Err(Error::Request("the shard size must not be 0".to_owned()));
+            let error = Error::new(Code::BadValue, "it must not be 0");
+            return Err(error.about(SHARD_SIZE));
         }
         if self.repack == Repack::SingleFile && self.shard_bytes != DEFAULT_SHARD_BYTES {
-            return Err(Error::Request(
-                "a single file and a shard size exclude each other; leave one of them out"
-                    .to_owned(),
-            ));
+            let problem = "a single file and a shard size exclude each other";
+            let hint = Hint::leave_out(SINGLE_FILE).or(Hint::leave_out(SHARD_SIZE));
+            return Err(Error::new(Code::Conflict, problem).with_hint(hint));
         }
         let mut catalog = match &self.merge {
             Some(merge) => merge.catalog()?,
@@ -143,8 +144,10 @@ impl ViewRequest {
         let packs = matches!(partition, Partition::Repack | Partition::Single)
             || catalog.tensors.values().any(|tensor| tensor.home.is_none());
         if self.shard_bytes != DEFAULT_SHARD_BYTES && !packs {
-            let warning = "the shard size has no effect: the view keeps the shards of the base; --repack packs all tensors into new shards";
-            catalog.report.warnings.push(warning.to_owned());
+            let problem = "it has no effect: the view keeps the shards of the base";
+            let repack = Hint::give_value(REPACK, "true").to("pack all tensors into new shards");
+            let warning = Warning::new(Code::NoEffect, problem).about(SHARD_SIZE);
+            catalog.report.warnings.push(warning.with_hint(repack));
         }
     }
 

@@ -5,8 +5,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::ops::merge::Place;
+use crate::error::setting::MODEL;
+use crate::error::{Code, Error, Hint, Place, Result};
 use crate::recipe::yaml::{Fields, Node, Value};
 use crate::shown::Show;
 use crate::source::missing;
@@ -49,7 +49,7 @@ impl ModelPath {
         let node = fields.require("path")?;
         let path = node.text("path")?.to_owned();
         if path.is_empty() {
-            return Err(node.place.error("path is empty"));
+            return Err(node.place.error(Code::RecipeValue, "path is empty"));
         }
         let revision = match fields.get("revision") {
             Some(revision) => Some(revision.text("revision")?.to_owned()),
@@ -80,14 +80,15 @@ impl Reference {
         }
         let fields = Fields::new(node, what, &["model", "lora", "override_architecture"])?;
         if let Some(node) = fields.get("override_architecture") {
-            return Err(node.place.error("override_architecture is not supported: architectures are told by the names of tensors"));
+            return Err(node.place.error(Code::RecipeUnsupported, "override_architecture is not supported: ckptfs sees the architecture in the names of tensors"));
         }
         let alone = |node: &Node| -> Result<ModelPath> {
             match Reference::of(node, what)? {
                 Reference { model, lora: None } => Ok(model),
-                _ => Err(node
-                    .place
-                    .error("+ and another adapter stand behind this; one is enough")),
+                _ => Err(node.place.error(
+                    Code::RecipeValue,
+                    "this has + and there is another adapter, and one is enough",
+                )),
             }
         };
         let node = fields.require("model")?;
@@ -102,9 +103,9 @@ impl Reference {
 
     pub(super) fn parse(text: &str, place: &Place) -> Result<Self> {
         let bad = |problem| {
-            place.error(format!(
-                "{text:?} {problem}; a model is path[@revision][+lora]"
-            ))
+            place
+                .error(Code::RecipeValue, format!("{text:?} {problem}"))
+                .with_hint("a model is path[@revision][+lora]")
         };
         let mut parts = text.split('+');
         let path = |part: Option<&str>| -> Result<Option<ModelPath>> {
@@ -187,7 +188,7 @@ impl Places {
             Some(Err(not_there)) => &format!("directory, and {not_there}"),
             None => "directory",
         };
-        Err(Error::checkpoint(path, missing(path, what)))
+        Err(missing(path, what))
     }
 
     /// What is named here, and none of the models `asked` is called.
@@ -224,10 +225,18 @@ impl Places {
                 Err(problem) => looked.push(problem),
             }
         }
-        Err(place.error(format!(
-            "the model {whole} is not on this machine: {}; give its directory with --model {whole}=DIR (nothing is downloaded)",
-            looked.join(", ")
-        )))
+        Err(place
+            .error(
+                Code::ModelMissing,
+                format!(
+                    "the model {whole} is not on this machine: {}",
+                    looked.join(", ")
+                ),
+            )
+            .with_hint(
+                Hint::give_value(MODEL, format!("{whole}=DIR"))
+                    .to("name its directory (nothing is downloaded)"),
+            ))
     }
 }
 

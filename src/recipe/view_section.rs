@@ -1,7 +1,7 @@
 //! `view` of a recipe: what follows the merge, or the base.
 
-use crate::error::Result;
-use crate::ops::merge::{Place, Scalar};
+use crate::error::{Code, Place, Result};
+use crate::ops::merge::Scalar;
 use crate::ops::{self, Operations, Section, Setting, Takes, short};
 use crate::recipe::Repack;
 use crate::recipe::models::{ModelPath, Reference};
@@ -96,9 +96,13 @@ impl ViewSection {
             && node.bool("single_file")?
         {
             if section.repack == Some(Repack::Never) || section.shard_bytes.is_some() {
-                return Err(node.place.error(
-                    "single_file excludes repack: false and shard_size; leave one of them out",
-                ));
+                return Err(node
+                    .place
+                    .error(
+                        Code::RecipeConflict,
+                        "single_file excludes repack: false and shard_size",
+                    )
+                    .with_hint("leave one of them out"));
             }
             section.repack = Some(Repack::SingleFile);
         }
@@ -141,11 +145,10 @@ impl ViewSection {
             self.set(first, ops::Value::Switch(true), node)?;
         } else if given.iter().all(is_off) {
             let keys: Vec<&str> = section.selecting.iter().map(|key| short(key)).collect();
-            return Err(node.place.error(format!(
-                "{} selects nothing: give {}",
-                section.key,
-                one_of(&keys)
-            )));
+            return Err(node.place.error(
+                Code::RecipeValue,
+                format!("{} selects nothing: give {}", section.key, one_of(&keys)),
+            ));
         }
         self.ask_each(settings, &fields)
     }
@@ -198,7 +201,7 @@ impl ViewSection {
 
     fn set(&mut self, key: &str, value: ops::Value, node: &Node) -> Result<()> {
         let set = self.operations.set(key, value);
-        set.map_err(|problem| node.place.error(problem))
+        set.map_err(|error| error.at(node.place.clone()))
     }
 }
 

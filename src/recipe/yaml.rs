@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
-use crate::error::{Error, Result};
-use crate::ops::merge::{Place, Scalar};
+use crate::error::{Code, Error, Place, Result};
+use crate::ops::merge::Scalar;
 use crate::spelling::did_you_mean;
 
 /// A value and where it stands.
@@ -88,11 +88,11 @@ impl Builder<'_> {
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|e| {
                 self.place(e.marker())
-                    .error(format!("not valid YAML: {}", e.info()))
+                    .error(Code::RecipeSyntax, format!("not valid YAML: {}", e.info()))
             })?;
             self.event(event, self.place(&span.start))?;
         }
-        let nothing = || Error::checkpoint(self.file, "the recipe is empty");
+        let nothing = || Error::of_file(Code::RecipeSyntax, self.file, "the recipe is empty");
         self.root.ok_or_else(nothing)
     }
 
@@ -108,7 +108,10 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 if let Some(tag) = tag {
-                    return Err(place.error(format!("tags (!{}) are not supported", tag.suffix)));
+                    return Err(place.error(
+                        Code::RecipeSyntax,
+                        format!("tags (!{}) are not supported", tag.suffix),
+                    ));
                 }
                 let quoted = style != ScalarStyle::Plain;
                 let value = match quoted {
@@ -128,9 +131,11 @@ impl Builder<'_> {
             Event::MappingStart(anchor, None) => {
                 self.start(anchor, place, Content::Map(Vec::new(), None))
             }
-            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                Err(place.error(format!("tags (!{}) are not supported", tag.suffix)))
-            }
+            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => Err(place
+                .error(
+                    Code::RecipeSyntax,
+                    format!("tags (!{}) are not supported", tag.suffix),
+                )),
             Event::SequenceEnd | Event::MappingEnd => {
                 let open = self.open.pop().expect("the parser closes what it opened");
                 let value = match open.content {
@@ -147,21 +152,27 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some((node, held)) = self.anchors.get(&anchor).cloned() else {
-                    return Err(place.error("this alias stands inside of what it names"));
+                    return Err(
+                        place.error(Code::RecipeSyntax, "this alias is inside of what it names")
+                    );
                 };
                 self.count(held, &place)?;
                 self.add(Node { place, ..node }, 0, held)
             }
-            Event::DocumentStart(_) if self.root.is_some() => {
-                Err(place.error("a second document begins here; a recipe is one document"))
-            }
+            Event::DocumentStart(_) if self.root.is_some() => Err(place.error(
+                Code::RecipeSyntax,
+                "a second document begins here, and a recipe is one document",
+            )),
             _ => Ok(()),
         }
     }
 
     fn start(&mut self, anchor: usize, place: Place, content: Content) -> Result<()> {
         if self.open.len() == MOST_DEPTH {
-            return Err(place.error(format!("nested more than {MOST_DEPTH} deep")));
+            return Err(place.error(
+                Code::RecipeSyntax,
+                format!("nested more than {MOST_DEPTH} deep"),
+            ));
         }
         self.open.push(Open {
             anchor,
@@ -175,7 +186,7 @@ impl Builder<'_> {
     fn count(&mut self, more: usize, place: &Place) -> Result<()> {
         self.nodes += more;
         match self.nodes > MOST_NODES {
-            true => Err(place.error(format!("more than {MOST_NODES} values"))),
+            true => Err(place.error(Code::RecipeSyntax, format!("more than {MOST_NODES} values"))),
             false => Ok(()),
         }
     }
@@ -193,17 +204,17 @@ impl Builder<'_> {
                 Some(key) => entries.push((key, node)),
                 None => {
                     let Value::Scalar(scalar) = node.value else {
-                        return Err(node.place.error("a key must be a name"));
+                        return Err(node.place.error(Code::RecipeSyntax, "a key must be a name"));
                     };
                     let text = match scalar {
                         Scalar::Text(text) => text,
                         other => other.to_string(),
                     };
                     if let Some((first, _)) = entries.iter().find(|(key, _)| key.text == text) {
-                        return Err(node.place.error(format!(
-                            "{text} stands here a second time, first in line {}",
-                            first.place.line
-                        )));
+                        return Err(node.place.error(
+                            Code::RecipeKey,
+                            format!("{text} is given twice, first in line {}", first.place.line),
+                        ));
                     }
                     *key = Some(Key {
                         text,
@@ -286,8 +297,10 @@ impl Node {
 
     /// An error: `what` is not what it should be.
     pub(super) fn expected(&self, what: &str, expected: &str) -> Error {
-        self.place
-            .error(format!("{what} is {}, expected {expected}", self.kind()))
+        self.place.error(
+            Code::RecipeValue,
+            format!("{what} is {}, expected {expected}", self.kind()),
+        )
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -365,12 +378,15 @@ impl<'a> Fields<'a> {
     pub(super) fn new(node: &'a Node, what: &str, known: &[&'a str]) -> Result<Self> {
         let entries = node.map(what)?;
         if let Some((key, _)) = entries.iter().find(|(key, _)| !known.contains(&&*key.text)) {
-            return Err(key.place.error(format!(
-                "{} is not a key of {what}; its keys are {}{}",
-                key.text,
-                known.join(", "),
-                did_you_mean(&key.text, known.iter().copied())
-            )));
+            return Err(key.place.error(
+                Code::RecipeKey,
+                format!(
+                    "{} is not a key of {what}; its keys are {}{}",
+                    key.text,
+                    known.join(", "),
+                    did_you_mean(&key.text, known.iter().copied())
+                ),
+            ));
         }
         Ok(Fields {
             what: what.to_owned(),
@@ -389,8 +405,10 @@ impl<'a> Fields<'a> {
 
     /// The value of `name`, which must be there.
     pub(super) fn require(&self, name: &str) -> Result<&'a Node> {
-        self.get(name)
-            .ok_or_else(|| self.place.error(format!("{} needs {name}", self.what)))
+        self.get(name).ok_or_else(|| {
+            self.place
+                .error(Code::RecipeKey, format!("{} needs {name}", self.what))
+        })
     }
 }
 

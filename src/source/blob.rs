@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::memory;
 use crate::source::Attributes;
 
@@ -47,7 +47,8 @@ pub trait Blob: Any + fmt::Debug + Send + Sync {
     /// Also if it has more than `max` bytes: it is not the text that it should be.
     fn read_all(&self, max: u64) -> Result<Vec<u8>> {
         if self.len() > max {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::OverLimit,
                 self.location(),
                 format!("it has {} bytes; at most {max} are read", self.len()),
             ));

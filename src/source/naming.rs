@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::setting::RECIPE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::shown::Show;
 
 /// Checks that `path` is a directory.
@@ -13,45 +14,43 @@ use crate::shown::Show;
 pub fn check_directory(path: &Path) -> Result<()> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Error::checkpoint(path, a_file(path))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::checkpoint(path, missing(path, "directory")))
-        }
+        Ok(_) => Err(a_file(path)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(missing(path, "directory")),
         Err(e) => Err(Error::io("read the attributes", path, e)),
     }
 }
 
-/// What is wrong with `path`, which does not exist and should be a `what` ("directory").
-pub fn missing(path: &Path, what: &str) -> String {
-    format!("there is no such {what}{}", near(path))
+/// The error about `path`, which does not exist and should be a `what` ("directory").
+pub fn missing(path: &Path, what: &str) -> Error {
+    let error = Error::of_file(Code::NotFound, path, format!("there is no such {what}"));
+    match near(path) {
+        Some(near) => error.with_hint(near),
+        None => error,
+    }
 }
 
-fn a_file(path: &Path) -> String {
+fn a_file(path: &Path) -> Error {
     let extension = path.extension().unwrap_or_default();
-    let advice = match path.parent() {
-        _ if extension == "yml" || extension == "yaml" => {
-            "; a recipe is given with --recipe".to_owned()
-        }
-        Some(parent) if parent != Path::new("") => {
-            format!("; give the directory that it is in, {}", parent.shown())
-        }
-        _ => "; give the directory that it is in".to_owned(),
+    let hint = match path.parent() {
+        _ if extension == "yml" || extension == "yaml" => Hint::give(RECIPE).to("read a recipe"),
+        Some(parent) if parent != Path::new("") => Hint::text(format!(
+            "give the directory that it is in, {}",
+            parent.shown()
+        )),
+        _ => Hint::text("give the directory that it is in"),
     };
-    format!("this is a file, and a directory is wanted{advice}")
+    let problem = "this is a file, and a directory is wanted";
+    Error::of_file(Code::WrongFileKind, path, problem).with_hint(hint)
 }
 
 /// Names beside the first part of `path` that does not exist.
-fn near(path: &Path) -> String {
+fn near(path: &Path) -> Option<String> {
     /// Names to choose from.
     const SHOWN: usize = 5;
     /// The share of characters in common from which a name is taken for a misspelling.
     const SIMILAR: f64 = 0.6;
-    let Ok(path) = std::path::absolute(path) else {
-        return String::new();
-    };
-    let Some(existing) = path.ancestors().skip(1).find(|path| path.is_dir()) else {
-        return String::new();
-    };
+    let path = std::path::absolute(path).ok()?;
+    let existing = path.ancestors().skip(1).find(|path| path.is_dir())?;
     let below = path.strip_prefix(existing).expect("it is an ancestor");
     let wanted = below.iter().next().unwrap_or_default().to_string_lossy();
     let wanted = wanted.to_lowercase();
@@ -74,7 +73,7 @@ fn near(path: &Path) -> String {
         let rest = below.iter().skip(1);
         let whole = rest.fold(first.clone(), |path, part| path.join(part));
         let meant = if whole.exists() { whole } else { first };
-        return format!("; did you mean {}?", meant.shown());
+        return Some(format!("did you mean {}?", meant.shown()));
     }
     let shown: Vec<String> = names
         .iter()
@@ -82,11 +81,12 @@ fn near(path: &Path) -> String {
         .map(|name| name.shown().to_string())
         .collect();
     let more = match names.len() {
-        0 => return format!("; {} is empty", existing.shown()),
+        0 => return Some(format!("{} is empty", existing.shown())),
         count if count > SHOWN => format!(" and {} more", count - SHOWN),
         _ => String::new(),
     };
-    format!("; {} holds {}{more}", existing.shown(), shown.join(", "))
+    let shown = shown.join(", ");
+    Some(format!("{} holds {shown}{more}", existing.shown()))
 }
 
 /// What is wrong with `text`, which `error` says is not JSON.
@@ -107,10 +107,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let here = directory.path().display().to_string();
-        let problem = |name: &str| missing(&at(name), "directory");
+        let problem = |name: &str| missing(&at(name), "directory").to_string();
         assert_eq!(
             problem("x"),
-            format!("there is no such directory; {here} is empty")
+            format!("{here}/x: there is no such directory; {here} is empty")
         );
         fs::create_dir_all(at("models/Qwen3-8B")).unwrap();
         fs::create_dir_all(at("models/llama")).unwrap();

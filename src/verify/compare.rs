@@ -265,7 +265,7 @@ impl<'a> Comparison<'a> {
         let mut at = range.start;
         while at < range.end && !self.differs_before(range.id, at) {
             if self.progress.cancelled() {
-                return Err(Error::Request("interrupted".to_owned()));
+                return Err(Error::interrupted());
             }
             let count = (range.end - at).min(Self::CHUNK_BYTES) as usize;
             let found = &mut found[..count];

@@ -22,7 +22,7 @@ pub(super) fn check(directory: &Path, shards: &[ShardFile], faults: &mut Faults)
         let parts = Parts::of(names.map(|name| &**name));
         let missing = parts.missing_layers(&config).into_iter();
         for missing in missing.chain(parts.missing_modalities(&config)) {
-            faults.warnings.add(missing);
+            faults.warnings.add_warning(missing);
         }
     }
 }

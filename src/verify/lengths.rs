@@ -4,6 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
+use crate::error::Code;
 use crate::findings::Findings;
 use crate::format::StoredTensor;
 use crate::format::safetensors::read_header;
@@ -21,24 +22,29 @@ pub(super) fn tensors_apart(shard: &PlannedShard, path: &Path, len: u64) -> Vec<
         Err(_) => {
             for tensor in &shard.tensors {
                 if tensor.offset + tensor.len > len {
-                    findings.add_item("it ends before the end of", &*tensor.name);
+                    findings.add_item(
+                        Code::ViewDiffers,
+                        "it ends before the end of",
+                        &*tensor.name,
+                    );
                 }
             }
         }
     }
-    findings.into_lines()
+    let warnings = findings.into_warnings().into_iter();
+    warnings.map(|warning| warning.to_string()).collect()
 }
 
 fn compare(shard: &PlannedShard, header: &IndexMap<Name, StoredTensor>, findings: &mut Findings) {
     for tensor in &shard.tensors {
         match header.get(&tensor.name) {
-            None => findings.add_item("only in the view", &*tensor.name),
+            None => findings.add_item(Code::ViewDiffers, "only in the view", &*tensor.name),
             Some(found) if (found.dtype, &found.shape) != (tensor.dtype, &tensor.shape) => {
                 let item = format!(
                     "{} ({} {:?}, in the view {} {:?})",
                     tensor.name, found.dtype, found.shape, tensor.dtype, tensor.shape
                 );
-                findings.add_item("of another dtype or shape", item);
+                findings.add_item(Code::ViewDiffers, "of another dtype or shape", item);
             }
             Some(_) => {}
         }
@@ -46,6 +52,6 @@ fn compare(shard: &PlannedShard, header: &IndexMap<Name, StoredTensor>, findings
     let planned = shard.tensors.iter().map(|tensor| &*tensor.name);
     let planned: std::collections::HashSet<&str> = planned.collect();
     for name in header.keys().filter(|name| !planned.contains(&***name)) {
-        findings.add_item("only in the directory", &**name);
+        findings.add_item(Code::ViewDiffers, "only in the directory", &**name);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result, Warning};
 use crate::findings::Faults;
 use crate::format;
 use crate::jobs::{self, Progress};
@@ -23,9 +23,9 @@ pub struct ManifestReport {
     pub files: usize,
     pub bytes: u64,
     /// Files that are missing, cannot be read or have another checksum, and weights without one.
-    pub problems: Vec<String>,
+    pub problems: Vec<Warning>,
     /// Other files without a checksum.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Reads every file of `directory` that `SHA256SUMS` in it names, on `jobs` threads, and compares;
@@ -61,7 +61,7 @@ pub fn manifest(
         progress.file(path);
         let sum = sum_of(&directory.join(path), progress);
         match progress.cancelled() {
-            true => Err(Error::Request("interrupted".to_owned())),
+            true => Err(Error::interrupted()),
             false => Ok(sum.map_err(|e| (e.kind(), e.to_string()))),
         }
     })?;
@@ -69,21 +69,28 @@ pub fn manifest(
         let path = path.shown();
         match found {
             Ok(found) if found == *sum => {}
-            Ok(found) => faults.problems.add(format!(
-                "{path}: its SHA-256 is {}, and {MANIFEST_FILE} has {}",
-                to_hex(&found),
-                to_hex(sum)
-            )),
+            Ok(found) => faults.problems.add(
+                Code::BadChecksum,
+                format!(
+                    "{path}: its SHA-256 is {}, and {MANIFEST_FILE} has {}",
+                    to_hex(&found),
+                    to_hex(sum)
+                ),
+            ),
             Err((ErrorKind::NotFound | ErrorKind::NotADirectory, _)) => {
                 let fault = format!("files that {MANIFEST_FILE} names and are missing");
-                faults.problems.add_item(fault, path.to_string());
+                faults
+                    .problems
+                    .add_item(Code::BadChecksum, fault, path.to_string());
             }
-            Err((_, error)) => faults.problems.add(format!("{path}: cannot read: {error}")),
+            Err((_, error)) => faults
+                .problems
+                .add(Code::BadChecksum, format!("{path}: cannot read: {error}")),
         }
     }
     find_extra(directory, &sums.into_iter().collect(), &mut faults)?;
-    report.problems = faults.problems.into_lines();
-    report.warnings = faults.warnings.into_lines();
+    report.problems = faults.problems.into_warnings();
+    report.warnings = faults.warnings.into_warnings();
     Ok(Some(report))
 }
 
@@ -133,7 +140,7 @@ fn find_extra(
                     false => (&mut faults.warnings, "files"),
                 };
                 let fault = format!("{what} that {MANIFEST_FILE} does not name");
-                findings.add_item(fault, path.display().to_string());
+                findings.add_item(Code::BadChecksum, fault, path.display().to_string());
             }
         }
     }

@@ -8,7 +8,7 @@ use aho_corasick::AhoCorasick;
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, values};
-use crate::error::Result;
+use crate::error::{Code, Result, Warning};
 use crate::findings::Faults;
 use crate::jobs::Progress;
 use crate::quant::{
@@ -43,7 +43,7 @@ pub(super) fn check(
         && !found.quantized.is_empty()
     {
         for doubt in declared.doubts {
-            faults.warnings.add(doubt);
+            faults.warnings.add_warning(doubt);
         }
         check_skip_list(&declaration, shards, &found.quantized, faults);
     }
@@ -56,7 +56,7 @@ struct Declared {
     /// The `quantization_config` that loaders go by.
     used: Option<Value>,
     /// What may have another effect than meant, if there are quantized tensors.
-    doubts: Vec<String>,
+    doubts: Vec<Warning>,
 }
 
 fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
@@ -65,7 +65,7 @@ fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
         Ok(text) => text,
         Err(e) => {
             let fault = format!("{CONFIG_FILE} cannot be read: {e}");
-            faults.warnings.add(fault);
+            faults.warnings.add(Code::BadConfig, fault);
             return Declared::default();
         }
     };
@@ -74,7 +74,7 @@ fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
         Err(e) => {
             // Python's JSON also has NaN and Infinity, so loaders may still read it.
             let fault = format!("{CONFIG_FILE} cannot be read: {e}");
-            faults.warnings.add(fault);
+            faults.warnings.add(Code::BadConfig, fault);
             return Declared::default();
         }
     };
@@ -84,14 +84,17 @@ fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
     let mut doubts = Vec::new();
     if declaration.is_some() {
         if nested.is_some() {
-            doubts.push(format!(
-                "{CONFIG_FILE} declares {KEY} twice, at the top level and in {TEXT_CONFIG}"
+            doubts.push(Warning::new(
+                Code::ConfigMismatch,
+                format!(
+                    "{CONFIG_FILE} declares {KEY} twice, at the top level and in {TEXT_CONFIG}"
+                ),
             ));
         }
         if directory.join(MODELOPT_FILE).exists() {
-            doubts.push(format!(
+            doubts.push(Warning::new(Code::ConfigMismatch, format!(
                 "{MODELOPT_FILE} is there beside {KEY} in {CONFIG_FILE}, and some loaders prefer it"
-            ));
+            )));
         }
     }
     Declared {
@@ -126,11 +129,10 @@ fn check_skip_list(
                 true => module.to_owned(),
                 false => format!("{module} (by {entry})"),
             };
-            faults.problems.add_item(fault, item);
+            faults.problems.add_item(Code::SkipList, fault, item);
         } else if let Some(hit) = anywhere.find(module) {
             let entry = entries[hit.pattern().as_usize()];
-            faults.warnings.add_item(
-                format!(
+            faults.warnings.add_item(Code::SkipList, format!(
                     "quantized modules whose path holds an entry of {SKIP_KEY}, which some loaders take for a match"
                 ),
                 format!("{module} (by {entry})"),
@@ -146,7 +148,7 @@ fn check_skip_list(
         let module = module_of(name);
         if !itself_and_ancestors(module).any(|path| exact.contains(path)) {
             let fault = format!("unquantized modules that {SKIP_KEY} does not list");
-            faults.warnings.add_item(fault, module);
+            faults.warnings.add_item(Code::SkipList, fault, module);
         }
     }
 }

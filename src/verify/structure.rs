@@ -7,7 +7,7 @@ use std::path::Path;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result, Warning};
 use crate::findings::Faults;
 use crate::format::StoredTensor;
 use crate::format::safetensors::{INDEX_FILE, Index, SINGLE_FILE, WeightMap, read_header};
@@ -30,9 +30,9 @@ pub struct StructureReport {
     /// Tensors whose scales are known to be powers of two and were not read.
     pub known_scales: usize,
     /// What some loader will fail on or read wrongly.
-    pub problems: Vec<String>,
+    pub problems: Vec<Warning>,
     /// What may be meant but is unusual.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Checks the checkpoint in `directory`: index, headers and lengths, the scales of block FP8
@@ -53,7 +53,8 @@ pub fn structure(
     let index = match directory.join(INDEX_FILE).symlink_metadata() {
         Ok(_) => inspection.read_index(directory),
         Err(_) if files.is_empty() => {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::NoCheckpoint,
                 directory,
                 format!("no checkpoint here: expected {INDEX_FILE} or *.safetensors files"),
             ));
@@ -84,8 +85,8 @@ pub fn structure(
         tensors,
         bytes,
         known_scales,
-        problems: faults.problems.into_lines(),
-        warnings: faults.warnings.into_lines(),
+        problems: faults.problems.into_warnings(),
+        warnings: faults.warnings.into_warnings(),
     })
 }
 
@@ -149,12 +150,12 @@ impl Inspection {
             let text = file.read_all(Index::MAX_BYTES)?;
             let parsed = Index::parse(&text, file.path())?;
             let whole: Value = serde_json::from_slice(&text)
-                .map_err(|e| Error::checkpoint(file.path(), e.to_string()))?;
+                .map_err(|e| Error::of_file(Code::BadIndex, file.path(), e.to_string()))?;
             let metadata = whole.get("metadata").cloned().unwrap_or_default();
             Ok::<_, Error>(IndexFile { parsed, metadata })
         };
         read()
-            .inspect_err(|e| self.faults.problems.add(e.to_string()))
+            .map_err(|e| self.faults.problems.add_warning(e.into()))
             .ok()
     }
 
@@ -167,7 +168,7 @@ impl Inspection {
         };
         for name in files.iter().filter(|name| !names.contains(*name)) {
             if name == SINGLE_FILE {
-                self.faults.problems.add(format!(
+                self.faults.problems.add(Code::LoadersDiffer, format!(
                     "{SINGLE_FILE} is not in the index, and some loaders read it instead of the index"
                 ));
             } else {
@@ -176,16 +177,20 @@ impl Inspection {
                     None => "beside model.safetensors without an index",
                 };
                 self.faults.problems.add_item(
+                    Code::LoadersDiffer,
                     format!("safetensors files {whole}; some loaders read every one"),
                     name,
                 );
             }
         }
         if index.is_none() && names.len() > 1 {
-            self.faults.warnings.add(format!(
-                "{} shards and no {INDEX_FILE}: some loaders find no weights here",
-                names.len()
-            ));
+            self.faults.warnings.add(
+                Code::LoadersDiffer,
+                format!(
+                    "{} shards and no {INDEX_FILE}: some loaders find no weights here",
+                    names.len()
+                ),
+            );
         }
         names
     }
@@ -202,7 +207,7 @@ impl Inspection {
                 "the index places {} in this file, which is missing",
                 counted(count, "tensor")
             );
-            Err(Error::checkpoint(&path, problem))
+            Err(Error::of_file(Code::MissingShard, &path, problem))
         } else {
             LocalFile::of_weights(path).and_then(|file| {
                 Ok(ShardFile {
@@ -216,7 +221,7 @@ impl Inspection {
             Ok(shard) => self.shards.push(shard),
             Err(error) => {
                 self.complete = false;
-                self.faults.problems.add(error.to_string());
+                self.faults.problems.add_warning(error.into());
             }
         }
     }
@@ -231,11 +236,15 @@ impl Inspection {
             for tensor in shard.header.keys() {
                 if !listed.contains_key(tensor) {
                     let fault = format!("{}: tensors that the index does not name", shard.name);
-                    self.faults.problems.add_item(fault, &**tensor);
+                    self.faults
+                        .problems
+                        .add_item(Code::IndexMismatch, fault, &**tensor);
                 }
                 if let Some(first) = shard_of.insert(tensor, &shard.name) {
                     let fault = format!("tensors that are in both {first} and {}", shard.name);
-                    self.faults.problems.add_item(fault, &**tensor);
+                    self.faults
+                        .problems
+                        .add_item(Code::IndexMismatch, fault, &**tensor);
                 }
             }
         }
@@ -252,16 +261,19 @@ impl Inspection {
                     None => tensor.to_string(),
                 };
                 let fault = format!("{named}: tensors that the index places here but are not");
-                self.faults.problems.add_item(fault, elsewhere);
+                self.faults
+                    .problems
+                    .add_item(Code::IndexMismatch, fault, elsewhere);
             }
         }
     }
 
     fn check_metadata(&mut self, metadata: &Value) {
         if metadata.is_null() {
-            self.faults.warnings.add(format!(
-                "{INDEX_FILE} has no metadata: some loaders expect it"
-            ));
+            self.faults.warnings.add(
+                Code::LoadersDiffer,
+                format!("{INDEX_FILE} has no metadata: some loaders expect it"),
+            );
         }
         let Some(declared) = metadata.get("total_size") else {
             return;
@@ -270,7 +282,7 @@ impl Inspection {
         // Some tools write a floating-point number.
         let equal = declared.as_u64() == Some(actual) || declared.as_f64() == Some(actual as f64);
         if self.complete && !equal {
-            self.faults.problems.add(format!(
+            self.faults.problems.add(Code::IndexMismatch, format!(
                 "{INDEX_FILE}: metadata.total_size is {declared}, but the tensors have {actual} bytes"
             ));
         }

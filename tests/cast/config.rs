@@ -50,7 +50,7 @@ fn a_view_that_has_the_dtype_already_is_the_base() {
     assert_eq!(config, std::fs::read(base.join("config.json")).unwrap());
     assert_names(
         &plan.report.warnings.join("\n"),
-        &["--dtype", "nothing to do", "BF16"],
+        &["dtype: it has no effect", "BF16"],
     );
 }
 

@@ -113,7 +113,7 @@ fn codes_are_refused_alone_and_decoded_straight_to_their_dtype_with_dtype() {
     let base = workspace.write("base", &checkpoint);
     let rules = [("x[.]weight", Precision::F32)];
     let text = message(plan_asked(&base, asked(&rules, None)));
-    assert_names(&text, &["x.weight", "F8_E4M3", "--cast", "--dtype"]);
+    assert_names(&text, &["x.weight", "F8_E4M3", "cast:", "use dtype"]);
 
     let plan = plan_asked(&base, asked(&rules, Some(Precision::Bf16))).unwrap();
     let [x, y] = &weights;
@@ -135,19 +135,19 @@ fn rules_without_effect_and_rules_that_are_none_are_told() {
     let [unmatched, whole] = &plan.report.warnings[..] else {
         panic!("{:?}", plan.report.warnings);
     };
-    assert_names(unmatched, &["--cast weight", "did you mean"]);
-    assert_names(whole, &["--cast ids=f16", "not floating point"]);
+    assert_names(unmatched, &["cast: weight", "did you mean"]);
+    assert_names(whole, &["cast: ids=f16", "not floating point"]);
 
     for (text, expected) in [
         ("a.weight", "REGEX=DTYPE"),
         ("a.weight=fp4", "fp4"),
-        ("(=f32", "pattern of --cast"),
+        ("(=f32", "regular expression"),
     ] {
         let mut operations = Operations::default();
         let problem = operations
             .set("cast", ckptfs::ops::Value::Text(text.to_owned()))
             .unwrap_err();
-        assert_names(&problem, &[expected]);
+        assert_names(&problem.to_string(), &[expected]);
     }
     // A pattern may have a = itself.
     let mut operations = Operations::default();

@@ -56,7 +56,7 @@ fn sources() -> Workspace {
 
 fn warnings(workspace: &Workspace, flags: &str) -> Vec<String> {
     let plan = command::stdout(workspace, &format!("plan {flags}"));
-    let lines = plan.lines().filter(|line| line.starts_with("warning: "));
+    let lines = plan.lines().filter(|line| line.starts_with("warning["));
     lines.map(str::to_owned).collect()
 }
 
@@ -70,15 +70,15 @@ fn every_option_without_effect_is_warned_of_and_named() {
         ),
         (
             "--base base --only .* --only x",
-            &["--only x", "matches no tensor name"],
+            &["--only x: it matches no tensor name"],
         ),
         (
             "--base fp8 --only model.norm.* --only .*_scale_inv",
-            &["--only .*_scale_inv", "scales"],
+            &["--only .*_scale_inv: ", "scales"],
         ),
         (
             "--base base --drop x",
-            &["--drop x", "matches no tensor name"],
+            &["--drop x: it matches no tensor name"],
         ),
         (
             "--base base --only .*norm.* --drop .*q_proj.*",
@@ -86,28 +86,34 @@ fn every_option_without_effect_is_warned_of_and_named() {
         ),
         (
             "--base base --rename x=y",
-            &["--rename x=y", "matches no tensor name"],
+            &["--rename x=y: it matches no tensor name"],
         ),
         (
             "--base base --rename norm=norm",
             &["--rename norm=norm", "no effect"],
         ),
-        ("--base base --extra extra", &["extra", "nothing is added"]),
+        (
+            "--base base --extra extra",
+            &["--extra", "/extra: nothing is added"],
+        ),
         ("--base base --lora adapter:0", &["adapter", "weight is 0"]),
         ("--base base --dtype bf16", &["--dtype", "BF16 already"]),
         (
             "--base base --unfuse-experts",
-            &["--unfuse-experts", "nothing to do"],
+            &["--unfuse-experts: it has no effect"],
         ),
         (
             "--base base --fuse-experts",
-            &["--fuse-experts", "nothing to do"],
+            &["--fuse-experts: it has no effect"],
         ),
         (
             "--base fp8 --fp8",
-            &["--fp8 quantizes nothing", "FP8 already", "--dtype bf16"],
+            &["--fp8: it quantizes nothing", "FP8 already", "--dtype bf16"],
         ),
-        ("--base extra --fp8", &["--fp8 quantizes nothing", "rules"]),
+        (
+            "--base extra --fp8",
+            &["--fp8: it quantizes nothing", "rules"],
+        ),
         (
             "--base base --fp8 --fp8-pattern x",
             &["--fp8-pattern x", "matches no tensor name"],
@@ -118,19 +124,19 @@ fn every_option_without_effect_is_warned_of_and_named() {
         ),
         (
             "--base fp8 --reference fp8",
-            &["--reference", "/fp8 quantizes nothing", "already"],
+            &["--reference", "/fp8: it quantizes nothing", "already"],
         ),
         (
             "--base base --fp8 --reference reference",
-            &["--reference", "/reference quantizes nothing"],
+            &["--reference", "/reference: it quantizes nothing"],
         ),
         (
             "--base partial --fp8 --partial-blocks keep",
-            &["--fp8 quantizes", "--partial-blocks keep"],
+            &["--fp8: it quantizes nothing", "partial blocks"],
         ),
         (
             "--base base --shard-size-gb 1",
-            &["shard size", "no effect", "--repack"],
+            &["--shard-size: it has no effect", "use --repack"],
         ),
         (
             "--recipe recipe.yml --model other=base",

@@ -53,7 +53,7 @@ fn the_base_or_a_recipe_may_be_the_first_argument() {
         }
     }
     let refused = ckptfs(&workspace, "plan base --model x=base");
-    assert_names(text(&refused.stderr), &["--model is about a recipe"]);
+    assert_names(text(&refused.stderr), &["--model: it is about a recipe"]);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_pattern_that_is_wrong_is_reported_as_of_its_own_flag() {
     for (flag, other) in [("--drop", "--only"), ("--only", "--drop")] {
         let refused = ckptfs(&workspace, &format!("plan --base base {flag} ("));
         let error = text(&refused.stderr);
-        assert_names(error, &[&format!("{flag} pattern")]);
+        assert_names(error, &[&format!("'{flag} <REGEX>'")]);
         assert!(!error.contains(other), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ckptfs::named::Named;
 use ckptfs::ops::{PartialBlocks, QuantizeParams};
 use ckptfs::provenance::Counts;
 use ckptfs::quant::fp8_block::ScaleFormat;
@@ -127,7 +128,6 @@ fn expected_json(plan: &Plan, fp8: Option<&QuantizeParams>) -> Value {
         "bytes": files.iter().map(|(_, _, content)| content.len()).sum::<u64>(),
         "tensor_bytes": tensors.iter().map(|t| t.len).sum::<u64>(),
         "sources": sources,
-        "warnings": plan.report.warnings,
         "notes": plan.report.notes,
         "shards": shards,
         "aux_files": aux,
@@ -178,10 +178,17 @@ fn the_plan_says_what_the_kernel_will_read_straight_from_the_sources() {
 /// Asserts that all of [`expected_json`] is what `plan --json` with `flags` says.
 fn assert_agrees(workspace: &Workspace, flags: &str, request: &ViewRequest) {
     let json: Value = serde_json::from_str(&stdout(workspace, flags)).unwrap();
-    let expected = expected_json(&request.plan().unwrap(), Some(&request.operations.quantize));
+    let plan = request.plan().unwrap();
+    let expected = expected_json(&plan, Some(&request.operations.quantize));
     for (key, expected) in expected.as_object().unwrap() {
         assert_eq!(json.get(key), Some(expected), "{flags}: {key}");
     }
+    // Their texts have flags where those of the library have keys.
+    let warnings = json["warnings"].as_array().unwrap().iter();
+    let codes: Vec<&str> = warnings.map(|w| w["code"].as_str().unwrap()).collect();
+    let expected = plan.report.warnings.iter();
+    let expected: Vec<&str> = expected.map(|w| w.code().name()).collect();
+    assert_eq!(codes, expected, "{flags}");
 }
 
 #[test]

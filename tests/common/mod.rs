@@ -111,7 +111,8 @@ pub(crate) fn message<T>(result: ckptfs::Result<T>) -> String {
 }
 
 /// Asserts that `text` holds every one of `parts`.
-pub(crate) fn assert_names(text: &str, parts: &[&str]) {
+pub(crate) fn assert_names(text: &(impl AsRef<str> + ?Sized), parts: &[&str]) {
+    let text = text.as_ref();
     for part in parts {
         assert!(text.contains(part), "{text:?} does not name {part:?}");
     }

@@ -59,8 +59,8 @@ fn families_that_store_fused_experts_transposed_are_refused_in_both_directions()
             format!(r#"{{"model_type": "x", "text_config": {{"model_type": "{family}_text"}}}}"#),
         ] {
             for (tensors, form, flag) in [
-                (fused(), Experts::Unfuse, "--unfuse-experts"),
-                (unfused.clone(), Experts::Fuse, "--fuse-experts"),
+                (fused(), Experts::Unfuse, "experts: unfuse"),
+                (unfused.clone(), Experts::Fuse, "experts: fuse"),
             ] {
                 let text = refusal_with(&config, tensors, form);
                 assert_names(
@@ -152,7 +152,7 @@ fn half_of_a_fused_layer_is_refused() {
     for missing in ["gate_up_proj", "down_proj"] {
         let missing = experts(missing);
         let text = refusal(replaced(fused(), &missing, None), Experts::Unfuse);
-        assert_names(&text, &[&missing, "missing", "--extra"]);
+        assert_names(&text, &[&missing, "missing", "use patch"]);
     }
 }
 
@@ -167,7 +167,7 @@ fn what_belongs_to_fused_experts_and_is_no_weight_is_refused_by_name() {
         let name = experts(name);
         let tensors = [fused(), vec![bf16(&name, &[11, 8])]].concat();
         let text = refusal(tensors, Experts::Unfuse);
-        assert_names(&text, &[&name, "neither a weight", "--unfuse-experts"]);
+        assert_names(&text, &[&name, "neither a weight", "experts: unfuse"]);
         // Even if there is nothing else.
         let text = refusal(vec![bf16(&name, &[11, 8])], Experts::Unfuse);
         assert_names(&text, &[&name]);
@@ -186,7 +186,7 @@ fn what_belongs_to_an_expert_and_is_no_weight_is_refused_by_name() {
         let name = experts(name);
         let tensors = [unfused(LAYER, &fused()), vec![bf16(&name, &[4, 8])]].concat();
         let text = refusal(tensors, Experts::Fuse);
-        assert_names(&text, &[&name, "belongs to an expert", "--fuse-experts"]);
+        assert_names(&text, &[&name, "belongs to an expert", "experts: fuse"]);
     }
 }
 
@@ -208,7 +208,7 @@ fn a_gap_among_experts_is_refused() {
     for missing in ["0.gate_proj", "7.up_proj", "10.down_proj"] {
         let missing = format!("{layer}.experts.{missing}.weight");
         let text = refusal(replaced(unfused.clone(), &missing, None), Experts::Fuse);
-        assert_names(&text, &[&missing, "missing", "without gaps", "--extra"]);
+        assert_names(&text, &[&missing, "missing", "without gaps", "use patch"]);
     }
     let without = |expert: &str| -> Vec<TensorData> {
         let prefix = format!("{layer}.experts.{expert}.");

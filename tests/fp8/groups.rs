@@ -231,6 +231,6 @@ fn inputs_of_linear_and_latent_attention_outside_the_rule_set_are_groups_too() {
         assert_names(&one.report.warnings.join("\n"), &[&a]);
         let both = select(&[&a, &b]);
         assert_eq!(fp8_names(&both), BTreeSet::from([ALONE, &a, &b]));
-        assert_eq!(both.report.warnings, Vec::<String>::new());
+        assert_eq!(both.report.warnings, [""; 0]);
     }
 }

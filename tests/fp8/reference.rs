@@ -84,9 +84,7 @@ fn names_in_which_view_and_reference_differ_are_reported() {
     let base = workspace.write("base", &base);
     let reference = reference(&[LAYER, "only.in.reference.weight"], &[]);
     let plan = plan_reference(&base, &workspace.write("reference", &reference)).unwrap();
-    let said = [plan.report.warnings, plan.report.notes]
-        .concat()
-        .join("\n");
+    let said = plan.report.warnings.join("\n");
     assert_names(&said, &["only.in.reference.weight", "only.in.view.weight"]);
 }
 

@@ -282,7 +282,7 @@ fn partial_blocks_are_quantized_by_default_with_a_warning_of_who_cannot_read_the
         "wrong scales",
         "SGLang",
         "transformers",
-        "--partial-blocks keep",
+        "fp8.partial_blocks: keep",
     ];
     assert_names(&warnings, &parts);
 }
@@ -294,7 +294,7 @@ fn whole_blocks_are_quantized_without_a_warning() {
         bf16("lm_head.weight", &[128, 128]),
     ]);
     let plan = assert_view(&Wanted::new(base).fp8_by_rules(QuantizeParams::default()));
-    assert_eq!(plan.report.warnings, Vec::<String>::new());
+    assert_eq!(plan.report.warnings, [""; 0]);
 }
 
 #[test]
@@ -307,12 +307,12 @@ fn fused_experts_in_fp8_are_warned_about_because_some_loaders_get_them_wrong() {
     let plan = plan_by_rules(&workspace.write("fused", &Checkpoint::single(fused))).unwrap();
     assert_names(
         &plan.report.warnings.join("\n"),
-        &["transformers", "--unfuse-experts", "mlp.experts.down_proj"],
+        &["transformers", "experts: unfuse", "mlp.experts.down_proj"],
     );
     let single = [bf16(
         "model.layers.0.mlp.experts.0.down_proj.weight",
         &[128, 128],
     )];
     let plan = plan_by_rules(&workspace.write("single", &Checkpoint::single(single))).unwrap();
-    assert_eq!(plan.report.warnings, Vec::<String>::new());
+    assert_eq!(plan.report.warnings, [""; 0]);
 }

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ckptfs::Error;
 use ckptfs::inspect::{self, AmaxRange, quantized_tensors};
 use ckptfs::jobs::Progress;
 use ckptfs::quant::fp8_block::ScaleFormat;
@@ -251,16 +250,9 @@ fn nan_fails_and_names_the_place() {
     ];
     let plan = plan_all(&workspace, &tensors, ScaleFormat::Ue8m0);
     let error = try_inspect(&plan).unwrap_err();
-    let Error::NonFinite {
-        tensor,
-        row,
-        column,
-        ..
-    } = error
-    else {
-        panic!("{error}");
-    };
-    assert_eq!((tensor.as_str(), row, column), ("bad", 150, 7));
+    let found = error.found_non_finite().unwrap();
+    assert_eq!(error.tensor(), Some("bad"));
+    assert_eq!((found.row, found.column), (150, 7));
 }
 
 #[test]

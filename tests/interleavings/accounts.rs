@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use shuttle::thread;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 
 /// Bytes of the large output, of the small one that is also kept on its own, and of both.
@@ -105,7 +105,7 @@ impl Watched {
 
     /// Asserts that the cache holds as many bytes as it says.
     pub(crate) fn assert_exact(&self) {
-        let refuse = || Err(Error::Request("not held".to_owned()));
+        let refuse = || Err(Error::new(Code::Io, "not held"));
         let held = |band, output| self.cache.output(key(band), output, refuse);
         let bytes = self.cache.bytes();
         let bands = || (0..BANDS as u64).chain(FILLING..FILLING + ROOM);

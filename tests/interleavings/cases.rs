@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::{check_dfs, check_pct, check_random};
 
 use crate::accounts::{CAPACITY, TILE, Watched, at_once, tile};
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 /// Every interleaving.
 pub(crate) fn always(case: impl Fn() + Send + Sync + 'static) {
@@ -70,7 +70,7 @@ fn read_what_fails(watched: &Watched, forgotten: &AtomicUsize, next: &AtomicUsiz
     let failed = watched.try_read(1, || {
         let number = next.fetch_add(1, Ordering::SeqCst);
         own = Some(number);
-        Err(Error::Request(number.to_string()))
+        Err(Error::new(Code::Io, number.to_string()))
     });
     let number: usize = failed.unwrap_err().to_string().parse().unwrap();
     assert!(number >= before, "failure {number} was kept");

@@ -126,7 +126,7 @@ fn tensors_that_match_nothing_are_named_with_what_is_close() {
     let replaced = plain().tensor(numbers("base_model.model.head.weight", Dtype::BF16, &[2]));
     assert_names(&refusal(&replaced), &["head.weight", "does not have"]);
     let unknown = plain().tensor(numbers("model.x.lora_diag", Dtype::F32, &[2]));
-    assert_names(&refusal(&unknown), &["model.x.lora_diag", "not known"]);
+    assert_names(&refusal(&unknown), &["model.x.lora_diag", "does not know"]);
     let twice = plain().tensor(numbers("model.x.lora_A.weight", Dtype::F32, &[2, 4]));
     assert_names(&refusal(&twice), &["model.x.lora_A.weight", "twice"]);
     let bias = plain().tensor(numbers("model.x.lora_B.bias", Dtype::F32, &[6]));
@@ -208,7 +208,7 @@ fn bases_that_are_quantized() {
     let scales = numbers("model.x.weight_scale_inv", Dtype::F32, &[1, 1]);
     let fp8 = Checkpoint::single([codes(Dtype::F8_E4M3), scales]);
     let text = refusal_on(&fp8, &plain());
-    assert_names(&text, &["model.x.weight", "F8_E4M3", "--dtype bf16"]);
+    assert_names(&text, &["model.x.weight", "F8_E4M3", "dtype: bf16"]);
     let packed: [TensorData; 1] = [codes(Dtype::U8)];
     let text = refusal_on(&Checkpoint::single(packed), &plain());
     assert_names(&text, &["model.x.weight", "U8", "not quantized"]);

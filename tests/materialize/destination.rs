@@ -108,7 +108,7 @@ fn a_directory_that_is_not_empty_is_refused_and_left_alone() {
     assert_refused(
         &workspace,
         || materialize(&plan, &sources, &out, &options, &()),
-        &["out", "not empty", "--overwrite"],
+        &["out", "not empty", "use overwrite"],
     );
 }
 

@@ -153,7 +153,7 @@ fn checksums_can_be_asked_for_later() {
     let job = Job::new();
     job.run("--part 1/2 --sha256");
     job.run("--part 2/2");
-    job.refused("--finish --sha256", &["without --sha256: 2;"]);
+    job.refused("--finish --sha256", &["without checksums: 2; use --sha256"]);
     assert_names(&job.run("--part 2/2 --sha256"), &["0 B written"]);
     job.run("--finish --sha256");
     job.assert_complete("--sha256");

@@ -203,7 +203,13 @@ fn a_source_that_was_changed_since_has_all_begun_anew() {
     assert_eq!(kept, 0);
     assert_names(
         &notes.concat(),
-        &[PARTIAL, "base/", &shard(4), "was changed since", "anew"],
+        &[
+            PARTIAL,
+            "base/",
+            &shard(4),
+            "was changed since",
+            "starting again",
+        ],
     );
 }
 
@@ -288,7 +294,7 @@ fn what_a_run_has_moved_aside_is_moved_back() {
     fs::create_dir(job.partial("previous")).unwrap();
     fs::write(job.partial("previous/mine"), "precious").unwrap();
     let error = message(job.run(&job.plan(), &GiveUp::never()));
-    assert_names(&error, &["out", "not empty", "--overwrite"]);
+    assert_names(&error, &["out", "not empty", "use overwrite"]);
     assert_eq!(names(&job.out), ["mine"]);
     job.options.overwrite = true;
     assert_eq!(job.finish(), (vec![], 2));

@@ -123,7 +123,7 @@ fn a_name_that_is_taken_is_refused_without_overwrite() {
     for name in ["model-00002-of-00002.safetensors", INDEX] {
         let model = Model::new(&base());
         fs::write(model.out.join(name), "mine").unwrap();
-        model.assert_refused(&model.plain(), false, &["out", name, "--overwrite"]);
+        model.assert_refused(&model.plain(), false, &["out", name, "use overwrite"]);
     }
 }
 
@@ -146,7 +146,11 @@ fn with_overwrite_the_taken_names_get_the_weights_of_the_view() {
 fn a_directory_in_place_of_a_shard_is_refused_even_with_overwrite() {
     let model = Model::new(&base());
     fs::create_dir(model.out.join(INDEX)).unwrap();
-    model.assert_refused(&model.plain(), true, &[INDEX, "directory; move it away"]);
+    model.assert_refused(
+        &model.plain(),
+        true,
+        &[INDEX, "is a directory", "move it away"],
+    );
 }
 
 #[test]

@@ -107,7 +107,10 @@ fn others_are_let_in_only_where_root_allows_it() {
     let [printed, error] = run_ok(&fixture, Kind::Patched, script);
     assert_names(
         &error,
-        &["--allow-other needs root, or the line user_allow_other in /etc/fuse.conf"],
+        &[
+            "root add the line user_allow_other to /etc/fuse.conf",
+            "leave out --allow-other",
+        ],
     );
     assert_names(&printed, &["config.json"]);
     assert_same(&read_tree(&fixture.path("copy/view")), &expected);
@@ -204,7 +207,7 @@ fn doctor_says_what_a_user_can_have_and_what_it_costs() {
             "ok    /dev/fuse      can be opened\n",
             "ok    privileges     mounts go through /",
             "warn  allow-other    other users cannot be let in: have root add the line user_allow_other to /etc/fuse.conf\n",
-            "                     costs: --allow-other is refused",
+            "                     costs: mounts for other users are refused",
             "warn  passthrough    ",
             "warn  read-ahead     ",
             "ok    mount          a tiny view was mounted, read, and taken away\n",

@@ -6,6 +6,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
 use ckptfs::Error;
+use ckptfs::error::Code;
 use ckptfs::read::{Tile, TileCache, TileKey};
 
 const LARGE: usize = 64 * 1024;
@@ -97,7 +98,7 @@ fn the_count_of_bytes_stays_right_under_threads_and_eviction() {
         cache.output(key(band), 0, || Ok(tile(band))).unwrap();
     }
     for band in 100..110 {
-        let again = cache.output(key(band), 0, || Err(Error::Request("lost".to_owned())));
+        let again = cache.output(key(band), 0, || Err(Error::new(Code::Io, "lost")));
         assert_eq!(again.unwrap()[0], band as u8);
     }
 }
@@ -110,7 +111,7 @@ fn the_least_recently_used_tile_goes_first() {
         cache.output(key(band), 0, || Ok(tile(band))).unwrap();
     }
     let is_kept = |band| {
-        let refuse = || Err(Error::Request("not kept".to_owned()));
+        let refuse = || Err(Error::new(Code::Io, "not kept"));
         cache.output(key(band), 0, refuse).is_ok()
     };
     assert_eq!([1, 2, 3, 4].map(is_kept), [true, false, true, true]);
@@ -122,14 +123,14 @@ fn small_outputs_stay_after_their_tile_has_gone() {
     for band in 0..100 {
         cache.output(key(band), 0, || Ok(tile(band))).unwrap();
     }
-    let refuse = || Err(Error::Request("computed again".to_owned()));
+    let refuse = || Err(Error::new(Code::Io, "computed again"));
     assert_eq!(&*cache.output(key(0), 1, refuse).unwrap(), &[0; SMALL]);
 }
 
 #[test]
 fn a_failure_is_not_kept() {
     let cache = TileCache::new(1 << 20);
-    let failed = cache.output(key(1), 0, || Err(Error::Request("a bad sector".to_owned())));
+    let failed = cache.output(key(1), 0, || Err(Error::new(Code::Io, "a bad sector")));
     assert_eq!(failed.unwrap_err().to_string(), "a bad sector");
     assert_eq!(cache.bytes(), 0);
     let retried = cache.output(key(1), 0, || Ok(tile(1)));
@@ -178,6 +179,6 @@ fn a_computation_that_panics_is_done_anew_by_those_who_wait_for_it() {
     assert_eq!(panicked.into_inner(), 1);
     // Nothing is in the way of keeping the tile.
     cache.output(key(3), 0, || Ok(tile(3))).unwrap();
-    let refuse = || Err(Error::Request("not kept".to_owned()));
+    let refuse = || Err(Error::new(Code::Io, "not kept"));
     assert_eq!(&*cache.output(key(3), 0, refuse).unwrap(), &[3; LARGE]);
 }

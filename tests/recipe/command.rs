@@ -67,7 +67,10 @@ fn flags_win_over_the_recipe_and_add_to_its_lists() {
     let refused = ckptfs(&workspace, "plan --recipe recipe.yml --scale-fmt float32");
     assert_names(
         text(&refused.stderr),
-        &["neither the recipe nor a flag says what"],
+        &[
+            "says how to quantize, but not which tensors",
+            "use --fp8, --reference or --fp8-pattern",
+        ],
     );
 }
 

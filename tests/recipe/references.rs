@@ -44,7 +44,7 @@ fn a_revision_of_the_cache_is_its_snapshot() {
         &[
             "no snapshot of revision 3333",
             "models--org--name",
-            "--model org/name@3333=DIR",
+            "model: org/name@3333=DIR",
         ],
     );
     for bad in ["org/name@evil", "org/name@..", "'../hub/x/y'", "org/other"] {

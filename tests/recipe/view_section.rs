@@ -153,7 +153,7 @@ fn what_is_wrong_is_told_with_its_line() {
     );
     refused("  lora: k+l\n", &["recipe.yml:4:9", "model of the merge"]);
     refused("  patch: b+l\n", &["recipe.yml:4:10", "model of the merge"]);
-    refused("  rename: [a=b, c]\n", &["recipe.yml:4:17", "rename c:"]);
+    refused("  rename: [a=b, c]\n", &["recipe.yml:4:17", "rename: c:"]);
     refused("  rename: 'a(=b'\n", &["recipe.yml:4:11", "unclosed group"]);
     refused("  rename: 'a=$1'\n", &["recipe.yml:4:11", "group"]);
     refused("  rename: {a: b}\n", &["recipe.yml:4:11", "a map"]);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use ckptfs::error::Code;
 use ckptfs::recipe::{Plan, Repack, ViewRequest};
 use safetensors::Dtype;
 
@@ -260,10 +261,7 @@ fn a_source_that_is_written_to_after_planning_gives_an_error_and_never_other_byt
     longer.push(0);
     fs::write(&path, longer).unwrap();
     let error = crate::common::readback::read_tensor(&plan, &reader, "a").unwrap_err();
-    assert!(
-        matches!(error, ckptfs::Error::SourceChanged { .. }),
-        "{error}"
-    );
+    assert!(error.code() == Code::SourceChanged, "{error}");
     assert_names(&error.to_string(), &["model.safetensors"]);
 }
 

@@ -128,13 +128,24 @@ fn problems_are_printed_with_exit_code_1() {
     assert_eq!(code, 1, "{err}");
     assert_names(
         &out,
-        &["problem: model.safetensors", "in tensor", "1 problem found"],
+        &[
+            "problem[view-differs]: model.safetensors",
+            "in tensor",
+            "1 problem found",
+        ],
     );
 
     fs::copy(&shard, written.out.join("other.safetensors")).unwrap();
     let (code, out, err) = written.structure();
     assert_eq!(code, 1, "{err}");
-    assert_names(&out, &["problem: ", "other.safetensors", "1 problem found"]);
+    assert_names(
+        &out,
+        &[
+            "problem[loaders-differ]: ",
+            "other.safetensors",
+            "1 problem found",
+        ],
+    );
 }
 
 #[test]
@@ -183,7 +194,7 @@ fn it_goes_by_the_checksums_that_are_there() {
     assert_names(
         &text,
         &[
-            "problem: ",
+            "problem[bad-checksum]: ",
             sha256::FIRST,
             "its SHA-256 is",
             "1 problem found",

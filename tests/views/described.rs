@@ -1,5 +1,6 @@
 //! The plan warns where config.json describes layers or a modality that the view does not have.
 
+use ckptfs::error::Warning;
 use ckptfs::ops::{FilterParams, Operations};
 use ckptfs::recipe::ViewRequest;
 
@@ -8,7 +9,7 @@ use crate::common::{Workspace, assert_names};
 
 /// The warnings of the plan of a checkpoint with these tensors and this config, less those that
 /// `drop` matches.
-fn warnings(names: &[&str], config: &str, drop: &[&str]) -> Vec<String> {
+fn warnings(names: &[&str], config: &str, drop: &[&str]) -> Vec<Warning> {
     let workspace = Workspace::new();
     let tensors = names.iter().map(|name| bf16(name, &[2]));
     let base = workspace.write("base", &Checkpoint::single(tensors).config(config));

@@ -120,7 +120,7 @@ fn scales_go_and_stay_with_their_weight() {
         &[
             "tensor a.weight_scale_inv",
             "a.weight, which stays",
-            "--drop",
+            "drop:",
         ],
     );
 }
@@ -140,7 +140,10 @@ fn names_are_those_that_rename_gave() {
     let request = request.with(|asked| asked.rename.rules.push("^a$=x".to_owned()));
     let plan = request.plan().unwrap();
     assert_eq!(names(&plan), ["x"]);
-    assert_names(&plan.report.warnings.join("\n"), &["--only a matches no"]);
+    assert_names(
+        &plan.report.warnings.join("\n"),
+        &["only: a: it matches no"],
+    );
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn to_leave_nothing_is_an_error() {
     let checkpoint = Checkpoint::single(small(["a", "b"]));
     for (only, drop) in [(&["x"][..], &[][..]), (&[], &[".*"]), (&["a"], &["a"])] {
         let found = message(plan(&checkpoint, only, drop));
-        assert_names(&found, &["--only", "--drop", "nothing of the 2 tensors"]);
+        assert_names(&found, &["only: ", "nothing of the 2 tensors"]);
     }
 }
 
@@ -159,7 +162,11 @@ fn patterns_that_match_nothing_are_warned_of() {
     let warnings = plan.report.warnings.join("\n");
     assert_names(
         &warnings,
-        &["--only x matches no", "--drop b matches no", "mean .*b?"],
+        &[
+            "only: x: it matches no",
+            "drop: b: it matches no",
+            "mean .*b?",
+        ],
     );
     assert_eq!(plan.report.warnings.len(), 2);
 }

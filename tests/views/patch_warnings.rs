@@ -4,6 +4,7 @@ use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
 use crate::common::{Workspace, assert_names, plan_patch};
+use ckptfs::error::Warning;
 
 fn layer(i: usize) -> TensorData {
     bf16(
@@ -16,7 +17,7 @@ const CONFIG: &str =
     r#"{"architectures": ["AForCausalLM"], "model_type": "a", "num_hidden_layers": 2}"#;
 
 /// Warnings of the plan of a two-layer base that lacks its norm, patched with `extra`.
-fn warnings(extra: Checkpoint) -> Vec<String> {
+fn warnings(extra: Checkpoint) -> Vec<Warning> {
     let workspace = Workspace::new();
     let base = Checkpoint::single([layer(0), layer(1)]).config(CONFIG);
     let base = workspace.write("base", &base);
@@ -29,7 +30,7 @@ fn a_patch_that_fits_is_planned_without_a_warning() {
     let norm = bf16("model.norm.weight", &[16]);
     let in_range = bf16("model.layers.1.input_layernorm.weight", &[16]);
     let extra = Checkpoint::single([layer(0), norm, in_range]).config(CONFIG);
-    assert_eq!(warnings(extra), Vec::<String>::new());
+    assert_eq!(warnings(extra), [""; 0]);
 }
 
 #[test]
@@ -40,7 +41,10 @@ fn an_extra_that_is_a_full_quantization_of_the_base_is_pointed_to_reference() {
         [tensor(&name, Dtype::F8_E4M3, &[8, 16], 1), scale]
     });
     let warnings = warnings(Checkpoint::single(quantized).config(CONFIG));
-    assert_names(&warnings.join("\n"), &["--reference", "extra"]);
+    assert_names(
+        &warnings.join("\n"),
+        &["use fp8.references instead of patch", "extra"],
+    );
 }
 
 #[test]

@@ -308,7 +308,7 @@ fn every_file_has_an_account_that_fits_into_an_extended_attribute() {
                 shard["summary"]
                     .as_str()
                     .unwrap()
-                    .contains("plan --json --provenance")
+                    .contains("JSON plan with provenance")
             );
         } else {
             let expected = lineages(&request);

@@ -140,7 +140,7 @@ fn a_rule_that_matches_nothing_is_warned_of() {
     let warnings = plan.report.warnings.join("\n");
     assert_names(
         &warnings,
-        &["--rename b=c matches no", "--rename a=e matches no"],
+        &["rename: b=c: it matches no", "rename: a=e: it matches no"],
     );
     assert_eq!(plan.report.warnings.len(), 2);
 }
@@ -151,10 +151,10 @@ fn two_tensors_of_one_name_are_an_error_that_names_all_three() {
     let found = message(plan(&checkpoint, &["first|third=same"]));
     assert_names(
         &found,
-        &["tensor x.third", "call it x.same", "would x.first"],
+        &["tensor x.third", "called x.same", "would x.first"],
     );
     let found = message(plan(&checkpoint, &["third=first"]));
-    assert_names(&found, &["x.third", "call it x.first", "rename one"]);
+    assert_names(&found, &["x.third", "called x.first", "rename one"]);
     // The way that the message tells.
     let workspace = Workspace::new();
     let base = workspace.write("base", &checkpoint);
@@ -181,7 +181,7 @@ fn a_weight_and_its_scales_are_not_parted() {
     );
     for rule in [r"\.weight$=.w", "_scale_inv=_scale"] {
         let found = message(plan(&checkpoint, &[rule]));
-        assert_names(&found, &["a.weight_scale_inv", "--rename", "weight"]);
+        assert_names(&found, &["a.weight_scale_inv", "rename:", "weight"]);
     }
     // The expression that the message offers.
     assert_eq!(
@@ -194,10 +194,10 @@ fn a_weight_and_its_scales_are_not_parted() {
 fn rules_that_cannot_be_meant_are_refused() {
     let checkpoint = Checkpoint::single(small(["a"]));
     for (rule, parts) in [
-        ("a", &["--rename a", "REGEX=REPLACEMENT"][..]),
+        ("a", &["rename: a: ", "REGEX=REPLACEMENT"][..]),
         ("=b", &["nothing before"]),
         ("a=b=c", &["more than one =", "\\x3D"]),
-        ("(=b", &["expression of --rename", "("]),
+        ("(=b", &["regular expression", "("]),
         ("a=$1", &["group 1"]),
         ("(a)=$1_x", &["group 1_x", "${1}x"]),
         ("(?P<n>a)=${m}", &["group m"]),

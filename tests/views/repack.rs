@@ -92,7 +92,7 @@ fn a_header_too_long_for_readers_is_an_error_that_says_what_to_leave_out() {
         repack: Repack::SingleFile,
         ..kept
     };
-    let parts = ["model.safetensors", "100000000", "leave --single-file out"];
+    let parts = ["model.safetensors", "100000000", "leave out single_file"];
     assert_names(&message(single.plan()), &parts);
 }
 
@@ -331,6 +331,6 @@ fn a_shard_size_of_zero_is_an_error() {
     wanted.shard_bytes = 0;
     crate::common::assert_names(
         &crate::common::message(wanted.write(&workspace).plan()),
-        &["shard size"],
+        &["shard_size"],
     );
 }

@@ -14,6 +14,7 @@ use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
+use crate::cli::messages::WarningJson;
 use crate::cli::plan::{aux_files, links};
 use crate::cli::provenance;
 
@@ -43,7 +44,7 @@ pub(crate) fn json(
         sources: &plan.report.sources,
         adapters: plan.report.of().collect(),
         references: plan.report.of().collect(),
-        warnings: &plan.report.warnings,
+        warnings: WarningJson::each(&plan.report.warnings),
         notes: &plan.report.notes,
         groups: provenance::groups(plan, &lineages).0,
         shards: plan
@@ -106,7 +107,7 @@ struct PlanJson<'a> {
     sources: &'a [SourceReport],
     adapters: Vec<&'a AdapterReport>,
     references: Vec<&'a ReferenceReport>,
-    warnings: &'a [String],
+    warnings: Vec<WarningJson>,
     notes: &'a [String],
     /// Tensors that come about in the same way.
     groups: Vec<Group>,

@@ -11,6 +11,8 @@ use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
 use ckptfs::text::{counted, percent};
 
+use crate::cli::messages;
+
 /// The summary, with the warnings.
 pub(crate) fn summary(plan: &Plan) -> String {
     let counts = Counts::of_plan(plan);
@@ -166,7 +168,7 @@ fn remarks(plan: &Plan) -> String {
 pub(super) fn warnings(plan: &Plan) -> String {
     let warnings = plan.report.warnings.iter();
     warnings
-        .map(|warning| format!("warning: {}\n", warning.shown()))
+        .map(|warning| messages::line("warning", warning))
         .collect()
 }
 

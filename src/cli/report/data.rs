@@ -15,6 +15,7 @@ use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, Fate, Group, Lineage};
 use ckptfs::recipe::Plan;
 
+use crate::cli::messages::{WarningJson, flag};
 use crate::cli::report::difference::Difference;
 use crate::cli::{plan, provenance};
 
@@ -35,7 +36,7 @@ pub(super) struct Data<'a> {
     adapters: Vec<&'a AdapterReport>,
     references: Vec<&'a ReferenceReport>,
     edited_config: Option<&'a EditedConfig>,
-    warnings: &'a [String],
+    warnings: Vec<WarningJson>,
     notes: &'a [String],
     shards: Vec<Shard<'a>>,
     files: Vec<File>,
@@ -161,13 +162,13 @@ impl<'a> Data<'a> {
             renamed: report.count("renamed"),
             dropped: report.count("dropped"),
             quantized: report.count("quantized"),
-            recipe: recipe.unwrap_or_else(|error| error.to_string()),
+            recipe: recipe.unwrap_or_else(|error| error.spelled(flag)),
             merge: report.merge.as_ref(),
             sources: &report.sources,
             adapters: report.of().collect(),
             references: report.of().collect(),
             edited_config: report.edited_config.as_ref(),
-            warnings: &report.warnings,
+            warnings: WarningJson::each(&report.warnings),
             notes: &report.notes,
             shards: plan
                 .shards

@@ -81,7 +81,7 @@ function summary() {
     const edits = Object.entries(data.edited_config.edits).map(([key, how]) => `${key} ${how}`);
     remarks.push(element("li", {}, `config.json: ${edits.join(", ")}`));
   }
-  for (const warning of data.warnings) remarks.push(element("li", { className: "warning" }, `warning: ${warning}`));
+  for (const warning of data.warnings) remarks.push(element("li", { className: "warning" }, `warning[${warning.code}]: ${warning.text}`));
   for (const note of data.notes) remarks.push(element("li", {}, `note: ${note}`));
   $("remarks").append(...remarks);
   $("recipe").textContent = data.recipe;

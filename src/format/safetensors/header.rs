@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::StoredTensor;
 use crate::format::safetensors::text::Text;
 use crate::memory;
@@ -42,19 +42,22 @@ pub fn data_start(header_len: u64) -> u64 {
 pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
     let path = file.location();
     if file.len() < LENGTH_BYTES {
-        return Err(Error::checkpoint(
+        return Err(Error::of_file(
+            Code::Truncated,
             path,
             format!(
-                "not a safetensors file: it has {} bytes, and the header length alone takes 8; is the download complete?",
+                "not a safetensors file: it has {} bytes, and the header length alone takes 8",
                 file.len()
             ),
-        ));
+        )
+        .with_hint("is the download complete?"));
     }
     let mut length = [0; LENGTH_BYTES as usize];
     file.read_at(&mut length, 0)?;
     let header_len = u64::from_le_bytes(length);
     if header_len > MAX_HEADER_BYTES {
-        return Err(Error::checkpoint(
+        return Err(Error::of_file(
+            Code::BadHeader,
             path,
             format!(
                 "the header claims {header_len} bytes; at most {MAX_HEADER_BYTES} are allowed, so this is not a safetensors file"
@@ -62,13 +65,15 @@ pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
         ));
     }
     if data_start(header_len) > file.len() {
-        return Err(Error::checkpoint(
+        return Err(Error::of_file(
+            Code::Truncated,
             path,
             format!(
-                "the header claims {header_len} bytes, but the file has only {} bytes; is the download complete?",
+                "the header claims {header_len} bytes, but the file has only {} bytes",
                 file.len()
             ),
-        ));
+        )
+        .with_hint("is the download complete?"));
     }
     let mut json = memory::zeros(header_len)?;
     file.read_at(&mut json, LENGTH_BYTES)?;
@@ -83,7 +88,7 @@ pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
 pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, StoredTensor>> {
     let invalid = |e: &dyn fmt::Display| {
         let problem = format!("the safetensors header is invalid: {e}");
-        Error::checkpoint(path, problem)
+        Error::of_file(Code::BadHeader, path, problem)
     };
     let json = std::str::from_utf8(json).map_err(|e| invalid(&e))?;
     let entries: Entries = serde_json::from_str(json)
@@ -96,13 +101,12 @@ pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, S
         None => ("", start),
     };
     if expected != file_len {
-        return Err(Error::tensor(
-            path,
+        return Err(Error::of_tensor(Code::Truncated, path,
             last,
             format!(
-                "this last tensor ends at byte {expected} by the header, but the file has {file_len} bytes; is the download complete?"
+                "this last tensor ends at byte {expected} by the header, but the file has {file_len} bytes"
             ),
-        ));
+        ).with_hint("is the download complete?"));
     }
     Ok(tensors)
 }
@@ -113,7 +117,8 @@ fn in_offset_order(
     entries: Entries,
     start: u64,
 ) -> Result<IndexMap<Name, StoredTensor>> {
-    let refuse = |name: &str, problem: String| Err(Error::tensor(path, name, problem));
+    let refuse =
+        |name: &str, problem: String| Err(Error::of_tensor(Code::BadHeader, path, name, problem));
     let mut tensors = IndexMap::with_capacity(entries.0.len());
     for (name, info) in entries.0 {
         let shape: Shape = info.shape.iter().map(|&d| d as u64).collect();
@@ -246,6 +251,11 @@ fn faulty_entry(path: &Path, json: &str) -> Option<Error> {
         .filter(|(name, _)| name != METADATA)
         .find_map(|(name, value)| {
             let fault = serde_json::from_value::<Entry>(value).err()?;
-            Some(Error::tensor(path, name, fault.to_string()))
+            Some(Error::of_tensor(
+                Code::BadHeader,
+                path,
+                name,
+                fault.to_string(),
+            ))
         })
 }

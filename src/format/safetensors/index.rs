@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::safetensors::text::Text;
 use crate::source::not_json;
 use crate::tensor::Name;
@@ -38,15 +38,21 @@ impl Index {
     /// If it is not JSON with a `weight_map` of strings, names a tensor twice, or gives a shard
     /// that is not a plain file name (a path could lead out of the checkpoint).
     pub fn parse(text: &[u8], path: &Path) -> Result<Self> {
-        let invalid =
-            |problem: String| Error::checkpoint(path, format!("not a valid index: {problem}"));
+        let invalid = |problem: String| {
+            Error::of_file(
+                Code::BadIndex,
+                path,
+                format!("not a valid index: {problem}"),
+            )
+        };
         // Of a value that nobody asks for, the parser would not look at the bytes.
         let utf8 = std::str::from_utf8(text).map_err(|e| invalid(e.to_string()))?;
         let index: Index = serde_json::from_str(utf8).map_err(|e| invalid(not_json(text, &e)))?;
         let WeightMap { tensors, shards } = &index.weight_map;
         let outside = shards.iter().position(|shard| !is_plain_file_name(shard));
         if let Some((tensor, &shard)) = tensors.iter().find(|(_, s)| Some(**s) == outside) {
-            return Err(Error::tensor(
+            return Err(Error::of_tensor(
+                Code::BadIndex,
                 path,
                 tensor,
                 format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, Shard};
 use crate::format::safetensors::header;
 use crate::format::safetensors::index::{Index, WeightMap};
@@ -145,7 +145,8 @@ fn shard_names<'a>(
         return Ok(IndexSet::from([SINGLE_FILE]));
     }
     if safetensors.is_empty() {
-        return Err(Error::checkpoint(
+        return Err(Error::of_file(
+            Code::NoCheckpoint,
             directory.location(),
             format!(
                 "no checkpoint here: expected {INDEX_FILE} or *.safetensors files (weights in other formats must be converted first)"
@@ -165,11 +166,13 @@ fn open_shard(
         && let WeightMap { tensors, shards } = &index.weight_map
         && let Some((tensor, _)) = tensors.iter().find(|(_, shard)| shards[**shard] == name)
     {
-        return Err(Error::tensor(
+        return Err(Error::of_tensor(
+            Code::MissingShard,
             directory.location().join(name),
             tensor,
-            "the index says it is in this shard, but there is no such file; is the download complete?",
-        ));
+            "the index says it is in this shard, but there is no such file",
+        )
+        .with_hint("is the download complete?"));
     }
     directory.weights(name)
 }
@@ -203,7 +206,8 @@ fn tensors_by_index(
             Some(position) => format!("but it is in {}", shards[position].name),
             None => "but the shard's header does not have it".to_owned(),
         };
-        return Err(Error::tensor(
+        return Err(Error::of_tensor(
+            Code::IndexMismatch,
             directory.location().join(&shards[named].name),
             name,
             format!("the index says it is in this shard, {problem}"),
@@ -225,7 +229,8 @@ fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<Name, usize>> {
 }
 
 fn in_two_shards(shard: &Shard, tensor: &str, other: &str) -> Error {
-    Error::tensor(
+    Error::of_tensor(
+        Code::IndexMismatch,
         shard.blob.location(),
         tensor,
         format!("it is also in {other}; a tensor must be in one shard only"),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::ser::{Error as _, SerializeMap, Serializer};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Hint, Result};
 use crate::format::packing::{Entry, Part};
 use crate::format::safetensors::header::{MAX_HEADER_BYTES, data_start};
 use crate::tensor::Dtype;
@@ -26,7 +26,7 @@ const TENSOR_ALIGNMENT: u64 = 8;
 
 /// The file called `file` that holds `tensors`. Where they are too many for a file, the error has
 /// this `advice`.
-pub(in crate::format) fn pack(file: &str, tensors: &[Entry], advice: &str) -> Result<Vec<Part>> {
+pub(in crate::format) fn pack(file: &str, tensors: &[Entry], advice: &Hint) -> Result<Vec<Part>> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&position| {
         let tensor = &tensors[position];
@@ -46,16 +46,19 @@ pub(in crate::format) fn pack(file: &str, tensors: &[Entry], advice: &str) -> Re
 }
 
 /// Length field, JSON and padding.
-fn header(shard: &str, content: &Header, advice: &str) -> Result<Vec<u8>> {
-    let invalid = |problem: String| Error::Request(format!("{shard} of the view: {problem}"));
+fn header(shard: &str, content: &Header, advice: &Hint) -> Result<Vec<u8>> {
+    let invalid =
+        |problem: String| Error::new(Code::ShardLimit, format!("{shard} of the view: {problem}"));
     let mut header = vec![0; data_start(0) as usize];
-    serde_json::to_writer(&mut header, content).map_err(|e| invalid(e.to_string()))?;
+    serde_json::to_writer(&mut header, content)
+        .map_err(|e| invalid(e.to_string()).with_hint(advice.clone()))?;
     let total = (header.len() as u64).next_multiple_of(DATA_ALIGNMENT);
     let length = total - data_start(0);
     if length > MAX_HEADER_BYTES {
         return Err(invalid(format!(
-            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}; {advice}"
-        )));
+            "its header would take {length} bytes, and readers accept at most {MAX_HEADER_BYTES}"
+        ))
+        .with_hint(advice.clone()));
     }
     header.resize(total as usize, b' ');
     header.shrink_to_fit();

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::fuse::figures::Figures;
 use crate::fuse::options::MountOptions;
 use crate::read::{Ahead, ReadAhead};
@@ -170,7 +170,7 @@ impl<Backing> Server<Backing> {
             let content = self.view().file(id).ok_or(Errno::ISDIR)?;
             let opened = self.opening.open(id, content, flags, register, serving);
             let opened = opened.map_err(|error| {
-                log::error!("{}: cannot open it: {error}", self.shown(inode));
+                log::error!("{}: cannot open it: {error:#}", self.shown(inode));
                 self.failed(&error)
             })?;
             opened.ok_or(Errno::NOSYS)
@@ -222,7 +222,7 @@ impl<Backing> Server<Backing> {
             });
             result.map_err(|error| {
                 log::error!(
-                    "{}: cannot read {size} bytes at offset {offset}: {error}",
+                    "{}: cannot read {size} bytes at offset {offset}: {error:#}",
                     self.shown(inode)
                 );
                 self.failed(&error)
@@ -371,14 +371,10 @@ impl<Backing> Server<Backing> {
 
 /// The errno a reader sees; details go to the log.
 fn errno(error: &Error) -> Errno {
-    match error {
-        Error::Request(_) => Errno::INVAL,
-        Error::Io { .. }
-        | Error::Checkpoint { .. }
-        | Error::Tensor { .. }
-        | Error::SourceChanged { .. }
-        | Error::NonFinite { .. } => Errno::IO,
-        // Told ENOMEM for a page that is read through a mapping, the kernel would ask for ever.
-        Error::OutOfMemory { .. } => Errno::IO,
+    match error.code() {
+        Code::NotAFile => Errno::INVAL,
+        // Without memory too: answered ENOMEM for a page that is read through a mapping, the kernel
+        // would ask for ever.
+        _ => Errno::IO,
     }
 }

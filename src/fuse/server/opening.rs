@@ -58,7 +58,7 @@ impl<Backing> Opened<Backing> {
 }
 
 /// Why a mount with [`MountOptions::direct_io`] fails.
-const NO_DIRECT_IO: &str = "with --direct-io, programs could not map its files: that needs Linux \
+const NO_DIRECT_IO: &str = "with direct I/O, programs could not map its files: that needs Linux \
      6.6 or later; mount without it, and open files with O_DIRECT instead";
 
 /// The ways in which the files of a mount are opened.

@@ -12,7 +12,8 @@ mod config;
 use indexmap::IndexMap;
 
 use crate::catalog::Catalog;
-use crate::error::Result;
+use crate::error::setting::DTYPE;
+use crate::error::{Code, Result, Warning};
 use crate::kernels::lanes::Precision;
 use crate::named::Named;
 use crate::ops::cast::CastRules;
@@ -31,7 +32,7 @@ pub struct DtypeParams {
 impl Params for DtypeParams {
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            key: "dtype",
+            key: DTYPE,
             flag: "dtype",
             takes: Takes::Choice(Precision::NAMES),
             group: Group::Tensors,
@@ -40,7 +41,7 @@ impl Params for DtypeParams {
         }]
     }
 
-    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, _key: &str, value: Value) -> Result<()> {
         self.to = Some(chosen(value)?);
         Ok(())
     }
@@ -121,10 +122,16 @@ impl Operator for InDtype {
         }
         // Adapters are merged into what was dequantized before.
         if catalog.report.count("cast") + catalog.report.count("dequantized") == 0 {
-            catalog.report.warnings.push(format!(
-                "--dtype finds nothing to do: every floating tensor of this view is {} already",
-                self.to.dtype()
-            ));
+            catalog.report.warnings.push(
+                Warning::new(
+                    Code::NoEffect,
+                    format!(
+                        "it has no effect: every floating-point tensor of this view is {} already",
+                        self.to.dtype()
+                    ),
+                )
+                .about(DTYPE),
+            );
         }
         config::declare(catalog, self.to)
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::{EXPERTS, PATCH};
+use crate::error::{Code, Error, Hint, Result};
 use crate::ops::experts::model::Model;
 use crate::ops::experts::weight::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
 use crate::quant;
@@ -51,14 +52,13 @@ pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
 
 fn change(catalog: &Catalog, model: &Model, experts: &str, layer: &Layer) -> Result<Change> {
     if let Some(other) = layer.other {
-        return Err(Error::tensor(
-            catalog.tensors[other].origin(),
+        return Err(Error::of_tensor(Code::ExpertsLayout, catalog.tensors[other].origin(),
             other,
             format!(
-                "it belongs to an expert, but only {{gate,up,down}}_proj.weight and their scales ({}) can be fused; leave --fuse-experts out",
+                "it belongs to an expert, but only {{gate,up,down}}_proj.weight and their scales ({}) can be fused",
                 quant::companions("*").collect::<Vec<_>>().join(", ")
             ),
-        ));
+        ).with_hint(leave_out()));
     }
     let (mut gate_up, mut down) = (Vec::new(), Vec::new());
     for expert in 0..=layer.experts.last().copied().unwrap_or_default() {
@@ -94,13 +94,12 @@ fn weight<'a>(
     let name = format!("{experts}.{expert}.{projection}.weight");
     match Weight::find(catalog, name.clone())? {
         Some(weight) => Ok(weight),
-        None => Err(Error::tensor(
-            &catalog.report.sources[0].path,
+        None => Err(Error::of_tensor(Code::ExpertsIncomplete, &catalog.report.sources[0].path,
             name,
             format!(
-                "it is missing, but others of {experts} are there; experts can be fused only if all are there, from number 0 on without gaps, each with gate, up and down; add it with --extra, or leave --fuse-experts out"
+                "it is missing, but others of {experts} are there; experts can only be fused if all of them are there, numbered from 0 without gaps, each with gate, up and down"
             ),
-        )),
+        ).with_hint(Hint::give(PATCH).to("add it").or(leave_out()))),
     }
 }
 
@@ -120,7 +119,7 @@ fn check_alike(weights: &[Weight]) -> Result<()> {
         .iter()
         .find(|weight| description(weight) != expected);
     match differing {
-        Some(weight) => Err(weight.error(format!(
+        Some(weight) => Err(weight.error(Code::ExpertsLayout, format!(
             "it is {}, but {} is {expected}; the experts of a layer can be fused only if they are alike",
             description(weight),
             weights[0].name
@@ -137,12 +136,17 @@ fn dimensions(gate: &Weight, down: &Weight) -> Result<[u64; 2]> {
     {
         return Ok([intermediate, hidden]);
     }
-    Err(gate.error(format!(
-        "its shape is {}, and that of {} is {}; expected [I, H] and [H, I], not empty; leave --fuse-experts out",
-        shape_text(&gate.tensor.shape),
-        down.name,
-        shape_text(&down.tensor.shape)
-    )))
+    Err(gate
+        .error(
+            Code::ExpertsLayout,
+            format!(
+                "its shape is {}, and that of {} is {}; expected [I, H] and [H, I], not empty",
+                shape_text(&gate.tensor.shape),
+                down.name,
+                shape_text(&down.tensor.shape)
+            ),
+        )
+        .with_hint(leave_out()))
 }
 
 /// The tensor `name` of all `weights`, `each` of them for every expert, and its companions.
@@ -161,4 +165,8 @@ fn joined(name: String, weights: &[Weight], each: u64) -> Vec<(Name, Tensor)> {
         (name, Tensor { home, ..tensor })
     });
     joined.collect()
+}
+
+fn leave_out() -> Hint {
+    Hint::leave_out_value(EXPERTS, "fuse")
 }

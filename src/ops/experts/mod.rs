@@ -19,7 +19,8 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::EXPERTS;
+use crate::error::{Code, Error, Result, Warning};
 use crate::named::{Named, named};
 use crate::ops::params::chosen;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
@@ -52,7 +53,7 @@ pub struct ExpertsParams {
 impl Params for ExpertsParams {
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            key: "experts",
+            key: EXPERTS,
             flag: "",
             takes: Takes::Flags(&[
                 (
@@ -72,7 +73,7 @@ impl Params for ExpertsParams {
         }]
     }
 
-    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, _key: &str, value: Value) -> Result<()> {
         self.form = Some(chosen(value)?);
         Ok(())
     }
@@ -93,20 +94,25 @@ impl Params for ExpertsParams {
 impl Operator for Experts {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         let model = Model::of(catalog)?;
-        model.refuse_transposed(self.flag())?;
+        model.refuse_transposed(self.name())?;
         let changes = match self {
             Experts::Unfuse => unfuse::changes(catalog, &model)?,
             Experts::Fuse => fuse::changes(catalog, &model)?,
         };
         if changes.is_empty() {
-            catalog.report.warnings.push(format!(
-                "{} finds nothing to do: no tensor of this view is called {}",
-                self.flag(),
-                match self {
-                    Experts::Unfuse => "*.experts.{gate_up,down}_proj",
-                    Experts::Fuse => "*.experts.<number>.{gate,up,down}_proj.weight",
-                }
-            ));
+            catalog.report.warnings.push(
+                Warning::new(
+                    Code::NoEffect,
+                    format!(
+                        "it has no effect: no tensor of this view is called {}",
+                        match self {
+                            Experts::Unfuse => "*.experts.{gate_up,down}_proj",
+                            Experts::Fuse => "*.experts.<number>.{gate,up,down}_proj.weight",
+                        }
+                    ),
+                )
+                .about_value(EXPERTS, self.name()),
+            );
         }
         if *self == Experts::Fuse {
             model.warn_of_stale_skips(catalog, &changes);
@@ -115,27 +121,20 @@ impl Operator for Experts {
     }
 }
 
-impl Experts {
-    fn flag(self) -> &'static str {
-        match self {
-            Experts::Unfuse => "--unfuse-experts",
-            Experts::Fuse => "--fuse-experts",
-        }
-    }
-}
-
 fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
     let taken = changes.iter().flat_map(|change| &change.new);
     for (name, tensor) in taken {
         if let Some(other) = catalog.tensors.get(name) {
-            return Err(Error::tensor(
+            return Err(Error::of_tensor(
+                Code::NameTaken,
                 other.origin(),
                 name,
                 format!(
-                    "the view has it already, and would have it a second time from {}; take the experts in one form only",
+                    "the view has it already, and would have it a second time from {}",
                     tensor.origin().shown()
                 ),
-            ));
+            )
+            .with_hint("take the experts in one form only"));
         }
     }
     let mut old = HashSet::new();

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
-use crate::error::{Error, Result};
+use crate::error::setting::{EXPERTS, PATCH};
+use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::ops::experts::weight::{Change, Weight};
 use crate::text::listing;
 
@@ -64,22 +65,21 @@ impl Model {
     }
 
     /// Refuses the families whose fused experts are no concatenation of per-expert weights.
-    pub(super) fn refuse_transposed(&self, flag: &str) -> Result<()> {
+    pub(super) fn refuse_transposed(&self, form: &'static str) -> Result<()> {
         let Some(found) = self.transposed_family() else {
             return Ok(());
         };
-        Err(Error::checkpoint(
-            &self.path,
+        Err(Error::of_file(Code::ExpertsLayout, &self.path,
             format!(
-                "model_type is \"{found}\": this family stores fused experts transposed ([E, H, 2I] and [E, I, H]), so that the weights of one expert are not ranges of their bytes; leave {flag} out"
+                "model_type is \"{found}\": this family stores fused experts transposed ([E, H, 2I] and [E, I, H]), so that the weights of one expert are not ranges of their bytes"
             ),
-        ))
+        ).with_hint(Hint::leave_out_value(EXPERTS, form)))
     }
 
     /// Checks the hidden size that the shape of `weight` gives.
     pub(super) fn check_hidden_size(&self, weight: &Weight, found: u64) -> Result<()> {
         match self.hidden_size {
-            Some(expected) if expected != found => Err(weight.error(format!(
+            Some(expected) if expected != found => Err(weight.error(Code::ConfigMismatch, format!(
                 "its shape is {:?}, so that the hidden size would be {found}, but hidden_size in {CONFIG_FILE} is {expected}; are these the experts of another model, or stored in another layout?",
                 weight.tensor.shape
             ))),
@@ -90,9 +90,16 @@ impl Model {
     /// Checks the number of experts of the layer that `weight` is in.
     pub(super) fn check_count(&self, weight: &Weight, found: u64) -> Result<()> {
         match self.experts {
-            Some(expected) if expected != found => Err(weight.error(format!(
-                "its layer has {found} experts, but {CONFIG_FILE} says {expected}; add what is missing with --extra, or correct {CONFIG_FILE}"
-            ))),
+            Some(expected) if expected != found => Err(weight
+                .error(
+                    Code::ConfigMismatch,
+                    format!("its layer has {found} experts, but {CONFIG_FILE} says {expected}"),
+                )
+                .with_hint(
+                    Hint::give(PATCH)
+                        .to("add what is missing")
+                        .or(format!("correct {CONFIG_FILE}")),
+                )),
             _ => Ok(()),
         }
     }
@@ -109,10 +116,10 @@ impl Model {
             .filter(|module| old.contains(module.as_str()))
             .collect();
         if !stale.is_empty() {
-            catalog.report.warnings.push(format!(
-                "modules_to_not_convert in {CONFIG_FILE} names modules that become part of fused tensors; unless an FP8 selection has the list made anew, consumers may take those for quantized: {}",
+            catalog.report.warnings.push(Warning::new(Code::SkipList, format!(
+                "modules_to_not_convert in {CONFIG_FILE} names modules that become part of fused tensors; loaders may take those for quantized, unless this view quantizes, which makes a new list: {}",
                 listing(&stale)
-            ));
+            )));
         }
     }
 }

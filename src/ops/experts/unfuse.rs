@@ -5,7 +5,8 @@ use std::ops::Range;
 use indexmap::IndexSet;
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::{EXPERTS, PATCH};
+use crate::error::{Code, Error, Hint, Result};
 use crate::ops::experts::model::Model;
 use crate::ops::experts::weight::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
 use crate::quant;
@@ -30,14 +31,13 @@ pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
         let suffix = rest.strip_prefix(GATE_UP).or(rest.strip_prefix(DOWN));
         match suffix {
             Some(suffix) if suffix.starts_with('_') => {
-                return Err(Error::tensor(
-                    tensor.origin(),
+                return Err(Error::of_tensor(Code::ExpertsLayout, tensor.origin(),
                     name,
                     format!(
-                        "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its scales ({}), and how it would be divided is not known; leave --unfuse-experts out",
+                        "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its scales ({}), and ckptfs does not know how to divide it",
                         quant::companions("*").collect::<Vec<_>>().join(", ")
                     ),
-                ));
+                ).with_hint(leave_out()));
             }
             _ => {}
         }
@@ -58,7 +58,7 @@ fn change(catalog: &Catalog, model: &Model, experts: &str, total: &mut u64) -> R
     gate_up.check_blocks_part(intermediate)?;
     *total = total.saturating_add(count);
     if *total > MOST_EXPERTS {
-        return Err(gate_up.error(format!(
+        return Err(gate_up.error(Code::OverLimit, format!(
             "its shape is {}: with those before, the view would have {total} experts apart; at most {MOST_EXPERTS} are allowed",
             shape_text(&gate_up.tensor.shape)
         )));
@@ -92,13 +92,13 @@ fn fused<'a>(catalog: &'a Catalog, experts: &str, projection: &str) -> Result<We
     let name = format!("{experts}.{projection}");
     match Weight::find(catalog, name.clone())? {
         Some(weight) => Ok(weight),
-        None => Err(Error::tensor(
+        None => Err(Error::of_tensor(
+            Code::ExpertsIncomplete,
             &catalog.report.sources[0].path,
             name,
-            format!(
-                "it is missing, but other fused tensors of {experts} are there; add it with --extra, or leave --unfuse-experts out"
-            ),
-        )),
+            format!("it is missing, but other fused tensors of {experts} are there"),
+        )
+        .with_hint(Hint::give(PATCH).to("add it").or(leave_out()))),
     }
 }
 
@@ -112,12 +112,12 @@ fn dimensions(gate_up: &Weight, down: &Weight) -> Result<[u64; 3]> {
     {
         return Ok([*count, *intermediate, *hidden]);
     }
-    Err(gate_up.error(format!(
-        "its shape is {}, and that of {} is {}; expected [E, 2I, H] and [E, H, I], not empty (transposed experts, [E, H, 2I] and [E, I, H], cannot be divided into ranges of bytes); leave --unfuse-experts out",
+    Err(gate_up.error(Code::ExpertsLayout, format!(
+        "its shape is {}, and that of {} is {}; expected [E, 2I, H] and [E, H, I], not empty (transposed experts, [E, H, 2I] and [E, I, H], cannot be divided into ranges of bytes)",
         shape_text(&gate_up.tensor.shape),
         down.name,
         shape_text(&down.tensor.shape)
-    )))
+    )).with_hint(leave_out()))
 }
 
 /// Rows of one expert of `tensor`, which is `fused` or a companion of it.
@@ -129,10 +129,19 @@ fn rows_of(fused: &Weight, tensor: &Tensor, expert: u64, rows: &Range<u64>) -> R
         byte_len(tensor.dtype, &before).filter(|_| byte_len(tensor.dtype, &shape).is_some());
     match start {
         Some(start) => Ok(tensor.slice(start, shape)),
-        None => Err(fused.error(format!(
-            "the rows of one expert do not take whole bytes ({}, {}); leave --unfuse-experts out",
-            tensor.dtype,
-            shape_text(&tensor.shape)
-        ))),
+        None => Err(fused
+            .error(
+                Code::ExpertsLayout,
+                format!(
+                    "the rows of one expert do not take whole bytes ({}, {})",
+                    tensor.dtype,
+                    shape_text(&tensor.shape)
+                ),
+            )
+            .with_hint(leave_out())),
     }
+}
+
+fn leave_out() -> Hint {
+    Hint::leave_out_value(EXPERTS, "unfuse")
 }

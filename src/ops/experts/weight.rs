@@ -1,7 +1,7 @@
 //! The weights of experts, by name, with what is stored beside them.
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::quant::{self, Scheme};
 use crate::tensor::Name;
 
@@ -84,8 +84,8 @@ impl<'a> Weight<'a> {
     }
 
     /// An error about the weight.
-    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
-        Error::tensor(self.tensor.origin(), &self.name, problem)
+    pub(super) fn error(&self, code: Code, problem: impl Into<String>) -> Error {
+        Error::of_tensor(code, self.tensor.origin(), &self.name, problem)
     }
 
     /// Checks that no block holds rows of gate and of up, which have `rows` rows each.
@@ -97,9 +97,9 @@ impl<'a> Weight<'a> {
         if rows.is_multiple_of(block) {
             return Ok(());
         }
-        Err(self.error(format!(
-            "it is {}, and gate and up have {rows} rows each, which is no multiple of {block}: fused, they have blocks in common, and apart, they do not; start from unquantized experts",
+        Err(self.error(Code::BadScales, format!(
+            "it is {}, and gate and up have {rows} rows each, which is no multiple of {block}: fused, they share blocks, and apart they do not",
             scheme.name()
-        )))
+        )).with_hint("start from unquantized experts"))
     }
 }

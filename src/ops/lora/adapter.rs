@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::safetensors::read_header;
 use crate::format::{Container, Shard};
 use crate::source::{Blob, LocalFile, check_directory, not_json};
@@ -50,7 +50,8 @@ impl Adapter {
         check_directory(directory)?;
         let config = directory.join(CONFIG_FILE);
         if !config.exists() {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::NoAdapter,
                 directory,
                 format!("no adapter here: expected {CONFIG_FILE} and {WEIGHTS_FILE}"),
             ));
@@ -58,12 +59,14 @@ impl Adapter {
         let settings = Settings::read(&config)?;
         let weights = directory.join(WEIGHTS_FILE);
         if !weights.exists() && directory.join(PICKLED_FILE).exists() {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::NoAdapter,
                 directory.join(PICKLED_FILE),
-                format!(
-                    "a pickled adapter is not read; load it with PEFT and save it again, which writes {WEIGHTS_FILE}"
-                ),
-            ));
+                "a pickled adapter is not read",
+            )
+            .with_hint(format!(
+                "load it with PEFT and save it again, which writes {WEIGHTS_FILE}"
+            )));
         }
         let file = LocalFile::of_weights(weights)?;
         Ok(Adapter {
@@ -79,8 +82,8 @@ impl Adapter {
     }
 
     /// An error about the tensor `key` of the adapter.
-    pub(super) fn error(&self, key: &str, problem: impl Into<String>) -> Error {
-        Error::tensor(self.weights.blob.location(), key, problem)
+    pub(super) fn error(&self, code: Code, key: &str, problem: impl Into<String>) -> Error {
+        Error::of_tensor(code, self.weights.blob.location(), key, problem)
     }
 }
 
@@ -130,50 +133,65 @@ const REFUSED: [(&str, &str); 9] = [
 
 impl Settings {
     fn read(path: &Path) -> Result<Self> {
-        let refuse = |problem: String| Error::checkpoint(path, problem);
+        let refuse = |code, problem: String| Error::of_file(code, path, problem);
         let text = LocalFile::new(path)?.read_all(MOST_CONFIG_BYTES)?;
-        let json: Map<String, Value> = serde_json::from_slice(&text)
-            .map_err(|e| refuse(format!("not a JSON object: {}", not_json(&text, &e))))?;
+        let json: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| {
+            refuse(
+                Code::BadAdapter,
+                format!("not a JSON object: {}", not_json(&text, &e)),
+            )
+        })?;
         let text = |key: &str| json.get(key).and_then(Value::as_str);
         let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
 
         match text("peft_type") {
             Some("LORA") => {}
             found => {
-                return Err(refuse(format!(
-                    "peft_type is {}; only LORA can be merged",
-                    found.unwrap_or("not given")
-                )));
+                return Err(refuse(
+                    Code::UnsupportedAdapter,
+                    format!(
+                        "peft_type is {}; only LORA can be merged",
+                        found.unwrap_or("not given")
+                    ),
+                ));
             }
         }
         for (key, reason) in REFUSED {
             if json.get(key).is_some_and(is_set) {
-                return Err(refuse(format!("{key} is set: {reason}")));
+                return Err(refuse(
+                    Code::UnsupportedAdapter,
+                    format!("{key} is set: {reason}"),
+                ));
             }
         }
         let init = text("init_lora_weights").unwrap_or_default().to_lowercase();
         if CHANGING_INITS.iter().any(|start| init.starts_with(start)) {
-            return Err(refuse(format!(
-                "init_lora_weights is \"{init}\": training started from a base that this took something out of, and merging into the base as it is stored would be wrong; save the adapter again with path_initial_model_for_weight_conversion, which makes it a plain one"
-            )));
+            return Err(refuse(Code::UnsupportedAdapter, format!(
+                "init_lora_weights is \"{init}\": this initialization changed the base before training, so merging into the base as it is stored would be wrong"
+            )).with_hint("save the adapter again with path_initial_model_for_weight_conversion, which converts it to a plain one"));
         }
         let number = |key: &str| {
             let value = json.get(key);
             let found = || value.map_or("not given".to_owned(), Value::to_string);
-            value
-                .and_then(Value::as_f64)
-                .ok_or_else(|| refuse(format!("{key} is {}, but must be a number", found())))
+            value.and_then(Value::as_f64).ok_or_else(|| {
+                refuse(
+                    Code::BadAdapter,
+                    format!("{key} is {}, but must be a number", found()),
+                )
+            })
         };
         let rank = json.get("r").and_then(Value::as_u64).filter(|&r| r > 0);
         let (dora, bias) = (flag("use_dora"), flag("lora_bias"));
         if dora && bias {
             return Err(refuse(
+                Code::BadAdapter,
                 "use_dora and lora_bias exclude each other".to_owned(),
             ));
         }
         let parameters = json.get("target_parameters").and_then(Value::as_array);
         Ok(Settings {
-            rank: rank.ok_or_else(|| refuse("r is not a positive number".to_owned()))?,
+            rank: rank
+                .ok_or_else(|| refuse(Code::BadAdapter, "r is not a positive number".to_owned()))?,
             alpha: number("lora_alpha")?,
             rank_pattern: Patterns::read(&json, "rank_pattern", path)?,
             alpha_pattern: Patterns::read(&json, "alpha_pattern", path)?,
@@ -243,7 +261,8 @@ impl Patterns {
     fn read(json: &Map<String, Value>, key: &str, path: &Path) -> Result<Self> {
         const MOST: usize = 1 << 15;
         const MOST_REGEXES: usize = 256;
-        let refuse = |problem: String| Error::checkpoint(path, format!("{key}: {problem}"));
+        let refuse =
+            |problem: String| Error::of_file(Code::BadAdapter, path, format!("{key}: {problem}"));
         let entries = match json.get(key) {
             None | Some(Value::Null) => return Ok(Patterns(Vec::new())),
             Some(Value::Object(entries)) if entries.len() <= MOST => entries,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::lora::adapter::Adapter;
 use crate::shown::Show;
 use crate::tensor::shape_text;
@@ -47,12 +47,11 @@ pub(super) fn check_tied<'a>(
         None if catalog.tensors.keys().any(|name| is_output(name)) => return Ok(()),
         None => "the base has no output embedding of its own".to_owned(),
     };
-    Err(Error::checkpoint(
-        &adapter.directory,
+    Err(Error::of_file(Code::TiedEmbeddings, &adapter.directory,
         format!(
-            "it changes {name}, but input and output embedding are tied ({how}): a merge would change both, though training changed one use of them; give the base an lm_head.weight of its own and \"tie_word_embeddings\": false first"
+            "it changes {name}, but input and output embedding are tied ({how}): a merge would change both, though training changed one use of them"
         ),
-    ))
+    ).with_hint("give the base an lm_head.weight of its own and \"tie_word_embeddings\": false first"))
 }
 
 /// Checks whether `given`, a tensor of the adapter called `key`, may take the place of `base`.
@@ -68,9 +67,10 @@ pub(super) fn check_shape(
         return Ok(());
     }
     Err(adapter.error(
+        Code::AdapterMismatch,
         key,
         format!(
-            "it is to take the place of {name} of the base, but its shape is {} and the base's is {}",
+            "it replaces {name} of the base, but its shape is {} and that of the base is {}",
             shape_text(given),
             shape_text(&base.shape)
         ),
@@ -79,7 +79,13 @@ pub(super) fn check_shape(
 
 /// Brings `vocab_size` into line with embeddings that an adapter brought in another size.
 pub(super) fn follow_vocabulary(catalog: &mut Catalog, adapter: &Adapter) -> Result<()> {
-    let refuse = |problem: String| Err(Error::checkpoint(&adapter.directory, problem));
+    let refuse = |problem: String| {
+        Err(Error::of_file(
+            Code::AdapterVocabulary,
+            &adapter.directory,
+            problem,
+        ))
+    };
     let rows = |tensor: &Tensor| tensor.shape.first().copied().unwrap_or(0);
     let embeddings = catalog
         .tensors

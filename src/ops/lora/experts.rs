@@ -6,7 +6,7 @@
 //! that is defined last are named like the module, those before it with `base_layer` behind that.
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::ops::experts::model::Model;
 use crate::ops::experts::{DOWN, GATE, GATE_UP, UP};
 use crate::ops::lora::addition::Matrix;
@@ -61,8 +61,7 @@ fn parameter<'a>(
     let is_known = parameters.len() == 1 || parameters.iter().all(|p| order(p).is_some());
     match parameters.iter().rev().nth(depth) {
         Some(parameter) if is_known => Ok(parameter),
-        _ => Err(merging.adapter.error(
-            factors.any(),
+        _ => Err(merging.adapter.error(Code::UnsupportedAdapter, factors.any(),
             format!(
                 "by target_parameters in adapter_config.json, the adapted parameters of {module} are [{}], which does not tell which of them this is",
                 parameters.join(", ")
@@ -96,8 +95,7 @@ impl<'a> Experts<'a> {
         let ranks = a.shape.first().copied().unwrap_or(0);
         let fits = a.shape.len() == 2 && b.shape.len() == 2 && b.shape[1] == ranks;
         if !fits || rank < 1.0 || rank.fract() != 0.0 || ranks % rank as u64 != 0 || ranks == 0 {
-            return Err(merging.adapter.error(
-                key,
+            return Err(merging.adapter.error(Code::BadAdapter, key,
                 format!(
                     "its shape is {} and that of the other factor is {}; for experts of rank {rank} they must be [experts x rank, in] and [out, rank x experts]",
                     shape_text(&a.shape),
@@ -107,7 +105,8 @@ impl<'a> Experts<'a> {
         }
         if settings.dora || factors.bias.is_some() {
             let problem = "DoRA and lora_bias are not defined for parameters";
-            return Err(merging.adapter.error(key, problem));
+            let code = Code::UnsupportedAdapter;
+            return Err(merging.adapter.error(code, key, problem));
         }
         Ok(Experts {
             merging,

@@ -1,7 +1,7 @@
 //! LoRA on a module with one weight: a linear layer, an embedding, or a convolution.
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::ops::lora::addition::Matrix;
 use crate::ops::lora::factors;
 use crate::ops::lora::kernels::{Join, LowRank};
@@ -32,8 +32,7 @@ impl Layer<'_> {
         let of_b = self.b.shape.get(1).copied();
         let (key_a, key_b) = (self.key_a(), self.key_b());
         let (Some(rank), true) = (of_a, of_a == of_b) else {
-            return Err(adapter.error(
-                key_a,
+            return Err(adapter.error(Code::BadAdapter, key_a,
                 format!(
                     "its shape is {} and that of {key_b} is {}; the first dimension of one must be the second of the other, the rank",
                     shape_text(&self.a.shape),
@@ -44,6 +43,7 @@ impl Layer<'_> {
         let expected = adapter.settings.rank(path);
         if rank as f64 != expected {
             return Err(adapter.error(
+                Code::BadAdapter,
                 key_a,
                 format!(
                     "its rank is {rank} (shape {}), but adapter_config.json says {expected}",
@@ -123,11 +123,15 @@ impl Layer<'_> {
             (None, false) => return Ok(None),
             (Some(key), true) => key,
             (Some(key), false) => {
-                return Err(adapter.error(key, "adapter_config.json does not say use_dora"));
+                return Err(adapter.error(
+                    Code::BadAdapter,
+                    key,
+                    "adapter_config.json does not say use_dora",
+                ));
             }
             (None, true) => {
                 let problem = "adapter_config.json says use_dora, but there is no lora_magnitude_vector beside it";
-                return Err(adapter.error(self.key_a(), problem));
+                return Err(adapter.error(Code::BadAdapter, self.key_a(), problem));
             }
         };
         let magnitudes = self.merging.stored(key)?;
@@ -143,6 +147,7 @@ impl Layer<'_> {
         }
         if columns > MOST_SUMMED_COLUMNS {
             return Err(adapter.error(
+                Code::OverLimit,
                 key,
                 format!("it scales {columns} columns; at most {MOST_SUMMED_COLUMNS} are supported"),
             ));
@@ -187,10 +192,9 @@ impl Layer<'_> {
         let declared = self.merging.adapter.settings.fan_in_fan_out;
         match is_named == declared {
             true => Ok(declared),
-            false => Err(self.merging.adapter.error(
-                self.key_a(),
+            false => Err(self.merging.adapter.error(Code::UnsupportedAdapter, self.key_a(),
                 format!(
-                    "{} is square, so that its shape does not tell whether it is stored transposed, and fan_in_fan_out in adapter_config.json ({declared}) contradicts what layers of this name are",
+                    "{} is square, so its shape does not show whether it is stored transposed, and fan_in_fan_out in adapter_config.json ({declared}) is not what layers of this name have",
                     self.name
                 ),
             )),

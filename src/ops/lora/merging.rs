@@ -2,7 +2,8 @@
 //! them.
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::DTYPE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::low_rank::{PANEL, Strided};
 use crate::ops::lora::adapter::Adapter;
 use crate::ops::lora::addition::Matrix;
@@ -73,6 +74,7 @@ impl Merging<'_> {
     pub(super) fn target(&self, catalog: &Catalog, name: &str, key: &str) -> Result<Tensor> {
         let Some(tensor) = catalog.tensors.get(name) else {
             return Err(self.adapter.error(
+                Code::AdapterMismatch,
                 key,
                 format!(
                     "it belongs to {name}, which the base does not have{}",
@@ -85,25 +87,25 @@ impl Merging<'_> {
         }
         let advice = match quant::is_coded(tensor.dtype) {
             true if quant::stored(&catalog.tensors, name).is_some() => {
-                "give --dtype bf16 to dequantize the base first"
+                Hint::give_value(DTYPE, "bf16").to("dequantize the base first")
             }
-            _ => "start from the checkpoint that is not quantized",
+            _ => Hint::text("start from the checkpoint that is not quantized"),
         };
-        Err(Error::tensor(
-            tensor.origin(),
+        Err(Error::of_tensor(Code::QuantizedBase, tensor.origin(),
             name,
             format!(
-                "the adapter {} changes it, but its dtype is {}, and only BF16, F16 and F32 can be changed; {advice}",
+                "the adapter {} changes it, but its dtype is {}, and only BF16, F16 and F32 can be changed",
                 self.adapter.directory.shown(),
                 tensor.dtype
             ),
-        ))
+        ).with_hint(advice))
     }
 
     pub(super) fn check_dtype(&self, key: &str, tensor: &Tensor) -> Result<()> {
         match factors::is_float(tensor.dtype) {
             true => Ok(()),
             false => Err(self.adapter.error(
+                Code::UnsupportedTensor,
                 key,
                 format!(
                     "its dtype is {}, but must be BF16, F16 or F32",
@@ -124,7 +126,7 @@ impl Merging<'_> {
     pub(super) fn factors(&self, module: &str, factors: &Factors) -> Result<(Tensor, Tensor)> {
         let missing = |which: &str| {
             let problem = format!("{module} has no lora_{which} beside it");
-            self.adapter.error(factors.any(), problem)
+            self.adapter.error(Code::BadAdapter, factors.any(), problem)
         };
         let a = factors.a.as_ref().ok_or_else(|| missing("A"))?;
         let b = factors.b.as_ref().ok_or_else(|| missing("B"))?;
@@ -137,6 +139,7 @@ impl Merging<'_> {
         match scale.is_finite() {
             true => Ok(scale),
             false => Err(self.adapter.error(
+                Code::BadAdapter,
                 factors.any(),
                 "by rank, alpha and weight, its scaling is larger than any f32",
             )),
@@ -183,7 +186,7 @@ impl Merging<'_> {
 
     /// Checks that rows and factors are not so large that they could not be held in memory.
     pub(super) fn check_size(&self, key: &Name, columns: u64, elements: u64) -> Result<()> {
-        let refuse = |problem: String| Err(self.adapter.error(key, problem));
+        let refuse = |problem: String| Err(self.adapter.error(Code::OverLimit, key, problem));
         if columns > MOST_COLUMNS {
             return refuse(format!(
                 "it changes rows of {columns} elements; at most {MOST_COLUMNS} are supported"
@@ -191,7 +194,7 @@ impl Merging<'_> {
         }
         if elements.saturating_mul(4) > MOST_FACTOR_BYTES {
             return refuse(format!(
-                "as F32 it takes {} bytes; at most {MOST_FACTOR_BYTES} are supported, since all of them are kept in memory",
+                "as F32 it takes {} bytes; at most {MOST_FACTOR_BYTES} are supported, since ckptfs keeps all of them in memory",
                 elements.saturating_mul(4)
             ));
         }
@@ -200,14 +203,17 @@ impl Merging<'_> {
 
     /// An error that names both shapes.
     pub(super) fn unfit(&self, key: &Name, tensor: &Tensor, name: &str, base: &Tensor) -> Error {
-        self.adapter.error(
-            key,
-            format!(
-                "its shape {} does not fit {name} of the base, whose shape is {}; was the adapter trained on another model?",
-                shape_text(&tensor.shape),
-                shape_text(&base.shape)
-            ),
-        )
+        self.adapter
+            .error(
+                Code::AdapterMismatch,
+                key,
+                format!(
+                    "its shape {} does not fit {name} of the base, whose shape is {}",
+                    shape_text(&tensor.shape),
+                    shape_text(&base.shape)
+                ),
+            )
+            .with_hint("was the adapter trained on another model?")
     }
 }
 

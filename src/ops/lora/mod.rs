@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::catalog::{Catalog, OperatorReport};
-use crate::error::{Error, Result};
+use crate::error::setting::LORA;
+use crate::error::{Code, Error, Result, Warning};
 use crate::ops::dtype::InDtype;
 use crate::ops::experts::model::Model;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
@@ -55,7 +56,7 @@ pub struct LoraParams {
 impl Params for LoraParams {
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            key: "lora",
+            key: LORA,
             flag: "lora",
             takes: Takes::WeightedSources,
             group: Group::Sources,
@@ -64,7 +65,7 @@ impl Params for LoraParams {
         }]
     }
 
-    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, _key: &str, value: Value) -> Result<()> {
         let (adapter, weight) = value.into_source();
         self.adapters.push(LoraRequest { adapter, weight });
         Ok(())
@@ -85,10 +86,13 @@ impl Params for LoraParams {
 
     fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
         if self.adapters.len() > MOST_ADAPTERS {
-            return Err(Error::Request(format!(
-                "a view of {} adapters is asked for; at most {MOST_ADAPTERS} are merged at once",
-                self.adapters.len()
-            )));
+            return Err(Error::new(
+                Code::OverLimit,
+                format!(
+                    "the request has {} adapters; at most {MOST_ADAPTERS} are merged at once",
+                    self.adapters.len()
+                ),
+            ));
         }
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         if let Some(to) = all.dtype.to {
@@ -132,10 +136,13 @@ impl Lora {
     /// If it is not a LoRA adapter of PEFT that can be merged.
     pub(crate) fn open(directory: &Path, weight: f64) -> Result<Self> {
         if !weight.is_finite() {
-            return Err(Error::Request(format!(
-                "the weight of the adapter {} is {weight}, but must be finite",
-                directory.shown()
-            )));
+            return Err(Error::new(
+                Code::BadValue,
+                format!(
+                    "the weight of the adapter {} is {weight}, but must be finite",
+                    directory.shown()
+                ),
+            ));
         }
         Ok(Lora {
             adapter: Adapter::open(directory)?,
@@ -153,7 +160,8 @@ impl Operator for Lora {
             .saturating_mul(self.adapter.settings.patterns())
             > MOST_MATCHES
         {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::OverLimit,
                 &self.adapter.directory,
                 "it has too many modules for so many rank and alpha patterns",
             ));
@@ -192,12 +200,16 @@ impl Operator for Lora {
         if report.merged + report.replaced == 0 {
             let directory = self.adapter.directory.shown();
             let warnings = &mut catalog.report.warnings;
-            warnings.push(format!("the adapter {directory} has no tensors"));
+            warnings.push(Warning::new(
+                Code::NoEffect,
+                format!("the adapter {directory} has no tensors"),
+            ));
         } else if self.weight == 0.0 && report.merged > 0 {
             let directory = self.adapter.directory.display();
             let warnings = &mut catalog.report.warnings;
-            warnings.push(format!(
-                "the adapter {directory} has no effect on what it is merged into: its weight is 0"
+            warnings.push(Warning::new(
+                Code::NoEffect,
+                format!("the adapter {directory} has no effect: its weight is 0"),
             ));
         }
         catalog.sources.add(&self.adapter.weights);

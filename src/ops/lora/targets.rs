@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::catalog::Catalog;
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::ops::lora::adapter::Adapter;
 use crate::tensor::Name;
 
@@ -67,13 +67,18 @@ impl Contents {
                 "lora_B.bias" => (&mut factors.bias, factors.embedding),
                 _ => {
                     return Err(adapter.error(
+                        Code::UnsupportedAdapter,
                         key,
-                        "it is not known how a tensor of this name takes part in a merge",
+                        "ckptfs does not know how to merge a tensor of this name",
                     ));
                 }
             };
             if place.replace(key.clone()).is_some() {
-                return Err(adapter.error(key, "the adapter has it twice, with and without prefix"));
+                return Err(adapter.error(
+                    Code::BadAdapter,
+                    key,
+                    "the adapter has it twice, with and without prefix",
+                ));
             }
             factors.embedding |= embedding;
         }

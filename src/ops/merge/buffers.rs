@@ -2,7 +2,7 @@
 //! the same in all models.
 
 use crate::catalog::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::merge::cast;
 use crate::quant::is_coded;
 use crate::shown::Show;
@@ -30,11 +30,12 @@ pub(super) fn agreed(name: &str, inputs: &[(usize, Tensor)]) -> Result<Option<Te
             *content == bytes(name, other)?
         };
         if !same {
-            return Err(Error::tensor(
+            return Err(Error::of_tensor(
+                Code::MergeUnlike,
                 other.origin(),
                 name,
                 format!(
-                    "it is not floating point, and not what it is in {}: such a tensor must be the same in all models",
+                    "it is not floating point and differs from {}: such a tensor must be the same in all models",
                     first.origin().shown()
                 ),
             ));
@@ -58,5 +59,10 @@ fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
         }
         None => "it is not floating point and not stored, and cannot be compared".to_owned(),
     };
-    Err(Error::tensor(tensor.origin(), name, problem))
+    Err(Error::of_tensor(
+        Code::MergeUnlike,
+        tensor.origin(),
+        name,
+        problem,
+    ))
 }

@@ -1,7 +1,8 @@
 //! What a recipe says about a merge, parsed and checked as far as that goes without the models.
 
+use crate::error::Place;
 use crate::ops::merge::methods::Method;
-use crate::ops::merge::parameters::{Place, Settings};
+use crate::ops::merge::parameters::Settings;
 use crate::tensor::Dtype;
 
 /// The position of a model in [`Definition::models`].

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Config};
-use crate::error::Result;
+use crate::error::{Code, Result, Warning};
 use crate::ops::merge::definition::Definition;
 use crate::ops::merge::inputs::{Run, Source, Stack};
 use crate::ops::merge::names;
@@ -113,8 +113,9 @@ pub(super) fn edit_config(
     if let Some(count) = count
         && !set_if_present(config, &["vocab_size"], &Value::from(count))?
     {
-        warnings.push(format!(
-            "config.json has no vocab_size; it should be {count}"
+        warnings.push(Warning::new(
+            Code::ConfigNotUpdated,
+            format!("config.json has no vocab_size; it should be {count}"),
         ));
     }
     catalog.report.warnings.extend(warnings);
@@ -158,7 +159,7 @@ fn set_layers(
     sources: &[Source],
     stack: &Stack,
     donor: usize,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Warning>> {
     let Some(prefix) = stack.prefix.as_ref().filter(|_| !stack.whole) else {
         return Ok(Vec::new());
     };
@@ -170,15 +171,16 @@ fn set_layers(
     {
         let had = sources[donor].layers(prefix, false);
         if had != layers {
-            warnings.push(format!(
-                "{prefix} has {layers} layers, and had {had} in the model that gives config.json: correct its number by hand"
-            ));
+            warnings.push(Warning::new(Code::ConfigNotUpdated, format!(
+                "{prefix} has {layers} layers, and had {had} in the model that config.json is from: correct its number by hand"
+            )));
         }
         return Ok(warnings);
     }
     if !set_if_present(config, &LAYER_KEYS, &Value::from(layers))? {
-        warnings.push(format!(
-            "config.json does not say how many layers there are; there are {layers}"
+        warnings.push(Warning::new(
+            Code::ConfigNotUpdated,
+            format!("config.json does not say how many layers there are; there are {layers}"),
         ));
     }
     for key in PER_LAYER {
@@ -189,8 +191,11 @@ fn set_layers(
             Some(values) => {
                 set_if_present(config, &[key], &Value::from(values))?;
             }
-            None => warnings.push(format!(
-                "{key} in config.json cannot be told from the models"
+            None => warnings.push(Warning::new(
+                Code::ConfigNotUpdated,
+                format!(
+                    "{key} in config.json keeps its value: the models do not show what it should be"
+                ),
             )),
         }
     }
@@ -203,9 +208,9 @@ fn set_layers(
             .text_model(key)
             .is_some_and(|value| value.as_u64().is_some_and(|n| n > 1))
         {
-            warnings.push(format!(
+            warnings.push(Warning::new(Code::ConfigNotUpdated, format!(
                 "{key} in config.json tells layers apart by their number, which slices change: check it"
-            ));
+            )));
         }
     }
     Ok(warnings)

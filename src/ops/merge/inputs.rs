@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, Config, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Place, Result};
 use crate::ops::merge::definition::{Definition, Inputs, ModelId, Modules, Slice};
 use crate::ops::merge::names;
-use crate::ops::merge::parameters::{Place, Settings};
+use crate::ops::merge::parameters::Settings;
 use crate::tensor::Name;
+use crate::text::counted;
 
 /// One model of a merge: a catalog of its own, and what the recipe calls it.
 #[derive(Debug)]
@@ -124,8 +125,8 @@ pub(super) fn stacks<'a>(definition: &'a Definition, sources: &[Source]) -> Resu
                 && known.len() > 1
                 && let Some(slice) = slices.first()
             {
-                return Err(slice.place.error(format!(
-                    "the layers of these models stand under several prefixes; say which slices each has under modules: {}",
+                return Err(slice.place.error(Code::MergeLayers, format!(
+                    "the layers of these models have several prefixes; list the slices of each under modules: {}",
                     listed(known.keys())
                 )));
             }
@@ -136,11 +137,14 @@ pub(super) fn stacks<'a>(definition: &'a Definition, sources: &[Source]) -> Resu
         Modules::Named(modules) => {
             for module in modules {
                 let Some(prefix) = known.get(&module.name) else {
-                    return Err(module.place.error(format!(
-                        "there is no module {:?} in these models; there is {}",
-                        module.name,
-                        listed(known.keys())
-                    )));
+                    return Err(module.place.error(
+                        Code::MergeLayers,
+                        format!(
+                            "there is no module {:?} in these models; there is {}",
+                            module.name,
+                            listed(known.keys())
+                        ),
+                    ));
                 };
                 let settings = Some(&module.parameters);
                 stacks.push(builder.stack(
@@ -152,7 +156,7 @@ pub(super) fn stacks<'a>(definition: &'a Definition, sources: &[Source]) -> Resu
             }
             let said = |name: &&String| !modules.iter().any(|module| module.name == **name);
             if let Some(name) = known.keys().find(said) {
-                return Err(definition.place.error(format!(
+                return Err(definition.place.error(Code::MergeLayers, format!(
                     "modules says nothing about {name:?}, whose tensors would be lost; these models have {}",
                     listed(known.keys())
                 )));
@@ -199,7 +203,7 @@ impl<'a> Builder<'a, '_> {
             let method = self.definition.method.spec();
             method
                 .check(&run.models(), run.base)
-                .map_err(|problem| run.place.error(problem))?;
+                .map_err(|problem| run.place.error(Code::MergeModels, problem))?;
         }
         Ok(Stack {
             holds_loose: name == DEFAULT,
@@ -220,15 +224,19 @@ impl<'a> Builder<'a, '_> {
             source.layers(prefix, !self.several),
             source.named_layers(prefix),
         );
-        let problem = if layers > named {
-            format!("it has {layers} layers by its config.json, but its tensors name {named}")
+        let (code, problem) = if layers > named {
+            let problem =
+                format!("it has {layers} layers by its config.json, but its tensors name {named}");
+            (Code::ConfigMismatch, problem)
         } else if layers > MOST_LAYERS {
-            format!("its tensors number {layers} layers; at most {MOST_LAYERS} are merged")
+            let problem =
+                format!("its tensors number {layers} layers; at most {MOST_LAYERS} are merged");
+            (Code::OverLimit, problem)
         } else {
             return Ok(layers);
         };
         let path = &source.catalog.report.sources[0].path;
-        Err(Error::checkpoint(path, problem))
+        Err(Error::of_file(code, path, problem))
     }
 
     /// Whole models; the base takes part even if it is not among them.
@@ -260,8 +268,8 @@ impl<'a> Builder<'a, '_> {
         for other in &sources {
             let others = self.layers(other.model, prefix)?;
             if others != layers {
-                return Err(models[0].place.error(format!(
-                    "{} has {layers} layers and {} has {others} (module {module}); models with unlike layers can only be merged as slices",
+                return Err(models[0].place.error(Code::MergeLayers, format!(
+                    "{} has {layers} layers and {} has {others} (module {module}); models with different numbers of layers can only be merged as slices",
                     self.sources[sources[0].model].name,
                     self.sources[other.model].name,
                 )));
@@ -281,18 +289,22 @@ impl<'a> Builder<'a, '_> {
         let layers = length(slice.inputs[0].layers);
         for input in &slice.inputs {
             if length(input.layers) != layers {
-                return Err(input.place.error(format!(
-                    "this source gives {} layers and the first of the slice gives {layers}; all must give equally many",
-                    length(input.layers)
+                return Err(input.place.error(Code::MergeLayers, format!(
+                    "this source has {} and the first of the slice has {}; all must have equally many",
+                    counted(length(input.layers) as usize, "layer"),
+                    counted(layers as usize, "layer")
                 )));
             }
             let source = &self.sources[input.model];
             let has = self.layers(input.model, prefix)?;
             if input.layers.1 > has {
-                return Err(input.place.error(format!(
-                    "layer_range ends at {}, but {} has {has} layers",
-                    input.layers.1, source.name
-                )));
+                return Err(input.place.error(
+                    Code::MergeLayers,
+                    format!(
+                        "layer_range ends at {}, but {} has {has} layers",
+                        input.layers.1, source.name
+                    ),
+                ));
             }
         }
         let sources = slice.inputs.iter().map(|input| RunSource {
@@ -312,6 +324,11 @@ impl<'a> Builder<'a, '_> {
 }
 
 /// An error about a tensor of a source.
-pub(super) fn tensor_error(tensor: &Tensor, name: &str, problem: impl Into<String>) -> Error {
-    Error::tensor(tensor.origin(), name, problem)
+pub(super) fn tensor_error(
+    code: Code,
+    tensor: &Tensor,
+    name: &str,
+    problem: impl Into<String>,
+) -> Error {
+    Error::of_tensor(code, tensor.origin(), name, problem)
 }

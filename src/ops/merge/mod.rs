@@ -48,8 +48,7 @@ pub use model_stock::{ModelStock, ModelStockByRow};
 pub use nearswap::NearSwap;
 pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
 pub use parameters::{
-    Amount, Condition, Kind, Parameter, Place, Preset, Range, Scalar, Scope, Setting, Settings,
-    Values,
+    Amount, Condition, Kind, Parameter, Preset, Range, Scalar, Scope, Setting, Settings, Values,
 };
 pub use pointwise::PointwiseKernel;
 pub use random_mask::RandomMask;
@@ -58,7 +57,8 @@ pub use slerp::Slerp;
 pub use task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
 
 use crate::catalog::{Catalog, MergeReport, Role, StretchReport};
-use crate::error::Result;
+pub use crate::error::Place;
+use crate::error::{Code, Result, Warning};
 use crate::ops::merge::planner::{Planned, Planner};
 use crate::ops::merge::vocabulary::Rows;
 use crate::spelling::did_you_mean;
@@ -168,26 +168,35 @@ fn report(catalog: &mut Catalog, definition: &Definition, sources: &[Source], pl
     }
     for (name, place) in parameters::unknown(method.parameters, definition.settings()) {
         let known = method.parameters.iter().map(|parameter| parameter.name);
-        report.warnings.push(format!(
-            "{place}: {} takes no parameter {name}; it has no effect{}",
+        let problem = format!(
+            "{} takes no parameter {name}, which has no effect{}",
             method.name,
             did_you_mean(name, known)
-        ));
+        );
+        report
+            .warnings
+            .push(place.warning(Code::RecipeKey, problem));
     }
     if !planned.incomplete.is_empty() {
-        report.warnings.push(format!(
-            "not every model has {}; {}",
-            listing(&planned.incomplete),
-            match planned.skipped.len() {
-                0 => "they are made of the models that do".to_owned(),
-                n => format!("{n} of them are left out, the others made of the models that do"),
-            }
+        report.warnings.push(Warning::new(
+            Code::MergeIncomplete,
+            format!(
+                "not every model has {}; {}",
+                listing(&planned.incomplete),
+                match planned.skipped.len() {
+                    0 => "they are made of the models that do".to_owned(),
+                    n => format!("{n} of them are left out, the others made of the models that do"),
+                }
+            ),
         ));
     }
     if !planned.left_out.is_empty() {
-        report.warnings.push(format!(
-            "left out, since slices have no place for layers behind the last: {}",
-            listing(&planned.left_out)
+        report.warnings.push(Warning::new(
+            Code::MergeLayers,
+            format!(
+                "left out, since slices have no place for layers after the last: {}",
+                listing(&planned.left_out)
+            ),
         ));
     }
     let dtype =

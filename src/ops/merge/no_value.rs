@@ -1,8 +1,8 @@
 //! A parameter that must have a value and has none.
 
-use crate::error::Error;
+use crate::error::{Code, Error, Place};
 use crate::ops::merge::methods::Spec;
-use crate::ops::merge::parameters::{self, Parameter, Place, Settings};
+use crate::ops::merge::parameters::{self, Parameter, Settings};
 use crate::spelling;
 
 /// What is without a value, for a message that names the place to mend.
@@ -31,14 +31,15 @@ impl NoValue<'_> {
             Some(model) => format!(" for the model {}", model.name),
             None => String::new(),
         };
-        let tensor = self.tensor;
         let unknown = parameters::unknown(self.spec.parameters, self.settings.iter().copied());
         let mut unknown = unknown.into_iter();
         let misspelt = unknown.find(|(name, _)| spelling::nearest(name, [parameter]).is_some());
         if let Some((name, place)) = misspelt {
-            return place.error(format!(
-                "{name} is not a parameter of {method} (did you mean {parameter}?), and {parameter} has no value{whose} (tensor {tensor})"
-            ));
+            let problem = format!(
+                "{name} is not a parameter of {method} (did you mean {parameter}?), and {parameter} has no value{whose}"
+            );
+            let error = place.error(Code::RecipeKey, problem);
+            return error.about_tensor(self.tensor);
         }
         let is_unlisted_base = self.model.as_ref().is_some_and(|m| m.is_unlisted_base);
         let what_to_do = match is_unlisted_base {
@@ -47,8 +48,8 @@ impl NoValue<'_> {
             ),
             false => "set it for the model, the slice, or under the recipe's own parameters (a list of filters needs a last entry without filter)".to_owned(),
         };
-        self.place.error(format!(
-            "the parameter {parameter} has no value{whose} (tensor {tensor}); {what_to_do}"
-        ))
+        let problem = format!("the parameter {parameter} has no value{whose}");
+        let error = self.place.error(Code::MissingParameter, problem);
+        error.about_tensor(self.tensor).with_hint(what_to_do)
     }
 }

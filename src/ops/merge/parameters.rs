@@ -6,37 +6,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::error::{Error, Result};
-use crate::shown::Show;
-
-/// A place in a recipe, for messages: `merge.yml:3:5`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub file: Arc<Path>,
-    /// From 1.
-    pub line: usize,
-    /// From 1, in characters.
-    pub column: usize,
-}
-
-impl Place {
-    /// An error about what stands here.
-    pub fn error(&self, problem: impl fmt::Display) -> Error {
-        Error::Request(format!("{self}: {problem}"))
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { file, line, column } = self;
-        write!(f, "{}:{line}:{column}", file.shown())
-    }
-}
+use crate::error::{Code, Error, Place, Result};
 
 /// A value as YAML has it, or as a parameter takes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,24 +216,26 @@ impl Parameter {
                 _ => None,
             },
         };
-        taken.ok_or_else(|| place.error(self.refusal(value)))
+        taken.ok_or_else(|| self.refusal(value, place))
     }
 
-    fn refusal(&self, value: &Scalar) -> String {
+    fn refusal(&self, value: &Scalar, place: &Place) -> Error {
         let is_number = matches!(self.kind, Kind::Float | Kind::Int);
-        let mut expected = match self.kind {
+        let expected = match self.kind {
             Kind::Float => self.range.to_string(),
             Kind::Int => "a whole number".to_owned(),
             Kind::Bool => "true or false".to_owned(),
             Kind::Text => "a name".to_owned(),
         };
+        let problem = format!("{} is {value}, expected {expected}", self.name);
+        let error = place.error(Code::BadParameter, problem);
         if let Scalar::Text(text) = value
             && is_number
             && text.trim().parse::<f64>().is_ok()
         {
-            expected += "; write it without quotes";
+            return error.with_hint("write it without quotes");
         }
-        format!("{} is {value}, expected {expected}", self.name)
+        error
     }
 }
 

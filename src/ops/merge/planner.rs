@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::merge::buffers;
 use crate::ops::merge::cast;
 use crate::ops::merge::definition::{Definition, ModelId};
@@ -256,6 +256,7 @@ impl<'a> Planner<'a> {
         if !passes {
             spec.check(&models, at.run.base).map_err(|problem| {
                 self.error(
+                    Code::MergeModels,
                     output,
                     format!("{problem} (not every model has this tensor)"),
                 )
@@ -276,12 +277,13 @@ impl<'a> Planner<'a> {
             .or_default() += 1;
         if self.planned.tensors.len() == MOST_TENSORS {
             return Err(self.error(
+                Code::OverLimit,
                 output,
                 format!("it is one more than the {MOST_TENSORS} tensors that a merge may have"),
             ));
         }
         if self.planned.tensors.contains_key(output) {
-            return Err(self.error(output, "two modules give it"));
+            return Err(self.error(Code::MergeLayers, output, "two modules have it"));
         }
         self.planned.tensors.insert(output.into(), tensor);
         Ok(())
@@ -296,7 +298,8 @@ impl<'a> Planner<'a> {
         passes: bool,
     ) -> Result<Tensor> {
         if let Some((_, tensor)) = present.iter().find(|(_, tensor)| is_coded(tensor.dtype)) {
-            return Err(Error::tensor(
+            return Err(Error::of_tensor(
+                Code::UnsupportedTensor,
                 tensor.origin(),
                 output,
                 format!("it is {}, which cannot be merged", tensor.dtype),
@@ -383,7 +386,7 @@ impl<'a> Planner<'a> {
             false => {
                 let method = self.definition.method;
                 let checked = method.check(&group);
-                checked.map_err(|problem| self.error(output, problem))?;
+                checked.map_err(|problem| self.error(Code::BadParameter, output, problem))?;
                 method.merge(&group)
             }
         }
@@ -409,21 +412,18 @@ impl<'a> Planner<'a> {
                 format!("{} in {name}", shape_text(&tensor.shape))
             })
             .collect();
-        let hint = match names::is_vocabulary(output) {
-            true => {
-                "; set tokenizer_source to the model whose tokens the result shall have, or, if all models number their common tokens alike, truncate_embeddings under view"
-            }
-            false => "",
-        };
-        Err(self.error(
-            output,
-            format!("its shapes differ: {}{hint}", shapes.join(", ")),
-        ))
+        let problem = format!("its shapes differ: {}", shapes.join(", "));
+        let error = self.error(Code::MergeUnlike, output, problem);
+        match names::is_vocabulary(output) {
+            true => Err(error.with_hint(
+                "set tokenizer_source to the model whose tokens the result should have, or, if all models number their common tokens alike, truncate_embeddings under view",
+            )),
+            false => Err(error),
+        }
     }
 
-    fn error(&self, tensor: &str, problem: impl std::fmt::Display) -> Error {
-        self.definition
-            .place
-            .error(format!("tensor {tensor}: {problem}"))
+    fn error(&self, code: Code, tensor: &str, problem: impl Into<String>) -> Error {
+        let error = self.definition.place.error(code, problem);
+        error.about_tensor(tensor)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::catalog::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::merge::definition::{Definition, ModelId, Vocabulary};
 use crate::ops::merge::inputs::{Source, tensor_error};
 use crate::shown::Show;
@@ -42,17 +42,20 @@ impl Rows {
 
     fn of_tokens(definition: &Definition, sources: &[Source], model: ModelId) -> Result<Self> {
         let output = tokenizer(&sources[model])?.ok_or_else(|| {
-            definition.models[model].place.error(format!(
-                "tokenizer_source: {} has no tokenizer.json that tells its tokens",
-                sources[model].name
-            ))
+            definition.models[model].place.error(
+                Code::BadTokenizer,
+                format!(
+                    "tokenizer_source: {} has no tokenizer.json",
+                    sources[model].name
+                ),
+            )
         })?;
         let donor = tokenizer(&sources[definition.donor()])?;
         let mut tokens = vec![None; output.len()];
         for (token, id) in &output {
             let free = tokens.get_mut(*id as usize).filter(|slot| slot.is_none());
             let Some(slot) = free else {
-                return Err(definition.models[model].place.error(format!(
+                return Err(definition.models[model].place.error(Code::TokenizerMismatch, format!(
                     "tokenizer_source: {} has {} tokens, but they are not numbered from 0 without gaps (token {token:?} is {id})",
                     sources[model].name,
                     output.len()
@@ -65,14 +68,15 @@ impl Rows {
         for source in sources {
             let own = tokenizer(source)?;
             let Some(own) = own.as_ref().or(donor.as_ref()) else {
-                return Err(Error::checkpoint(
+                return Err(Error::of_file(
+                    Code::BadTokenizer,
                     source.catalog.report.sources[0].path.join(TOKENIZER_FILE),
                     "tokenizer_source needs the tokens of every model, and there is no such file",
                 ));
             };
             let most = source.number("vocab_size").unwrap_or(u64::MAX);
             let rows = tokens.iter().map(|token| match own.get(token) {
-                Some(id) if *id >= most => Err(definition.models[model].place.error(format!(
+                Some(id) if *id >= most => Err(definition.models[model].place.error(Code::TokenizerMismatch, format!(
                     "tokenizer_source: token {token:?} is {id} in {}, whose vocab_size is {most}; it has no row",
                     source.name
                 ))),
@@ -127,7 +131,7 @@ impl Rows {
                 shape_text(&tensors[0].shape),
                 shape_text(&tensor.shape)
             );
-            return Err(tensor_error(tensor, name, problem));
+            return Err(tensor_error(Code::TokenizerMismatch, tensor, name, problem));
         }
         match self {
             Rows::AsIs => Ok(own(tensors)),
@@ -165,9 +169,10 @@ impl Rows {
                             (None, Ok(donor)) => (donor, of(donor, token).unwrap_or(0)),
                             (None, Err(why)) => {
                                 let problem = format!(
-                                    "it has no row for token {text:?}, and {why}; the row would have to be made up"
+                                    "it has no row for token {text:?}, and {why}; ckptfs makes up no rows"
                                 );
-                                return Err(tensor_error(tensors[input], name, problem));
+                                let code = Code::TokenRow;
+                                return Err(tensor_error(code, tensors[input], name, problem));
                             }
                         };
                         taken.push(row);
@@ -190,6 +195,7 @@ fn gather(name: &str, tensors: &[&Tensor], rows: &[(usize, u64)]) -> Result<Tens
     }
     let Some(first) = pieces.first() else {
         return Err(tensor_error(
+            Code::BadTokenizer,
             tensors[0],
             name,
             "the tokenizer has no tokens",
@@ -197,12 +203,12 @@ fn gather(name: &str, tensors: &[&Tensor], rows: &[(usize, u64)]) -> Result<Tens
     };
     if let Some(other) = pieces.iter().find(|piece| piece.dtype != first.dtype) {
         let problem = format!(
-            "rows would have to come from here ({}) and from {} ({}), and dtypes cannot be mixed",
+            "its rows would be from here ({}) and from {} ({}), and dtypes cannot be mixed",
             other.dtype,
             first.origin().shown(),
             first.dtype
         );
-        return Err(tensor_error(other, name, problem));
+        return Err(tensor_error(Code::MergeUnlike, other, name, problem));
     }
     let mut shape = first.shape.to_vec();
     shape[0] = rows.len() as u64;
@@ -218,7 +224,7 @@ fn cut(name: &str, tensor: &Tensor, first: u64, rows: u64) -> Result<Tensor> {
     }
     if first.checked_add(rows).is_none_or(|end| end > has) {
         let problem = format!("it has {has} rows, and its tokenizer numbers more tokens");
-        return Err(tensor_error(tensor, name, problem));
+        return Err(tensor_error(Code::TokenizerMismatch, tensor, name, problem));
     }
     let mut shape = tensor.shape.to_vec();
     shape[0] = rows;
@@ -233,7 +239,7 @@ fn tokenizer(source: &Source) -> Result<Option<HashMap<String, u64>>> {
         return Ok(None);
     };
     let path = source.catalog.report.sources[0].path.join(TOKENIZER_FILE);
-    let bad = |problem: &str| Error::checkpoint(&path, problem.to_owned());
+    let bad = |problem: &str| Error::of_file(Code::BadTokenizer, &path, problem);
     let json: Value = serde_json::from_slice(&text)
         .map_err(|e| bad(&format!("not valid JSON: {}", not_json(&text, &e))))?;
     let mut ids = HashMap::new();
@@ -282,10 +288,11 @@ fn check_added(source: &Source, ids: &HashMap<String, u64>) -> Result<()> {
             .and_then(Value::as_str)
             .unwrap_or_default();
         if ids.get(content).map(u64::to_string).as_ref() != Some(id) {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::TokenizerMismatch,
                 source.catalog.report.sources[0].path.join(FILE),
                 format!(
-                    "it gives token {content:?} the id {id}, and {TOKENIZER_FILE} does not; tokenizer_source needs to know each token's row"
+                    "it says that token {content:?} has the id {id}, and {TOKENIZER_FILE} does not; tokenizer_source needs to know the row of each token"
                 ),
             ));
         }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
-use crate::error::Result;
+use crate::error::setting::{PATCH, REFERENCES};
+use crate::error::{Code, Hint, Result, Warning};
 use crate::format::Checkpoint;
 use crate::quant::{companions, weight_of};
-use crate::shown::Show;
 use crate::tensor::{Dtype, shape_text};
-use crate::text::listing;
+use crate::text::{counted, listing};
 
 /// Compares `extra` with the catalog that it is about to be added to.
 pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<()> {
@@ -22,7 +22,8 @@ pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<(
         .collect();
     let mut warnings = Vec::new();
     if added.is_empty() {
-        warnings.push("nothing is added: the base has all its tensors".to_owned());
+        let problem = "nothing is added: the base has all its tensors";
+        warnings.push(Warning::new(Code::NoEffect, problem));
     }
     warnings.extend(full_quantization(catalog, &added));
     warnings.extend(foreign_dtypes(catalog, extra, &added));
@@ -33,28 +34,35 @@ pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<(
     if let (Some(base), Ok(Some(extra))) = (&base_config, Config::find(&extra.aux)) {
         warnings.extend(other_architecture(base, &extra));
     }
-    let directory = extra.directory.shown();
-    let report = &mut catalog.report.warnings;
-    report.extend(warnings.iter().map(|w| format!("extra {directory}: {w}")));
+    let directory = extra.directory.display().to_string();
+    let warnings = warnings.into_iter();
+    let warnings = warnings.map(|warning| warning.about_value(PATCH, &*directory));
+    catalog.report.warnings.extend(warnings);
     Ok(())
 }
 
-fn full_quantization(catalog: &Catalog, added: &[&str]) -> Option<String> {
+fn full_quantization(catalog: &Catalog, added: &[&str]) -> Option<Warning> {
     let scales_of_base = added
         .iter()
         .filter_map(|name| weight_of(name))
         .filter(|weight| catalog.tensors.contains_key(*weight))
         .count();
     (scales_of_base > 0).then(|| {
-        format!(
-            "it looks like a quantization of the base: {scales_of_base} of the added tensors are scales ({}) of the base's own weights, which stay unquantized; to quantize the base as this checkpoint is, use --reference instead of --extra",
+        let problem = format!(
+            "it looks like a quantization of the base: it adds {} ({}) of the base's own weights, which stay unquantized",
+            counted(scales_of_base, "scale tensor"),
             companions("*").collect::<Vec<_>>().join(", ")
-        )
+        );
+        let warning = Warning::new(Code::QuantizedExtra, problem);
+        warning.with_hint(Hint::Instead {
+            setting: REFERENCES,
+            of: PATCH,
+        })
     })
 }
 
 /// Added tensors of a dtype that the base does not have. Scales follow their weights.
-fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Option<String> {
+fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Option<Warning> {
     let known: BTreeSet<Dtype> = catalog.tensors.values().map(|t| t.dtype).collect();
     let mut foreign: BTreeMap<Dtype, Vec<&str>> = BTreeMap::new();
     for name in added {
@@ -70,16 +78,19 @@ fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Opti
         .map(|(dtype, names)| format!("{dtype} ({})", listing(names)))
         .collect();
     (!parts.is_empty()).then(|| {
-        format!(
-            "added tensors have dtypes that no tensor of the base has: {}",
-            parts.join("; ")
+        Warning::new(
+            Code::MixedDtypes,
+            format!(
+                "added tensors have dtypes that no tensor of the base has: {}",
+                parts.join("; ")
+            ),
         )
     })
 }
 
 /// Added layers beyond those that the base's config, or else its own numbering, leaves room for.
 /// Multi-token prediction blocks are numbered behind the last layer.
-fn foreign_layers(catalog: &Catalog, config: Option<&Config>, added: &[&str]) -> Option<String> {
+fn foreign_layers(catalog: &Catalog, config: Option<&Config>, added: &[&str]) -> Option<Warning> {
     let number = |key| config?.text_model(key)?.as_u64();
     let declared = number("num_hidden_layers");
     let predictors = number("num_nextn_predict_layers").unwrap_or(0).max(1);
@@ -106,9 +117,12 @@ fn foreign_layers(catalog: &Catalog, config: Option<&Config>, added: &[&str]) ->
         .map(|(prefix, layer, layers)| format!("{prefix}{layer} (the base has {layers} layers)"))
         .collect();
     (!parts.is_empty()).then(|| {
-        format!(
-            "added layer numbers do not fit the base: {}",
-            listing(&parts)
+        Warning::new(
+            Code::OtherArchitecture,
+            format!(
+                "added layer numbers do not fit the base: {}",
+                listing(&parts)
+            ),
         )
     })
 }
@@ -124,7 +138,7 @@ fn layer_of(name: &str) -> Option<(&str, u64)> {
     Some((&name[..start], number.parse().ok()?))
 }
 
-fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<String> {
+fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<Warning> {
     let differing: Vec<String> = extra
         .tensors
         .keys()
@@ -140,14 +154,17 @@ fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<String> {
         })
         .collect();
     (!differing.is_empty()).then(|| {
-        format!(
-            "base and extra look like different architectures: {}",
-            listing(&differing)
+        Warning::new(
+            Code::OtherArchitecture,
+            format!(
+                "base and extra look like different architectures: {}",
+                listing(&differing)
+            ),
         )
     })
 }
 
-fn other_architecture(base: &Config, extra: &Config) -> Option<String> {
+fn other_architecture(base: &Config, extra: &Config) -> Option<Warning> {
     const KEYS: [&str; 4] = [
         "architectures",
         "model_type",
@@ -164,9 +181,12 @@ fn other_architecture(base: &Config, extra: &Config) -> Option<String> {
         })
         .collect();
     (!differing.is_empty()).then(|| {
-        format!(
-            "base and extra look like different architectures by their {CONFIG_FILE}: {}",
-            differing.join(", ")
+        Warning::new(
+            Code::OtherArchitecture,
+            format!(
+                "base and extra look like different architectures by their {CONFIG_FILE}: {}",
+                differing.join(", ")
+            ),
         )
     })
 }

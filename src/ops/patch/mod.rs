@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use crate::catalog::{Catalog, Role, SourceReport, Tensor};
 use crate::error::Result;
+use crate::error::setting::PATCH;
 use crate::format::Checkpoint;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
 
@@ -21,7 +22,7 @@ pub struct PatchParams {
 impl Params for PatchParams {
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            key: "patch",
+            key: PATCH,
             flag: "extra",
             takes: Takes::Sources,
             group: Group::Sources,
@@ -30,7 +31,7 @@ impl Params for PatchParams {
         }]
     }
 
-    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, _key: &str, value: Value) -> Result<()> {
         self.extras.push(value.into_source().0);
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::catalog::{Catalog, OperatorReport};
+use crate::error::setting::{DTYPE, PATTERNS};
+use crate::error::{Code, Hint, Warning};
 use crate::ops::quantize::groups::Decision;
 use crate::ops::quantize::rules;
 use crate::ops::quantize::selection::{Selection, SelectionPart};
@@ -60,18 +62,21 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
             only_by_rules,
         });
         if !lacking.is_empty() {
-            catalog.report.warnings.push(format!(
-                "{} of the reference {directory} are not in the view: {}",
-                counted(lacking.len(), "tensor"),
-                listing(&lacking)
+            catalog.report.warnings.push(Warning::new(
+                Code::BadReference,
+                format!(
+                    "{} of the reference {directory} are not in the view: {}",
+                    counted(lacking.len(), "tensor"),
+                    listing(&lacking)
+                ),
             ));
         }
         if !unknown.is_empty() {
-            catalog.report.warnings.push(format!(
+            catalog.report.warnings.push(Warning::new(Code::BadReference, format!(
                 "{} of the view are not in the reference {directory} and keep their dtype unless selected otherwise: {}",
                 counted(unknown.len(), "tensor"),
                 listing(&unknown)
-            ));
+            )));
         }
     }
 }
@@ -85,25 +90,24 @@ pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions:
         let selected = names.iter().zip(decisions);
         let selected = selected.filter(|(name, _)| part.selects(name));
         let selected: Vec<Decision> = selected.map(|(_, decision)| *decision).collect();
-        let flag = part.flag();
+        let idle = |problem: &str| part.warning(Code::NoEffect, problem);
         if selected.is_empty() {
             warnings.push(match part {
-                SelectionPart::Rules => {
-                    "--fp8 quantizes nothing: no tensor of this view has a name of the built-in rules"
-                        .to_owned()
-                }
-                SelectionPart::Reference(_) => format!(
-                    "{flag} quantizes nothing: no tensor that it has in FP8 is in this view"
+                SelectionPart::Rules => idle(
+                    "it quantizes nothing: no tensor of this view has a name of the built-in rules",
                 ),
-                SelectionPart::Pattern(pattern) => pattern.unmatched("--fp8-pattern", &names),
+                SelectionPart::Reference(_) => {
+                    idle("it quantizes nothing: no tensor that it has in FP8 is in this view")
+                }
+                SelectionPart::Pattern(pattern) => pattern.unmatched(PATTERNS, &names),
             });
         } else if selected.iter().all(|d| *d == Decision::Quantized) {
-            warnings.push(format!(
-                "{flag} quantizes nothing: what it selects is FP8 already; --dtype bf16 besides quantizes it again"
-            ));
+            let warning = idle("it quantizes nothing: the tensors it selects are FP8 already");
+            let again = Hint::give_value(DTYPE, "bf16").to("dequantize them first");
+            warnings.push(warning.with_hint(again));
         } else if !selected.contains(&Decision::Quantize) {
-            warnings.push(format!(
-                "{flag} quantizes nothing: --partial-blocks keep leaves what it selects in its dtype"
+            warnings.push(idle(
+                "it quantizes nothing: all tensors it selects have partial blocks, and those keep their dtype",
             ));
         }
     }

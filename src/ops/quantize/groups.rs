@@ -3,10 +3,11 @@
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, Report};
-use crate::error::{Error, Result};
+use crate::error::setting::PATTERNS;
+use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::ops::quantize::selection::Selection;
 use crate::quant::{Group, group_of};
-use crate::text::listing;
+use crate::text::{are, listing};
 
 /// What becomes of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,29 +65,28 @@ pub(super) fn close(
             demoted.extend(quantized.iter().map(|name| (*name).to_owned()));
             change(decisions, members, Decision::Quantize, Decision::Keep);
         } else {
-            return Err(Error::tensor(
-                catalog.tensors[kept[0]].origin(),
+            return Err(Error::of_tensor(Code::MixedLayer, catalog.tensors[kept[0]].origin(),
                 kept[0],
                 format!(
-                    "it would stay unquantized, but engines load it as one layer with {}, which is quantized in the source or the reference; select it too (--fp8-pattern), or start from an unquantized base",
+                    "it would stay unquantized, but engines load it as one layer with {}, which is quantized in the source or the reference",
                     quantized[0]
                 ),
-            ));
+            ).with_hint(Hint::give(PATTERNS).to("select it too").or("start from an unquantized base")));
         }
     }
     if !demoted.is_empty() {
-        report.warnings.push(format!(
-            "{} selected tensors are left unquantized, because engines load them as one layer with tensors that are not: {}",
-            demoted.len(),
+        report.warnings.push(Warning::new(Code::MixedLayer, format!(
+            "{} left unquantized, because engines load them as one layer with tensors that are not quantized: {}",
+            are(demoted.len(), "selected tensor"),
             listing(&demoted)
-        ));
+        )));
     }
     if !promoted.is_empty() {
-        report.warnings.push(format!(
-            "{} tensors are quantized although they have partial blocks, because the reference has them quantized and engines load them as one layer with others: {}",
-            promoted.len(),
+        report.warnings.push(Warning::new(Code::MixedLayer, format!(
+            "{} quantized in spite of partial blocks, because the reference has them quantized and engines load them as one layer with others: {}",
+            are(promoted.len(), "tensor"),
             listing(&promoted)
-        ));
+        )));
     }
     Ok(())
 }

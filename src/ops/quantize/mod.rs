@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::{Catalog, OperatorReport, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::{PARTIAL_BLOCKS, PATTERNS, REFERENCES, RULES, SCALE_FORMAT};
+use crate::error::{Code, Error, Hint, Result};
 use crate::named::{Named, named};
 use crate::ops::params::chosen;
 use crate::ops::{Group, Operations, Operator, Params, Section, Setting, Takes, Value};
@@ -50,12 +51,6 @@ pub struct QuantizeParams {
     /// `None` is the default.
     pub partial_blocks: Option<PartialBlocks>,
 }
-
-const RULES: &str = "fp8.rules";
-const REFERENCES: &str = "fp8.references";
-const PATTERNS: &str = "fp8.patterns";
-const SCALE_FORMAT: &str = "fp8.scale_fmt";
-const PARTIAL_BLOCKS: &str = "fp8.partial_blocks";
 
 impl QuantizeParams {
     /// By the built-in rule set.
@@ -125,13 +120,13 @@ impl Params for QuantizeParams {
         })
     }
 
-    fn set(&mut self, key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, key: &str, value: Value) -> Result<()> {
         match key {
             RULES => self.rules = value.into_switch(),
             REFERENCES => self.references.push(value.into_source().0),
             PATTERNS => {
                 let pattern = value.into_text();
-                Selection::check_pattern(&pattern).map_err(|e| e.to_string())?;
+                Selection::check_pattern(&pattern)?;
                 self.patterns.push(pattern);
             }
             SCALE_FORMAT => self.scale_format = Some(chosen(value)?),
@@ -159,9 +154,11 @@ impl Params for QuantizeParams {
 
     fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
         if !self.selects() {
-            return Err(Error::Request(
-                "--scale-fmt and --partial-blocks say how to quantize, and neither the recipe nor a flag says what".to_owned(),
-            ));
+            let problem = "the request says how to quantize, but not which tensors";
+            let select = Hint::give(RULES)
+                .or(Hint::give(REFERENCES))
+                .or(Hint::give(PATTERNS));
+            return Err(Error::new(Code::Conflict, problem).with_hint(select));
         }
         Ok(vec![Box::new(Quantize {
             selection: Selection::new(self.rules, &self.references, &self.patterns)?,

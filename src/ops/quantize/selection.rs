@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
 
-use crate::error::{Error, Result};
+use crate::error::setting::{PATTERNS, REFERENCES, RULES};
+use crate::error::{Code, Error, Result, Warning};
 use crate::format;
 use crate::ops::pattern::Pattern;
 use crate::ops::quantize::rules;
 use crate::quant::{companions, weight_of};
 use crate::tensor::Name;
-
-/// What the patterns of a selection are called in messages.
-const WHAT: &str = "FP8 pattern";
 
 /// A set of tensor names, given by any of the three ways.
 #[derive(Debug)]
@@ -45,14 +43,14 @@ impl Selection {
                 .collect::<Result<_>>()?,
             patterns: patterns
                 .iter()
-                .map(|pattern| Pattern::new(WHAT, pattern))
+                .map(|pattern| Pattern::new(PATTERNS, pattern))
                 .collect::<Result<_>>()?,
         })
     }
 
     /// Checks that `pattern` is a regular expression that [`Selection::new`] accepts.
     pub fn check_pattern(pattern: &str) -> Result<()> {
-        Pattern::new(WHAT, pattern).map(drop)
+        Pattern::new(PATTERNS, pattern).map(drop)
     }
 
     /// Whether the tensor called `name` is selected.
@@ -96,14 +94,15 @@ impl SelectionPart<'_> {
         }
     }
 
-    /// The flag that asks for it.
-    pub(super) fn flag(self) -> String {
+    /// A warning about it.
+    pub(super) fn warning(self, code: Code, problem: &str) -> Warning {
+        let warning = Warning::new(code, problem);
         match self {
-            SelectionPart::Rules => "--fp8".to_owned(),
+            SelectionPart::Rules => warning.about(RULES),
             SelectionPart::Reference(reference) => {
-                format!("--reference {}", reference.directory.display())
+                warning.about_value(REFERENCES, reference.directory.display().to_string())
             }
-            SelectionPart::Pattern(pattern) => format!("--fp8-pattern {}", pattern.text()),
+            SelectionPart::Pattern(pattern) => warning.about_value(PATTERNS, pattern.text()),
         }
     }
 }
@@ -117,10 +116,11 @@ impl Reference {
             .map(Name::from)
             .collect();
         if quantized.is_empty() {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::BadReference,
                 directory,
                 format!(
-                    "no tensor here is called {}, so it cannot be a reference for which tensors to quantize",
+                    "no tensor here is called {}, so this checkpoint cannot say which tensors to quantize",
                     companions("*").collect::<Vec<_>>().join(" or ")
                 ),
             ));

@@ -11,7 +11,8 @@ use regex::Regex;
 use regex_automata::util::interpolate;
 
 use crate::catalog::{Catalog, OperatorReport, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::RENAME;
+use crate::error::{Code, Error, Result, Warning};
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value, pattern};
 use crate::quant;
 use crate::tensor::Name;
@@ -30,7 +31,7 @@ pub struct RenameParams {
 impl Params for RenameParams {
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            key: "rename",
+            key: RENAME,
             flag: "rename",
             takes: Takes::Texts("REGEX=REPLACEMENT"),
             group: Group::Tensors,
@@ -39,9 +40,9 @@ impl Params for RenameParams {
         }]
     }
 
-    fn set(&mut self, _key: &str, value: Value) -> std::result::Result<(), String> {
+    fn set(&mut self, _key: &str, value: Value) -> Result<()> {
         let rule = value.into_text();
-        Rename::new(std::slice::from_ref(&rule)).map_err(|e| e.to_string())?;
+        Rename::new(std::slice::from_ref(&rule))?;
         self.rules.push(rule);
         Ok(())
     }
@@ -92,8 +93,8 @@ impl Rename {
         })
     }
 
-    /// The new names of `tensors`, in their order, and what is to be said of rules without effect.
-    fn new_names(&self, tensors: &IndexMap<Name, Tensor>) -> Result<(Vec<Name>, Vec<String>)> {
+    /// The new names of `tensors`, in their order, and warnings of rules without effect.
+    fn new_names(&self, tensors: &IndexMap<Name, Tensor>) -> Result<(Vec<Name>, Vec<Warning>)> {
         let mut names: Vec<Name> = tensors.keys().cloned().collect();
         let mut idle = Vec::new();
         for rule in &self.rules {
@@ -104,20 +105,21 @@ impl Rename {
                 }
                 matches = true;
                 let new = rule.rewritten(name).map_err(|problem| {
-                    let problem = format!("--rename {} {problem}", rule.text);
-                    Error::tensor(tensor.origin(), original, problem)
+                    let error = Error::of_tensor(Code::BadName, tensor.origin(), original, problem);
+                    error.about_value(RENAME, &*rule.text)
                 })?;
                 changes |= new != *name;
                 *name = new;
             }
-            match (matches, changes) {
-                (false, _) => idle.push(format!("--rename {} matches no tensor name", rule.text)),
-                (true, false) => idle.push(format!(
-                    "--rename {} has no effect: what it matches is replaced by the same",
-                    rule.text
-                )),
-                (true, true) => {}
-            }
+            let warning = match (matches, changes) {
+                (false, _) => Warning::new(Code::NoMatch, "it matches no tensor name"),
+                (true, false) => {
+                    let problem = "it has no effect: every match is replaced by the same text";
+                    Warning::new(Code::NoEffect, problem)
+                }
+                (true, true) => continue,
+            };
+            idle.push(warning.about_value(RENAME, &*rule.text));
         }
         Ok((names, idle))
     }
@@ -145,14 +147,13 @@ impl Operator for Rename {
                 Entry::Occupied(occupied) => {
                     // Until two coincide, positions are those of the old names.
                     let (other, _) = old.get_index(occupied.index()).expect("it was inserted");
-                    return Err(Error::tensor(
-                        tensor.origin(),
+                    return Err(Error::of_tensor(Code::NameTaken, tensor.origin(),
                         original,
                         format!(
-                            "--rename would call it {}, as it would {other}; two tensors cannot have one name: rename one of them otherwise (also to leave it out: --drop comes after --rename)",
+                            "it would be called {}, as would {other}, and two tensors cannot have one name",
                             occupied.key()
                         ),
-                    ));
+                    ).about(RENAME).with_hint("rename one of them to a third name (patterns that leave tensors out see the new names)"));
                 }
             }
         }
@@ -175,14 +176,13 @@ fn check_companions(tensors: &IndexMap<Name, Tensor>, names: &[Name]) -> Result<
         let suffix = &name[old.len()..];
         let expected = [&names[weight], suffix].concat();
         if *names[companion] != *expected {
-            return Err(Error::tensor(
-                tensor.origin(),
+            return Err(Error::of_tensor(Code::ScalesSeparated, tensor.origin(),
                 name,
                 format!(
-                    "--rename would call it {}, but its weight {}, whose scales are then called {expected}; have one rule rename both (for example, end the expression with ({suffix})?$ and the replacement with ${{1}})",
+                    "it would be called {}, but its weight {}, whose scales are then called {expected}",
                     names[companion], names[weight]
                 ),
-            ));
+            ).about(RENAME).with_hint(format!("let one rule rename both (for example, end the expression with ({suffix})?$ and the replacement with ${{1}})")));
         }
     }
     Ok(())
@@ -190,26 +190,26 @@ fn check_companions(tensors: &IndexMap<Name, Tensor>, names: &[Name]) -> Result<
 
 impl Rule {
     fn new(text: &str) -> Result<Self> {
-        const WHAT: &str = "expression of --rename";
-        let invalid = |problem: String| Error::Request(format!("--rename {text}: {problem}"));
+        let invalid = |problem: &str| Error::new(Code::BadValue, problem).about_value(RENAME, text);
         let (search, replacement) = match text.split_once('=') {
-            Some((_, replacement)) if replacement.contains('=') => Err(invalid(
-                "it has more than one =; write those in the expression as \\x3D".to_owned(),
-            )),
-            Some(("", _)) => Err(invalid("there is nothing before the =".to_owned())),
+            Some((_, replacement)) if replacement.contains('=') => {
+                let error = invalid("it has more than one =");
+                Err(error.with_hint("write those in the expression as \\x3D"))
+            }
+            Some(("", _)) => Err(invalid("there is nothing before the =")),
             Some(parts) => Ok(parts),
             None => Err(invalid(
-                "expected REGEX=REPLACEMENT, for example ^model\\.=language_model.".to_owned(),
+                "expected REGEX=REPLACEMENT, for example ^model\\.=language_model.",
             )),
         }?;
-        pattern::check_length("replacement of --rename", replacement)?;
+        pattern::check_length(RENAME, replacement)?;
         let rule = Rule {
             text: text.to_owned(),
-            search: pattern::compile(WHAT, search)?,
+            search: pattern::compile(RENAME, search)?,
             replacement: replacement.to_owned(),
         };
         match rule.unknown_group() {
-            Some(group) => Err(invalid(format!(
+            Some(group) => Err(invalid(&format!(
                 "the replacement refers to group {group}, which the expression does not have (a name ends at the first character that is no letter, digit or _; ${{1}}x is group 1 and an x)"
             ))),
             None => Ok(rule),
@@ -242,7 +242,7 @@ impl Rule {
     fn rewritten(&self, name: &str) -> std::result::Result<Name, String> {
         if name.len() > MOST_NAME_BYTES {
             return Err(format!(
-                "matches, but the name has {} bytes; at most {MOST_NAME_BYTES} can be searched",
+                "it matches, but the name has {} bytes; at most {MOST_NAME_BYTES} can be searched",
                 name.len()
             ));
         }
@@ -267,13 +267,13 @@ impl Rule {
         }
         new.push_str(&name[end..]);
         match new.len() {
-            0 => Err("would leave nothing of this name".to_owned()),
+            0 => Err("it would leave nothing of this name".to_owned()),
             1..=MOST_NAME_BYTES if new == RESERVED => Err(format!(
-                "would call it {RESERVED}, which no tensor can be called"
+                "it would call it {RESERVED}, which no tensor can be called"
             )),
             1..=MOST_NAME_BYTES => Ok(new.into()),
             len => Err(format!(
-                "would give it a name of {len} bytes or more; at most {MOST_NAME_BYTES} are allowed"
+                "the new name would have {len} bytes or more; at most {MOST_NAME_BYTES} are allowed"
             )),
         }
     }

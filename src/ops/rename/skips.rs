@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog};
-use crate::error::Result;
+use crate::error::{Code, Result, Warning};
 use crate::quant::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
 use crate::tensor::Name;
 use crate::text::listing;
@@ -24,9 +24,9 @@ pub(super) fn follow(catalog: &mut Catalog, names: &[Name]) -> Result<()> {
     renames.sort_unstable();
     let mut warnings = Vec::new();
     match catalog.config_mut() {
-        Err(error) => warnings.push(format!(
+        Err(error) => warnings.push(Warning::new(Code::ConfigNotUpdated, format!(
             "{CONFIG_FILE} cannot be read, and what it may say of modules keeps their old names: {error}"
-        )),
+        ))),
         Ok(None) => {}
         Ok(Some(config)) => {
             let top = config.get(KEY);
@@ -47,13 +47,13 @@ pub(super) fn follow(catalog: &mut Catalog, names: &[Name]) -> Result<()> {
 fn followed(
     mut declared: Value,
     renames: &[(Name, Name)],
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Option<Value> {
     let method = declared.get(METHOD_KEY).filter(|method| *method != "fp8");
     if let Some(method) = method {
-        warnings.push(format!(
+        warnings.push(Warning::new(Code::ConfigNotUpdated, format!(
             "{KEY} in {CONFIG_FILE} declares {METHOD_KEY} {method}, and what it says of modules keeps their old names"
-        ));
+        )));
         return None;
     }
     let old = skips(&declared);
@@ -80,9 +80,12 @@ fn followed(
         (unknown, "that no tensor of this view belongs to"),
     ] {
         if !modules.is_empty() {
-            warnings.push(format!(
-                "{SKIP_KEY} in {CONFIG_FILE} keeps the names of modules {why}: {}",
-                listing(&modules)
+            warnings.push(Warning::new(
+                Code::ConfigNotUpdated,
+                format!(
+                    "{SKIP_KEY} in {CONFIG_FILE} keeps the names of modules {why}: {}",
+                    listing(&modules)
+                ),
             ));
         }
     }

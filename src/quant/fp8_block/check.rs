@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use serde_json::Value;
 
 use crate::catalog::CONFIG_FILE;
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::findings::Faults;
 use crate::format::StoredTensor;
 use crate::jobs::{self, Progress, check_going_on};
@@ -43,10 +43,13 @@ pub(super) fn verify<'a>(
             }
         }
         None if pairs.is_empty() => {}
-        None => faults.problems.add(format!(
-            "{CONFIG_FILE} has no {KEY}, but there are block scales ({SCALE_SUFFIX}) for {}",
-            counted(pairs.len(), "tensor")
-        )),
+        None => faults.problems.add(
+            Code::ConfigMismatch,
+            format!(
+                "{CONFIG_FILE} has no {KEY}, but there are block scales ({SCALE_SUFFIX}) for {}",
+                counted(pairs.len(), "tensor")
+            ),
+        ),
     }
     Ok(Verified {
         quantized: pairs.iter().map(|pair| pair.name).collect(),
@@ -64,7 +67,7 @@ fn declared_block(declaration: Option<&Value>, faults: &mut Faults) -> Fp8Block 
         },
         Ok(None) => Fp8Block::USUAL,
         _ => {
-            faults.problems.add(format!(
+            faults.problems.add(Code::BadConfig, format!(
                 "{CONFIG_FILE}: {BLOCK_SIZE_KEY} is {size}; expected two numbers such as [{BLOCK}, {BLOCK}]"
             ));
             Fp8Block::USUAL
@@ -76,7 +79,7 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
     let method = &declaration[METHOD_KEY];
     if method != METHOD {
         if !pairs.is_empty() {
-            faults.problems.add(format!(
+            faults.problems.add(Code::ConfigMismatch, format!(
                 "{CONFIG_FILE} declares {METHOD_KEY} {method}, but there are block scales, which are of \"{METHOD}\", for {}",
                 counted(pairs.len(), "tensor")
             ));
@@ -87,9 +90,12 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
         .get(BLOCK_SIZE_KEY)
         .is_some_and(|size| !size.is_null());
     if has_blocks && pairs.is_empty() {
-        faults.problems.add(format!(
-            "{CONFIG_FILE} declares block FP8, but no tensor has block scales ({SCALE_SUFFIX})"
-        ));
+        faults.problems.add(
+            Code::ConfigMismatch,
+            format!(
+                "{CONFIG_FILE} declares block FP8, but no tensor has block scales ({SCALE_SUFFIX})"
+            ),
+        );
     }
     let names: HashSet<&str> = stored
         .iter()
@@ -103,7 +109,7 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
         if tensor.dtype == Dtype::F8_E4M3 && tensor.shape.len() >= 2 && !has_scales {
             faults
                 .problems
-                .add_item("FP8 weights without scales", &**name);
+                .add_item(Code::MissingScales, "FP8 weights without scales", &**name);
         }
     }
 }
@@ -129,8 +135,7 @@ fn check_powers_of_two(pairs: &[Pair], reading: &Reading, faults: &mut Faults) -
     })?;
     for (pair, found) in others.iter().zip(found) {
         if let Some((position, scale)) = found {
-            faults.problems.add_item(
-                    format!(
+            faults.problems.add_item(Code::ConfigMismatch, format!(
                         "{CONFIG_FILE} declares {SCALE_FORMAT_KEY} \"{POWERS_OF_TWO}\", but scales are not all powers of two (some loaders round them)"
                     ),
                     format!("{} ({scale:e} at {position})", scale_name(pair.name)),
@@ -173,7 +178,9 @@ fn pairs<'a>(stored: &'a [StoredFile<'a>], faults: &mut Faults) -> Vec<Pair<'a>>
                 }),
                 None => {
                     let fault = "scales of tensors that do not exist";
-                    faults.problems.add_item(fault, &**scale_name);
+                    faults
+                        .problems
+                        .add_item(Code::MissingWeight, fault, &**scale_name);
                 }
             }
         }
@@ -192,12 +199,14 @@ impl Pair<'_> {
         } = self;
         if !is_code(weight.dtype) {
             faults.problems.add_item(
+                Code::BadScales,
                 format!("tensors with scales ({SCALE_SUFFIX}) that are not FP8"),
                 format!("{name} ({})", weight.dtype),
             );
         }
         if !is_scale_dtype(scales.dtype) {
             faults.problems.add_item(
+                Code::BadScales,
                 "scales of a dtype that loaders do not take for scales",
                 format!("{name}{SCALE_SUFFIX} ({})", scales.dtype),
             );
@@ -206,6 +215,7 @@ impl Pair<'_> {
         if expected.as_deref() != Some(&scales.shape) {
             let expected = expected.map_or("none".to_owned(), |shape| format!("{shape:?}"));
             faults.problems.add_item(
+                Code::BadScales,
                 format!(
                     "scales whose shape does not fit blocks of {}x{}",
                     scheme.block[0], scheme.block[1]
@@ -219,6 +229,7 @@ impl Pair<'_> {
         let [weight_shard, scales_shard] = self.shards;
         if weight_shard != scales_shard {
             faults.warnings.add_item(
+                Code::ScalesApart,
                 "weights whose scales are in another shard",
                 format!("{name} ({weight_shard}, {scales_shard})"),
             );

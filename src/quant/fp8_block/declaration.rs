@@ -8,7 +8,8 @@ use indexmap::IndexSet;
 use serde_json::{Value, json};
 
 use crate::catalog::{CONFIG_FILE, Catalog, Extent};
-use crate::error::{Error, Result};
+use crate::error::setting::DTYPE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::fp8::ScaleFormat;
 use crate::quant::declared::{
     KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, hide_modelopt, skips,
@@ -31,20 +32,19 @@ impl Fp8Block {
             let method = declared.get(METHOD_KEY).unwrap_or(&Value::Null);
             let scheme = declared.get("activation_scheme").unwrap_or(&Value::Null);
             if *method != METHOD || !(scheme.is_null() || *scheme == "dynamic") {
-                return Err(Error::checkpoint(
-                    path,
+                return Err(Error::of_file(Code::OtherQuantization, path,
                     format!(
-                        "it declares {METHOD_KEY} {method} with activation_scheme {scheme}{}; only weights of \"fp8\" with block scales and \"dynamic\" activations can be dequantized; leave --dtype out, or start from the unquantized checkpoint",
-                        example
+                        "it declares {METHOD_KEY} {method} with activation_scheme {scheme}{example}; only weights of \"fp8\" with block scales and \"dynamic\" activations can be dequantized"
                     ),
-                ));
+                ).with_hint(Hint::leave_out(DTYPE).or("start from the unquantized checkpoint")));
             }
             let found = match declared.get(BLOCK_SIZE_KEY) {
                 None | Some(Value::Null) => continue,
                 Some(size) => match serde_json::from_value::<[u64; 2]>(size.clone()) {
                     Ok([rows, columns]) if rows > 0 && columns > 0 => [rows, columns],
                     _ => {
-                        return Err(Error::checkpoint(
+                        return Err(Error::of_file(
+                            Code::BadConfig,
                             path,
                             format!(
                                 "{BLOCK_SIZE_KEY} is {size}; expected two numbers such as [{BLOCK}, {BLOCK}]"
@@ -54,10 +54,12 @@ impl Fp8Block {
                 },
             };
             if block.is_some_and(|block| block != found) {
-                return Err(Error::checkpoint(
+                return Err(Error::of_file(
+                    Code::BadConfig,
                     path,
-                    format!("{KEY} declares {BLOCK_SIZE_KEY} {block:?} and {found:?}; remove one"),
-                ));
+                    format!("{KEY} declares {BLOCK_SIZE_KEY} {block:?} and {found:?}"),
+                )
+                .with_hint("remove one"));
             }
             block = Some(found);
         }
@@ -72,23 +74,25 @@ impl Fp8Block {
 pub(super) fn check_base(catalog: &mut Catalog) -> Result<()> {
     let directory = catalog.report.sources[0].path.clone();
     let Some(config) = catalog.config_mut()? else {
-        return Err(Error::checkpoint(
+        return Err(Error::of_file(
+            Code::BadConfig,
             directory.join(CONFIG_FILE),
-            "this file is missing; an FP8 view must declare its quantization there",
+            "this file is missing, and a quantized view must declare its quantization there",
         ));
     };
     for declared in declarations(config) {
         let expect = |key: &str, expected: Value| match declared.get(key) {
-            Some(found) if *found != expected => Err(Error::checkpoint(
+            Some(found) if *found != expected => Err(Error::of_file(
+                Code::OtherQuantization,
                 config.path(),
-                format!(
-                    "{KEY} declares {key} {found}, but a block FP8 view needs {expected}; start from the unquantized checkpoint"
-                ),
-            )),
+                format!("{KEY} declares {key} {found}, but a block FP8 view needs {expected}"),
+            )
+            .with_hint("start from the unquantized checkpoint")),
             _ => Ok(()),
         };
         if declared.get(METHOD_KEY).is_none() {
-            return Err(Error::checkpoint(
+            return Err(Error::of_file(
+                Code::OtherQuantization,
                 config.path(),
                 format!("{KEY} has no quant_method; only \"fp8\" can be extended"),
             ));

@@ -10,9 +10,10 @@ use half::{bf16, f16};
 use indexmap::IndexMap;
 
 use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
-use crate::error::{Error, Result};
+use crate::error::setting::{DROP, DTYPE, PATCH};
+use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
-use crate::kernels::cast::{Code, E4m3, E5m2, dequantize_row};
+use crate::kernels::cast::{self, E4m3, E5m2, dequantize_row};
 use crate::kernels::float8::e8m0_to_f32;
 use crate::kernels::lanes::Precision;
 use crate::quant::fp8_block::{BLOCK_SIZE_KEY, scale_name, weight_of};
@@ -34,33 +35,46 @@ pub(super) fn dequantized(
     block: [u64; 2],
     to: Precision,
 ) -> Result<Tensor> {
-    let refuse = |problem: String| Err(Error::tensor(weight.origin(), name, problem));
+    let refuse =
+        |code, problem: String| Err(Error::of_tensor(code, weight.origin(), name, problem));
     let Some(row) = row_kernel(weight.dtype, to) else {
-        return refuse(format!(
-            "it is {}; only F8_E4M3 and F8_E5M2 can be dequantized",
-            weight.dtype
-        ));
+        return refuse(
+            Code::UnsupportedTensor,
+            format!(
+                "it is {}; only F8_E4M3 and F8_E5M2 can be dequantized",
+                weight.dtype
+            ),
+        );
     };
     let Some(read_scales) = scale_reader(scales.dtype) else {
-        return refuse(format!(
-            "its scales are {}; only F32, BF16, F16 and F8_E8M0 scales are known",
-            scales.dtype
-        ));
+        return refuse(
+            Code::UnsupportedTensor,
+            format!(
+                "its scales are {}; only F32, BF16, F16 and F8_E8M0 scales are known",
+                scales.dtype
+            ),
+        );
     };
     let Some(grid) = Grid::of(&weight.shape, &scales.shape, block) else {
         let [rows, columns] = block;
-        return refuse(format!(
-            "its shape is {}, and that of {} is {}, which is not a scale for each block of {rows} x {columns}; only FP8 with block scales can be dequantized, with {BLOCK_SIZE_KEY} in config.json, not scales per tensor or per channel",
-            shape_text(&weight.shape),
-            scale_name(name),
-            shape_text(&scales.shape)
-        ));
+        return refuse(
+            Code::BadScales,
+            format!(
+                "its shape is {}, and that of {} is {}, which is not a scale for each block of {rows} x {columns}; only FP8 with block scales can be dequantized, with {BLOCK_SIZE_KEY} in config.json, not scales per tensor or per channel",
+                shape_text(&weight.shape),
+                scale_name(name),
+                shape_text(&scales.shape)
+            ),
+        );
     };
     if grid.columns > MOST_COLUMNS && weight.len() > 0 {
-        return refuse(format!(
-            "it has {} columns; at most {MOST_COLUMNS} can be dequantized, since a row is computed at once",
-            grid.columns
-        ));
+        return refuse(
+            Code::OverLimit,
+            format!(
+                "it has {} columns; at most {MOST_COLUMNS} can be dequantized, since a row is computed at once",
+                grid.columns
+            ),
+        );
     }
     let kernel = DequantizeKernel {
         codes: weight.dtype,
@@ -90,17 +104,24 @@ pub(super) fn check_scales(
     scales: &Tensor,
 ) -> Result<()> {
     let weight_name = weight_of(name).unwrap_or(name);
-    let problem = match tensors.get(weight_name) {
-        Some(weight) if is_code(weight.dtype) => return Ok(()),
-        Some(weight) => format!(
-            "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized; take weight and scales from the same checkpoint, or leave --dtype out",
-            weight.dtype
-        ),
-        None => format!(
-            "these are scales, but there is no {weight_name} in this view; add it with --extra, or leave them out with --drop"
-        ),
-    };
-    Err(Error::tensor(scales.origin(), name, problem))
+    let refuse =
+        |problem: String| Error::of_tensor(Code::MissingWeight, scales.origin(), name, problem);
+    match tensors.get(weight_name) {
+        Some(weight) if is_code(weight.dtype) => Ok(()),
+        Some(weight) => {
+            let problem = format!(
+                "these are the scales of {weight_name}, which is {}; only F8_E4M3 and F8_E5M2 weights can be dequantized",
+                weight.dtype
+            );
+            let hint = Hint::text("take weight and scales from the same checkpoint");
+            Err(refuse(problem).with_hint(hint.or(Hint::leave_out(DTYPE))))
+        }
+        None => {
+            let problem = format!("these are scales, but there is no {weight_name} in this view");
+            let hint = Hint::give(PATCH).to("add it");
+            Err(refuse(problem).with_hint(hint.or(Hint::give(DROP).to("leave them out"))))
+        }
+    }
 }
 
 /// The block scales of the quantized `tensor`.
@@ -123,18 +144,19 @@ pub(super) fn scales<'a>(
     let other = others.iter().find(|other| tensors.contains_key(&***other));
     let found = match other {
         Some(other) => {
-            format!("; {other} is there, but scales per tensor or per channel are not block scales")
+            format!(
+                " ({other} is there, but scales per tensor or per channel are not block scales)"
+            )
         }
         None => String::new(),
     };
-    Err(Error::tensor(
-        tensor.origin(),
+    Err(Error::of_tensor(Code::MissingScales, tensor.origin(),
         name,
         format!(
-            "it is {}, and to give its values takes block scales called {expected} of F8_E4M3 or F8_E5M2 codes{found}; leave --dtype out, or this tensor (--drop)",
+            "it is {}, and dequantizing it needs F8_E4M3 or F8_E5M2 codes with block scales called {expected}{found}",
             tensor.dtype
         ),
-    ))
+    ).with_hint(Hint::leave_out(DTYPE).or(Hint::give(DROP).to("leave this tensor out"))))
 }
 
 /// A weight as `groups` matrices of `rows` × `columns` with a scale for each block.
@@ -204,7 +226,7 @@ fn row_kernel(codes: Dtype, to: Precision) -> Option<Row> {
     }
 }
 
-fn row_kernel_of<C: Code>(to: Precision) -> Row {
+fn row_kernel_of<C: cast::Code>(to: Precision) -> Row {
     match to {
         Precision::Bf16 => dequantize_row::<C, bf16>,
         Precision::F16 => dequantize_row::<C, f16>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::catalog::{Band, ErrorMeasure, Kernel, Node, NonFinite, RowBands, Step, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
 use crate::named::Named;
@@ -33,38 +33,51 @@ pub(super) struct Matrix {
 impl Matrix {
     /// `scaled` says whether there are scales of `tensor` already.
     pub(super) fn of(name: &str, tensor: &Tensor, scaled: bool) -> Result<Self> {
-        let refuse = |problem: String| Err(Error::tensor(tensor.origin(), name, problem));
+        let refuse =
+            |code, problem: String| Err(Error::of_tensor(code, tensor.origin(), name, problem));
         if !matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
             let scale = match is_code(tensor.dtype) {
                 true => format!(" without a scale {}", scale_name(name)),
                 false => String::new(),
             };
-            return refuse(format!(
-                "it is selected for FP8, but its dtype is {}{scale}; only BF16, F16 and F32 can be quantized",
-                tensor.dtype
-            ));
+            return refuse(
+                Code::UnsupportedTensor,
+                format!(
+                    "it is selected for FP8, but its dtype is {}{scale}; only BF16, F16 and F32 can be quantized",
+                    tensor.dtype
+                ),
+            );
         }
         if scaled {
-            return refuse(format!(
-                "it is selected for FP8 and of dtype {}, but there is a {} already",
-                tensor.dtype,
-                scale_name(name)
-            ));
+            return refuse(
+                Code::MissingWeight,
+                format!(
+                    "it is selected for FP8 and of dtype {}, but there is a {} already",
+                    tensor.dtype,
+                    scale_name(name)
+                ),
+            );
         }
         if let Some(&columns) = tensor.shape.last()
             && columns > MOST_COLUMNS
             && tensor.len() > 0
         {
-            return refuse(format!(
-                "it is selected for FP8, but has {columns} columns; at most {MOST_COLUMNS} can be quantized, since a block row is computed at once"
-            ));
+            return refuse(
+                Code::OverLimit,
+                format!(
+                    "it is selected for FP8, but has {columns} columns; at most {MOST_COLUMNS} can be quantized, since a block row is computed at once"
+                ),
+            );
         }
         match Matrix::of_shape(&tensor.shape) {
             Some(matrix) => Ok(matrix),
-            None => refuse(format!(
-                "it is selected for FP8, but its shape is {}; only tensors of 2 or 3 dimensions can be quantized",
-                shape_text(&tensor.shape)
-            )),
+            None => refuse(
+                Code::UnsupportedTensor,
+                format!(
+                    "it is selected for FP8, but its shape is {}; only tensors of 2 or 3 dimensions can be quantized",
+                    shape_text(&tensor.shape)
+                ),
+            ),
         }
     }
 

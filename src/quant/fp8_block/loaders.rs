@@ -1,20 +1,25 @@
 //! What loaders do not read as it is, for the plan to warn of.
 
 use crate::catalog::Catalog;
+use crate::error::setting::{EXPERTS, PARTIAL_BLOCKS};
+use crate::error::{Code, Hint, Warning};
 use crate::quant::fp8_block::{BLOCK, weight_of};
 use crate::tensor::Name;
-use crate::text::{counted, listing};
+use crate::text::{are, have, listing};
 
 /// Consumers differ in what they make of blocks that are cut off at an edge.
 pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
     if partial.is_empty() {
         return;
     }
-    catalog.report.warnings.push(format!(
-        "{} have dimensions that are not multiples of {BLOCK}: in merged layers (q/k/v, gate/up) vLLM from 0.14 on reads some rows with wrong scales, earlier ones and SGLang refuse them; transformers derives another block size when it dequantizes them; --partial-blocks keep leaves them in their dtype: {}",
-        counted(partial.len(), "tensor"),
+    let problem = format!(
+        "{} dimensions that are not multiples of {BLOCK}: in merged layers (q/k/v, gate/up) vLLM from 0.14 on reads some rows with wrong scales, earlier versions and SGLang refuse them; transformers derives another block size when it dequantizes them: {}",
+        have(partial.len(), "tensor"),
         listing(partial)
-    ));
+    );
+    let keep = Hint::give_value(PARTIAL_BLOCKS, "keep").to("leave them in their dtype");
+    let warning = Warning::new(Code::PartialBlocks, problem).with_hint(keep);
+    catalog.report.warnings.push(warning);
 }
 
 /// A tensor without a module of its own has no name that ends in `.weight`.
@@ -30,11 +35,13 @@ pub(super) fn warn_fused_experts(catalog: &mut Catalog) {
         .filter(|name| !name.ends_with(".weight") && is_fused(name))
         .collect();
     if !fused.is_empty() {
-        let warning = format!(
-            "{} are fused experts in FP8: transformers without a GPU dequantizes only names that end in .weight, and loads these wrongly; --unfuse-experts is right for it: {}",
-            counted(fused.len(), "tensor"),
+        let problem = format!(
+            "{} fused experts in FP8: transformers without a GPU dequantizes only names that end in .weight, and loads these wrongly: {}",
+            are(fused.len(), "tensor"),
             listing(&fused)
         );
+        let unfuse = Hint::give_value(EXPERTS, "unfuse").to("load them there");
+        let warning = Warning::new(Code::FusedFp8, problem).with_hint(unfuse);
         catalog.report.warnings.push(warning);
     }
 }

@@ -18,7 +18,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::findings::Faults;
 use crate::kernels::fp8;
 pub use crate::kernels::fp8::ScaleFormat;
@@ -104,7 +104,8 @@ impl Scheme for Fp8Block {
             return Ok(());
         }
         let [rows, columns] = self.block;
-        Err(Error::tensor(
+        Err(Error::of_tensor(
+            Code::BadScales,
             scales.origin(),
             scale_name(name),
             format!(

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::source::directory::never_shown;
 use crate::source::naming::check_directory;
 use crate::source::{Attributes, AuxEntry, AuxFiles, Blob, Class, Directory, LocalFile, with_room};
@@ -117,7 +117,8 @@ struct Seen {
 }
 
 fn too_many(path: &Path, most: usize, what: &str) -> Error {
-    Error::checkpoint(
+    Error::of_file(
+        Code::OverLimit,
         path,
         format!(
             "this is one more than the {most} {what} that a checkpoint may have beside its weights (those inside of linked directories count each time)"

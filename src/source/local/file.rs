@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::shown::Show;
 use crate::source::local::descriptors::{self, SOURCES};
 use crate::source::local::direct;
@@ -131,7 +131,11 @@ impl LocalFile {
             .metadata()
             .map_err(|e| Error::io("read the attributes", &path, e))?;
         if !metadata.is_file() {
-            return Err(Error::checkpoint(&path, "this is not a regular file"));
+            return Err(Error::of_file(
+                Code::WrongFileKind,
+                &path,
+                "this is not a regular file",
+            ));
         }
         Ok(LocalFile {
             attributes: Attributes::of(&metadata),
@@ -218,7 +222,7 @@ impl LocalFile {
     /// not. Offset, memory and its length are multiples of [`BLOCK`](crate::source::BLOCK).
     ///
     /// # Errors
-    /// [`Error::SourceChanged`], as `read_at`.
+    /// [`Code::SourceChanged`], as `read_at`.
     pub(crate) fn read_blocks(
         &self,
         blocks: &mut [u8],
@@ -278,7 +282,7 @@ impl LocalFile {
         if let Err(error) = self.check_path()
             && !self.lost.swap(true, Ordering::Relaxed)
         {
-            log::warn!("{error} (the planned file is still open, and its bytes are given)");
+            log::warn!("{error:#} (the planned file is still open, and its bytes are given)");
         }
     }
 
@@ -293,11 +297,8 @@ impl LocalFile {
         Err(self.changed(what))
     }
 
-    fn changed(&self, what: impl Into<String>) -> Error {
-        Error::SourceChanged {
-            path: self.path.to_path_buf(),
-            what: what.into(),
-        }
+    fn changed(&self, what: impl std::fmt::Display) -> Error {
+        Error::source_changed(&self.path, what)
     }
 
     fn io_error(&self, len: usize, offset: u64, source: io::Error) -> Error {

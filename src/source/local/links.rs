@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::setting::FOLLOW_SYMLINKS;
+use crate::error::{Code, Error, Hint, Result};
 use crate::shown::Show;
 use crate::source::LocalFile;
 
@@ -39,14 +40,13 @@ impl Enclosure {
         if self.holds(&resolved) {
             return Ok(());
         }
-        Err(Error::checkpoint(
-            path,
-            format!(
-                "this leads out of the source, to {}, and other users would be shown that; put \
-                 the file itself there, or allow it with --follow-symlinks",
-                resolved.shown()
-            ),
-        ))
+        let problem = format!(
+            "this leads out of the source, to {}, which other users would see",
+            resolved.shown()
+        );
+        let error = Error::of_file(Code::LinkOutside, path, problem);
+        let follow = Hint::give(FOLLOW_SYMLINKS).to("allow it");
+        Err(error.with_hint(Hint::text("put the file itself there").or(follow)))
     }
 
     /// The same for the file that was planned, which `file`'s path must still lead to.

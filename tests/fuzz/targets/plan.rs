@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ckptfs::Error;
+use ckptfs::error::Code;
 use ckptfs::ops::{Experts, LoraRequest, PartialBlocks, Precision, QuantizeParams};
 use ckptfs::provenance::{Files, MAX_ATTRIBUTE_BYTES};
 use ckptfs::quant::fp8_block::ScaleFormat;
@@ -126,7 +126,7 @@ fn read_all(plan: &Plan) -> BTreeMap<PathBuf, Vec<u8>> {
                 bytes.truncate(len);
                 files.insert(path, bytes);
             }
-            Err(Error::NonFinite { .. }) => {}
+            Err(error) if error.code() == Code::NonFinite => {}
             Err(error) => panic!("{}: {error}", path.display()),
         }
     }

@@ -47,7 +47,7 @@ fn direct_io_needs_mappings_and_leaves_o_direct_to_the_program() {
     let mut fixture = Fixture::new();
     fixture.options.direct_io = true;
     let refused = fixture.server().negotiate(&mut TestKernel(vec![]));
-    assert!(refused.unwrap_err().to_string().contains("--direct-io"));
+    assert!(refused.unwrap_err().to_string().contains("direct I/O"));
     let mut server = fixture.server();
     let mut kernel = TestKernel(vec![Capability::DirectMappings, Capability::SilentOpen]);
     server.negotiate(&mut kernel).unwrap();

@@ -10,7 +10,7 @@ mod two_models;
 use std::fmt::Debug;
 
 use crate::catalog::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::kernels::lanes::Precision;
 use crate::ops::merge::formula::Formula;
 use crate::ops::merge::parameters::{Kind, Parameter, Preset, Range, Scope, Values};
@@ -141,8 +141,15 @@ impl Group<'_> {
         let dtypes = inputs.iter().map(|input| input.dtype);
         let mut dtypes = dtypes.chain([self.working, self.out]);
         if let Some(dtype) = dtypes.find(|dtype| Precision::of(*dtype).is_none()) {
-            let problem = format!("{dtype} cannot be computed with; only BF16, F16 and F32 can");
-            return Err(Error::tensor(inputs[0].origin(), self.name, problem));
+            let problem =
+                format!("it would be computed in {dtype}; only BF16, F16 and F32 are possible");
+            let code = Code::UnsupportedTensor;
+            return Err(Error::of_tensor(
+                code,
+                inputs[0].origin(),
+                self.name,
+                problem,
+            ));
         }
         let working = Precision::of(self.working).expect("checked");
         let name: Name = self.name.into();
@@ -281,10 +288,13 @@ pub fn method(name: &str) -> Result<&'static dyn Method> {
     let found = METHODS.iter().find(|method| method.spec().name == name);
     found.copied().ok_or_else(|| {
         let names: Vec<&str> = METHODS.iter().map(|method| method.spec().name).collect();
-        Error::Request(format!(
-            "{name:?} is not a merge method that ckptfs has; it has {}{}",
-            names.join(", "),
-            did_you_mean(name, names.iter().copied())
-        ))
+        Error::new(
+            Code::RecipeValue,
+            format!(
+                "{name:?} is not a merge method that ckptfs has; it has {}{}",
+                names.join(", "),
+                did_you_mean(name, names.iter().copied())
+            ),
+        )
     })
 }

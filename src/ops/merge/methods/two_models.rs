@@ -1,7 +1,7 @@
 //! `slerp`, `nearswap` and `nuslerp`: two models, one of them or a third the base.
 
 use crate::catalog::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::merge::methods::{
     BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared, within,
 };
@@ -107,7 +107,8 @@ impl Method for Nu {
             (true, _) => group.computed(NuSlerp(between), tensors),
             (false, false) => group.computed(NuSlerpByRow(between), tensors),
             (false, true) if dimensions == 2 => group.computed(NuSlerpByColumn(between), tensors),
-            (false, true) => Err(Error::tensor(
+            (false, true) => Err(Error::of_tensor(
+                Code::MergeUnlike,
                 tensors[0].origin(),
                 group.name,
                 format!("nuslerp_row_wise is about matrices, and this has {dimensions} dimensions"),

@@ -1,0 +1,154 @@
+//! Errors and warnings of the library, for whoever types flags.
+
+use serde::Serialize;
+
+use ckptfs::error::{Code, Error, Warning, setting};
+use ckptfs::ops::{Operations, Setting, Takes};
+
+/// How a setting of the request is written as a flag, with its value if one is given.
+pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
+    let operations = Operations::default();
+    let mut settings = operations.each().flat_map(|params| params.settings());
+    let found: Option<&Setting> = settings.find(|setting| setting.key == name);
+    let switch = |flag: &str| format!("--{flag}");
+    let with_value = |flag: &str| match value {
+        Some(value) => format!("--{flag} {value}"),
+        None => format!("--{flag}"),
+    };
+    match (found, name, value) {
+        (Some(setting), ..) => match setting.takes {
+            Takes::Switch => switch(setting.flag),
+            Takes::Flags(flags) => {
+                let given = flags.iter().find(|(name, ..)| Some(*name) == value);
+                let flags = given.map_or(flags, std::slice::from_ref);
+                let flags = flags.iter().map(|(_, flag, _)| switch(flag));
+                flags.collect::<Vec<_>>().join(" or ")
+            }
+            _ => with_value(setting.flag),
+        },
+        (None, setting::LAZY, Some(mountpoint)) => format!("ckptfs unmount --lazy {mountpoint}"),
+        (None, setting::CHECK_SPACE, Some("false")) => switch("no-space-check"),
+        (None, _, Some("true")) => switch(&name.replace('_', "-")),
+        (None, ..) => with_value(&name.replace('_', "-")),
+    }
+}
+
+/// `error[no-checkpoint]: …`, with settings as flags. What somebody stopped is no error.
+pub(crate) fn said(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    let mut code = None;
+    for cause in error.chain() {
+        // The message of the library has that of its source.
+        if let Some(error) = cause.downcast_ref::<Error>() {
+            code = Some(error.code());
+            parts.push(error.spelled(flag));
+            break;
+        }
+        parts.push(cause.to_string());
+    }
+    let text = parts.join(": ");
+    match code {
+        None | Some(Code::Interrupted) => text,
+        Some(code) => format!("error[{code}]: {text}"),
+    }
+}
+
+/// What is wrong with the value of a setting, without the setting.
+pub(crate) fn problem_of_value(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{}; {}", error.problem(), hint.spelled(flag)),
+        None => error.problem().to_owned(),
+    }
+}
+
+/// A line: `warning[no-effect]: …`.
+pub(crate) fn line(kind: &str, warning: &Warning) -> String {
+    // In one line, whatever the message holds.
+    let text = warning.spelled(flag).replace('\n', "\\n");
+    format!("{kind}[{}]: {text}\n", warning.code())
+}
+
+/// A warning for programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct WarningJson {
+    code: Code,
+    text: String,
+}
+
+impl WarningJson {
+    /// Each of `warnings`.
+    pub(crate) fn each(warnings: &[Warning]) -> Vec<Self> {
+        let json = warnings.iter().map(|warning| WarningJson {
+            code: warning.code(),
+            text: warning.spelled(flag),
+        });
+        json.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io;
+
+    use anyhow::Context;
+    use ckptfs::error::Hint;
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn every_setting_has_its_flag() {
+        let cli = Cli::command();
+        let arguments = cli
+            .get_subcommands()
+            .flat_map(|command| command.get_arguments());
+        let known: HashSet<&str> = arguments
+            .filter_map(|argument| argument.get_long())
+            .collect();
+        for name in setting::ALL {
+            let value = (*name == setting::CHECK_SPACE).then_some("false");
+            for flag in flag(name, value).split(" or ") {
+                assert!(known.contains(&flag[2..]), "{name}: {flag}");
+            }
+        }
+        for (name, value, expected) in [
+            ("dtype", Some("bf16"), "--dtype bf16"),
+            ("experts", Some("unfuse"), "--unfuse-experts"),
+            ("patch", None, "--extra"),
+            ("fp8.partial_blocks", Some("keep"), "--partial-blocks keep"),
+            ("repack", Some("true"), "--repack"),
+            ("check_space", Some("false"), "--no-space-check"),
+            ("lazy", Some("/mnt"), "ckptfs unmount --lazy /mnt"),
+        ] {
+            assert_eq!(flag(name, value), expected);
+        }
+    }
+
+    #[test]
+    fn an_error_is_said_once_with_its_code_and_flags() {
+        let hint = Hint::give_value("dtype", "bf16").or(Hint::leave_out("lora"));
+        let error = Error::new(Code::QuantizedBase, "it is FP8").with_hint(hint);
+        let error = anyhow::Error::new(error).context("while planning");
+        assert_eq!(
+            said(&error),
+            "error[quantized-base]: while planning: it is FP8; use --dtype bf16, or leave out --lora"
+        );
+        let io = Err::<(), _>(Error::io("open", "/x", io::ErrorKind::NotFound.into()));
+        assert_eq!(
+            said(&io.context("the plan").unwrap_err()),
+            "error[not-found]: the plan: /x: cannot open: there is no such file or directory"
+        );
+        assert_eq!(said(&Error::interrupted().into()), "interrupted");
+        assert_eq!(said(&anyhow::anyhow!("no code")), "no code");
+    }
+
+    #[test]
+    fn a_warning_is_one_line() {
+        let warning = Warning::new(Code::NoMatch, "it matches\nnothing").about_value("only", "x");
+        let expected = "warning[no-match]: --only x: it matches\\nnothing\n";
+        assert_eq!(line("warning", &warning), expected);
+        assert_eq!(warning, "only: x: it matches\nnothing");
+    }
+}

@@ -1,0 +1,53 @@
+//! The names of settings, as hints and warnings call them.
+//!
+//! Those of operators are their keys in a recipe ([`Setting::key`](crate::ops::Setting::key)); the
+//! others are called as the fields of their options, or as keys of a recipe.
+
+macro_rules! settings {
+    ($($constant:ident = $name:literal,)+) => {
+        $(pub const $constant: &str = $name;)+
+
+        /// All of them.
+        pub const ALL: &[&str] = &[$($constant),+];
+    };
+}
+
+settings! {
+    // The request.
+    BASE = "base",
+    RECIPE = "recipe",
+    MODEL = "model",
+    REPACK = "repack",
+    SHARD_SIZE = "shard_size",
+    SINGLE_FILE = "single_file",
+
+    // Operators.
+    LORA = "lora",
+    PATCH = "patch",
+    RENAME = "rename",
+    ONLY = "only",
+    DROP = "drop",
+    CAST = "cast",
+    DTYPE = "dtype",
+    EXPERTS = "experts",
+    RULES = "fp8.rules",
+    REFERENCES = "fp8.references",
+    PATTERNS = "fp8.patterns",
+    SCALE_FORMAT = "fp8.scale_fmt",
+    PARTIAL_BLOCKS = "fp8.partial_blocks",
+
+    // Mounts.
+    ALLOW_OTHER = "allow_other",
+    DIRECT_IO = "direct_io",
+    FOLLOW_SYMLINKS = "follow_symlinks",
+    LAZY = "lazy",
+    NONEMPTY = "nonempty",
+    THREADS = "threads",
+
+    // Writing.
+    CHECK_SPACE = "check_space",
+    FINISH = "finish",
+    OVERWRITE = "overwrite",
+    PART = "part",
+    SHA256 = "sha256",
+}
