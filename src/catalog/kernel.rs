@@ -99,7 +99,7 @@ pub trait Kernel: Debug + Send + Sync {
         None
     }
 
-    /// How to tell how far its outputs are from its input, if it quantizes one.
+    /// Measures how far its outputs are from its input, if it quantizes one.
     fn error_measure(&self) -> Option<&dyn ErrorMeasure> {
         None
     }

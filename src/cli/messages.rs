@@ -1,4 +1,4 @@
-//! Errors and warnings of the library, for whoever types flags.
+//! Errors and warnings of the library, with settings spelled as flags.
 
 use serde::Serialize;
 

@@ -203,16 +203,16 @@ fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
 pub(super) fn open_device() -> Result<File> {
     let device = with_room(|| File::options().read(true).write(true).open(DEVICE));
     device.map_err(|e| {
-        let error = Error::of_file(Code::NoFuse, DEVICE, format!("this cannot be opened: {e}"));
+        let error = |problem: String| Error::of_file(Code::NoFuse, DEVICE, problem);
         match e.kind() {
-            io::ErrorKind::NotFound => Error::of_file(Code::NoFuse, DEVICE, "this is missing")
+            io::ErrorKind::NotFound => error("it is missing".to_owned())
                 .with_hint(format!(
                     "load the kernel's FUSE module (modprobe fuse), or in a container, run it with --device {DEVICE} --cap-add SYS_ADMIN"
                 )),
-            io::ErrorKind::PermissionDenied => error.with_hint(format!(
+            io::ErrorKind::PermissionDenied => error(format!("this user cannot open it ({e})")).with_hint(format!(
                 "have root allow it (chmod 666 {DEVICE}, or the group that owns it), or in a container, run it with --device {DEVICE}"
             )),
-            _ => error,
+            _ => error(format!("it cannot be opened: {e}")),
         }
     })
 }

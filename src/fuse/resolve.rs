@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
         }
         if Condition::of(&mount.mountpoint)? == Condition::Silent {
             let inside = format!("the view at {} holds it", mount.mountpoint.shown());
-            return Err(Stop::Silent(silent(&self.shown, &inside, mount)));
+            return Err(Stop::Silent(silent(self.shown, &inside, mount)));
         }
         self.answering.insert(mount.id);
         Ok(())

@@ -139,7 +139,7 @@ fn what_is_missing_is_named_with_the_cure_by_mount_and_doctor_alike() {
             "chmod 600 $work/dev/fuse",
             "user",
             &[
-                "/dev/fuse cannot be opened by this user (Permission denied",
+                "/dev/fuse: this user cannot open it (Permission denied",
                 "chmod 666",
             ],
         ),
@@ -147,7 +147,7 @@ fn what_is_missing_is_named_with_the_cure_by_mount_and_doctor_alike() {
             "rm $work/dev/fuse; mount --bind $work/dev /dev",
             "user",
             &[
-                "/dev/fuse is missing",
+                "/dev/fuse: it is missing",
                 "modprobe fuse",
                 "--device /dev/fuse",
             ],

@@ -137,7 +137,7 @@ impl<Backing> Server<Backing> {
         self.guard(inode, || self.find(inode).ok_or(Errno::NOENT))
     }
 
-    /// Whether whoever may read `inode` may do what `mask` says.
+    /// Whether a reader of `inode` may do what `mask` asks for.
     pub(super) fn access(&self, inode: Inode, mask: Access) -> Answer<()> {
         const ANY_EXECUTE: u16 = 0o111;
         match self.getattr(inode)?.stat.mode {
@@ -147,7 +147,7 @@ impl<Backing> Server<Backing> {
         }
     }
 
-    /// Opens the file `inode`. `register` has the kernel read from a source. `ENOSYS` says that the
+    /// Opens the file `inode`. `register` makes the kernel read from a source. `ENOSYS` says that the
     /// kernel opens files by itself from now on, and keeps their pages.
     pub(super) fn open(
         &self,

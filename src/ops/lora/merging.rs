@@ -17,7 +17,7 @@ use crate::tensor::{Name, shape_text};
 
 /// The most columns of a weight that an adapter is merged into. A row of so many takes 4 MiB as F32.
 const MOST_COLUMNS: u64 = 1 << 20;
-/// The most bytes of a factor as F32, which are kept in memory while its tensor is read.
+/// Maximum size of a factor as F32, in bytes; it is kept in memory while its tensor is read.
 const MOST_FACTOR_BYTES: u64 = 512 << 20;
 
 /// A weight and what is merged into it.
