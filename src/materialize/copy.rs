@@ -68,7 +68,7 @@ pub(super) fn same_place(offset: u64, start: u64) -> bool {
 /// Copies `len` bytes of `source` from `offset` to byte `start` of `output`.
 ///
 /// # Errors
-/// [`Error::SourceChanged`] if the source is no longer what was planned: before, or after the
+/// [`Code::SourceChanged`](crate::error::Code::SourceChanged) if the source is no longer what was planned: before, or after the
 /// last byte.
 pub(super) fn range(
     stored: &Stored,

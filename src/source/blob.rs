@@ -31,14 +31,14 @@ pub trait Blob: Any + fmt::Debug + Send + Sync {
     /// Fills `buffer` from `offset`.
     ///
     /// # Errors
-    /// [`Error::SourceChanged`] if the content is not what it was when the view was planned, also
+    /// [`Code::SourceChanged`](crate::error::Code::SourceChanged) if the content is not what it was when the view was planned, also
     /// when it changed during this read: a wrong byte is never returned without an error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
 
     /// Checks that the content is still what the view was planned from.
     ///
     /// # Errors
-    /// [`Error::SourceChanged`] if it is not.
+    /// [`Code::SourceChanged`](crate::error::Code::SourceChanged) if it is not.
     fn check(&self) -> Result<()>;
 
     /// The whole content.
