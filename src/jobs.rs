@@ -58,9 +58,10 @@ pub trait Progress: Sync {
 /// # Errors
 /// If the job is to give up.
 pub(crate) fn check_going_on(progress: &dyn Progress) -> Result<()> {
-    match progress.cancelled() {
-        true => Err(Error::interrupted()),
-        false => Ok(()),
+    if progress.cancelled() {
+        Err(Error::interrupted())
+    } else {
+        Ok(())
     }
 }
 

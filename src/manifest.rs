@@ -72,9 +72,10 @@ fn parse_line(line: &[u8]) -> Option<(Sha256Sum, PathBuf)> {
     };
     let (sum, rest) = line.split_at_checked(64)?;
     let name = rest.strip_prefix(b"  ").or(rest.strip_prefix(b" *"))?;
-    let name = match is_escaped {
-        true => unescaped(name)?,
-        false => name.to_vec(),
+    let name = if is_escaped {
+        unescaped(name)?
+    } else {
+        name.to_vec()
     };
     Some((from_hex(sum)?, OsString::from_vec(name).into()))
 }

@@ -70,9 +70,10 @@ impl Parts {
         // Others are lists of modules that are shorter (MTP blocks, adapters of modalities).
         let first = lists.next()?;
         let (list, layers) = lists.fold(first, |longest, other| {
-            match below(other.1, declared) > below(longest.1, declared) {
-                true => other,
-                false => longest,
+            if below(other.1, declared) > below(longest.1, declared) {
+                other
+            } else {
+                longest
             }
         });
         (declared > 0).then(|| {

@@ -36,9 +36,10 @@ pub(crate) fn run(
     let bar = Bar::new(quiet)?;
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
-    match json {
-        true => plan::print_json(plan, sources, Some(&found), with_provenance)?,
-        false => plan::to_stdout(&report(&found, tensors.len())?)?,
+    if json {
+        plan::print_json(plan, sources, Some(&found), with_provenance)?
+    } else {
+        plan::to_stdout(&report(&found, tensors.len())?)?
     }
     if !found.is_empty() {
         let problem = format!(

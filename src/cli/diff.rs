@@ -72,15 +72,14 @@ fn compare(args: &DiffArgs, quiet: bool) -> anyhow::Result<bool> {
     let diff = diff::diff([&a, &b], !args.no_values, jobs, &bar);
     let diff = bar.finish(diff, anyhow::Error::from)?;
     let rows = diff::rows(&diff.different);
-    to_stdout(&match args.json {
-        true => {
-            let json = DiffJson {
-                diff: &diff,
-                rows: &rows,
-            };
-            serde_json::to_string_pretty(&json)? + "\n"
-        }
-        false => text(&diff, &rows),
+    to_stdout(&if args.json {
+        let json = DiffJson {
+            diff: &diff,
+            rows: &rows,
+        };
+        serde_json::to_string_pretty(&json)? + "\n"
+    } else {
+        text(&diff, &rows)
     })?;
     Ok(diff.is_empty())
 }
@@ -119,9 +118,10 @@ fn text(diff: &Diff, rows: &[Row]) -> String {
         }
     }
     let [a, b] = diff.tensors;
-    let how = match diff.values_compared {
-        true => "",
-        false => " by dtype and shape, values were not compared",
+    let how = if diff.values_compared {
+        ""
+    } else {
+        " by dtype and shape, values were not compared"
     };
     text += &format!(
         "{a} and {b} tensors: {} equal{how}, {} different; other files: {} equal, {} different\n",

@@ -44,16 +44,16 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         Ok(()) => Check::ok("mount", "a tiny view was mounted, read, and taken away"),
         Err(error) => Check::fail("mount", messages::said(&error)),
     });
-    to_stdout(&match args.json {
-        true => {
-            let checks = &checks;
-            serde_json::to_string_pretty(&Json { works, checks })? + "\n"
-        }
-        false => text(&checks, works),
+    to_stdout(&if args.json {
+        let checks = &checks;
+        serde_json::to_string_pretty(&Json { works, checks })? + "\n"
+    } else {
+        text(&checks, works)
     })?;
-    Ok(match works {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 
@@ -70,9 +70,10 @@ fn text(checks: &[Check], works: bool) -> String {
             text += &format!("{:21}costs: {cost}\n", "");
         }
     }
-    text + match works {
-        true => "mounts work\n",
-        false => "mounts do not work; materialize, plan, verify and inspect do\n",
+    text + if works {
+        "mounts work\n"
+    } else {
+        "mounts do not work; materialize, plan, verify and inspect do\n"
     }
 }
 

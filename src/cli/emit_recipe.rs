@@ -42,9 +42,10 @@ impl EmitArgs {
             return Err(Error::new(Code::Conflict, problem).into());
         }
         let check = || OutputCheck::new(&request.inputs(), &plan.view);
-        let file = match is_stdout {
-            true => None,
-            false => Some((file, OutputFile::new(file, self.overwrite, &check()?)?)),
+        let file = if is_stdout {
+            None
+        } else {
+            Some((file, OutputFile::new(file, self.overwrite, &check()?)?))
         };
         let text = format!(
             "# A view of ckptfs {}: ckptfs mount --recipe FILE DIR\n{}",

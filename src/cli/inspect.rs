@@ -38,9 +38,10 @@ pub(crate) fn run(plan: &Plan, args: &InspectArgs, quiet: bool) -> anyhow::Resul
     let bar = Bar::new(quiet)?;
     let inspection = inspect::inspect(&reader, &tensors, jobs(), &bar);
     let inspection = bar.finish(inspection, anyhow::Error::from)?;
-    to_stdout(&match args.json {
-        true => json(&inspection)?,
-        false => text(&inspection, args.tensors),
+    to_stdout(&if args.json {
+        json(&inspection)?
+    } else {
+        text(&inspection, args.tensors)
     })
 }
 

@@ -51,9 +51,10 @@ pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
     };
     for command in commands(&program) {
         let see_also = of_others(&name(command));
-        let exit_status: &[_] = match command.has_subcommands() {
-            true => &EXIT_STATUS,
-            false => &[],
+        let exit_status: &[_] = if command.has_subcommands() {
+            &EXIT_STATUS
+        } else {
+            &[]
         };
         write(directory, command, "1", exit_status, &see_also)?;
     }

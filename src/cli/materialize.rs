@@ -101,9 +101,10 @@ pub(crate) fn run(
     };
     // Looking whether something is there would wait.
     ckptfs::fuse::check_answers(&args.out)?;
-    match quiet {
-        true => plan::print_warnings(plan)?,
-        false => plan::print_summary(plan)?,
+    if quiet {
+        plan::print_warnings(plan)?
+    } else {
+        plan::print_summary(plan)?
     }
     let ahead = outlook(plan, inputs, &args.out, &options)?;
     if options.check_space {

@@ -193,9 +193,10 @@ impl Command {
                     }
                     return check_values::run(&plan, &sources, json, provenance, quiet);
                 }
-                match json {
-                    true => plan::print_json(&plan, &sources, None, provenance)?,
-                    false => plan::print(&plan, &sources, summary)?,
+                if json {
+                    plan::print_json(&plan, &sources, None, provenance)?
+                } else {
+                    plan::print(&plan, &sources, summary)?
                 }
                 Ok(ExitCode::SUCCESS)
             }

@@ -113,16 +113,18 @@ pub(crate) struct Manner {
 /// answers, and in a background process once it was unmounted.
 pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     allocator::share_pools();
-    let readiness = match args.foreground {
-        true => None,
-        false => match background::split()? {
+    let readiness = if args.foreground {
+        None
+    } else {
+        match background::split()? {
             Process::Front => return answers(&args.mountpoint),
             Process::Background(readiness) => Some(readiness),
-        },
+        }
     };
-    let service = Arc::new(match args.foreground {
-        true => ServiceManager::from_environment(),
-        false => ServiceManager::none(),
+    let service = Arc::new(if args.foreground {
+        ServiceManager::from_environment()
+    } else {
+        ServiceManager::none()
     });
     service.status("planning the view");
     let mounted = match plan_and_mount(view, args, readiness.as_ref(), &service) {
@@ -326,9 +328,10 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     let quoted = |argument: OsString| {
         let argument = argument.to_string_lossy().into_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-        match !argument.is_empty() && argument.chars().all(plain) {
-            true => argument,
-            false => format!("'{}'", argument.replace('\'', r"'\''")),
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
         }
     };
     arguments.map(quoted).collect::<Vec<_>>().join(" ")

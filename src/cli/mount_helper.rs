@@ -141,9 +141,10 @@ pub(crate) fn run() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
-            return match error.use_stderr() {
-                true => ExitCode::from(WRONG_USAGE),
-                false => ExitCode::SUCCESS,
+            return if error.use_stderr() {
+                ExitCode::from(WRONG_USAGE)
+            } else {
+                ExitCode::SUCCESS
             };
         }
     };

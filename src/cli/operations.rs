@@ -187,11 +187,12 @@ fn weighted(text: &str) -> Result<Value, String> {
         },
         None => (text, 1.0),
     };
-    match f64::is_finite(weight) {
-        true => Ok(Value::Source {
+    if f64::is_finite(weight) {
+        Ok(Value::Source {
             path: path.into(),
             weight,
-        }),
-        false => Err(format!("the weight {weight} is not finite")),
+        })
+    } else {
+        Err(format!("the weight {weight} is not finite"))
     }
 }

@@ -71,9 +71,10 @@ impl<'a> OutputFile<'a> {
             .map_err(failed)?;
         new.write_all(text).map_err(failed)?;
         new.as_file().sync_all().map_err(failed)?;
-        let named = match self.overwrite {
-            true => new.persist(self.path),
-            false => new.persist_noclobber(self.path),
+        let named = if self.overwrite {
+            new.persist(self.path)
+        } else {
+            new.persist_noclobber(self.path)
         };
         match named {
             Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Err(self.exists()),

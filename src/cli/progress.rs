@@ -88,9 +88,10 @@ impl Bar {
     /// A job that begins now, and is shown unless `quiet`. The first signal to end the process has
     /// the job give up, so that it stops at once and cleanly; the second ends the process.
     pub(crate) fn new(quiet: bool) -> std::io::Result<Self> {
-        let bar = match quiet {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new_spinner(),
+        let bar = if quiet {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new_spinner()
         };
         let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("a valid template");
         let cancelled: Arc<AtomicBool> = Arc::default();

@@ -113,9 +113,10 @@ fn source(plan: &Plan, group: &Group, from: &GroupSource) -> String {
     for step in &from.steps {
         text += &format!(" → {step}");
     }
-    match from.steps.is_empty() {
-        true => text,
-        false => format!("({text})"),
+    if from.steps.is_empty() {
+        text
+    } else {
+        format!("({text})")
     }
 }
 
@@ -136,8 +137,9 @@ pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
         }
     }
     let mut adapters = plan.report.of::<AdapterReport>();
-    match adapters.any(|adapter| adapter.path == directory) {
-        true => format!("lora {}", directory.display()),
-        false => directory.display().to_string(),
+    if adapters.any(|adapter| adapter.path == directory) {
+        format!("lora {}", directory.display())
+    } else {
+        directory.display().to_string()
     }
 }

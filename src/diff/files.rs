@@ -91,9 +91,10 @@ pub(super) fn compare(
 fn bytes_to_read(plans: [&Plan; 2], [in_a, in_b]: [EntryId; 2]) -> u64 {
     let lengths = [(plans[0], in_a), (plans[1], in_b)]
         .map(|(plan, id)| plan.view.file(id).map_or(0, |file| file.len()));
-    match lengths[0] == lengths[1] {
-        true => lengths[0] + lengths[1],
-        false => 0,
+    if lengths[0] == lengths[1] {
+        lengths[0] + lengths[1]
+    } else {
+        0
     }
 }
 

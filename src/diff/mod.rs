@@ -65,9 +65,10 @@ impl Diff {
 /// If there is no such thing, or its view cannot exist.
 pub fn plan(path: &Path, models: &[(String, PathBuf)]) -> Result<Plan> {
     let places = Places::from_environment(models.to_vec());
-    let request = match path.is_file() {
-        true => ViewRequest::from_recipe(path, &places)?,
-        false => ViewRequest::new(places.directory(path)?),
+    let request = if path.is_file() {
+        ViewRequest::from_recipe(path, &places)?
+    } else {
+        ViewRequest::new(places.directory(path)?)
     };
     request.plan()
 }

@@ -145,9 +145,10 @@ fn only(name: &Name, what: What, tensor: &Tensor) -> TensorDiff {
 /// find figures of what is different is not known before.
 fn bytes_to_read([a, b]: &[Side; 2], name: &Name, [of_a, of_b]: [&Tensor; 2]) -> u64 {
     if Header::of(of_a) == Header::of(of_b) {
-        return match is_same_place(of_a, of_b) {
-            true => 0,
-            false => of_a.len() + of_b.len(),
+        return if is_same_place(of_a, of_b) {
+            0
+        } else {
+            of_a.len() + of_b.len()
         };
     }
     let numbers = (a.numbers(name, of_a), b.numbers(name, of_b));

@@ -175,13 +175,12 @@ impl From<String> for Hint {
 fn one_of(hints: &[Hint], spelling: Spelling) -> String {
     let parts: Vec<(&str, String)> = hints.iter().map(|hint| hint.parts(spelling)).collect();
     let verb = parts.first().map_or("", |(verb, _)| verb);
-    match parts.iter().all(|(other, _)| *other == verb) && !verb.is_empty() {
-        false => joined(hints, ", or ", spelling),
-        true => {
-            let (_, last) = parts.last().expect("there is one");
-            let others: Vec<&str> = parts[..parts.len() - 1].iter().map(|(_, s)| &**s).collect();
-            format!("{verb} {} or {last}", others.join(", "))
-        }
+    if parts.iter().all(|(other, _)| *other == verb) && !verb.is_empty() {
+        let (_, last) = parts.last().expect("there is one");
+        let others: Vec<&str> = parts[..parts.len() - 1].iter().map(|(_, s)| &**s).collect();
+        format!("{verb} {} or {last}", others.join(", "))
+    } else {
+        joined(hints, ", or ", spelling)
     }
 }
 

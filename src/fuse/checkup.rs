@@ -94,13 +94,14 @@ fn kernel() -> Check {
     let release = uname.release().to_string_lossy();
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let has_fuse = filesystems.lines().any(|line| line.ends_with("\tfuse"));
-    match has_fuse {
-        true => Check::ok("kernel", format!("Linux {release}, with FUSE")),
-        false => Check::warn(
+    if has_fuse {
+        Check::ok("kernel", format!("Linux {release}, with FUSE"))
+    } else {
+        Check::warn(
             "kernel",
             format!("Linux {release}, FUSE not loaded: modprobe fuse"),
             "the first mount works only if the kernel loads the module by itself",
-        ),
+        )
     }
 }
 

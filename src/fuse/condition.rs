@@ -113,9 +113,10 @@ pub struct ServingProcess {
 impl fmt::Display for ServingProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ServingProcess { pid, command, .. } = self;
-        match self.stopped {
-            true => write!(f, "process {pid} ({command}), which is stopped"),
-            false => write!(f, "process {pid} ({command})"),
+        if self.stopped {
+            write!(f, "process {pid} ({command}), which is stopped")
+        } else {
+            write!(f, "process {pid} ({command})")
         }
     }
 }

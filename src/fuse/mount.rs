@@ -221,16 +221,18 @@ pub(super) fn open_device() -> Result<File> {
 /// user is the one who reads the sources, and they have had their say already (an access control
 /// list may have let that user in where the mode alone would not).
 fn access_options(options: &MountOptions) -> &'static str {
-    match options.allow_other {
-        true => ",allow_other,default_permissions",
-        false => "",
+    if options.allow_other {
+        ",allow_other,default_permissions"
+    } else {
+        ""
     }
 }
 
 fn source_name(options: &MountOptions) -> OsString {
-    match options.source_name.is_empty() {
-        true => "ckptfs".into(),
-        false => options.source_name.clone(),
+    if options.source_name.is_empty() {
+        "ckptfs".into()
+    } else {
+        options.source_name.clone()
     }
 }
 
@@ -260,9 +262,10 @@ fn threads(options: &MountOptions) -> usize {
 fn threads_ahead(reader: &Reader, threads: usize) -> usize {
     /// While some wait for a disk that nobody reads ahead, others compute.
     const LEAST_WITH_DIRECT_SOURCES: usize = 8;
-    match reader.has_direct_sources() {
-        true => threads.max(LEAST_WITH_DIRECT_SOURCES),
-        false => threads,
+    if reader.has_direct_sources() {
+        threads.max(LEAST_WITH_DIRECT_SOURCES)
+    } else {
+        threads
     }
 }
 
@@ -277,9 +280,10 @@ fn start(
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = can_clone(&device);
-    let acl = match options.allow_other {
-        true => SessionACL::All,
-        false => SessionACL::Owner,
+    let acl = if options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
     };
     let bdi = &detacher.entry.device;
     let kernel_setting = read_ahead::by_kernel(bdi, options.read_ahead);

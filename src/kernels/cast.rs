@@ -132,9 +132,10 @@ impl<C: Code, T: Target> Loop for Dequantization<'_, C, T> {
             for (&code, target) in codes.iter().zip(target.chunks_exact_mut(T::BYTES)) {
                 let product = C::value(code) * scale;
                 // Which of two NaNs a product takes after is not the same everywhere.
-                let bits = match product.is_nan() {
-                    true => QUIET_NAN,
-                    false => product.to_bits(),
+                let bits = if product.is_nan() {
+                    QUIET_NAN
+                } else {
+                    product.to_bits()
                 };
                 T::write(bits, target);
             }
@@ -199,9 +200,10 @@ impl Source for F64ToF32 {
     fn f32_bits(bytes: &[u8]) -> u32 {
         let bits = f64_bits(bytes);
         let value = f64::from_bits(bits);
-        match value.is_nan() {
-            true => nan_of(bits),
-            false => (value as f32).to_bits(),
+        if value.is_nan() {
+            nan_of(bits)
+        } else {
+            (value as f32).to_bits()
         }
     }
 }
@@ -259,9 +261,10 @@ fn value_of(code: u8, mantissa_bits: u32, bias: i32, first_special: u8, special:
     let magnitude = code & 0x7f;
     let shifted = f32::from_bits(u32::from(magnitude) << (23 - mantissa_bits));
     // Exact, also for subnormals.
-    let value = match magnitude < first_special {
-        true => shifted * power_of_two(127 - bias),
-        false => special,
+    let value = if magnitude < first_special {
+        shifted * power_of_two(127 - bias)
+    } else {
+        special
     };
     f32::from_bits(value.to_bits() | u32::from(code & 0x80) << 24)
 }

@@ -235,9 +235,12 @@ fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> A
 /// not the source's own, they may do what everyone may.
 fn mode_for(directory: Attributes, source: Attributes) -> u32 {
     let everyone = source.mode & 0o7;
-    let class = |own: bool, shift: u32| match own {
-        true => source.mode & (0o7 << shift),
-        false => everyone << shift,
+    let class = |own: bool, shift: u32| {
+        if own {
+            source.mode & (0o7 << shift)
+        } else {
+            everyone << shift
+        }
     };
     class(source.uid == directory.uid, 6) | class(source.gid == directory.gid, 3) | everyone
 }

@@ -128,29 +128,32 @@ impl Destination {
 
     /// Moves back what a run that was stopped between two renames has left at `previous`.
     pub(super) fn restore(&self, previous: &Path) -> Result<()> {
-        match previous.exists() && !self.exists() {
-            true => fs::rename(previous, &self.path)
-                .map_err(|e| Error::io("move the previous content back to", &self.path, e)),
-            false => Ok(()),
+        if previous.exists() && !self.exists() {
+            fs::rename(previous, &self.path)
+                .map_err(|e| Error::io("move the previous content back to", &self.path, e))
+        } else {
+            Ok(())
         }
     }
 
     /// Moves `staged` to the destination. What was there is at `staged` or `aside` afterwards.
     pub(super) fn replace_with(&self, staged: &Path, aside: &Path, overwrite: bool) -> Result<()> {
-        match self.exists() && overwrite {
-            true => swap_in(staged, &self.path, aside).map(drop),
+        let moved = if self.exists() && overwrite {
+            swap_in(staged, &self.path, aside).map(drop)
+        } else {
             // Fails if somebody has put something there meanwhile.
-            false => fs::rename(staged, &self.path),
-        }
-        .map_err(|e| Error::io("put the finished view here", &self.shown, e))
+            fs::rename(staged, &self.path)
+        };
+        moved.map_err(|e| Error::io("put the finished view here", &self.shown, e))
     }
 }
 
 /// The partial directory of what is written to, or into, the directory `out`.
 pub(super) fn partial_of(out: &Path, inside: bool) -> Option<PathBuf> {
-    match inside {
-        true => Some(out.join(SUFFIX)),
-        false => partial_beside(&resolve_missing(out).ok()?),
+    if inside {
+        Some(out.join(SUFFIX))
+    } else {
+        partial_beside(&resolve_missing(out).ok()?)
     }
 }
 
@@ -165,9 +168,10 @@ fn partial_beside(path: &Path) -> Option<PathBuf> {
 /// where the old content of `target` is then: `new` or `aside`. After a failure everything is as
 /// before.
 pub(super) fn swap_in(new: &Path, target: &Path, aside: &Path) -> io::Result<PathBuf> {
-    let exchanged = match FastPath::Exchange.is_enabled() {
-        true => renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE),
-        false => Err(Errno::NOSYS),
+    let exchanged = if FastPath::Exchange.is_enabled() {
+        renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE)
+    } else {
+        Err(Errno::NOSYS)
     };
     match exchanged {
         Ok(()) => Ok(new.to_owned()),

@@ -180,9 +180,12 @@ fn check_parts(
     let refuse = |problem: String| Error::of_file(Code::PartsIncomplete, partial.path(), problem);
     let lacking = (1..=parts).filter(|part| complete[*part] < all[*part]);
     let lacking: Vec<String> = lacking
-        .map(|part| match partial.has_part(part) {
-            true => format!("{part} ({} of {} shards)", complete[part], all[part]),
-            false => format!("{part} (not begun)"),
+        .map(|part| {
+            if partial.has_part(part) {
+                format!("{part} ({} of {} shards)", complete[part], all[part])
+            } else {
+                format!("{part} (not begun)")
+            }
         })
         .collect();
     if !lacking.is_empty() {

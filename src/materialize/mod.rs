@@ -53,15 +53,16 @@ pub fn materialize(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let destination = Destination::resolve(out, plan, inputs, options)?;
-    let (written, partial) = match options.weights_only {
-        true => (
+    let (written, partial) = if options.weights_only {
+        (
             weights_only::place(plan, &destination, options, progress),
             destination.partial_inside(),
-        ),
-        false => (
+        )
+    } else {
+        (
             directory::write(plan, &destination, options, progress),
             destination.partial_beside(),
-        ),
+        )
     };
     written.map_err(|error| destination.as_asked_for(error, &partial))
 }

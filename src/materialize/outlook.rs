@@ -18,15 +18,14 @@ use crate::recipe::Plan;
 /// If the destination is refused.
 pub fn outlook(plan: &Plan, inputs: &[PathBuf], out: &Path, options: &Options) -> Result<Outlook> {
     let destination = Destination::resolve(out, plan, inputs, options)?;
-    let (partial, files) = match options.weights_only {
-        true => (destination.partial_inside(), weights_only::weights(plan)),
-        false => {
-            let path = destination.partial_beside();
-            if !is_placing(&path) {
-                destination.check_replaceable(options.overwrite)?;
-            }
-            (path, directory::files(plan, options.share))
+    let (partial, files) = if options.weights_only {
+        (destination.partial_inside(), weights_only::weights(plan))
+    } else {
+        let path = destination.partial_beside();
+        if !is_placing(&path) {
+            destination.check_replaceable(options.overwrite)?;
         }
+        (path, directory::files(plan, options.share))
     };
     let parts = match options.share {
         Share::Whole => None,

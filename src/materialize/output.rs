@@ -191,12 +191,11 @@ impl<'a> Output<'a> {
     fn wrote(&self, offset: u64, len: u64) {
         self.progress.advance(len);
         let (start, end) = self.pending.get();
-        match offset == end {
-            true => self.pending.set((start, end + len)),
-            false => {
-                self.start_writeback();
-                self.pending.set((offset, offset + len));
-            }
+        if offset == end {
+            self.pending.set((start, end + len))
+        } else {
+            self.start_writeback();
+            self.pending.set((offset, offset + len));
         }
         let (start, end) = self.pending.get();
         if end - start >= Self::WRITEBACK_BYTES {

@@ -100,9 +100,10 @@ impl Room {
         let statistics = rustix::fs::fstatvfs(&opened)
             .map_err(|e| Error::io("ask for the free space", directory, e.into()))?;
         // Some of it may be kept for root.
-        let free = match rustix::process::geteuid().is_root() {
-            true => statistics.f_bfree,
-            false => statistics.f_bavail,
+        let free = if rustix::process::geteuid().is_root() {
+            statistics.f_bfree
+        } else {
+            statistics.f_bavail
         };
         let block = statistics.f_frsize.max(1);
         Ok(Room {
@@ -132,9 +133,10 @@ impl Room {
                 outlook.linked_bytes += len;
                 continue;
             }
-            let shared = match self.shares_blocks {
-                true => shareable(file),
-                false => 0,
+            let shared = if self.shares_blocks {
+                shareable(file)
+            } else {
+                0
             };
             outlook.shared_bytes += shared;
             outlook.written_bytes += len - shared;

@@ -146,13 +146,12 @@ fn check_names(
         let error = destination.refuse(Code::OtherWeights, problem);
         return Err(error.with_hint("delete or move them first"));
     }
-    match taken.is_empty() || overwrite {
-        true => Ok(()),
-        false => {
-            let problem = format!("there already: {}", taken.join(", "));
-            let error = destination.refuse(Code::NotEmpty, problem);
-            Err(error.with_hint(Hint::give(OVERWRITE).to("replace them")))
-        }
+    if taken.is_empty() || overwrite {
+        Ok(())
+    } else {
+        let problem = format!("there already: {}", taken.join(", "));
+        let error = destination.refuse(Code::NotEmpty, problem);
+        Err(error.with_hint(Hint::give(OVERWRITE).to("replace them")))
     }
 }
 

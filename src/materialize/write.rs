@@ -55,9 +55,10 @@ impl<'a> Writer<'a> {
         options: &'a Options,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
-        let cache = match options.sha256 {
-            true => Self::CACHE_BYTES_IN_ORDER,
-            false => Self::CACHE_BYTES,
+        let cache = if options.sha256 {
+            Self::CACHE_BYTES_IN_ORDER
+        } else {
+            Self::CACHE_BYTES
         };
         let mut reader = Reader::new(plan.view.clone(), cache);
         if options.direct_sources {
@@ -156,9 +157,10 @@ impl<'a> Writer<'a> {
     /// one.
     fn directories(&self) -> impl Iterator<Item = EntryId> {
         let view = self.reader.view();
-        let len = match self.options.weights_only {
-            true => View::ROOT + 1,
-            false => view.len(),
+        let len = if self.options.weights_only {
+            View::ROOT + 1
+        } else {
+            view.len()
         };
         // Ids of parents are smaller than those of their children.
         (View::ROOT..len).filter(|id| {
@@ -344,9 +346,12 @@ pub(super) fn kept(
     progress.file(&file.path);
     let sums = sums::of_file(&opened, path, file.content, sha256, progress)?;
     let sums = sums.filter(|sums| record.is_of(sums));
-    Ok(sums.map(|sums| match sha256 {
-        true => Record::new(file.entry, &file.path, sums),
-        false => record,
+    Ok(sums.map(|sums| {
+        if sha256 {
+            Record::new(file.entry, &file.path, sums)
+        } else {
+            record
+        }
     }))
 }
 
@@ -363,13 +368,15 @@ fn remove_file(path: &Path) -> Result<()> {
 fn keep_group_out(file: &File, source: &Attributes) -> std::io::Result<()> {
     let metadata = file.metadata()?;
     let mode = metadata.mode() & 0o777;
-    let allowed = match metadata.gid() == source.gid {
-        true => mode,
-        false => mode_for_another_group(mode),
+    let allowed = if metadata.gid() == source.gid {
+        mode
+    } else {
+        mode_for_another_group(mode)
     };
-    match allowed == mode {
-        true => Ok(()),
-        false => file.set_permissions(Permissions::from_mode(allowed)),
+    if allowed == mode {
+        Ok(())
+    } else {
+        file.set_permissions(Permissions::from_mode(allowed))
     }
 }
 

@@ -179,9 +179,10 @@ impl Tally {
         let mut whole_files = FileCount::default();
         let entries: HashSet<EntryId> = plan.shards.iter().map(|shard| shard.entry).collect();
         for (entry, _, content) in plan.view.files() {
-            match entries.contains(&entry) {
-                true => shards.add(content.len()),
-                false => other_files.add(content.len()),
+            if entries.contains(&entry) {
+                shards.add(content.len())
+            } else {
+                other_files.add(content.len())
             }
             if content.whole_file().is_some() {
                 whole_files.add(content.len());

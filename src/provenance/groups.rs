@@ -229,9 +229,10 @@ impl std::fmt::Display for Step {
             value => format!("{name} {value}"),
         });
         let parameters: Vec<String> = parameters.collect();
-        match parameters.is_empty() {
-            true => Ok(()),
-            false => write!(f, " ({})", parameters.join(", ")),
+        if parameters.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", parameters.join(", "))
         }
     }
 }

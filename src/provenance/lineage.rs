@@ -297,12 +297,11 @@ fn empty_tensor(shard: &Shard, offset: u64, name: &str) -> usize {
 fn stored_in(shard: &Arc<Shard>, position: usize, bytes: Range<u64>) -> Traced {
     let found = shard.tensors.get_index(position);
     let (name, tensor) = found.expect("bytes of its tensors");
-    let (steps, name) = match bytes.end - bytes.start == tensor.len {
-        true => (Vec::new(), Some(name.clone())),
-        false => {
-            let start = bytes.start - tensor.offset;
-            (vec![slice(start..bytes.end - tensor.offset)], None)
-        }
+    let (steps, name) = if bytes.end - bytes.start == tensor.len {
+        (Vec::new(), Some(name.clone()))
+    } else {
+        let start = bytes.start - tensor.offset;
+        (vec![slice(start..bytes.end - tensor.offset)], None)
     };
     Traced {
         from: vec![Source {
@@ -329,9 +328,10 @@ fn join(mut parts: Vec<Traced>) -> Traced {
     let mut joined = Traced::default();
     let mut known = Known::new();
     for part in parts {
-        match is_shared {
-            true => joined.add(part.from.into_iter(), &mut known),
-            false => joined.add(part.apart(), &mut known),
+        if is_shared {
+            joined.add(part.from.into_iter(), &mut known)
+        } else {
+            joined.add(part.apart(), &mut known)
         }
     }
     if is_shared {

@@ -259,11 +259,12 @@ fn snapshot(hub: &Path, model: &ModelPath) -> std::result::Result<PathBuf, Strin
     let commit = fs::read_to_string(repository.join("refs").join(revision));
     let commit = commit.as_deref().map_or(revision, str::trim);
     let directory = repository.join("snapshots").join(commit);
-    match plain(&commit) && !commit.contains('/') && directory.is_dir() {
-        true => Ok(directory),
-        false => Err(format!(
+    if plain(&commit) && !commit.contains('/') && directory.is_dir() {
+        Ok(directory)
+    } else {
+        Err(format!(
             "no snapshot of revision {revision} in {}",
             repository.shown()
-        )),
+        ))
     }
 }

@@ -131,9 +131,10 @@ impl ViewSection {
             unreachable!("a section selects something");
         };
         if let Value::Scalar(Scalar::Bool(on)) = node.value {
-            return match on {
-                true => self.set(first, ops::Value::Switch(true), node),
-                false => Ok(()),
+            return if on {
+                self.set(first, ops::Value::Switch(true), node)
+            } else {
+                Ok(())
             };
         }
         let keys: Vec<&str> = settings.iter().map(|setting| short(setting.key)).collect();

@@ -114,9 +114,10 @@ impl Builder<'_> {
                     ));
                 }
                 let quoted = style != ScalarStyle::Plain;
-                let value = match quoted {
-                    false => plain(&text),
-                    true => Value::Scalar(Scalar::Text(text.into_owned())),
+                let value = if quoted {
+                    Value::Scalar(Scalar::Text(text.into_owned()))
+                } else {
+                    plain(&text)
                 };
                 let node = Node {
                     place,
@@ -185,9 +186,10 @@ impl Builder<'_> {
 
     fn count(&mut self, more: usize, place: &Place) -> Result<()> {
         self.nodes += more;
-        match self.nodes > MOST_NODES {
-            true => Err(place.error(Code::RecipeSyntax, format!("more than {MOST_NODES} values"))),
-            false => Ok(()),
+        if self.nodes > MOST_NODES {
+            Err(place.error(Code::RecipeSyntax, format!("more than {MOST_NODES} values")))
+        } else {
+            Ok(())
         }
     }
 

@@ -60,9 +60,10 @@ fn near(path: &Path) -> Option<String> {
     names.sort();
     let likeness = |name: &String| {
         let name = name.to_lowercase();
-        match name.contains(&wanted) || wanted.contains(&name) {
-            true => 1.0,
-            false => strsim::normalized_damerau_levenshtein(&name, &wanted),
+        if name.contains(&wanted) || wanted.contains(&name) {
+            1.0
+        } else {
+            strsim::normalized_damerau_levenshtein(&name, &wanted)
         }
     };
     let mut similar: Vec<(f64, &String)> = names.iter().map(|n| (likeness(n), n)).collect();

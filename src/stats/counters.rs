@@ -226,9 +226,10 @@ impl Serving {
             reads: self.files.iter().map(|file| get(&file.reads)).sum(),
             opens: get(&self.opens),
             errors: get(&self.errors),
-            open_handles: match self.opens_unseen.load(Ordering::Relaxed) {
-                true => None,
-                false => Some(get(&self.handles)),
+            open_handles: if self.opens_unseen.load(Ordering::Relaxed) {
+                None
+            } else {
+                Some(get(&self.handles))
             },
         }
     }

@@ -169,12 +169,13 @@ fn find_extra(
             Some(_) => {}
             None => {
                 let path = view.path(id).join(&name);
-                match format::is_shard(&name) && id == View::ROOT {
-                    true => report.differences.push(Difference {
+                if format::is_shard(&name) && id == View::ROOT {
+                    report.differences.push(Difference {
                         path,
                         kind: Kind::ExtraWeights,
-                    }),
-                    false => report.extra.push(path),
+                    })
+                } else {
+                    report.extra.push(path)
                 }
             }
         }

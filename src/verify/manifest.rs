@@ -60,9 +60,10 @@ pub fn manifest(
     let found = jobs::map(&sums, jobs, |(path, _)| {
         progress.file(path);
         let sum = sum_of(&directory.join(path), progress);
-        match progress.cancelled() {
-            true => Err(Error::interrupted()),
-            false => Ok(sum.map_err(|e| (e.kind(), e.to_string()))),
+        if progress.cancelled() {
+            Err(Error::interrupted())
+        } else {
+            Ok(sum.map_err(|e| (e.kind(), e.to_string())))
         }
     })?;
     for ((path, sum), found) in sums.iter().zip(found) {
@@ -135,9 +136,10 @@ fn find_extra(
                     pending.push(path);
                 }
             } else if !sums.contains_key(&path) && path != Path::new(MANIFEST_FILE) {
-                let (findings, what) = match format::is_shard(path.as_os_str()) {
-                    true => (&mut faults.problems, "weights"),
-                    false => (&mut faults.warnings, "files"),
+                let (findings, what) = if format::is_shard(path.as_os_str()) {
+                    (&mut faults.problems, "weights")
+                } else {
+                    (&mut faults.warnings, "files")
                 };
                 let fault = format!("{what} that {MANIFEST_FILE} does not name");
                 findings.add_item(Code::BadChecksum, fault, path.display().to_string());

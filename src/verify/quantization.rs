@@ -125,9 +125,10 @@ fn check_skip_list(
         if let Some(entry) = itself_and_ancestors(module).find(|path| exact.contains(path)) {
             let fault =
                 format!("modules that {SKIP_KEY} lists, although their weight is quantized");
-            let item = match entry == module {
-                true => module.to_owned(),
-                false => format!("{module} (by {entry})"),
+            let item = if entry == module {
+                module.to_owned()
+            } else {
+                format!("{module} (by {entry})")
             };
             faults.problems.add_item(Code::SkipList, fault, item);
         } else if let Some(hit) = anywhere.find(module) {

@@ -118,9 +118,10 @@ impl Filesystem for Floor {
     ) {
         let file = self.file(inode);
         let left = file.attributes.size.saturating_sub(offset);
-        let bytes = match offset < HEAD as u64 {
-            true => &file.head[offset as usize..],
-            false => &self.buffer[self.buffer.as_ptr().addr().wrapping_neg() % PAGE..],
+        let bytes = if offset < HEAD as u64 {
+            &file.head[offset as usize..]
+        } else {
+            &self.buffer[self.buffer.as_ptr().addr().wrapping_neg() % PAGE..]
         };
         reply.data(&bytes[..left.min(size.into()) as usize]);
     }

@@ -37,9 +37,10 @@ fn plan_asked(base: &std::path::Path, operations: Operations) -> ckptfs::Result<
 
 /// `tensor` in `dtype`, by the naive oracle.
 fn given_in(tensor: &TensorData, dtype: Dtype) -> TensorData {
-    match tensor.dtype == dtype {
-        true => tensor.clone(),
-        false => casting::tensor_of(tensor, dtype, &casting::cast(tensor, dtype)),
+    if tensor.dtype == dtype {
+        tensor.clone()
+    } else {
+        casting::tensor_of(tensor, dtype, &casting::cast(tensor, dtype))
     }
 }
 

@@ -15,11 +15,10 @@ pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         for name in names(&directory.join(&relative)) {
             let path = relative.join(name);
             let at = directory.join(&path);
-            match at.is_dir() {
-                true => pending.push(path),
-                false => {
-                    files.insert(path, fs::read(at).unwrap());
-                }
+            if at.is_dir() {
+                pending.push(path)
+            } else {
+                files.insert(path, fs::read(at).unwrap());
             }
         }
     }

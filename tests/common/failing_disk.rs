@@ -115,9 +115,10 @@ impl Disk {
 }
 
 fn kind(metadata: &fs::Metadata) -> FileType {
-    match metadata.is_dir() {
-        true => FileType::Directory,
-        false => FileType::RegularFile,
+    if metadata.is_dir() {
+        FileType::Directory
+    } else {
+        FileType::RegularFile
     }
 }
 
@@ -248,9 +249,10 @@ impl Filesystem for Disk {
         let created = self.change(|| {
             let mut options = OpenOptions::new();
             options.write(true).mode(mode & 0o7777);
-            match flags & libc::O_EXCL != 0 {
-                true => options.create_new(true),
-                false => options.create(true),
+            if flags & libc::O_EXCL != 0 {
+                options.create_new(true)
+            } else {
+                options.create(true)
             };
             options.open(&path)?;
             self.entry(path)

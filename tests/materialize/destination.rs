@@ -289,9 +289,10 @@ fn a_source_that_was_changed_after_planning_is_an_error_and_nothing_is_written()
     for fp8 in [false, true] {
         let workspace = Workspace::new();
         let base = workspace.write("base", &base());
-        let plan = match fp8 {
-            true => plan_by_rules(&base).unwrap(),
-            false => ViewRequest::new(&base).plan().unwrap(),
+        let plan = if fp8 {
+            plan_by_rules(&base).unwrap()
+        } else {
+            ViewRequest::new(&base).plan().unwrap()
         };
         let shard = base.join("model.safetensors");
         let mut bytes = fs::read(&shard).unwrap();

@@ -112,9 +112,10 @@ impl Case {
 
     /// What the destination holds, which may be nothing.
     fn shown(&self, out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        match out.exists() {
-            true => files(out),
-            false => BTreeMap::new(),
+        if out.exists() {
+            files(out)
+        } else {
+            BTreeMap::new()
         }
     }
 }

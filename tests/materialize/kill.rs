@@ -200,9 +200,10 @@ fn kill_at(job: &Job, points: u64, seed: u64) {
             let was_overwriting = job.old.is_some();
             let output = job.run();
             let error = String::from_utf8(output.stderr).unwrap();
-            match was_overwriting {
-                true => assert_eq!(output.status.code(), Some(0), "{error}"),
-                false => assert!(error.is_empty() || error.contains("not empty"), "{error}"),
+            if was_overwriting {
+                assert_eq!(output.status.code(), Some(0), "{error}")
+            } else {
+                assert!(error.is_empty() || error.contains("not empty"), "{error}")
             }
             assert!(job.is_complete());
             job.reset();

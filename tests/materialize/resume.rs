@@ -230,9 +230,10 @@ fn another_view_is_begun_anew() {
     // Of quantized views each format of scales is another one, though all lengths are the same.
     job.out = job.workspace.path().join("second");
     let [_, float32] = [false, true].map(|float32| {
-        let format = match float32 {
-            true => ckptfs::quant::fp8_block::ScaleFormat::Float32,
-            false => ckptfs::quant::fp8_block::ScaleFormat::Ue8m0,
+        let format = if float32 {
+            ckptfs::quant::fp8_block::ScaleFormat::Float32
+        } else {
+            ckptfs::quant::fp8_block::ScaleFormat::Ue8m0
         };
         let fp8 = ckptfs::ops::QuantizeParams {
             rules: true,
@@ -240,9 +241,10 @@ fn another_view_is_begun_anew() {
             ..Default::default()
         };
         let plan = crate::common::plan_fp8(&job.base, fp8).unwrap();
-        let progress = GiveUp::after(match float32 {
-            true => u64::MAX,
-            false => 5 * plan.shards[0].len / 2,
+        let progress = GiveUp::after(if float32 {
+            u64::MAX
+        } else {
+            5 * plan.shards[0].len / 2
         });
         let result = job.run(&plan, &progress);
         assert_eq!(result.is_ok(), float32);

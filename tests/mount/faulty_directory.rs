@@ -111,9 +111,10 @@ impl PassThrough {
             mtime: time(metadata.mtime(), metadata.mtime_nsec()),
             ctime: time(metadata.ctime(), metadata.ctime_nsec()),
             crtime: UNIX_EPOCH,
-            kind: match metadata.is_dir() {
-                true => FileType::Directory,
-                false => FileType::RegularFile,
+            kind: if metadata.is_dir() {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
             },
             perm: (metadata.mode() & 0o7777) as u16,
             nlink: 1,
@@ -190,9 +191,10 @@ impl Filesystem for PassThrough {
             .collect();
         entries.sort_by_key(|entry| entry.file_name());
         for (position, entry) in (1..).zip(entries).skip(offset as usize) {
-            let kind = match entry.path().is_dir() {
-                true => FileType::Directory,
-                false => FileType::RegularFile,
+            let kind = if entry.path().is_dir() {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
             };
             let inode = self.inode(entry.path());
             if reply.add(inode, position, kind, entry.file_name()) {

@@ -175,9 +175,10 @@ fn names_that_are_not_there_are_not_found() {
         "model",
     ] {
         let error = fixture.mountpoint.join(name).metadata().unwrap_err();
-        let expected = match name.starts_with("README.md/") {
-            true => libc::ENOTDIR,
-            false => libc::ENOENT,
+        let expected = if name.starts_with("README.md/") {
+            libc::ENOTDIR
+        } else {
+            libc::ENOENT
         };
         assert_eq!(error.raw_os_error(), Some(expected), "{name}");
     }

@@ -34,9 +34,10 @@ fn look_at_all(directory: &Path) -> Vec<PathBuf> {
     while let Some(path) = pending.pop() {
         for entry in fs::read_dir(path).unwrap() {
             let path = entry.unwrap().path();
-            match path.metadata().unwrap().is_dir() {
-                true => pending.push(path),
-                false => files.push(path),
+            if path.metadata().unwrap().is_dir() {
+                pending.push(path)
+            } else {
+                files.push(path)
             }
         }
     }

@@ -18,10 +18,11 @@ fn rows() -> BTreeSet<(String, String)> {
     for line in table.lines().skip(2) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").collect();
         let (keys, flags) = (quoted(cells[0]), quoted(cells[cells.len() - 1]));
-        match keys.len() == flags.len() {
-            true => rows.extend(keys.into_iter().zip(flags)),
+        if keys.len() == flags.len() {
+            rows.extend(keys.into_iter().zip(flags));
+        } else {
             // Several flags of one key.
-            false => rows.extend(flags.into_iter().map(|flag| (keys[0].clone(), flag))),
+            rows.extend(flags.into_iter().map(|flag| (keys[0].clone(), flag)));
         }
     }
     rows

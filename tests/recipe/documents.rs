@@ -19,9 +19,12 @@ const MODELS: [&str; 5] = [
 ];
 
 fn large(seed: u64) -> Vec<TensorData> {
-    let shape = |name: &str| match name.contains("norm") {
-        true => vec![128],
-        false => vec![128, 128],
+    let shape = |name: &str| {
+        if name.contains("norm") {
+            vec![128]
+        } else {
+            vec![128, 128]
+        }
     };
     let tensors = names(LAYERS).into_iter().enumerate();
     tensors

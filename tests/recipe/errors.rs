@@ -172,11 +172,12 @@ fn with_parameter(method: &str, parameter: &str) -> String {
         "slerp" | "nearswap" => "models: [{model: b}]\nbase_model: a\n",
         _ => "base_model: b\n",
     };
-    match more.starts_with("models") {
-        true => format!("merge_method: {method}\n{more}parameters:\n  {parameter}\n"),
-        false => format!(
+    if more.starts_with("models") {
+        format!("merge_method: {method}\n{more}parameters:\n  {parameter}\n")
+    } else {
+        format!(
             "merge_method: {method}\nmodels:\n  - model: a\n    parameters:\n      {parameter}\n{more}parameters: {{weight: 1}}\n"
-        ),
+        )
     }
 }
 

@@ -109,9 +109,10 @@ fn read(shared: &Shared, number: usize, mut random: Random) {
         let mut opened = Opened::new(&subject.path)
             .unwrap_or_else(|e| panic!("{}: cannot be opened: {e}", subject.path.display()));
         for _ in 0..1 + random.below(8) {
-            match random.one_in(4) {
-                true => on_and_on(shared, number, subject, &mut opened, &mut random),
-                false => here_and_there(shared, number, subject, &mut opened, &mut random),
+            if random.one_in(4) {
+                on_and_on(shared, number, subject, &mut opened, &mut random)
+            } else {
+                here_and_there(shared, number, subject, &mut opened, &mut random)
             }
         }
     }

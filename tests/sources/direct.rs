@@ -300,9 +300,10 @@ fn a_source_that_changed_gives_the_same_error_as_through_the_page_cache() {
             let errors = [false, true].map(|direct| {
                 let sources = Sources::new();
                 let plan = sources.fp8().plan().unwrap();
-                let reader = match direct {
-                    true => direct_reader(&plan, 0),
-                    false => Reader::new(plan.view.clone(), 0),
+                let reader = if direct {
+                    direct_reader(&plan, 0)
+                } else {
+                    Reader::new(plan.view.clone(), 0)
                 };
                 let shard = plan.shards[0].entry;
                 if was_open {

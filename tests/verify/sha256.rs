@@ -47,9 +47,10 @@ pub(crate) struct Written {
 pub(crate) fn written(fp8: bool, hardlink: bool, jobs: usize) -> Written {
     let workspace = Workspace::new();
     let base = workspace.write("base", &base());
-    let plan = match fp8 {
-        true => plan_by_rules(&base).unwrap(),
-        false => ViewRequest::new(&base).plan().unwrap(),
+    let plan = if fp8 {
+        plan_by_rules(&base).unwrap()
+    } else {
+        ViewRequest::new(&base).plan().unwrap()
     };
     let out = workspace.path().join("out");
     let options = Options {

@@ -40,9 +40,10 @@ impl<'a> Kind<'a> {
 pub(super) fn lines(plan: &Plan) -> String {
     let mut text = String::new();
     for run in plan.shards.chunk_by(|a, b| Kind::of(a) == Kind::of(b)) {
-        match run.len() < MIN_FOLDED {
-            true => run.iter().for_each(|shard| text += &line(shard)),
-            false => text += &folded(run),
+        if run.len() < MIN_FOLDED {
+            run.iter().for_each(|shard| text += &line(shard))
+        } else {
+            text += &folded(run)
         }
     }
     for (path, content) in aux_files(plan) {
@@ -74,9 +75,10 @@ fn folded(run: &[PlannedShard]) -> String {
     let lengths = || run.iter().map(|shard| shard.len);
     let smallest = BinaryBytes(lengths().min().unwrap_or(0)).to_string();
     let largest = BinaryBytes(lengths().max().unwrap_or(0)).to_string();
-    let each = match smallest == largest {
-        true => largest,
-        false => format!("{smallest} to {largest}"),
+    let each = if smallest == largest {
+        largest
+    } else {
+        format!("{smallest} to {largest}")
     };
     let how = match Kind::of(&run[0]) {
         Kind::SourceFile(Some(directory)) => format!("= files of {}", directory.shown()),

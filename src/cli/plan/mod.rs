@@ -24,16 +24,15 @@ pub(crate) use summary::summary;
 /// from.
 pub(crate) fn print(plan: &Plan, sources: &[PathBuf], only_summary: bool) -> anyhow::Result<()> {
     let mut text = String::new();
-    let counts = match only_summary {
-        true => Counts::of_plan(plan),
-        false => {
-            let lineages = provenance::lineages(plan);
-            text += &provenance::text(plan, &lineages);
-            text.push('\n');
-            text += &files::lines(plan);
-            text.push('\n');
-            Counts::of(plan, lineages.iter().flatten())
-        }
+    let counts = if only_summary {
+        Counts::of_plan(plan)
+    } else {
+        let lineages = provenance::lineages(plan);
+        text += &provenance::text(plan, &lineages);
+        text.push('\n');
+        text += &files::lines(plan);
+        text.push('\n');
+        Counts::of(plan, lineages.iter().flatten())
     };
     let links = links::leading_out(&plan.view, sources);
     text += &summary::of_plan(plan, &counts, links);

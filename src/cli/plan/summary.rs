@@ -90,13 +90,14 @@ fn view_lines(plan: &Plan, counts: &Counts) -> String {
         (counts.scales.tensors, scales),
     ]);
     let (before, after) = (counts.before.bytes, counts.total.bytes);
-    let bytes = match before == after {
-        true => format!("{} of tensors, as before", BinaryBytes(after)),
-        false => format!(
+    let bytes = if before == after {
+        format!("{} of tensors, as before", BinaryBytes(after))
+    } else {
+        format!(
             "{} → {} of tensors",
             BinaryBytes(before),
             BinaryBytes(after)
-        ),
+        )
     };
     let unchanged = plan.shards.iter().filter(|s| s.whole_file.is_some());
     format!(
@@ -221,9 +222,10 @@ fn merge_summary(merge: &MergeReport) -> String {
     }
     text += &format!("; config and tokenizer of {}\n", merge.files_of);
     for stretch in &merge.stretches {
-        let how = match stretch.stored {
-            true => "as stored in",
-            false => &merge.method,
+        let how = if stretch.stored {
+            "as stored in"
+        } else {
+            &merge.method
         };
         let from = stretch.from.join(" + ");
         let StretchReport { what, tensors, .. } = stretch;

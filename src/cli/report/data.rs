@@ -250,9 +250,10 @@ impl Tensors {
         self.way.push(lists.ways.insert_full(way.join(" → ")).0);
         let from = lineage.from.iter().take(Sources::SHOWN).map(|source| {
             let file = (source.checkpoint().to_owned(), source.file().to_owned());
-            let name = match *source.name() == tensor.name {
-                true => SourceName::Same(0),
-                false => SourceName::Other(source.name().to_string()),
+            let name = if *source.name() == tensor.name {
+                SourceName::Same(0)
+            } else {
+                SourceName::Other(source.name().to_string())
             };
             let (file, _) = lists.source_files.insert_full(file);
             (file, name, source.bytes.start, source.bytes.end)

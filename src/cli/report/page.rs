@@ -54,9 +54,10 @@ fn base64(bytes: &[u8]) -> String {
         bits[1..=chunk.len()].copy_from_slice(chunk);
         let bits = u32::from_be_bytes(bits);
         for i in 0..4 {
-            text.push(match i <= chunk.len() {
-                true => char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63]),
-                false => '=',
+            text.push(if i <= chunk.len() {
+                char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63])
+            } else {
+                '='
             });
         }
     }

@@ -28,9 +28,12 @@ pub(crate) struct Outcome {
 /// Asks all of `mounts` at once, and waits no longer than `timeout`.
 pub(crate) fn ask(mounts: &[OurMount], timeout: Duration) -> Vec<Outcome> {
     let deadline = Instant::now() + timeout;
-    let asked = mounts.iter().map(|mount| match mount.covered {
-        true => None,
-        false => Some(Asked::start(&mount.mountpoint)),
+    let asked = mounts.iter().map(|mount| {
+        if mount.covered {
+            None
+        } else {
+            Some(Asked::start(&mount.mountpoint))
+        }
     });
     let asked: Vec<_> = asked.collect();
     let outcomes = asked.into_iter().map(|asked| match asked {

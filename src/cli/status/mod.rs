@@ -81,29 +81,30 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         return asking::answer().map(|()| ExitCode::SUCCESS);
     }
     let named = !args.mountpoint.is_empty();
-    let asked = match named {
-        true => {
-            let mountpoints = args.mountpoint.iter();
-            mountpoints.map(|path| mount_at(path)).collect()
-        }
-        false => mounts(),
+    let asked = if named {
+        let mountpoints = args.mountpoint.iter();
+        mountpoints.map(|path| mount_at(path)).collect()
+    } else {
+        mounts()
     }?;
     let outcomes = ask(&asked, args.timeout);
     let statuses = asked.iter().zip(outcomes);
     let statuses = statuses.map(|(mount, outcome)| MountStatus::new(mount, outcome, args.timeout));
     let statuses: Vec<MountStatus> = statuses.collect();
-    match args.json {
-        true => to_stdout(&(serde_json::to_string_pretty(&statuses)? + "\n"))?,
-        false => to_stdout(&text::render(&statuses))?,
+    if args.json {
+        to_stdout(&(serde_json::to_string_pretty(&statuses)? + "\n"))?
+    } else {
+        to_stdout(&text::render(&statuses))?
     }
     let is_well = |status: &MountStatus| match status.state {
         State::Serving => true,
         State::Dead | State::Silent => false,
         State::Unreadable | State::Covered => !named,
     };
-    Ok(match statuses.iter().all(is_well) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if statuses.iter().all(is_well) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

@@ -34,16 +34,18 @@ pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> 
         has_index,
     } = files;
 
-    let index = match has_index {
-        true => Some(read_index(directory)?),
-        false => None,
+    let index = if has_index {
+        Some(read_index(directory)?)
+    } else {
+        None
     };
     let shard_names = shard_names(directory, index.as_ref(), &safetensors)?;
     for name in &safetensors {
         if !shard_names.contains(name.as_str()) {
-            left_out.push(match has_index {
-                true => format!("{name}: the index does not name it"),
-                false => format!("{name}: model.safetensors is the whole checkpoint"),
+            left_out.push(if has_index {
+                format!("{name}: the index does not name it")
+            } else {
+                format!("{name}: model.safetensors is the whole checkpoint")
             });
         }
     }

@@ -129,13 +129,13 @@ impl<Backing> Opening<Backing> {
             return Ok(None);
         }
         serving.opened();
-        Ok(Some(match self.direct_io {
+        Ok(Some(if self.direct_io {
             // Of one large read with O_DIRECT, the kernel asks for several pieces at once; forced, it
             // would ask for one after the other.
-            true => Opened::Direct {
-                forced: !flags.contains(OFlags::DIRECT),
-            },
-            false => Opened::Cached,
+            let forced = !flags.contains(OFlags::DIRECT);
+            Opened::Direct { forced }
+        } else {
+            Opened::Cached
         }))
     }
 

@@ -140,9 +140,10 @@ impl OwnFiles {
     pub(super) fn find(&self, inode: Inode) -> Option<Found> {
         Some(Found {
             stat: self.stat(inode)?,
-            ttl: match inode >= FIRST_SNAPSHOT {
-                true => Duration::ZERO,
-                false => TTL,
+            ttl: if inode >= FIRST_SNAPSHOT {
+                Duration::ZERO
+            } else {
+                TTL
             },
         })
     }

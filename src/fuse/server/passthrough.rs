@@ -59,13 +59,12 @@ impl<Backing> Passthrough<Backing> {
         }
         let granted =
             kernel.enable(Capability::Passthrough) && kernel.set_stack_depth(stack_depth(view));
-        match granted {
-            true => {
-                let PassthroughOutlook { files, bytes, .. } = outlook;
-                log::info!("passthrough: {files} files ({bytes} bytes) are whole source files");
-                state.enabled = true;
-            }
-            false => state.turn_off("the kernel is older than Linux 6.9, or built without it"),
+        if granted {
+            let PassthroughOutlook { files, bytes, .. } = outlook;
+            log::info!("passthrough: {files} files ({bytes} bytes) are whole source files");
+            state.enabled = true;
+        } else {
+            state.turn_off("the kernel is older than Linux 6.9, or built without it")
         }
     }
 

@@ -21,9 +21,10 @@ pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u
     let mut lanes = vec![vdupq_n_u16(0); amax.len()];
     for row in source.chunks_exact(columns * T::BYTES) {
         for (part, lanes) in row.chunks(BLOCK * T::BYTES).zip(&mut lanes) {
-            *lanes = match part.len() == BLOCK * T::BYTES {
-                true => amax_of_part(part, *lanes),
-                false => amax_of_part(&padded::<T>(part), *lanes),
+            *lanes = if part.len() == BLOCK * T::BYTES {
+                amax_of_part(part, *lanes)
+            } else {
+                amax_of_part(&padded::<T>(part), *lanes)
             };
         }
     }

@@ -108,9 +108,10 @@ fn check_alike(weights: &[Weight]) -> Result<()> {
     let text = |tensor: &Tensor| format!("{} {}", tensor.dtype, shape_text(&tensor.shape));
     let description = |weight: &Weight| {
         let scales: Vec<String> = weight.tensors().skip(1).map(text).collect();
-        let scales = match scales.is_empty() {
-            false => format!("with scales of {}", scales.join(", ")),
-            true => "without scales".to_owned(),
+        let scales = if scales.is_empty() {
+            "without scales".to_owned()
+        } else {
+            format!("with scales of {}", scales.join(", "))
         };
         format!("{} {scales}", text(weight.tensor))
     };

@@ -135,9 +135,10 @@ impl<'a> Experts<'a> {
         let of_a = |across: u64| [rank * across, across, 1];
         let of_b = [1, count, rank * count];
         let swapped = |[group, row, column]: [u64; 3]| [group, column, row];
-        let (left, right) = match transposed {
-            false => ((&self.b, swapped(of_b)), (&self.a, of_a(columns))),
-            true => ((&self.a, swapped(of_a(rows))), (&self.b, of_b)),
+        let (left, right) = if transposed {
+            ((&self.a, swapped(of_a(rows))), (&self.b, of_b))
+        } else {
+            ((&self.b, swapped(of_b)), (&self.a, of_a(columns)))
         };
         Ok((
             factors::left(name, left.0.clone(), strided(count, rows, rank, left.1)),

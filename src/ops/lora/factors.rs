@@ -50,9 +50,10 @@ pub(super) fn right(name: &str, source: Tensor, shape: Strided) -> Tensor {
 }
 
 fn factor(name: &str, source: Tensor, shape: Strided, is_right: bool) -> Tensor {
-    let elements = match is_right {
-        true => shape.packed_elements(),
-        false => shape.elements(),
+    let elements = if is_right {
+        shape.packed_elements()
+    } else {
+        shape.elements()
     };
     let kernel = Factor {
         shape,
@@ -129,10 +130,12 @@ impl Kernel for Factor {
         outputs: &mut [&mut [u8]],
     ) -> Result<(), NonFinite> {
         let (source, packed) = (inputs[0], &mut *outputs[0]);
-        with_float!(self.dtype, T => match self.is_right {
-            true => low_rank::pack_right::<T>(source, self.shape, packed),
-            false => low_rank::pack_left::<T>(source, self.shape, packed),
-        });
+        let pack = if self.is_right {
+            with_float!(self.dtype, T => low_rank::pack_right::<T>)
+        } else {
+            with_float!(self.dtype, T => low_rank::pack_left::<T>)
+        };
+        pack(source, self.shape, packed);
         Ok(())
     }
 }

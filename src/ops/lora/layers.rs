@@ -79,9 +79,10 @@ impl Layer<'_> {
         self.merging
             .check_size(self.key_b(), columns, rows.saturating_mul(rank))?;
         // Stored as it is used, or as its transpose.
-        let (left, right) = match transposed {
-            false => ((b, [0, rank, 1]), (a, [0, columns, 1])),
-            true => ((a, [0, 1, rows]), (b, [0, 1, rank])),
+        let (left, right) = if transposed {
+            ((a, [0, 1, rows]), (b, [0, 1, rank]))
+        } else {
+            ((b, [0, rank, 1]), (a, [0, columns, 1]))
         };
         let left = factors::left(self.name, left.0.clone(), strided(1, rows, rank, left.1));
         let right = factors::right(
@@ -172,9 +173,10 @@ impl Layer<'_> {
             (false, true) => Ok(true),
             (true, true) => self.square_is_transposed(catalog),
             _ => {
-                let (key, factor) = match a.get(1..) == weight.get(1..) {
-                    true => (self.key_b(), &self.b),
-                    false => (self.key_a(), &self.a),
+                let (key, factor) = if a.get(1..) == weight.get(1..) {
+                    (self.key_b(), &self.b)
+                } else {
+                    (self.key_a(), &self.a)
                 };
                 Err(self.merging.unfit(key, factor, self.name, self.weight))
             }
@@ -190,14 +192,15 @@ impl Layer<'_> {
             return Ok(transposed);
         }
         let declared = self.merging.adapter.settings.fan_in_fan_out;
-        match is_named == declared {
-            true => Ok(declared),
-            false => Err(self.merging.adapter.error(Code::UnsupportedAdapter, self.key_a(),
+        if is_named == declared {
+            Ok(declared)
+        } else {
+            Err(self.merging.adapter.error(Code::UnsupportedAdapter, self.key_a(),
                 format!(
                     "{} is square, so its shape does not show whether it is stored transposed, and fan_in_fan_out in adapter_config.json ({declared}) is not what layers of this name have",
                     self.name
                 ),
-            )),
+            ))
         }
     }
 }

@@ -102,16 +102,17 @@ impl Merging<'_> {
     }
 
     pub(super) fn check_dtype(&self, key: &str, tensor: &Tensor) -> Result<()> {
-        match factors::is_float(tensor.dtype) {
-            true => Ok(()),
-            false => Err(self.adapter.error(
+        if factors::is_float(tensor.dtype) {
+            Ok(())
+        } else {
+            Err(self.adapter.error(
                 Code::UnsupportedTensor,
                 key,
                 format!(
                     "its dtype is {}, but must be BF16, F16 or F32",
                     tensor.dtype
                 ),
-            )),
+            ))
         }
     }
 
@@ -136,13 +137,14 @@ impl Merging<'_> {
     /// What the product is multiplied by.
     pub(super) fn scale(&self, path: &str, factors: &Factors) -> Result<f32> {
         let scale = self.adapter.settings.scaling(path, self.weight) as f32;
-        match scale.is_finite() {
-            true => Ok(scale),
-            false => Err(self.adapter.error(
+        if scale.is_finite() {
+            Ok(scale)
+        } else {
+            Err(self.adapter.error(
                 Code::BadAdapter,
                 factors.any(),
                 "by rank, alpha and weight, its scaling is larger than any f32",
-            )),
+            ))
         }
     }
 

@@ -214,9 +214,10 @@ impl Operator for Lora {
         }
         catalog.sources.add(&self.adapter.weights);
         catalog.report.add(report);
-        match resized {
-            true => embeddings::follow_vocabulary(catalog, &self.adapter),
-            false => Ok(()),
+        if resized {
+            embeddings::follow_vocabulary(catalog, &self.adapter)
+        } else {
+            Ok(())
         }
     }
 }
@@ -277,9 +278,10 @@ fn changes(
         a,
         b,
     };
-    let pattern = match is_weight {
-        true => format!("{path}.weight"),
-        false => path.to_owned(),
+    let pattern = if is_weight {
+        format!("{path}.weight")
+    } else {
+        path.to_owned()
     };
     let rank = layer.rank(&pattern)?;
     let scale = merging.scale(&pattern, factors)?;

@@ -163,8 +163,9 @@ pub(super) fn close_names(catalog: &Catalog, name: &str) -> String {
     let mut names: Vec<_> = names.filter(|&(common, _)| common > 0).collect();
     names.sort_by_key(|&(common, _)| std::cmp::Reverse(common));
     let shown: Vec<&str> = names.iter().take(SHOWN).map(|(_, name)| &***name).collect();
-    match shown.is_empty() {
-        true => String::new(),
-        false => format!("; the closest are {}", shown.join(", ")),
+    if shown.is_empty() {
+        String::new()
+    } else {
+        format!("; the closest are {}", shown.join(", "))
     }
 }

@@ -53,9 +53,10 @@ impl Source {
         };
         let predictors = self.number("num_nextn_predict_layers").unwrap_or(0);
         let rest = named.saturating_sub(declared);
-        match only_prefix || (named > 0 && rest > 0 && rest <= predictors) {
-            true => declared,
-            false => named,
+        if only_prefix || (named > 0 && rest > 0 && rest <= predictors) {
+            declared
+        } else {
+            named
         }
     }
 }

@@ -43,9 +43,10 @@ impl Formula for Linear {
     fn merge<R: Round>(&self, _facts: &[f64], _at: At, inputs: Lanes<'_>, output: &mut [f32]) {
         /// Sums that are held in registers.
         const WIDTH: usize = 64;
-        let total: f32 = match self.normalize {
-            true => self.weights.iter().sum(),
-            false => 1.0,
+        let total: f32 = if self.normalize {
+            self.weights.iter().sum()
+        } else {
+            1.0
         };
         let (whole, rest) = output.as_chunks_mut::<WIDTH>();
         let ends_at = whole.len() * WIDTH;

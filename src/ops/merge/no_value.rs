@@ -42,11 +42,12 @@ impl NoValue<'_> {
             return error.about_tensor(self.tensor);
         }
         let is_unlisted_base = self.model.as_ref().is_some_and(|m| m.is_unlisted_base);
-        let what_to_do = match is_unlisted_base {
-            true => format!(
+        let what_to_do = if is_unlisted_base {
+            format!(
                 "base_model takes part in {method} like the models under models: list it there with a {parameter}, set {parameter} under the recipe's own parameters, or leave base_model out"
-            ),
-            false => "set it for the model, the slice, or under the recipe's own parameters (a list of filters needs a last entry without filter)".to_owned(),
+            )
+        } else {
+            "set it for the model, the slice, or under the recipe's own parameters (a list of filters needs a last entry without filter)".to_owned()
         };
         let problem = format!("the parameter {parameter} has no value{whose}");
         let error = self.place.error(Code::MissingParameter, problem);

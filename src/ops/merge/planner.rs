@@ -118,17 +118,19 @@ impl<'a> Planner<'a> {
         let range = |first: u64| format!("{first}-{}", first + run.layers.saturating_sub(1));
         let from = run.sources.iter();
         let from: Vec<String> = from
-            .map(|source| match stack.whole {
-                true => self.sources[source.model].name.clone(),
-                false => {
+            .map(|source| {
+                if stack.whole {
+                    self.sources[source.model].name.clone()
+                } else {
                     let name = &self.sources[source.model].name;
                     format!("{name} layers {}", range(source.first))
                 }
             })
             .collect();
-        let what = match stack.holds_loose {
-            true => format!("layers {}", range(start)),
-            false => format!("{prefix} layers {}", range(start)),
+        let what = if stack.holds_loose {
+            format!("layers {}", range(start))
+        } else {
+            format!("{prefix} layers {}", range(start))
         };
         for offset in 0..run.layers {
             let position = Position {
@@ -369,9 +371,10 @@ impl<'a> Planner<'a> {
                 parameters: values.into_iter().collect(),
             });
         }
-        let parameters: Values = match passes {
-            true => Values::default(),
-            false => resolve(Scope::Shared, None, output)?.into_iter().collect(),
+        let parameters: Values = if passes {
+            Values::default()
+        } else {
+            resolve(Scope::Shared, None, output)?.into_iter().collect()
         };
         let group = Group {
             name: output,
@@ -381,14 +384,13 @@ impl<'a> Planner<'a> {
             out: self.definition.out_dtype.unwrap_or(working),
             seed: self.definition.seed,
         };
-        match passes {
-            true => cast::through(&group, &group.inputs[0].tensor),
-            false => {
-                let method = self.definition.method;
-                let checked = method.check(&group);
-                checked.map_err(|problem| self.error(Code::BadParameter, output, problem))?;
-                method.merge(&group)
-            }
+        if passes {
+            cast::through(&group, &group.inputs[0].tensor)
+        } else {
+            let method = self.definition.method;
+            let checked = method.check(&group);
+            checked.map_err(|problem| self.error(Code::BadParameter, output, problem))?;
+            method.merge(&group)
         }
     }
 
@@ -414,11 +416,12 @@ impl<'a> Planner<'a> {
             .collect();
         let problem = format!("its shapes differ: {}", shapes.join(", "));
         let error = self.error(Code::MergeUnlike, output, problem);
-        match names::is_vocabulary(output) {
-            true => Err(error.with_hint(
+        if names::is_vocabulary(output) {
+            Err(error.with_hint(
                 "set tokenizer_source to the model whose tokens the result should have, or, if all models number their common tokens alike, truncate_embeddings under view",
-            )),
-            false => Err(error),
+            ))
+        } else {
+            Err(error)
         }
     }
 

@@ -231,9 +231,10 @@ impl<'a, F: Formula> Runs<'a, F> {
     fn new(kernel: &'a PointwiseKernel<F>, band: &'a Band, inputs: &'a [&'a [u8]]) -> Self {
         let elements = kernel.elements(band.rows.clone());
         let count = (elements.end - elements.start) as usize;
-        let stride = match F::WHOLE_ROWS {
-            true => kernel.columns as usize,
-            false => RUN.min(count.max(1)),
+        let stride = if F::WHOLE_ROWS {
+            kernel.columns as usize
+        } else {
+            RUN.min(count.max(1))
         };
         Runs {
             kernel,

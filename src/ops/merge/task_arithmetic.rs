@@ -89,12 +89,13 @@ impl TaskArithmetic {
                     cuts.push(Cut { vector, rank });
                     cuts.len() - 1
                 };
-                match from == to {
-                    true => Kept::None,
-                    false => Kept::Ranks(
+                if from == to {
+                    Kept::None
+                } else {
+                    Kept::Ranks(
                         (from > 0).then(|| cut(from)),
                         (to < elements).then(|| cut(to)),
-                    ),
+                    )
                 }
             };
             match task.keep {
@@ -359,9 +360,10 @@ impl Formula for TaskArithmetic {
         };
         for sums in tally.chunks_exact(2) {
             let [all, kept] = [sums[0], sums[1]].map(|sum| round(sum as f32));
-            let ratio = match all < LEAST_NORM || kept < LEAST_NORM {
-                true => 1.0,
-                false => round(all / kept),
+            let ratio = if all < LEAST_NORM || kept < LEAST_NORM {
+                1.0
+            } else {
+                round(all / kept)
             };
             facts.push(f64::from(ratio));
         }

@@ -130,9 +130,10 @@ fn foreign_layers(catalog: &Catalog, config: Option<&Config>, added: &[&str]) ->
 /// `model.layers.7.mlp.gate.weight` → (`model.layers.`, 7).
 fn layer_of(name: &str) -> Option<(&str, u64)> {
     const LAYERS: &str = "layers.";
-    let start = match name.starts_with(LAYERS) {
-        true => LAYERS.len(),
-        false => name.find(".layers.")? + 1 + LAYERS.len(),
+    let start = if name.starts_with(LAYERS) {
+        LAYERS.len()
+    } else {
+        name.find(".layers.")? + 1 + LAYERS.len()
     };
     let number = name[start..].split('.').next()?;
     Some((&name[..start], number.parse().ok()?))

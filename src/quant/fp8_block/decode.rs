@@ -207,9 +207,10 @@ impl Grid {
         RowBands {
             groups: self.groups,
             rows_per_group: self.rows,
-            band_rows: match rows >= block_rows {
-                true => rows / block_rows * block_rows,
-                false => rows,
+            band_rows: if rows >= block_rows {
+                rows / block_rows * block_rows
+            } else {
+                rows
             },
         }
     }

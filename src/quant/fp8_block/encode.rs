@@ -36,9 +36,10 @@ impl Matrix {
         let refuse =
             |code, problem: String| Err(Error::of_tensor(code, tensor.origin(), name, problem));
         if !matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
-            let scale = match is_code(tensor.dtype) {
-                true => format!(" without a scale {}", scale_name(name)),
-                false => String::new(),
+            let scale = if is_code(tensor.dtype) {
+                format!(" without a scale {}", scale_name(name))
+            } else {
+                String::new()
             };
             return refuse(
                 Code::UnsupportedTensor,

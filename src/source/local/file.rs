@@ -288,13 +288,14 @@ impl LocalFile {
 
     fn compare(&self, metadata: &Metadata) -> Result<()> {
         let now = Identity::of(metadata);
-        let what = match metadata.is_file() {
-            true if now == self.identity => return Ok(()),
-            true => self.identity.difference(&now),
-            // It may have the number that the planned one had.
-            false => "it is no longer a regular file".to_owned(),
-        };
-        Err(self.changed(what))
+        // Another kind of file may have the number that the planned one had.
+        if !metadata.is_file() {
+            return Err(self.changed("it is no longer a regular file".to_owned()));
+        }
+        if now != self.identity {
+            return Err(self.changed(self.identity.difference(&now)));
+        }
+        Ok(())
     }
 
     fn changed(&self, what: impl std::fmt::Display) -> Error {

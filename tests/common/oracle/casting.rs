@@ -113,11 +113,14 @@ pub(crate) fn elements(dtype: Dtype, bytes: &[u8]) -> Vec<Element> {
         u64::from_le_bytes(all)
     });
     bits.zip(values(dtype, bytes))
-        .map(|(bits, value)| match value.is_nan() {
-            true => Element::Nan {
-                negative: bits >> (8 * size - 1) == 1,
-            },
-            false => Element::Bits(bits),
+        .map(|(bits, value)| {
+            if value.is_nan() {
+                Element::Nan {
+                    negative: bits >> (8 * size - 1) == 1,
+                }
+            } else {
+                Element::Bits(bits)
+            }
         })
         .collect()
 }
@@ -150,9 +153,10 @@ pub(crate) fn dequantize(
             let scale = scales[scale_row * scale_columns + column / block[1]];
             // At most 4 + 24 bits of mantissa: exact before it is rounded to f32.
             let product = (codes[i] * scale) as f32;
-            match product.is_nan() {
-                true => Element::Nan { negative: false },
-                false => nearest(to, f64::from(product)),
+            if product.is_nan() {
+                Element::Nan { negative: false }
+            } else {
+                nearest(to, f64::from(product))
             }
         })
         .collect()

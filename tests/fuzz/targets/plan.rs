@@ -68,29 +68,33 @@ impl Options {
         asked.dtype.to = self
             .dtype
             .map(|i| [Precision::Bf16, Precision::F16, Precision::F32][usize::from(i) % 3]);
-        asked.experts.form = self.experts.map(|fuse| match fuse {
-            true => Experts::Fuse,
-            false => Experts::Unfuse,
-        });
+        asked.experts.form = self
+            .experts
+            .map(|fuse| if fuse { Experts::Fuse } else { Experts::Unfuse });
         if let Some(fp8) = &self.fp8 {
             asked.quantize = QuantizeParams {
                 rules: fp8.rules,
                 patterns: fp8.pattern.map(pattern).into_iter().collect(),
                 references: Vec::new(),
-                scale_format: Some(match fp8.any_scale {
-                    true => ScaleFormat::Float32,
-                    false => ScaleFormat::Ue8m0,
+                scale_format: Some(if fp8.any_scale {
+                    ScaleFormat::Float32
+                } else {
+                    ScaleFormat::Ue8m0
                 }),
-                partial_blocks: Some(match fp8.keep_partial {
-                    true => PartialBlocks::Keep,
-                    false => PartialBlocks::Quantize,
+                partial_blocks: Some(if fp8.keep_partial {
+                    PartialBlocks::Keep
+                } else {
+                    PartialBlocks::Quantize
                 }),
             };
         }
-        match self.fp8.is_some() && self.other_is_reference {
-            true => asked.quantize.references.extend(other),
-            false => asked.patch.extras.extend(other),
-        }
+        let is_reference = self.fp8.is_some() && self.other_is_reference;
+        let others = if is_reference {
+            &mut asked.quantize.references
+        } else {
+            &mut asked.patch.extras
+        };
+        others.extend(other);
         request.repack = [
             Repack::Auto,
             Repack::Always,

@@ -67,15 +67,12 @@ fn a_kernel_that_can_opens_by_itself() {
     let shard = server.at(SHARD).inode;
     let opened = server.open_cached(shard, OFlags::RDONLY);
     let opendir = server.opendir(ROOT);
-    match FastPath::SilentOpen.is_enabled() {
-        true => {
-            assert_eq!(opened.unwrap_err(), Errno::NOSYS);
-            assert_eq!(opendir, Err(Errno::NOSYS));
-        }
-        false => {
-            assert_eq!(opened.unwrap().handle(), Handle::CACHED);
-            assert_eq!(opendir, Ok(Handle::CACHED));
-        }
+    if FastPath::SilentOpen.is_enabled() {
+        assert_eq!(opened.unwrap_err(), Errno::NOSYS);
+        assert_eq!(opendir, Err(Errno::NOSYS));
+    } else {
+        assert_eq!(opened.unwrap().handle(), Handle::CACHED);
+        assert_eq!(opendir, Ok(Handle::CACHED));
     }
     let mut asking = Fixture::new().server();
     asking.negotiate(&mut TestKernel(vec![])).unwrap();

@@ -34,11 +34,12 @@ impl Method for Linear {
             .iter()
             .map(|i| i.parameters.float("weight") as f32);
         let sum: f32 = weights.sum();
-        match group.parameters.bool("normalize") && !(sum != 0.0 && sum.is_finite()) {
-            true => Err(format!(
+        if group.parameters.bool("normalize") && !(sum != 0.0 && sum.is_finite()) {
+            Err(format!(
                 "the weights of its models add up to {sum}, by which normalize divides; choose other weights, or normalize: false"
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 

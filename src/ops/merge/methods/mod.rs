@@ -165,12 +165,13 @@ impl Group<'_> {
     fn rounded(&self, name: &str, number: f64) -> std::result::Result<f32, String> {
         let precision = Precision::of(self.working);
         let rounded = precision.map_or(number as f32, |precision| precision.round(number as f32));
-        match rounded.is_finite() {
-            true => Ok(rounded),
-            false => Err(format!(
+        if rounded.is_finite() {
+            Ok(rounded)
+        } else {
+            Err(format!(
                 "{name} is {number}, which {} cannot hold; choose a smaller one, or a larger dtype",
                 self.working
-            )),
+            ))
         }
     }
 

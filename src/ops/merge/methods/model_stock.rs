@@ -25,9 +25,10 @@ impl Method for Stock {
 
     fn merge(&self, group: &Group) -> Result<Tensor> {
         let models = group.non_base().count();
-        match group.parameters.bool("filter_wise") {
-            true => group.computed(ModelStockByRow { models }, group.base_first()),
-            false => group.computed(ModelStock { models }, group.base_first()),
+        if group.parameters.bool("filter_wise") {
+            group.computed(ModelStockByRow { models }, group.base_first())
+        } else {
+            group.computed(ModelStock { models }, group.base_first())
         }
     }
 }

@@ -124,8 +124,9 @@ fn position(group: &Group) -> f64 {
         .map(|input| input.parameters.float("weight"));
     let weights: Vec<f64> = weights.collect();
     let sum: f64 = weights.iter().sum();
-    match sum.abs() < 1e-6 {
-        true => 0.5,
-        false => weights[1] / sum,
+    if sum.abs() < 1e-6 {
+        0.5
+    } else {
+        weights[1] / sum
     }
 }
