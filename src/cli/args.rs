@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 
 use ckptfs::error::setting::MODEL;
@@ -77,6 +78,50 @@ pub(crate) struct ViewOrDir {
 
     #[command(flatten)]
     view: ViewArgs,
+}
+
+/// The same, and where to mount it.
+#[derive(Debug, Args)]
+#[command(mut_arg("base", |base| base.required_unless_present_any(["recipe", PLACES])))]
+pub(crate) struct ViewAndMountpoint {
+    /// Empty directory to mount the view on; before it, the base checkpoint directory or the recipe
+    /// file, unless --base or --recipe names it
+    #[arg(id = PLACES, value_name = "MOUNTPOINT", num_args = 1..=2, required = true)]
+    places: Vec<PathBuf>,
+
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+const PLACES: &str = "places";
+
+impl ViewAndMountpoint {
+    /// The flags that say the same, and the mountpoint.
+    ///
+    /// # Errors
+    /// If there is no base and no recipe, or more than one of them.
+    pub(crate) fn into_view(mut self) -> Result<(ViewArgs, PathBuf), (ErrorKind, &'static str)> {
+        let mountpoint = self.places.pop().expect("one is required");
+        let start = self.places.pop();
+        let by_flag = self.view.base.is_some() || self.view.recipe.is_some();
+        let error = match (&start, by_flag) {
+            (Some(_), true) => {
+                "a base or recipe before the mountpoint cannot be used with --base or --recipe"
+            }
+            (None, false) => {
+                "a base directory or a recipe is missing before the mountpoint, or --base or --recipe"
+            }
+            _ => {
+                let view = self.view;
+                return Ok((ViewOrDir { start, view }.into_view(), mountpoint));
+            }
+        };
+        let kind = match start {
+            Some(_) => ErrorKind::ArgumentConflict,
+            None => ErrorKind::MissingRequiredArgument,
+        };
+        Err((kind, error))
+    }
 }
 
 impl ViewOrDir {

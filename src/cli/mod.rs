@@ -45,7 +45,7 @@ use rustix::process::{Resource, Rlimit};
 use ckptfs::fast_paths::FastPath;
 use ckptfs::shown::lines;
 
-use crate::cli::args::ViewOrDir;
+use crate::cli::args::{ViewAndMountpoint, ViewOrDir};
 use crate::cli::progress::Stopped;
 
 /// The version, and what the program was built from.
@@ -101,10 +101,10 @@ enum Command {
         report: report::ReportArgs,
     },
     /// Mount a view on an empty directory; returns when the mount is ready
-    #[command(allow_missing_positional = true)]
+    #[command(override_usage = "ckptfs mount [OPTIONS] [DIR] <MOUNTPOINT>")]
     Mount {
         #[command(flatten)]
-        view: ViewOrDir,
+        view: ViewAndMountpoint,
         #[command(flatten)]
         mount: mount::MountArgs,
     },
@@ -211,7 +211,14 @@ impl Command {
             }
             Command::Mount { view, mut mount } => {
                 mount.manner.quiet = quiet;
-                mount::run(&view.into_view(), &mount)?;
+                let (view, mountpoint) = view.into_view().unwrap_or_else(|(kind, error)| {
+                    let mut command = Cli::command();
+                    command.build();
+                    let mount = command.find_subcommand_mut("mount");
+                    mount.expect("it is one").error(kind, error).exit()
+                });
+                mount.mountpoint = mountpoint;
+                mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {

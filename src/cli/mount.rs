@@ -38,8 +38,8 @@ const MOUNT: &str = "Mount";
 /// Where and how to mount.
 #[derive(Debug, Args)]
 pub(crate) struct MountArgs {
-    /// Empty directory to mount the view on
-    mountpoint: PathBuf,
+    #[arg(skip)]
+    pub(crate) mountpoint: PathBuf,
 
     /// Allow a mountpoint that is not empty; the mount hides its content
     #[arg(long, help_heading = MOUNT)]

@@ -220,10 +220,10 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
             }
         }
     }
-    words.extend(["--".into(), args.mountpoint.clone().into()]);
     let mut flags = Flags::try_parse_from(words)
         .map_err(|error| bad_option(error.to_string().trim_start_matches("error: ").trim()))?;
     flags.mount.manner = manner;
+    flags.mount.mountpoint = args.mountpoint.clone();
     Ok(flags)
 }
 

@@ -1,5 +1,6 @@
 //! What a mount writes beside the view: its log, and facts. Never to a source or the mountpoint.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -42,14 +43,24 @@ fn a_log_or_facts_in_a_source_or_the_mountpoint_are_refused_and_nothing_is_writt
 #[test]
 fn the_base_may_stand_before_the_mountpoint() {
     let fixture = Fixture::new();
-    let mut command = ckptfs("mount");
-    command.arg(&fixture.base).arg(&fixture.mountpoint);
-    let output = command.arg("--extra").arg(&fixture.extra).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert!(read_tree(&fixture.mountpoint) == fixture.expected(Kind::Patched));
-    let alone = ckptfs("mount").arg(&fixture.mountpoint).output().unwrap();
-    assert_eq!(alone.status.code(), Some(2));
-    crate::common::assert_names(&stderr(&alone), &["--base"]);
+    let [base, mountpoint] = [fixture.base.as_os_str(), fixture.mountpoint.as_os_str()];
+    let [extra, flag] = [fixture.extra.as_os_str(), OsStr::new("--extra")];
+    for words in [
+        [base, mountpoint, flag, extra],
+        [base, flag, extra, mountpoint],
+        [flag, extra, base, mountpoint],
+    ] {
+        let output = ckptfs("mount").args(words).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(read_tree(&fixture.mountpoint) == fixture.expected(Kind::Patched));
+        assert!(fixture.unmount(&[]).status.success());
+    }
+    let too_many = [base, mountpoint, OsStr::new("--base"), base];
+    for words in [&[mountpoint][..], &too_many] {
+        let refused = ckptfs("mount").args(words).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2));
+        crate::common::assert_names(&stderr(&refused), &["--base", "Usage"]);
+    }
 }
 
 #[test]
