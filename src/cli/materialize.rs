@@ -86,6 +86,7 @@ pub(crate) fn run(
     let defaults = Options::default();
     let options = Options {
         hardlink: args.hardlink,
+        start_again: true,
         overwrite: args.overwrite,
         weights_only: args.weights_only,
         sha256: args.sha256,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +15,9 @@ use signal_hook::iterator::Signals;
 
 use ckptfs::error::{Code, Error};
 use ckptfs::format;
-use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted};
+use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted, PersistOpen, PersistOptions};
+use ckptfs::materialize::{self, Persisting};
+use ckptfs::named::Named;
 use ckptfs::outputs::OutputCheck;
 use ckptfs::provenance;
 use ckptfs::read::{FactsCache, Reader};
@@ -90,6 +92,25 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = MOUNT)]
     direct_sources: bool,
 
+    /// Write the view to DIR in the background and serve each file from there once it is complete;
+    /// in the end DIR is what `materialize` writes. A stopped mount goes on with the next one
+    #[arg(long, help_heading = MOUNT, value_name = "DIR")]
+    persist: Option<PathBuf>,
+
+    /// Bytes per second that --persist writes at most
+    #[arg(long, help_heading = MOUNT, value_name = "SIZE", value_parser = parse_rate, requires = "persist")]
+    persist_rate: Option<NonZeroU64>,
+
+    /// Let --persist begin where the files take more than the free space
+    #[arg(long, help_heading = MOUNT, requires = "persist")]
+    no_space_check: bool,
+
+    /// Whether opening a file that is not yet complete waits for it, for a minute at most, so that it
+    /// is read at native speed: "wait" or "pass". Only for programs that have read tensors before;
+    /// others wait for 0.2 seconds in all
+    #[arg(long, help_heading = MOUNT, value_name = "HOW", value_parser = parse_persist_open, default_value = "pass", requires = "persist")]
+    persist_open: PersistOpen,
+
     /// Append the log to FILE
     #[arg(long, help_heading = MOUNT, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -161,6 +182,7 @@ fn plan_and_mount(
     let request = view.request()?;
     let plan = Arc::new(request.plan()?);
     let log_file = outputs(&request, &plan, args)?;
+    let persisting = persisting(&request, &plan, args)?;
     if !args.manner.quiet {
         plan::print_summary(&plan)?;
     }
@@ -176,7 +198,10 @@ fn plan_and_mount(
     // wait for its end and leave a dead mount behind.
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter();
     let signals = Signals::new(signals.filter(|signal| !signals::is_ignored(*signal)))?;
-    let mounted = mount(plan, request.sources(), args)?;
+    let mut mounted = mount(plan, request.sources(), args, persisting.as_ref())?;
+    if let Some(persisting) = persisting {
+        mounted.persist(persisting)?;
+    }
     obey_signals(signals, &mounted, service.clone())?;
     if !args.foreground {
         // A background process must not keep the filesystem busy that it was started in.
@@ -187,11 +212,16 @@ fn plan_and_mount(
 
 /// Checks what the mount writes to, and opens the log file.
 fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Result<Option<File>> {
-    if args.log_file.is_none() && args.facts_cache.is_none() {
+    if args.log_file.is_none() && args.facts_cache.is_none() && args.persist.is_none() {
         return Ok(None);
     }
     ckptfs::fuse::check_answers(&args.mountpoint)?;
-    let check = OutputCheck::new(&request.inputs(), &plan.view)?.with_mountpoint(&args.mountpoint);
+    let mut check =
+        OutputCheck::new(&request.inputs(), &plan.view)?.with_mountpoint(&args.mountpoint);
+    if let Some(directory) = &args.persist {
+        check.check(directory)?;
+        check = check.with_destination(directory);
+    }
     if let Some(directory) = &args.facts_cache {
         check.check(directory)?;
     }
@@ -204,10 +234,58 @@ fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Resu
     opened.map(Some)
 }
 
+/// Takes the directory that the view is to be written to, and says what that needs.
+fn persisting(
+    request: &ViewRequest,
+    plan: &Arc<Plan>,
+    args: &MountArgs,
+) -> anyhow::Result<Option<Persisting>> {
+    let Some(directory) = &args.persist else {
+        return Ok(None);
+    };
+    let options = materialize::Options {
+        check_space: !args.no_space_check,
+        direct_sources: args.direct_sources,
+        facts_cache: args.facts_cache.clone(),
+        ..materialize::Options::default()
+    };
+    let inputs = request.inputs();
+    let persisting = Persisting::begin(plan.clone(), &inputs, directory, options, &())?;
+    if !args.manner.quiet {
+        let left = persisting.bytes_left();
+        let line = if persisting.is_finished() {
+            format!("{} is complete, and is served", directory.shown())
+        } else {
+            format!(
+                "{} bytes are written to {} while it is mounted",
+                left,
+                directory.shown()
+            )
+        };
+        plan::to_stdout(&format!("persist: {line}\n"))?;
+    }
+    Ok(Some(persisting))
+}
+
+/// A number of bytes in a second.
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    let rate = NonZeroU64::new(parse_size(text)?);
+    rate.ok_or_else(|| "at this rate nothing would be written".to_owned())
+}
+
+fn parse_persist_open(text: &str) -> Result<PersistOpen, String> {
+    PersistOpen::named(text).ok_or_else(|| format!("{text:?} is neither wait nor pass"))
+}
+
 /// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
 /// absolute.
-fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
-    privileges::drop_unneeded().context("cannot give up privileges")?;
+fn mount(
+    plan: Arc<Plan>,
+    sources: Vec<PathBuf>,
+    args: &MountArgs,
+    persisting: Option<&Persisting>,
+) -> anyhow::Result<Mounted> {
+    privileges::drop_unneeded(persisting.is_some()).context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
     let base = sources.first().map(|base| base.as_os_str().to_owned());
     let source_name = args.manner.source_name.clone().or(base);
@@ -223,6 +301,11 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
         read_ahead: args.readahead,
         request: command_line(std::env::args_os().skip(1)),
         direct_io: args.direct_io,
+        persist: persisting.map(|persisting| PersistOptions {
+            directory: persisting.directory().to_owned(),
+            open: args.persist_open,
+            rate: args.persist_rate,
+        }),
         provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
     };
     let mut reader = Reader::new(plan.view.clone(), cache_size);

@@ -7,18 +7,24 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 /// `DAC_READ_SEARCH` to open sources that root may read only because it is root.
 const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_READ_SEARCH);
 
-/// Gives up, for good, whatever this process has beyond [`NEEDED`], and the way back by running
+/// What writing needs of them: to write where root may only because it is root.
+const NEEDED_TO_WRITE: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
+
+/// Gives up, for good, whatever this process has beyond [`NEEDED`], and with `writes` beyond
+/// [`NEEDED_TO_WRITE`], and the way back by running
 /// a setuid program. Must come before any thread is started: threads have capabilities each for
 /// themselves.
 ///
 /// A process that cannot mount by itself keeps what it has: it has nothing to give up, and needs
 /// the setuid program `fusermount3` to unmount.
-pub(crate) fn drop_unneeded() -> rustix::io::Result<()> {
+pub(crate) fn drop_unneeded(writes: bool) -> rustix::io::Result<()> {
     let has = rustix::thread::capabilities(None)?;
     if !has.effective.contains(CapabilitySet::SYS_ADMIN) {
         return Ok(());
     }
-    let kept = has.permitted & NEEDED;
+    let mut needed = NEEDED;
+    needed.set(NEEDED_TO_WRITE, writes);
+    let kept = has.permitted & needed;
     rustix::thread::set_capabilities(
         None,
         CapabilitySets {

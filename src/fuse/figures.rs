@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::fuse::options::PersistOptions;
+use crate::fuse::persist::Job;
+use crate::fuse::server::Persisted;
 use crate::read::Reader;
 use crate::stats::{SCHEMA, Serving, Snapshot, ViewStats};
 
@@ -12,6 +15,8 @@ use crate::stats::{SCHEMA, Serving, Snapshot, ViewStats};
 pub struct Figures {
     pub(super) reader: Arc<Reader>,
     pub(super) serving: Serving,
+    /// The job that writes the view to a directory, if there is one.
+    pub(super) persist: Option<Arc<Job>>,
     about: About,
     began: Instant,
 }
@@ -28,10 +33,28 @@ impl Figures {
     pub(super) fn new(reader: Arc<Reader>, about: About) -> Self {
         Figures {
             serving: Serving::new(reader.view().len()),
+            persist: None,
             reader,
             about,
             began: Instant::now(),
         }
+    }
+
+    /// The same of a view that is written to a directory as `options` say.
+    pub(super) fn persisting(self, options: Option<&PersistOptions>) -> Self {
+        let persisted =
+            |options: &PersistOptions| Persisted::new(options.clone(), self.reader.view().clone());
+        let persist = options
+            .map(persisted)
+            .map(Arc::new)
+            .map(Job::new)
+            .map(Arc::new);
+        Figures { persist, ..self }
+    }
+
+    /// What is complete of the view in a directory.
+    pub(super) fn persisted(&self) -> Option<Arc<Persisted>> {
+        Some(self.persist.as_ref()?.persisted.clone())
     }
 
     /// The figures now. Those that change at the same time may be of different moments.
@@ -46,6 +69,7 @@ impl Figures {
         let lens = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
         let sources = self.about.sources.iter();
         let reading = self.reader.stats();
+        let (count, bytes) = (lens.clone().count() as u64, lens.sum());
         Snapshot {
             schema: SCHEMA,
             ckptfs: env!("CARGO_PKG_VERSION").to_owned(),
@@ -57,8 +81,8 @@ impl Figures {
                 sources: sources
                     .map(|path| path.to_string_lossy().into_owned())
                     .collect(),
-                files: lens.clone().count() as u64,
-                bytes: lens.sum(),
+                files: count,
+                bytes,
             },
             requests: self.serving.request_stats(),
             served: reading.served_stats(),
@@ -66,6 +90,7 @@ impl Figures {
             cache: self.reader.cache_stats(),
             tiles: reading.tile_stats(),
             facts: reading.fact_stats(),
+            persist: self.persist.as_ref().map(|job| job.stats(count, bytes)),
             files_used,
             files,
         }

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use fuser::{
@@ -12,6 +14,7 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use parking_lot::Mutex;
 use rustix::fs::{Access, OFlags};
 
 use crate::fuse::server::{
@@ -51,7 +54,7 @@ const NO_ENTRY: FileAttr = FileAttr {
 };
 
 /// A view as the kernel sees it.
-pub(super) struct ViewFs(pub(super) Server<BackingId>);
+pub(super) struct ViewFs(pub(super) Arc<Server<BackingId>>);
 
 fn attributes(stat: &Stat) -> FileAttr {
     FileAttr {
@@ -111,6 +114,32 @@ fn init_flag(capability: Capability) -> InitFlags {
     }
 }
 
+/// Opens a file for `thread`.
+fn open(
+    server: &Server<BackingId>,
+    thread: u32,
+    inode: INodeNo,
+    flags: OpenFlags,
+    reply: ReplyOpen,
+) {
+    let register = |source: &std::fs::File| reply.open_backing(source);
+    let opened = match server.open(inode.0, open_flags(flags), register) {
+        Ok(opened) => opened,
+        Err(e) => return reply.error(errno(e)),
+    };
+    let handle = FileHandle(opened.handle().by(server.process_of(thread)).0);
+    let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+    match opened {
+        // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
+        Opened::Passthrough(backing) => {
+            reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing)
+        }
+        Opened::Direct { forced: true } => reply.opened(handle, keep | FopenFlags::FOPEN_DIRECT_IO),
+        Opened::Direct { forced: false } | Opened::Cached => reply.opened(handle, keep),
+        Opened::Own => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),
+    }
+}
+
 /// Requests that are all answered with one errno, whatever they ask.
 macro_rules! answer_all {
     ($errno:ident: $($request:ident($($argument:ty),*) -> $reply:ty;)*) => {
@@ -140,7 +169,8 @@ impl Filesystem for ViewFs {
         config
             .set_max_background(MAX_BACKGROUND)
             .map_err(|nearest| io::Error::other(format!("max_background must be {nearest}")))?;
-        self.0.negotiate(config)
+        let server = Arc::get_mut(&mut self.0).expect("nobody else has it yet");
+        server.negotiate(config)
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -169,24 +199,27 @@ impl Filesystem for ViewFs {
         }
     }
 
-    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let register = |source: &std::fs::File| reply.open_backing(source);
-        let opened = match self.0.open(inode.0, open_flags(flags), register) {
-            Ok(opened) => opened,
-            Err(e) => return reply.error(errno(e)),
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (server, thread) = (self.0.clone(), request.pid());
+        let Some(wait) = server.wait_to_open(inode.0, thread) else {
+            return open(&server, thread, inode, flags, reply);
         };
-        let handle = FileHandle(opened.handle().0);
-        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-        match opened {
-            // No KEEP_CACHE, which the kernel refuses here: it keeps no pages of ours.
-            Opened::Passthrough(backing) => {
-                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing)
+        // In a thread of its own: what else is asked meanwhile is answered.
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let later = reply.clone();
+        let waiting = move || {
+            wait.wait();
+            if let Some(reply) = later.lock().take() {
+                open(&server, thread, inode, flags, reply);
             }
-            Opened::Direct { forced: true } => {
-                reply.opened(handle, keep | FopenFlags::FOPEN_DIRECT_IO)
-            }
-            Opened::Direct { forced: false } | Opened::Cached => reply.opened(handle, keep),
-            Opened::Own => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),
+        };
+        let spawned = thread::Builder::new()
+            .name("waiting".to_owned())
+            .spawn(waiting);
+        if spawned.is_err()
+            && let Some(reply) = reply.lock().take()
+        {
+            open(&self.0, thread, inode, flags, reply);
         }
     }
 

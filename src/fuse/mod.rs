@@ -15,6 +15,7 @@ mod mount_table;
 mod mountpoint;
 mod mounts;
 mod options;
+mod persist;
 mod read_ahead;
 mod rehearsal;
 mod resolve;
@@ -29,7 +30,7 @@ pub use mount_plan::{MountPlan, mount_plan};
 pub use mounts::{
     Answer, HoldingProcess, OurMount, ask, holding_processes, mount_at, mounts, server_of,
 };
-pub use options::{LazyText, MountOptions};
+pub use options::{LazyText, MountOptions, PersistOpen, PersistOptions};
 pub use resolve::check_answers;
 pub use server::{PROVENANCE_ATTRIBUTE, PassthroughOutlook};
 pub use unmount::unmount;

@@ -20,10 +20,12 @@ use crate::fuse::figures::{About, Figures};
 use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::options::MountOptions;
+use crate::fuse::persist::Running;
 use crate::fuse::resolve::resolve;
 use crate::fuse::server::Server;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
-use crate::jobs::MAX_THREADS;
+use crate::jobs::{self, MAX_THREADS};
+use crate::materialize::Persisting;
 use crate::read::{Ahead, Reader};
 use crate::source::with_room;
 
@@ -36,6 +38,8 @@ pub struct Mounted {
     detacher: Detacher,
     figures: Arc<Figures>,
     session: Option<JoinHandle<io::Result<()>>>,
+    /// What writes the view to a directory, once it was started.
+    persist: Option<Running>,
 }
 
 /// Ends a mount from another thread.
@@ -59,7 +63,8 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     // Beside those that answer, some work ahead, one finds facts ahead, and two wait for signals
     // and for the end.
     let ahead = threads_ahead(&reader, threads);
-    rehearsal::threads(threads, ahead + 3).map_err(|e| {
+    let persist = options.persist.as_ref().map_or(0, |_| jobs::processors());
+    rehearsal::threads(threads, ahead + persist + 3).map_err(|e| {
         let error = Error::io(format!("start the {threads} threads to serve"), &path, e);
         error.with_hint(Hint::give(THREADS).to("start fewer"))
     })?;
@@ -77,12 +82,14 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
         request: options.request.clone(),
         sources: options.sources.clone(),
     };
-    let figures = Arc::new(Figures::new(reader, about));
+    let figures = Figures::new(reader, about).persisting(options.persist.as_ref());
+    let figures = Arc::new(figures);
     match start(figures.clone(), device, detacher.clone(), options, threads) {
         Ok(session) => Ok(Mounted {
             detacher,
             figures,
             session: Some(session),
+            persist: None,
         }),
         Err(e) => {
             unmount::detach(&entry)?;
@@ -95,6 +102,31 @@ impl Mounted {
     /// The directory on which the view is mounted.
     pub fn mountpoint(&self) -> &Path {
         &self.detacher.entry.mountpoint
+    }
+
+    /// Has a job write the view to the directory of [`MountOptions::persist`], which `persisting` is
+    /// for, until it is complete or the mount ends. A directory that is complete is served from when
+    /// this returns.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn persist(&mut self, persisting: Persisting) -> Result<()> {
+        let Some(job) = self.figures.persist.clone() else {
+            return Ok(());
+        };
+        let mut running = Running {
+            job: job.clone(),
+            thread: None,
+        };
+        if persisting.is_finished() {
+            job.run(persisting);
+        } else {
+            let thread = job.start(persisting);
+            let thread = thread.map_err(|e| Error::io("start to write", self.mountpoint(), e))?;
+            running.thread = Some(thread);
+        }
+        self.persist = Some(running);
+        Ok(())
     }
 
     /// A handle to end the mount while another thread waits for its end.
@@ -122,6 +154,8 @@ impl Mounted {
         let Some(session) = self.session.take() else {
             return Ok(());
         };
+        // Stopped at the end, with whatever else is returned.
+        let _persist = self.persist.take();
         let result = session
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the serving thread panicked")));
@@ -297,7 +331,7 @@ fn start(
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
     let server = Server::new(figures, options, ahead, ahead_of_cache);
-    let session = Session::from_fd(ViewFs(server), device, acl, config)?;
+    let session = Session::from_fd(ViewFs(Arc::new(server)), device, acl, config)?;
     if let Some(setting) = kernel_setting {
         setting.apply();
     }

@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use crate::named::named;
 use crate::provenance;
 
 /// How a view is mounted.
@@ -39,10 +41,40 @@ pub struct MountOptions {
     /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
     /// cache all the same, which needs Linux 6.6.
     pub direct_io: bool,
+    /// Have a job write the view to a directory while it is mounted, which
+    /// [`Mounted::persist`](crate::fuse::Mounted::persist) starts.
+    pub persist: Option<PersistOptions>,
     /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
     /// there are no extended attributes.
     pub provenance: Option<Arc<provenance::Files>>,
 }
+
+/// How a view is written to a directory while it is mounted.
+#[derive(Debug, Clone)]
+pub struct PersistOptions {
+    /// Where it is written to.
+    pub directory: PathBuf,
+    /// What an opening of a file does that is not complete.
+    pub open: PersistOpen,
+    /// Bytes that are written in a second, at most.
+    pub rate: Option<NonZeroU64>,
+}
+
+/// What an opening of a file does that is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PersistOpen {
+    /// It waits until the file is complete, for a minute at most, if its process has read tensors
+    /// before; all openings of another process wait 0.2 seconds together.
+    Wait,
+    /// It waits for nothing. What is read is computed.
+    #[default]
+    Pass,
+}
+
+named!(PersistOpen {
+    Wait: "wait",
+    Pass: "pass"
+});
 
 /// A text that is made when somebody first asks for it.
 #[derive(Clone)]
@@ -87,6 +119,7 @@ impl Default for MountOptions {
             request: String::new(),
             plan: None,
             direct_io: false,
+            persist: None,
             provenance: None,
         }
     }

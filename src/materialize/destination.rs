@@ -113,7 +113,12 @@ impl Destination {
 
     /// The partial directory of what is to take this directory's place.
     pub(super) fn partial_beside(&self) -> PathBuf {
-        partial_beside(&self.path).expect("resolve refuses the top directory")
+        self.beside(SUFFIX)
+    }
+
+    /// A hidden file beside this directory that has its name, and ends with `suffix`.
+    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
+        beside(&self.path, suffix).expect("resolve refuses the top directory")
     }
 
     /// The partial directory of what is to be put into this directory.
@@ -153,14 +158,14 @@ pub(super) fn partial_of(out: &Path, inside: bool) -> Option<PathBuf> {
     if inside {
         Some(out.join(SUFFIX))
     } else {
-        partial_beside(&resolve_missing(out).ok()?)
+        beside(&resolve_missing(out).ok()?, SUFFIX)
     }
 }
 
-fn partial_beside(path: &Path) -> Option<PathBuf> {
+fn beside(path: &Path, suffix: &str) -> Option<PathBuf> {
     let mut name = OsString::from(".");
     name.push(path.file_name()?);
-    name.push(SUFFIX);
+    name.push(suffix);
     Some(path.with_file_name(name))
 }
 

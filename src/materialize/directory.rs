@@ -17,15 +17,45 @@ use crate::materialize::output::sync_directory;
 use crate::materialize::partial::{Partial, is_placing, parts_at};
 use crate::materialize::parts::deal;
 use crate::materialize::request::Request;
+use crate::materialize::watcher::Watcher;
 use crate::materialize::write::{Writer, kept};
 use crate::recipe::Plan;
 
-pub(super) fn write(
+/// A run that has its partial directory to itself.
+#[derive(Debug)]
+pub(super) struct Begun {
+    partial: Partial,
+    /// Whether an earlier run was about to move its files, or has.
+    was_placing: bool,
+    parts: Option<usize>,
+}
+
+impl Begun {
+    /// Whether an earlier run has recorded `file` as complete.
+    pub(super) fn has(&self, file: &NewFile) -> bool {
+        self.partial.record(file.entry).is_some()
+    }
+}
+
+/// What a run has written.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// The files of a part, which wait for the others.
+    Part(Summary),
+    /// All files. They are at the destination, and the partial directory can go.
+    Placed(Partial, Summary),
+}
+
+/// Takes the partial directory of the view of `plan`.
+///
+/// # Errors
+/// If it belongs to somebody else, or the destination is not to be replaced.
+pub(super) fn begin(
     plan: &Plan,
     destination: &Destination,
     options: &Options,
     progress: &dyn Progress,
-) -> Result<Summary> {
+) -> Result<Begun> {
     let path = destination.partial_beside();
     // Once files are being placed, what is at the destination may be from here.
     let was_placing = is_placing(&path);
@@ -40,17 +70,39 @@ pub(super) fn write(
     };
     let request = Request::new(plan, false, parts);
     let restore = |previous: &_| destination.restore(previous);
-    let partial = Partial::open(path, options.share, request, restore, progress)?;
+    let partial = Partial::open(path, options, request, restore, progress)?;
+    Ok(Begun {
+        partial,
+        was_placing,
+        parts,
+    })
+}
+
+/// Writes the files and moves them to their place.
+pub(super) fn write(
+    begun: Begun,
+    plan: &Plan,
+    destination: &Destination,
+    options: &Options,
+    progress: &dyn Progress,
+    watcher: &dyn Watcher,
+) -> Result<Written> {
+    let Begun {
+        partial,
+        was_placing,
+        parts,
+    } = begun;
     let all = NewFile::all(plan);
     if was_placing && is_placed(&partial, destination, &all, options, progress)? {
-        return Ok(finish(partial, destination, all_kept(&all)));
+        watcher.placed(destination.path(), &mut || Ok(()))?;
+        return Ok(Written::Placed(partial, all_kept(&all)));
     }
     // What was there may be back.
     destination.check_replaceable(options.overwrite)?;
     let files = files(plan, options.share);
     let write = |files: &[NewFile]| {
         let writer = Writer::new(plan, &partial, destination.shown(), options, progress)?;
-        let written = writer.write(files);
+        let written = writer.watched_by(watcher).write(files);
         written.map_err(|e| out_of_space(e, destination, &partial, files))
     };
     let summary = match options.share {
@@ -59,7 +111,7 @@ pub(super) fn write(
             write_manifest(&partial, &files, options)?;
             summary
         }
-        Share::Part(_) => return write(&files),
+        Share::Part(_) => return write(&files).map(Written::Part),
         Share::Finish => {
             let parts = parts.expect("parts are finished");
             let shards: Vec<NewFile> = all.into_iter().filter(NewFile::is_shard).collect();
@@ -76,10 +128,11 @@ pub(super) fn write(
         }
     };
     partial.begin_placing()?;
-    destination
-        .replace_with(&partial.view(), &partial.previous(), options.overwrite)
-        .inspect_err(|_| partial.end_placing())?;
-    Ok(finish(partial, destination, summary))
+    let mut place =
+        || destination.replace_with(&partial.view(), &partial.previous(), options.overwrite);
+    let placed = watcher.placed(destination.path(), &mut place);
+    placed.inspect_err(|_| partial.end_placing())?;
+    Ok(Written::Placed(partial, summary))
 }
 
 /// The files that a run with this share of the view writes, shards first.
@@ -98,11 +151,18 @@ pub(super) fn files(plan: &Plan, share: Share) -> Vec<NewFile<'_>> {
     }
 }
 
-/// Deletes what is left once the files are in place.
-fn finish(partial: Partial, destination: &Destination, mut summary: Summary) -> Summary {
-    settle(destination.parent(), &mut summary);
-    discard(partial, &mut summary);
-    summary
+impl Written {
+    /// Deletes what is left once the files are in place.
+    pub(super) fn finish(self, destination: &Destination) -> Summary {
+        match self {
+            Written::Part(summary) => summary,
+            Written::Placed(partial, mut summary) => {
+                settle(destination.parent(), &mut summary);
+                discard(partial, &mut summary);
+                summary
+            }
+        }
+    }
 }
 
 /// The summary of `files` that are all from earlier runs.

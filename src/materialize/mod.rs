@@ -16,11 +16,13 @@ mod outlook;
 mod output;
 mod partial;
 mod parts;
+mod persist;
 mod pieces;
 mod request;
 mod space;
 mod state;
 mod sums;
+mod watcher;
 mod weights_only;
 mod write;
 
@@ -34,7 +36,9 @@ use crate::recipe::Plan;
 pub use crate::materialize::options::{Options, Share, Summary};
 pub use crate::materialize::outlook::outlook;
 pub use crate::materialize::parts::Part;
+pub use crate::materialize::persist::Persisting;
 pub use crate::materialize::space::Outlook;
+pub use crate::materialize::watcher::Watcher;
 
 /// Writes the view of `plan` into the directory `out`. `inputs` are the files and directories that
 /// the view was planned from, references included.
@@ -60,7 +64,10 @@ pub fn materialize(
         )
     } else {
         (
-            directory::write(plan, &destination, options, progress),
+            directory::begin(plan, &destination, options, progress).and_then(|begun| {
+                directory::write(begun, plan, &destination, options, progress, &())
+                    .map(|written| written.finish(&destination))
+            }),
             destination.partial_beside(),
         )
     };

@@ -14,6 +14,8 @@ pub struct Options {
     pub hardlink: bool,
     /// Replace what the destination holds.
     pub overwrite: bool,
+    /// Give up what a stopped run of another request has left for this destination.
+    pub start_again: bool,
     /// Put only shards and index into an existing directory.
     pub weights_only: bool,
     /// Refuse to begin where the files take more than there is free space.
@@ -36,6 +38,7 @@ impl Default for Options {
         Options {
             hardlink: false,
             overwrite: false,
+            start_again: true,
             weights_only: false,
             check_space: true,
             sha256: false,

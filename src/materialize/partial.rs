@@ -28,7 +28,7 @@ use crate::error::{Code, Error, Hint, Result};
 use crate::jobs::Progress;
 use crate::manifest::{Sha256Sum, from_hex, to_hex};
 use crate::materialize::lock::{Lock, lock};
-use crate::materialize::options::Share;
+use crate::materialize::options::{Options, Share};
 use crate::materialize::output::sync_directory;
 use crate::materialize::request::Request;
 use crate::materialize::state::{remove, replace, write_new};
@@ -117,14 +117,15 @@ impl Partial {
     ///
     /// # Errors
     /// If somebody else writes there, or it holds what must not be given up: parts that do not
-    /// belong to this request.
+    /// belong to this request, or anything else of another one if `options` say so.
     pub(super) fn open(
         path: PathBuf,
-        share: Share,
+        options: &Options,
         request: Request,
         restore: impl FnOnce(&Path) -> Result<()>,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        let share = options.share;
         let locks = lock(&path, share, progress)?;
         if !matches!(share, Share::Part(_)) {
             restore(&path.join("previous"))?;
@@ -143,14 +144,14 @@ impl Partial {
             begun: Mutex::default(),
             path,
         };
-        partial.begin(progress)?;
+        partial.begin(options.start_again, progress)?;
         *partial.records.lock() = read_logs(&partial.path)?;
         partial.is_open = true;
         Ok(partial)
     }
 
     /// Has the directory be of this request.
-    fn begin(&self, progress: &dyn Progress) -> Result<()> {
+    fn begin(&self, start_again: bool, progress: &dyn Progress) -> Result<()> {
         loop {
             let Some(found) = read_request(&self.path)? else {
                 match self.share {
@@ -166,7 +167,7 @@ impl Partial {
             let Some(difference) = self.request.difference(&found) else {
                 return Ok(());
             };
-            if found.parts.is_some() || self.share != Share::Whole {
+            if found.parts.is_some() || self.share != Share::Whole || !start_again {
                 let problem =
                     format!("what is written here is not what was asked for: {difference}");
                 let error = Error::of_file(Code::OtherRequest, &self.path, problem);

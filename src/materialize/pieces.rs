@@ -12,6 +12,7 @@ use crate::materialize::new_file::NewFile;
 use crate::materialize::output::Target;
 use crate::materialize::sums::Sums;
 use crate::runs::Segment;
+use crate::view::EntryId;
 
 /// Bytes after which a piece takes no further segment.
 const PIECE_BYTES: u64 = 32 << 20;
@@ -83,6 +84,8 @@ fn of<'a>(file: &'a NewFile<'a>, target: Target, whole: bool) -> VecDeque<Piece<
 #[derive(Debug, Default)]
 pub(super) struct Queue<'a> {
     files: Mutex<Vec<Waiting<'a>>>,
+    /// Where files are among these.
+    numbers: HashMap<EntryId, usize>,
 }
 
 /// What is left of a file.
@@ -101,7 +104,9 @@ impl<'a> Queue<'a> {
     pub(super) fn add(&mut self, file: &'a NewFile<'a>, directory: &Path, sha256: bool) {
         let segments = file.content.segments().len();
         let target = Target::new(directory.join(&file.path), segments, sha256);
-        self.files.get_mut().push(Waiting {
+        let files = self.files.get_mut();
+        self.numbers.insert(file.entry, files.len());
+        files.push(Waiting {
             pieces: of(file, target, sha256),
             threads: 0,
             begun: false,
@@ -125,18 +130,19 @@ impl<'a> Queue<'a> {
     }
 
     /// A piece for a thread whose last one was of the file `at`, which becomes the file of the
-    /// new one: a file that nobody else is at, preferably the same again.
-    pub(super) fn take(&self, at: &mut Option<usize>) -> Option<Piece<'a>> {
+    /// new one: the first of those `wanted` that is left; else a file that nobody else is at,
+    /// preferably the same again.
+    pub(super) fn take(&self, at: &mut Option<usize>, wanted: &[EntryId]) -> Option<Piece<'a>> {
         let mut files = self.files.lock();
         if let Some(last) = *at {
             files[last].threads -= 1;
         }
-        let best = files
-            .iter()
-            .enumerate()
-            .filter(|(_, file)| !file.pieces.is_empty())
-            .min_by_key(|(number, file)| (file.threads, Some(*number) != *at))
-            .map(|(number, _)| number);
+        let is_left = |number: &usize| !files[*number].pieces.is_empty();
+        let wanted = wanted.iter().filter_map(|entry| self.numbers.get(entry));
+        let best = wanted.copied().find(&is_left).or_else(|| {
+            let left = (0..files.len()).filter(&is_left);
+            left.min_by_key(|number| (files[*number].threads, Some(*number) != *at))
+        });
         *at = best;
         let file = &mut files[best?];
         file.threads += 1;

@@ -23,10 +23,11 @@ pub(super) fn write_new(directory: &Path, name: &str, text: &[u8]) -> Result<()>
 }
 
 /// As [`write_new`], in place of a file that may exist.
-pub(super) fn replace(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
-    let write_error = |e: io::Error| Error::io("write", directory.join(name), e);
+pub(super) fn replace(directory: &Path, name: impl AsRef<Path>, text: &[u8]) -> Result<()> {
+    let path = directory.join(name);
+    let write_error = |e: io::Error| Error::io("write", &path, e);
     let file = written_beside(directory, text).map_err(write_error)?;
-    let persisted = file.persist(directory.join(name));
+    let persisted = file.persist(&path);
     persisted.map_err(|e| write_error(e.error))?;
     sync_directory(directory)
 }

@@ -16,7 +16,7 @@ use crate::jobs::Progress;
 use crate::materialize::destination::{Destination, swap_in};
 use crate::materialize::ending::{discard, out_of_space, settle};
 use crate::materialize::new_file::NewFile;
-use crate::materialize::options::{Options, Share, Summary};
+use crate::materialize::options::{Options, Summary};
 use crate::materialize::partial::{Partial, is_placing};
 use crate::materialize::request::Request;
 use crate::materialize::write::{Writer, kept};
@@ -46,7 +46,7 @@ pub(super) fn place(
     }
     let request = Request::new(plan, true, None);
     let restore = |previous: &_| restore(previous, destination);
-    let partial = Partial::open(path, Share::Whole, request, restore, progress)?;
+    let partial = Partial::open(path, options, request, restore, progress)?;
     let mut placed = Vec::new();
     if was_placing {
         for file in &files {

@@ -19,6 +19,7 @@ use crate::materialize::output::{Output, sync_directory};
 use crate::materialize::partial::{Partial, Record};
 use crate::materialize::pieces::{Piece, Queue};
 use crate::materialize::sums::{self, Sums};
+use crate::materialize::watcher::Watcher;
 use crate::materialize::{copy, space};
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
@@ -35,6 +36,7 @@ pub(super) struct Writer<'a> {
     directory: PathBuf,
     options: &'a Options,
     progress: &'a dyn Progress,
+    watcher: &'a dyn Watcher,
     failed: AtomicBool,
     /// The error once there was no space for a file. Held while space is reserved: if several did
     /// that at once, each could take what another lacks, and none would have enough.
@@ -74,9 +76,15 @@ impl<'a> Writer<'a> {
             directory: partial.view(),
             options,
             progress,
+            watcher: &(),
             failed: AtomicBool::new(false),
             full: Mutex::default(),
         })
+    }
+
+    /// Has `watcher` be told of files.
+    pub(super) fn watched_by(self, watcher: &'a dyn Watcher) -> Self {
+        Writer { watcher, ..self }
     }
 
     /// Makes the view's directories and writes `files`, except those that an earlier run has
@@ -115,7 +123,7 @@ impl<'a> Writer<'a> {
             self.record_link(file, source)
         })?;
         let threads = self.options.jobs.min(queue.len());
-        let take = |at: &mut Option<usize>| queue.take(at);
+        let take = |at: &mut Option<usize>| queue.take(at, &self.watcher.wanted());
         jobs::drain(threads, take, |piece| {
             self.write_piece(piece, &queue)
                 .inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
@@ -139,6 +147,7 @@ impl<'a> Writer<'a> {
             let record = kept(self.partial, file, &path, sha256, self.progress)?;
             if record.is_some() {
                 self.progress.skip(file.content.len());
+                self.watcher.complete(file.entry, &path);
             }
             Ok(record)
         })?;
@@ -215,7 +224,11 @@ impl<'a> Writer<'a> {
             sums.sha256 = read.and_then(|sums| sums.sha256);
         }
         self.progress.skip(file.content.len());
-        self.partial.add(Record::new(file.entry, &file.path, sums))
+        self.partial
+            .add(Record::new(file.entry, &file.path, sums))?;
+        self.watcher
+            .complete(file.entry, &self.directory.join(&file.path));
+        Ok(())
     }
 
     /// Makes the empty file for the first of its pieces, with space for what will not be shared with a
@@ -269,7 +282,10 @@ impl<'a> Writer<'a> {
         let written = written.and_then(|()| match piece.finish()? {
             Some(sums) => {
                 let record = Record::new(file.entry, &file.path, sums);
-                self.partial.add(record)
+                self.partial.add(record)?;
+                let path = self.directory.join(&file.path);
+                self.watcher.complete(file.entry, &path);
+                Ok(())
             }
             None => Ok(()),
         });

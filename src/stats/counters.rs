@@ -17,11 +17,13 @@ pub enum Origin {
     /// Copied from a source.
     Spliced,
     Computed,
+    /// Read from the directory that the view is written to.
+    Persisted,
 }
 
 /// Bytes of one answer, by origin.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Served([u64; 3]);
+pub struct Served([u64; 4]);
 
 impl Served {
     pub fn add(&mut self, origin: Origin, bytes: u64) {
@@ -39,7 +41,7 @@ impl Served {
 /// What a reader of a view counts.
 #[derive(Debug, Default)]
 pub struct Reading {
-    served: [AtomicU64; 3],
+    served: [AtomicU64; 4],
     hits: AtomicU64,
     misses: AtomicU64,
     tiles_ahead: AtomicU64,
@@ -94,11 +96,12 @@ impl Reading {
     }
 
     pub fn served_stats(&self) -> ServedStats {
-        let [made, spliced, computed] = &self.served;
+        let [made, spliced, computed, persisted] = &self.served;
         ServedStats {
             computed_bytes: get(computed),
             spliced_bytes: get(spliced),
             made_bytes: get(made),
+            persisted_bytes: get(persisted),
         }
     }
 

@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub cache: CacheStats,
     pub tiles: TileStats,
     pub facts: FactStats,
+    /// The job that writes the view to a directory, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persist: Option<PersistStats>,
     /// Files that were read, or opened for passthrough, at all.
     pub files_used: u64,
     /// Of these, the 1,000 that were used last, the latest first.
@@ -64,11 +67,14 @@ pub struct ServedStats {
     pub spliced_bytes: u64,
     /// Headers, the index, an edited config.
     pub made_bytes: u64,
+    /// Read from the directory that the view is written to.
+    #[serde(default)]
+    pub persisted_bytes: u64,
 }
 
 impl ServedStats {
     pub fn bytes(&self) -> u64 {
-        self.computed_bytes + self.spliced_bytes + self.made_bytes
+        self.computed_bytes + self.spliced_bytes + self.made_bytes + self.persisted_bytes
     }
 }
 
@@ -112,6 +118,33 @@ pub struct FactStats {
     pub surveys: u64,
     /// Time that took, all of them added up.
     pub seconds: f64,
+}
+
+/// How far the job is that writes the view to a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistStats {
+    pub directory: String,
+    pub state: PersistState,
+    /// Of the view, and those of them that are complete.
+    pub files: u64,
+    pub files_complete: u64,
+    /// The same in bytes, those of files included that are being written.
+    pub bytes: u64,
+    pub bytes_written: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// What the job that writes the view to a directory does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PersistState {
+    Writing,
+    /// All is written and in its place.
+    Complete,
+    /// It was told to stop.
+    Stopped,
+    Failed,
 }
 
 /// What is known of one file.

@@ -20,6 +20,7 @@ mod metadata;
 mod mountpoints;
 mod outputs;
 mod panics;
+mod persist;
 mod propagation;
 mod provenance;
 mod read_only;

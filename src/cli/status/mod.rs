@@ -18,7 +18,7 @@ use crate::cli::plan::to_stdout;
 use asking::{Outcome, ask};
 
 pub(crate) use asking::ask_for_figures;
-pub(crate) use text::{bytes, duration, micros, percent};
+pub(crate) use text::{bytes, duration, micros, percent, persist};
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit code:

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use indicatif::BinaryBytes;
 
 use ckptfs::shown::Show;
-use ckptfs::stats::Snapshot;
+use ckptfs::stats::{PersistState, PersistStats, Snapshot};
 
 use crate::cli::status::{MountStatus, State};
 
@@ -117,6 +117,9 @@ fn figures(stats: &Snapshot) -> String {
             ),
         );
     }
+    if let Some(stats) = &stats.persist {
+        line("persist", persist(stats));
+    }
     line(
         "cache",
         format!(
@@ -145,6 +148,26 @@ fn figures(stats: &Snapshot) -> String {
         );
     }
     text
+}
+
+/// "1.00 GiB of 2.00 GiB, 3 of 6 files in /data/out; writing"
+pub(crate) fn persist(stats: &PersistStats) -> String {
+    let state = match (stats.state, &stats.error) {
+        (PersistState::Writing, _) => "writing".to_owned(),
+        (PersistState::Complete, _) => "complete".to_owned(),
+        (PersistState::Stopped, _) => "stopped".to_owned(),
+        (PersistState::Failed, error) => {
+            format!("FAILED: {}", error.as_deref().unwrap_or_default().shown())
+        }
+    };
+    format!(
+        "{} of {}, {} of {} files in {}; {state}",
+        bytes(stats.bytes_written),
+        bytes(stats.bytes),
+        stats.files_complete,
+        stats.files,
+        stats.directory.shown()
+    )
 }
 
 /// "97 %" of hits, or "–" if there were no lookups.

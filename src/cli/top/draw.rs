@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{LineGauge, Paragraph, Row, Table};
 
-use crate::cli::status::{bytes, duration, micros, percent};
+use crate::cli::status::{bytes, duration, micros, percent, persist};
 use crate::cli::top::model::{Figures, FileFigures, Model};
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -14,16 +14,19 @@ const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// Draws all of the screen.
 pub(super) fn draw(frame: &mut Frame, model: &Model) {
+    let figures = model.figures();
+    let persists = figures
+        .as_ref()
+        .is_some_and(|all| all.now.persist.is_some());
     let [head, kinds, cache, _, files, foot] = Layout::vertical([
         Constraint::Length(3),
-        Constraint::Length(5),
+        Constraint::Length(5 + u16::from(persists)),
         Constraint::Length(3),
         Constraint::Length(1),
         Constraint::Min(0),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    let figures = model.figures();
     draw_head(frame, head, model, figures.as_ref());
     if let Some(figures) = &figures {
         draw_kinds(frame, kinds, figures);
@@ -70,7 +73,7 @@ fn draw_kinds(frame: &mut Frame, area: Rect, figures: &Figures) {
     };
     let served = &now.served;
     let passthrough = &now.passthrough;
-    let rows = [
+    let mut rows = vec![
         row(
             "computed",
             rates.computed_bytes,
@@ -96,6 +99,14 @@ fn draw_kinds(frame: &mut Frame, area: Rect, figures: &Figures) {
             ),
         ]),
     ];
+    if let Some(job) = &now.persist {
+        rows.push(row(
+            "persisted",
+            rates.persisted_bytes,
+            served.persisted_bytes,
+            persist(job),
+        ));
+    }
     let widths = [
         Constraint::Length(12),
         Constraint::Length(14),

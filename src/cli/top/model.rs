@@ -145,6 +145,10 @@ impl Model {
                 computed_bytes: rate(now.served.computed_bytes, served.map(|s| s.computed_bytes)),
                 spliced_bytes: rate(now.served.spliced_bytes, served.map(|s| s.spliced_bytes)),
                 made_bytes: rate(now.served.made_bytes, served.map(|s| s.made_bytes)),
+                persisted_bytes: rate(
+                    now.served.persisted_bytes,
+                    served.map(|s| s.persisted_bytes),
+                ),
             },
             reads_per_second: before.map_or(0.0, |before| {
                 let reads = now.requests.reads;

@@ -6,6 +6,7 @@ mod kernel;
 mod opening;
 mod own_files;
 mod passthrough;
+mod persisted;
 mod provenance;
 #[cfg(test)]
 mod tests;
@@ -25,13 +26,15 @@ use crate::fuse::figures::Figures;
 use crate::fuse::options::MountOptions;
 use crate::read::{Ahead, ReadAhead};
 use crate::shown::Show;
-use crate::view::View;
+use crate::stats::{Origin, Served};
+use crate::view::{EntryId, View};
 
 pub(super) use attributes::{Found, Inode, Kind, Stat, TTL};
 pub(super) use kernel::{Capability, Kernel};
 pub(super) use opening::{Handle, Opened};
 pub(super) use own_files::{PLAN, PLAN_INODE, STATS};
 pub(super) use passthrough::obstacle;
+pub(super) use persisted::{Persisted, Wait};
 
 pub use passthrough::PassthroughOutlook;
 pub use provenance::PROVENANCE_ATTRIBUTE;
@@ -54,6 +57,10 @@ pub(super) struct Server<Backing> {
     /// Bytes of all files.
     bytes: u64,
     opening: Opening<Backing>,
+    /// `None` if the view is not written to a directory.
+    persisted: Option<Arc<Persisted>>,
+    /// Bytes that the kernel reads ahead.
+    read_ahead: u64,
     /// `None` if it is not wanted.
     ahead: Option<ReadAhead>,
     /// What to do ahead of readers that come through the page cache.
@@ -92,6 +99,8 @@ impl<Backing> Server<Backing> {
             bytes: bytes.sum(),
             own: OwnFiles::new(options.plan.clone(), view),
             opening: Opening::new(options),
+            persisted: figures.persisted(),
+            read_ahead: options.read_ahead,
             figures,
             ahead,
             ahead_of_cache,
@@ -104,7 +113,9 @@ impl<Backing> Server<Backing> {
     /// # Errors
     /// If it lacks something that is wanted.
     pub(super) fn negotiate(&mut self, kernel: &mut impl Kernel) -> io::Result<()> {
-        self.opening.negotiate(self.figures.reader.view(), kernel)
+        let persist = self.persisted.as_deref().map(Persisted::directory);
+        let view = self.figures.reader.view();
+        self.opening.negotiate(view, persist, kernel)
     }
 
     /// Bytes of all files.
@@ -147,13 +158,29 @@ impl<Backing> Server<Backing> {
         }
     }
 
+    /// How an opening of `inode` by `thread` waits before it is answered; `None` if it does not.
+    pub(super) fn wait_to_open(&self, inode: Inode, thread: u32) -> Option<Wait> {
+        let persisted = self.persisted.as_ref()?;
+        let content = self.view().file(id(inode))?;
+        if OwnFiles::has(inode) || !self.opening.takes_persisted() {
+            return None;
+        }
+        persisted.wait(id(inode), content, persisted.process_of(thread))
+    }
+
+    /// The process of `thread`, where its habits matter.
+    pub(super) fn process_of(&self, thread: u32) -> u32 {
+        let persisted = self.persisted.as_ref();
+        persisted.map_or(0, |persisted| persisted.process_of(thread))
+    }
+
     /// Opens the file `inode`. `register` makes the kernel read from a source. `ENOSYS` says that the
     /// kernel opens files by itself from now on, and keeps their pages.
     pub(super) fn open(
         &self,
         inode: Inode,
         flags: OFlags,
-        register: impl FnOnce(&File) -> io::Result<Backing>,
+        register: impl Fn(&File) -> io::Result<Backing>,
     ) -> Answer<Opened<Backing>> {
         self.guard(inode, || {
             let mode = flags.intersection(OFlags::ACCMODE);
@@ -168,7 +195,10 @@ impl<Backing> Server<Backing> {
             self.find(inode).ok_or(Errno::NOENT)?;
             let id = id(inode);
             let content = self.view().file(id).ok_or(Errno::ISDIR)?;
-            let opened = self.opening.open(id, content, flags, register, serving);
+            let persisted = self.persisted.as_deref();
+            let opened = self
+                .opening
+                .open(id, content, flags, persisted, register, serving);
             let opened = opened.map_err(|error| {
                 log::error!("{}: cannot open it: {error:#}", self.shown(inode));
                 self.failed(&error)
@@ -179,8 +209,8 @@ impl<Backing> Server<Backing> {
 
     /// The last user of a file that was opened as `handle` has closed it.
     pub(super) fn release(&self, inode: Inode, handle: Handle) {
-        self.opening
-            .closed(id(inode), handle, &self.figures.serving);
+        let (persisted, serving) = (self.persisted.as_deref(), &self.figures.serving);
+        self.opening.closed(id(inode), handle, persisted, serving);
     }
 
     /// Lends `size` bytes of `inode` from `offset` to `send`, fewer at the end of the file. `send` is
@@ -203,21 +233,27 @@ impl<Backing> Server<Backing> {
                 return Ok(());
             }
             let id = id(inode);
-            if let Some(ahead) = &self.ahead {
-                // The kernel reads nothing ahead of who reads past its page cache.
-                let what = match (handle, flags.contains(OFlags::DIRECT)) {
-                    (Handle::DIRECT, false) => Ahead::Everything,
-                    (_, false) => self.ahead_of_cache,
-                    (_, true) => Ahead::Tiles,
-                };
-                ahead.note(id, offset..offset.saturating_add(size.into()), what);
-            }
-            let (serving, reader) = (&self.figures.serving, &self.figures.reader);
+            let _reading = self.persisted.as_deref().map(Persisted::reading);
+            let serving = &self.figures.serving;
+            let send = |bytes: &[u8]| {
+                serving.read(id, bytes.len() as u64);
+                send(bytes);
+            };
             let result = SCRATCH.with_borrow_mut(|scratch| {
-                let send = |bytes: &[u8]| {
-                    serving.read(id, bytes.len() as u64);
-                    send(bytes);
-                };
+                if self.read_persisted(id, handle, offset, size, scratch) {
+                    send(scratch);
+                    return Ok(());
+                }
+                if let Some(ahead) = &self.ahead {
+                    // The kernel reads nothing ahead of who reads past its page cache.
+                    let what = match (handle.kind(), flags.contains(OFlags::DIRECT)) {
+                        (Handle::DIRECT, false) => Ahead::Everything,
+                        (_, false) => self.ahead_of_cache,
+                        (_, true) => Ahead::Tiles,
+                    };
+                    ahead.note(id, offset..offset.saturating_add(size.into()), what);
+                }
+                let reader = &self.figures.reader;
                 reader.read_with(id, offset, size as usize, scratch, send)
             });
             result.map_err(|error| {
@@ -228,6 +264,29 @@ impl<Backing> Server<Backing> {
                 self.failed(&error)
             })
         })
+    }
+
+    /// Reads from the directory that the view is written to, if file `id` is complete there.
+    fn read_persisted(
+        &self,
+        id: EntryId,
+        handle: Handle,
+        offset: u64,
+        size: u32,
+        into: &mut Vec<u8>,
+    ) -> bool {
+        let Some(persisted) = &self.persisted else {
+            return false;
+        };
+        if let Some(content) = self.view().file(id) {
+            persisted.note_read(handle.process(), content, offset, self.read_ahead);
+        }
+        let is_read = persisted.read(id, offset, size as usize, into);
+        if is_read {
+            let served = Served::of(Origin::Persisted, into.len() as u64);
+            self.figures.reader.stats().served(served);
+        }
+        is_read
     }
 
     /// The extended attribute `name` of `inode`, for a buffer of `size` bytes; 0 asks for its size.

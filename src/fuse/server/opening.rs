@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
@@ -11,7 +12,8 @@ use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::fuse::options::MountOptions;
 use crate::fuse::server::kernel::{Capability, Kernel};
-use crate::fuse::server::passthrough::{Passthrough, local_source};
+use crate::fuse::server::passthrough::{Instead, Passthrough, local_source};
+use crate::fuse::server::persisted::{Persisted, Process};
 use crate::stats::Serving;
 use crate::view::{EntryId, View};
 
@@ -21,6 +23,7 @@ use crate::view::{EntryId, View};
 pub(in crate::fuse) struct Handle(pub(in crate::fuse) u64);
 
 impl Handle {
+    const KINDS: u64 = 8;
     /// A file that is read through the page cache, from us. Also one that the kernel opened by itself.
     pub(super) const CACHED: Handle = Handle(0);
     /// A file that the kernel reads from its source.
@@ -29,6 +32,21 @@ impl Handle {
     pub(super) const DIRECT: Handle = Handle(2);
     /// A file that is not of the view.
     pub(super) const OWN: Handle = Handle(3);
+
+    /// The same, opened by `process`.
+    pub(in crate::fuse) fn by(self, process: Process) -> Self {
+        Handle(self.0 + Self::KINDS * u64::from(process))
+    }
+
+    /// How the file was opened.
+    pub(super) fn kind(self) -> Self {
+        Handle(self.0 % Self::KINDS)
+    }
+
+    /// Who opened it.
+    pub(super) fn process(self) -> Process {
+        (self.0 / Self::KINDS) as Process
+    }
 }
 
 /// How a file was opened. `Backing` is what the kernel knows a source by.
@@ -88,12 +106,17 @@ impl<Backing> Opening<Backing> {
     ///
     /// # Errors
     /// If it cannot read past the page cache, and that is wanted.
-    pub(super) fn negotiate(&mut self, view: &View, kernel: &mut impl Kernel) -> io::Result<()> {
+    pub(super) fn negotiate(
+        &mut self,
+        view: &View,
+        persist: Option<&Path>,
+        kernel: &mut impl Kernel,
+    ) -> io::Result<()> {
         if self.direct_io && !kernel.enable(Capability::DirectMappings) {
             return Err(io::Error::other(NO_DIRECT_IO));
         }
         if let Some(passthrough) = &mut self.passthrough {
-            passthrough.request(view, kernel);
+            passthrough.request(view, persist, kernel);
         }
         if FastPath::SilentOpen.is_enabled() {
             self.silent_open = kernel.offers(Capability::SilentOpen);
@@ -103,8 +126,8 @@ impl<Backing> Opening<Backing> {
     }
 
     /// Opens file `id`, which holds `content`, with `flags`, and counts that. `register` has the
-    /// kernel read from a source. `None`: from now on, the kernel opens files by itself and keeps
-    /// their pages.
+    /// kernel read from a source, or from what is `persisted`. `None`: from now on, the kernel opens
+    /// files by itself and keeps their pages.
     ///
     /// # Errors
     /// If it is all of a source that is not the file that was planned.
@@ -113,17 +136,28 @@ impl<Backing> Opening<Backing> {
         id: EntryId,
         content: &Extents,
         flags: OFlags,
-        register: impl FnOnce(&File) -> io::Result<Backing>,
+        persisted: Option<&Persisted>,
+        register: impl Fn(&File) -> io::Result<Backing>,
         serving: &Serving,
     ) -> Result<Option<Opened<Backing>>> {
         let passthrough = self.passthrough.as_ref();
-        if let (Some(passthrough), Some(source)) = (passthrough, local_source(content))
-            && let Some(backing) = passthrough.open(id, source, register)?
+        // The kernel does not let one file be open with and without passthrough at the same time.
+        let mut opens = persisted.map(Persisted::opens);
+        let is_read_by_requests = opens.as_ref().is_some_and(|opens| opens.contains_key(&id));
+        if let Some(passthrough) = passthrough.filter(|_| !is_read_by_requests)
+            && let Some(backing) = instead(passthrough, id, content, persisted, register)?
         {
             serving.opened_passthrough(id, content.len());
             return Ok(Some(Opened::Passthrough(backing)));
         }
-        let must_be_seen = || self.direct_io || passthrough.is_some_and(Passthrough::needs_opens);
+        if let Some(opens) = &mut opens {
+            *opens.entry(id).or_default() += 1;
+        }
+        let must_be_seen = || {
+            self.direct_io
+                || persisted.is_some()
+                || passthrough.is_some_and(Passthrough::needs_opens)
+        };
         if self.silent_open && !must_be_seen() {
             serving.opens_are_unseen();
             return Ok(None);
@@ -140,14 +174,55 @@ impl<Backing> Opening<Backing> {
     }
 
     /// Notes that a `handle` of file `id` was closed.
-    pub(super) fn closed(&self, id: EntryId, handle: Handle, serving: &Serving) {
-        match (handle, &self.passthrough) {
+    pub(super) fn closed(
+        &self,
+        id: EntryId,
+        handle: Handle,
+        persisted: Option<&Persisted>,
+        serving: &Serving,
+    ) {
+        match (handle.kind(), &self.passthrough) {
             (Handle::PASSTHROUGH, Some(passthrough)) => {
                 passthrough.close(id);
                 serving.closed_passthrough();
             }
-            (Handle::CACHED | Handle::DIRECT, _) => serving.closed(),
+            (Handle::CACHED | Handle::DIRECT, _) => {
+                serving.closed();
+                if let Some(persisted) = persisted {
+                    persisted.closed(id);
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Whether files are handed to the kernel once they are written to a directory.
+    pub(super) fn takes_persisted(&self) -> bool {
+        let passthrough = self.passthrough.as_ref();
+        passthrough.is_some_and(Passthrough::takes_persisted)
+    }
+}
+
+/// What the kernel is to read instead of file `id`, if it can: what is `persisted` of it, or the
+/// source that it is all of.
+fn instead<Backing>(
+    passthrough: &Passthrough<Backing>,
+    id: EntryId,
+    content: &Extents,
+    persisted: Option<&Persisted>,
+    register: impl Fn(&File) -> io::Result<Backing>,
+) -> Result<Option<Arc<Backing>>> {
+    if let Some((persisted, file)) = persisted.and_then(|all| Some((all, all.file(id)?))) {
+        match passthrough.open(id, &file, Instead::Persisted, &register) {
+            Ok(None) => {}
+            // It is open, and may be read nowhere else.
+            Err(error) if passthrough.is_open(id) => return Err(error),
+            Err(error) => persisted.lost(id, &error),
+            opened => return opened,
+        }
+    }
+    match local_source(content) {
+        Some(source) => passthrough.open(id, source, Instead::Source, register),
+        None => Ok(None),
     }
 }

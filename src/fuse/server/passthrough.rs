@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -28,7 +29,18 @@ struct State<Backing> {
     /// Granted by the kernel, and not refused since. Once refused it stays off: the kernel does
     /// not let one file be open with and without passthrough at the same time.
     enabled: bool,
+    /// The same of files that were written to a directory by now.
+    persisted: bool,
     open: HashMap<EntryId, Open<Backing>>,
+}
+
+/// What the kernel reads instead of a file of the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// A source.
+    Source,
+    /// What was written of the view.
+    Persisted,
 }
 
 /// All handles of a file must share one backing file, which must live as long as they do.
@@ -43,6 +55,7 @@ impl<Backing> Default for Passthrough<Backing> {
         Passthrough {
             state: Mutex::new(State {
                 enabled: false,
+                persisted: false,
                 open: HashMap::new(),
             }),
         }
@@ -50,19 +63,29 @@ impl<Backing> Default for Passthrough<Backing> {
 }
 
 impl<Backing> Passthrough<Backing> {
-    /// Asks the kernel for passthrough of the whole files of `view`, if they are worth it.
-    pub(super) fn request(&mut self, view: &View, kernel: &mut impl Kernel) {
+    /// Asks the kernel for passthrough of the whole files of `view`, if they are worth it, and of all
+    /// files if they are written to the directory `persist`.
+    pub(super) fn request(
+        &mut self,
+        view: &View,
+        persist: Option<&Path>,
+        kernel: &mut impl Kernel,
+    ) {
         let state = self.state.get_mut();
         let outlook = PassthroughOutlook::of(view);
-        if let Some(obstacle) = outlook.obstacle {
-            return state.turn_off(&obstacle);
+        let reason = match persist {
+            Some(_) => obstacle(),
+            None => outlook.obstacle,
+        };
+        if let Some(reason) = reason {
+            return state.turn_off(&reason);
         }
-        let granted =
-            kernel.enable(Capability::Passthrough) && kernel.set_stack_depth(stack_depth(view));
-        if granted {
+        let depth = stack_depth(view).max(persist.map_or(1, depth_of));
+        if kernel.enable(Capability::Passthrough) && kernel.set_stack_depth(depth) {
             let PassthroughOutlook { files, bytes, .. } = outlook;
             log::info!("passthrough: {files} files ({bytes} bytes) are whole source files");
             state.enabled = true;
+            state.persisted = persist.is_some();
         } else {
             state.turn_off("the kernel is older than Linux 6.9, or built without it")
         }
@@ -78,10 +101,15 @@ impl<Backing> Passthrough<Backing> {
         &self,
         id: EntryId,
         source: &LocalFile,
-        register: impl FnOnce(&File) -> io::Result<Backing>,
+        instead: Instead,
+        register: impl Fn(&File) -> io::Result<Backing>,
     ) -> Result<Option<Arc<Backing>>> {
         let mut state = self.state.lock();
-        if !state.enabled && !state.open.contains_key(&id) {
+        let enabled = match instead {
+            Instead::Source => state.enabled,
+            Instead::Persisted => state.persisted,
+        };
+        if !enabled && !state.open.contains_key(&id) {
             return Ok(None);
         }
         let file = source.handle()?;
@@ -101,10 +129,23 @@ impl<Backing> Passthrough<Backing> {
                 Ok(Some(backing))
             }
             Err(error) => {
-                state.turn_off(&reason(&error));
+                match instead {
+                    Instead::Source => state.turn_off(&reason(&error)),
+                    Instead::Persisted => state.turn_persisted_off(&reason(&error)),
+                }
                 Ok(None)
             }
         }
+    }
+
+    /// Whether the kernel reads file `id` by itself now.
+    pub(super) fn is_open(&self, id: EntryId) -> bool {
+        self.state.lock().open.contains_key(&id)
+    }
+
+    /// Whether files that were written to a directory are handed to the kernel.
+    pub(super) fn takes_persisted(&self) -> bool {
+        self.state.lock().persisted
     }
 
     /// Whether the kernel must ask before it opens a file.
@@ -126,6 +167,11 @@ impl<Backing> Passthrough<Backing> {
 }
 
 impl<Backing> State<Backing> {
+    fn turn_persisted_off(&mut self, reason: &str) {
+        self.persisted = false;
+        log::info!("persist: complete files are read through this process: {reason}");
+    }
+
     fn turn_off(&mut self, reason: &str) {
         self.enabled = false;
         log::info!("passthrough is off, whole files are read through this process: {reason}");
@@ -203,7 +249,7 @@ fn is_since(release: &CStr, version: (u32, u32)) -> bool {
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => "it needs root (CAP_SYS_ADMIN)".to_owned(),
-        Some(libc::ELOOP) => "a source lies on a filesystem that is itself stacked".to_owned(),
+        Some(libc::ELOOP) => "they lie on a filesystem that is itself stacked".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -213,18 +259,28 @@ pub(super) fn local_source(content: &Extents) -> Option<&LocalFile> {
     content.whole_file()?.as_local()
 }
 
+/// How many filesystems lie below this one, itself counted, if it passes `path` through.
+fn depth_of(path: &Path) -> u32 {
+    /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+    const OVERLAYFS: u64 = 0x794c_7630;
+    let statistics = path
+        .ancestors()
+        .find_map(|path| rustix::fs::statfs(path).ok());
+    match statistics {
+        Some(statistics) if statistics.f_type.cast_unsigned() == OVERLAYFS => 2,
+        _ => 1,
+    }
+}
+
 /// How many filesystems lie below this one, itself counted. The kernel allows 2, and whatever is
 /// taken here is missing to an overlay that somebody lays over the view; so 2 only where needed.
 fn stack_depth(view: &View) -> u32 {
-    /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
-    const OVERLAYFS: u64 = 0x794c_7630;
-    let on_overlay = |id| {
-        let source = local_source(view.file(id)?)?;
-        let filesystem = rustix::fs::statfs(source.path()).ok()?;
-        (filesystem.f_type.cast_unsigned() == OVERLAYFS).then_some(())
+    let on_overlay = |id: &EntryId| {
+        let source = view.file(*id).and_then(local_source);
+        source.is_some_and(|source| depth_of(source.path()) > 1)
     };
-    match (0..view.len()).find_map(on_overlay) {
-        Some(()) => 2,
+    match (0..view.len()).find(on_overlay) {
+        Some(_) => 2,
         None => 1,
     }
 }

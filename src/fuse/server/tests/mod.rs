@@ -1,6 +1,7 @@
 //! Requests and their results, without a mount, `/dev/fuse` or root.
 
 mod opening;
+mod persisted;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,8 @@ impl Fixture {
             sources: vec![self.base.path().to_owned()],
         };
         let reader = Arc::new(Reader::new(self.plan().view, 1 << 20));
-        let figures = Arc::new(Figures::new(reader, about));
+        let figures = Figures::new(reader, about).persisting(self.options.persist.as_ref());
+        let figures = Arc::new(figures);
         Server::new(figures, &self.options, None, Ahead::Tiles)
     }
 }

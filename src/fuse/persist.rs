@@ -1,0 +1,178 @@
+//! The job that writes a view to a directory while it is mounted.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::fuse::server::Persisted;
+use crate::jobs::Progress;
+use crate::materialize::Persisting;
+use crate::shown::Show;
+use crate::stats::{PersistState, PersistStats};
+
+/// How often the job looks whether readers still read.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A job, and how far it is.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) persisted: Arc<Persisted>,
+    state: Mutex<State>,
+    /// The job is told to stop.
+    told: Condvar,
+    bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    stopping: bool,
+    now: PersistState,
+    error: Option<String>,
+    /// When the next byte may be written, where a rate is set.
+    next: Instant,
+}
+
+impl Job {
+    pub(super) fn new(persisted: Arc<Persisted>) -> Self {
+        Job {
+            persisted,
+            state: Mutex::new(State {
+                stopping: false,
+                now: PersistState::Writing,
+                error: None,
+                next: Instant::now(),
+            }),
+            told: Condvar::new(),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Starts the thread that does it.
+    pub(super) fn start(self: Arc<Self>, persisting: Persisting) -> io::Result<JoinHandle<()>> {
+        let run = move || {
+            be_nice();
+            self.run(persisting);
+        };
+        thread::Builder::new().name("persist".to_owned()).spawn(run)
+    }
+
+    /// Does it in this thread.
+    pub(super) fn run(&self, persisting: Persisting) {
+        let directory = persisting.directory().to_owned();
+        let run = AssertUnwindSafe(|| persisting.run(self, &*self.persisted));
+        let (now, error) = match catch_unwind(run) {
+            Ok(Ok(summary)) => {
+                log::info!("persist: {} is complete", directory.shown());
+                for warning in summary.warnings {
+                    log::warn!("persist: {warning}");
+                }
+                (PersistState::Complete, None)
+            }
+            Ok(Err(_)) if self.cancelled() => {
+                log::info!("persist: stopped; what is complete stays for the next mount");
+                (PersistState::Stopped, None)
+            }
+            Ok(Err(error)) => {
+                log::error!("persist: {error:#} (the mount serves on without)");
+                (PersistState::Failed, Some(format!("{error:#}")))
+            }
+            Err(_) => {
+                let problem = "panic in the job that writes the view";
+                log::error!("persist: {problem} (the mount serves on without)");
+                (PersistState::Failed, Some(problem.to_owned()))
+            }
+        };
+        {
+            let mut state = self.state.lock();
+            state.now = now;
+            state.error = error;
+        }
+        self.persisted.end();
+    }
+
+    /// Tells the job to stop.
+    pub(super) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.told.notify_all();
+        self.persisted.end();
+    }
+
+    /// How far it is, of `bytes` in `files` files.
+    pub(super) fn stats(&self, files: u64, bytes: u64) -> PersistStats {
+        let state = self.state.lock();
+        PersistStats {
+            directory: self.persisted.directory().to_string_lossy().into_owned(),
+            state: state.now,
+            files,
+            files_complete: self.persisted.files() as u64,
+            bytes,
+            bytes_written: self.bytes.load(Ordering::Relaxed).min(bytes),
+            error: state.error.clone(),
+        }
+    }
+
+    /// Waits while readers wait, and for as long as the rate wants after `bytes` more.
+    fn give_way(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        if let Some(rate) = self.persisted.rate() {
+            let now = Instant::now();
+            let time = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+            state.next = state.next.max(now) + time;
+            let next = state.next;
+            while !state.stopping && !self.told.wait_until(&mut state, next).timed_out() {}
+        }
+        while !state.stopping && self.persisted.must_yield() {
+            self.told.wait_for(&mut state, LOOK);
+        }
+    }
+}
+
+impl Progress for Job {
+    fn note(&self, text: &str) {
+        log::info!("persist: {text}");
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.give_way(bytes);
+    }
+
+    fn skip(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.state.lock().stopping
+    }
+}
+
+/// A job whose thread runs; dropping it stops the job and waits for that.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) job: Arc<Job>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.job.stop();
+        if let Some(thread) = mem::take(&mut self.thread) {
+            // Whatever it had to say, it has logged.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Has this thread, and those that it starts, come after all others.
+fn be_nice() {
+    const LEAST: i32 = 19;
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST)
+    {
+        log::info!("persist: the job has the priority of the mount: {error}");
+    }
+}

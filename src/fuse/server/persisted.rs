@@ -1,0 +1,342 @@
+//! Files of a view that are complete in a directory, while a job writes the others there: which they
+//! are, who waits for them, and whether readers leave the job time.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+
+use crate::catalog::Extents;
+use crate::error::{Error, Result};
+use crate::fuse::options::{PersistOpen, PersistOptions};
+use crate::materialize::Watcher;
+use crate::source::LocalFile;
+use crate::view::{EntryId, View};
+
+/// The process that asks, by its number; 0 if it is not known.
+pub(in crate::fuse) type Process = u32;
+
+/// How long an opening waits for its file, at most, if its process is known to read tensors.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How long all openings of any other process wait, together: it may be after headers alone.
+const ALLOWANCE: Duration = Duration::from_millis(200);
+/// Files below this size are not worth waiting for.
+const WORTH_WAITING: u64 = 1 << 20;
+/// Openings that wait at a time, each in a thread.
+const MOST_WAITING: usize = 256;
+/// Processes that are remembered.
+const MOST_PROCESSES: usize = 4096;
+/// A reader that reads again within this time is still reading.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The files of a view that were written so far.
+#[derive(Debug)]
+pub(in crate::fuse) struct Persisted {
+    options: PersistOptions,
+    view: Arc<View>,
+    complete: RwLock<HashMap<EntryId, Arc<LocalFile>>>,
+    openings: Mutex<Openings>,
+    /// A file was completed, or no more will be.
+    changed: Condvar,
+    /// How many times each file is open to be read by requests.
+    opens: Mutex<HashMap<EntryId, usize>>,
+    /// Requests to read that are being answered.
+    reading: AtomicUsize,
+    /// When the last of them was answered, in nanoseconds after `began`.
+    last_read: AtomicU64,
+    began: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Openings {
+    processes: HashMap<Process, Habits>,
+    /// How many wait for each file.
+    waiting: HashMap<EntryId, usize>,
+    /// Whether no more files will be completed.
+    ended: bool,
+}
+
+/// What is known of a process.
+#[derive(Debug, Default, Clone, Copy)]
+struct Habits {
+    reads_tensors: bool,
+    waited: Duration,
+}
+
+/// An opening that is to wait.
+#[derive(Debug)]
+pub(in crate::fuse) struct Wait {
+    persisted: Arc<Persisted>,
+    entry: EntryId,
+    process: Process,
+    limit: Duration,
+}
+
+impl Persisted {
+    pub(in crate::fuse) fn new(options: PersistOptions, view: Arc<View>) -> Self {
+        Persisted {
+            options,
+            view,
+            complete: RwLock::default(),
+            openings: Mutex::default(),
+            changed: Condvar::new(),
+            opens: Mutex::default(),
+            reading: AtomicUsize::new(0),
+            last_read: AtomicU64::new(0),
+            began: Instant::now(),
+        }
+    }
+
+    /// Where files are written to.
+    pub(in crate::fuse) fn directory(&self) -> &Path {
+        &self.options.directory
+    }
+
+    /// Bytes that may be written in a second.
+    pub(in crate::fuse) fn rate(&self) -> Option<NonZeroU64> {
+        self.options.rate
+    }
+
+    /// Files that are complete.
+    pub(in crate::fuse) fn files(&self) -> usize {
+        self.complete.read().len()
+    }
+
+    /// File `entry`, if it is complete.
+    pub(super) fn file(&self, entry: EntryId) -> Option<Arc<LocalFile>> {
+        self.complete.read().get(&entry).cloned()
+    }
+
+    /// Reads file `entry`, if it is complete and can be read.
+    pub(super) fn read(
+        &self,
+        entry: EntryId,
+        offset: u64,
+        size: usize,
+        into: &mut Vec<u8>,
+    ) -> bool {
+        use crate::source::Blob;
+        let Some(file) = self.file(entry) else {
+            return false;
+        };
+        let len = file.len().saturating_sub(offset).min(size as u64) as usize;
+        into.resize(len, 0);
+        match file.read_at(into, offset) {
+            Ok(()) => true,
+            Err(error) => {
+                self.lost(entry, &error);
+                false
+            }
+        }
+    }
+
+    /// File `entry` cannot be used any more, and is made as before.
+    pub(super) fn lost(&self, entry: EntryId, error: &Error) {
+        if self.complete.write().remove(&entry).is_some() {
+            log::warn!("{error:#} (this file of the mount is computed again)");
+        }
+    }
+
+    /// How many times files are open to be read by requests. Nobody else opens or closes one while
+    /// this is held.
+    pub(super) fn opens(&self) -> MutexGuard<'_, HashMap<EntryId, usize>> {
+        self.opens.lock()
+    }
+
+    /// File `entry`, which was open to be read by requests, was closed.
+    pub(super) fn closed(&self, entry: EntryId) {
+        let mut opens = self.opens.lock();
+        if let Some(count) = opens.get_mut(&entry) {
+            *count -= 1;
+            if *count == 0 {
+                opens.remove(&entry);
+            }
+        }
+    }
+
+    /// The process of `thread`, as the kernel calls who asks.
+    pub(super) fn process_of(&self, thread: u32) -> Process {
+        if self.options.open == PersistOpen::Pass || thread == 0 {
+            return 0;
+        }
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status"));
+        let tgid = |status: String| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+            line.trim().parse().ok()
+        };
+        status.ok().and_then(tgid).unwrap_or(0)
+    }
+
+    /// A read of file `entry`, which holds `content`, at `offset` for `process`: so far into the file
+    /// that nobody gets there for the header alone, whatever the kernel reads ahead.
+    pub(super) fn note_read(
+        &self,
+        process: Process,
+        content: &Extents,
+        offset: u64,
+        read_ahead: u64,
+    ) {
+        let header = content.segments().first().map_or(0, |first| first.len);
+        if process == 0 || offset < header + 2 * read_ahead {
+            return;
+        }
+        let mut openings = self.openings.lock();
+        openings.habits(process).reads_tensors = true;
+    }
+
+    /// How an opening of file `entry` by `process` waits for it to be complete; `None` if it does not.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        entry: EntryId,
+        content: &Extents,
+        process: Process,
+    ) -> Option<Wait> {
+        if process == 0 || content.len() < WORTH_WAITING || content.whole_file().is_some() {
+            return None;
+        }
+        if self.file(entry).is_some() {
+            return None;
+        }
+        let mut openings = self.openings.lock();
+        let habits = *openings.habits(process);
+        let limit = if habits.reads_tensors {
+            LONGEST_WAIT
+        } else {
+            ALLOWANCE.saturating_sub(habits.waited)
+        };
+        let all: usize = openings.waiting.values().sum();
+        if openings.ended || limit.is_zero() || all >= MOST_WAITING {
+            return None;
+        }
+        *openings.waiting.entry(entry).or_default() += 1;
+        Some(Wait {
+            persisted: self.clone(),
+            entry,
+            process,
+            limit,
+        })
+    }
+
+    /// Whether the job is to let readers go first. It need not while an opening waits for it.
+    pub(in crate::fuse) fn must_yield(&self) -> bool {
+        let is_reading = self.reading.load(Ordering::Relaxed) > 0 || {
+            let last = Duration::from_nanos(self.last_read.load(Ordering::Relaxed));
+            !last.is_zero() && self.began.elapsed().saturating_sub(last) < PAUSE
+        };
+        is_reading && self.openings.lock().waiting.is_empty()
+    }
+
+    /// Notes that a request to read is answered until the result is dropped.
+    pub(super) fn reading(&self) -> Reading<'_> {
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        Reading(self)
+    }
+
+    /// No more files will be completed.
+    pub(in crate::fuse) fn end(&self) {
+        self.openings.lock().ended = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A request to read that is being answered.
+#[derive(Debug)]
+pub(super) struct Reading<'a>(&'a Persisted);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let now = self.0.began.elapsed().as_nanos();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.0.last_read.store(now, Ordering::Relaxed);
+        self.0.reading.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Openings {
+    fn habits(&mut self, process: Process) -> &mut Habits {
+        // Most of them have ended. Whoever is forgotten waits a little longer, or less.
+        if self.processes.len() >= MOST_PROCESSES && !self.processes.contains_key(&process) {
+            self.processes.clear();
+        }
+        self.processes.entry(process).or_default()
+    }
+}
+
+impl Wait {
+    /// Waits until the file is complete, or will not be, or for as long as is allowed.
+    pub(in crate::fuse) fn wait(self) {
+        let Wait {
+            persisted,
+            entry,
+            process,
+            limit,
+        } = &self;
+        let began = Instant::now();
+        let mut openings = persisted.openings.lock();
+        while !openings.ended && persisted.file(*entry).is_none() {
+            let until = began + *limit;
+            if persisted
+                .changed
+                .wait_until(&mut openings, until)
+                .timed_out()
+            {
+                break;
+            }
+        }
+        openings.habits(*process).waited += began.elapsed();
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let mut openings = self.persisted.openings.lock();
+        if let Some(count) = openings.waiting.get_mut(&self.entry) {
+            *count -= 1;
+            if *count == 0 {
+                openings.waiting.remove(&self.entry);
+            }
+        }
+    }
+}
+
+impl Watcher for Persisted {
+    fn complete(&self, entry: EntryId, path: &Path) {
+        match LocalFile::of_weights(path) {
+            Ok(file) => {
+                self.complete.write().insert(entry, Arc::new(file));
+                let _openings = self.openings.lock();
+                self.changed.notify_all();
+            }
+            Err(error) => log::warn!("{error:#} (this file of the mount is still computed)"),
+        }
+    }
+
+    fn wanted(&self) -> Vec<EntryId> {
+        let waiting: Vec<EntryId> = self.openings.lock().waiting.keys().copied().collect();
+        let mut open: Vec<EntryId> = self.opens.lock().keys().copied().collect();
+        open.sort_unstable();
+        waiting.into_iter().chain(open).collect()
+    }
+
+    fn placed(&self, destination: &Path, place: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        // Nobody looks for a file while it is moved.
+        let mut complete = self.complete.write();
+        place()?;
+        let entries: Vec<EntryId> = complete.keys().copied().collect();
+        for entry in entries {
+            let path: PathBuf = destination.join(self.view.path(entry));
+            match LocalFile::of_weights(path) {
+                Ok(file) => complete.insert(entry, Arc::new(file)),
+                Err(error) => {
+                    log::warn!("{error:#} (this file of the mount is computed again)");
+                    complete.remove(&entry)
+                }
+            };
+        }
+        Ok(())
+    }
+}
