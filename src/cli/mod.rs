@@ -183,20 +183,20 @@ impl Command {
             } => {
                 let request = view.into_view().request()?;
                 let plan = request.plan()?;
-                let sources = request.sources();
+                let directories = request.directories();
                 if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
                     if !json {
-                        plan::print(&plan, &sources, summary)?;
+                        plan::print(&plan, &directories, summary)?;
                     }
-                    return check_values::run(&plan, &sources, json, provenance, quiet);
+                    return check_values::run(&plan, &directories, json, provenance, quiet);
                 }
                 if json {
-                    plan::print_json(&plan, &sources, None, provenance)?
+                    plan::print_json(&plan, &directories, None, provenance)?
                 } else {
-                    plan::print(&plan, &sources, summary)?
+                    plan::print(&plan, &directories, summary)?
                 }
                 Ok(ExitCode::SUCCESS)
             }

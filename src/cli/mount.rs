@@ -176,7 +176,7 @@ fn plan_and_mount(
     // wait for its end and leave a dead mount behind.
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter();
     let signals = Signals::new(signals.filter(|signal| !signals::is_ignored(*signal)))?;
-    let mounted = mount(plan, request.sources(), args)?;
+    let mounted = mount(&request, plan, args)?;
     obey_signals(signals, &mounted, service.clone())?;
     if !args.foreground {
         // A background process must not keep the filesystem busy that it was started in.
@@ -204,20 +204,19 @@ fn outputs(request: &ViewRequest, plan: &Plan, args: &MountArgs) -> anyhow::Resu
     opened.map(Some)
 }
 
-/// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
-/// absolute.
-fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Result<Mounted> {
+/// Mounts the view of `request`, whose plan is `plan`.
+fn mount(request: &ViewRequest, plan: Arc<Plan>, args: &MountArgs) -> anyhow::Result<Mounted> {
     privileges::drop_unneeded().context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
-    let base = sources.first().map(|base| base.as_os_str().to_owned());
-    let source_name = args.manner.source_name.clone().or(base);
+    let directories = request.directories();
+    let source_name = args.manner.source_name.clone();
     let options = MountOptions {
         allow_other: args.allow_other,
         threads: args.threads.map(NonZeroUsize::get),
-        source_name: source_name.unwrap_or_default(),
+        source_name: source_name.unwrap_or_else(|| request.base.as_path().into()),
         no_exec: args.manner.no_exec,
-        plan: Some(plan_text(plan.clone(), sources.clone())),
-        sources,
+        plan: Some(plan_text(plan.clone(), directories.clone())),
+        sources: request.sources(),
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
@@ -234,7 +233,7 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     }
     let reader = Arc::new(reader);
     if args.allow_other && !args.follow_symlinks {
-        refuse_links_outside(reader.view(), &options.sources)?;
+        refuse_links_outside(reader.view(), &directories)?;
     }
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
     log::info!(
@@ -245,9 +244,9 @@ fn mount(plan: Arc<Plan>, sources: Vec<PathBuf>, args: &MountArgs) -> anyhow::Re
     Ok(mounted)
 }
 
-/// Refuses a view that would show other users what lies outside of its sources.
-fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> {
-    let enclosure = Enclosure::new(sources)?;
+/// Refuses a view of `directories` that would show other users what lies outside of them.
+fn refuse_links_outside(view: &View, directories: &[PathBuf]) -> anyhow::Result<()> {
+    let enclosure = Enclosure::new(directories)?;
     let mut files = BTreeMap::new();
     view.for_each_source(&mut |blob| {
         files
@@ -259,7 +258,7 @@ fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> 
     }
     // What a view edits is not a source of it any more.
     for name in ["config.json"].into_iter().chain(format::index_files()) {
-        for path in sources.iter().map(|source| source.join(name)) {
+        for path in directories.iter().map(|source| source.join(name)) {
             if path.exists() {
                 enclosure.check(&path)?;
             }
@@ -305,8 +304,8 @@ fn obey_signals(
 }
 
 /// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
-fn plan_text(plan: Arc<Plan>, sources: Vec<PathBuf>) -> LazyText {
-    LazyText::new(move || match plan::json(&plan, &sources, None, false) {
+fn plan_text(plan: Arc<Plan>, directories: Vec<PathBuf>) -> LazyText {
+    LazyText::new(move || match plan::json(&plan, &directories, None, false) {
         Ok(json) => json.into_bytes().into(),
         Err(error) => {
             log::error!("cannot tell the plan: {error:#}");

@@ -63,6 +63,8 @@ codes! {
     // Sources.
     /// The directory has no safetensors checkpoint.
     NoCheckpoint = "no-checkpoint",
+    /// The source is in a place that this build cannot read.
+    UnsupportedPlace = "unsupported-place",
     /// A link leads out of the source, and other users would see its target.
     LinkOutside = "link-outside",
     /// The index names a shard that does not exist.

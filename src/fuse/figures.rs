@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::read::Reader;
+use crate::source::Location;
 use crate::stats::{SCHEMA, Serving, Snapshot, ViewStats};
 
 /// What a mount can tell about itself, at any time and from any thread.
@@ -21,7 +22,7 @@ pub struct Figures {
 pub(super) struct About {
     pub(super) mountpoint: PathBuf,
     pub(super) request: String,
-    pub(super) sources: Vec<PathBuf>,
+    pub(super) sources: Vec<Location>,
 }
 
 impl Figures {
@@ -55,7 +56,7 @@ impl Figures {
             view: ViewStats {
                 request: self.about.request.clone(),
                 sources: sources
-                    .map(|path| path.to_string_lossy().into_owned())
+                    .map(|source| source.as_path().to_string_lossy().into_owned())
                     .collect(),
                 files: lens.clone().count() as u64,
                 bytes: lens.sum(),

@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use crate::provenance;
+use crate::source::Location;
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
@@ -19,8 +19,8 @@ pub struct MountOptions {
     pub source_name: OsString,
     /// Have no file of the mount be run as a program.
     pub no_exec: bool,
-    /// Directories that the view reads from. The mountpoint must not overlap with one.
-    pub sources: Vec<PathBuf>,
+    /// What the view reads from. The mountpoint must not overlap with a directory of these.
+    pub sources: Vec<Location>,
     /// Mount also on a directory that is not empty, and hide what is in it. Never on one that holds
     /// a source or another mount.
     pub nonempty: bool,

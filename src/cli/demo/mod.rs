@@ -37,7 +37,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let request = ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![extra.clone()],
+                extras: vec![extra.as_path().into()],
             },
             quantize: QuantizeParams::by_rules(),
             ..Operations::default()
@@ -53,10 +53,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mountpoint = path("view");
     fs::create_dir(&mountpoint)?;
     let reader = Arc::new(Reader::new(plan.view.clone(), CACHE_BYTES));
-    let sources = vec![base.clone(), extra.clone()];
     let options = MountOptions {
         source_name: base.clone().into(),
-        sources: sources.clone(),
+        sources: request.sources(),
         ..MountOptions::default()
     };
     match fuse::mount(reader, &mountpoint, &options) {
@@ -73,7 +72,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             ))?;
             fs::remove_dir(&mountpoint)?;
             let options = materialize::Options::default();
-            materialize::materialize(&plan, &sources, &mountpoint, &options, &())?;
+            materialize::materialize(&plan, &request.inputs(), &mountpoint, &options, &())?;
             show(&mountpoint, &base, &extra)?;
         }
     }

@@ -18,11 +18,11 @@ use crate::cli::messages::WarningJson;
 use crate::cli::plan::{aux_files, links};
 use crate::cli::provenance;
 
-/// The plan, with what checking the values found if that was done; `sources` are the directories that
+/// The plan, with what checking the values found if that was done; `directories` are those that
 /// the view reads from.
 pub(crate) fn json(
     plan: &Plan,
-    sources: &[PathBuf],
+    directories: &[PathBuf],
     non_finite: Option<&[NonFiniteValues]>,
     with_provenance: bool,
 ) -> anyhow::Result<String> {
@@ -38,7 +38,7 @@ pub(crate) fn json(
         kept: counts.kept.tensors,
         bytes: counts.shards.bytes + counts.other_files.bytes,
         tensor_bytes: counts.total.bytes,
-        links_out: links::leading_out(&plan.view, sources),
+        links_out: links::leading_out(&plan.view, directories),
         counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
