@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 
 use ckptfs::catalog::Catalog;
 use ckptfs::error::Code;
-use ckptfs::format;
+use ckptfs::format::{self, OUTPUT, Shard};
 use ckptfs::jobs::Progress;
 use ckptfs::layout::{self, Partition, Plan};
 use ckptfs::materialize::{Options, materialize};
@@ -394,4 +394,39 @@ fn an_adapter_that_another_place_lacks_is_named_as_it_is_there() {
     assert_eq!(error.code(), Code::NotFound);
     let path = "memory:adapter/adapter_model.safetensors";
     assert!(error.to_string().starts_with(path), "{error}");
+}
+
+/// `checkpoint` as if it were in a container of other file names, which also has room for a tensor
+/// that the checkpoint does not name.
+fn in_another_container(mut checkpoint: format::Checkpoint) -> format::Checkpoint {
+    for (number, shard) in checkpoint.shards.iter_mut().enumerate() {
+        let mut tensors = shard.tensors.clone();
+        tensors.insert("room".into(), tensors[0].clone());
+        *shard = Arc::new(Shard {
+            name: format!("part{number}.raw"),
+            container: shard.container,
+            blob: shard.blob.clone(),
+            tensors,
+        });
+    }
+    checkpoint
+}
+
+#[test]
+fn shards_that_are_kept_from_another_container_have_names_of_the_container_of_views() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    let checkpoint = format::Checkpoint::in_directory(&MemoryDirectory::of(&directory, 1));
+    let plan = plan(in_another_container(checkpoint.unwrap()));
+    let names: Vec<&str> = plan.shards.iter().map(|shard| &*shard.name).collect();
+    assert_eq!(names, OUTPUT.standard_names(2).unwrap().collect::<Vec<_>>());
+    let out = workspace.path().join("out");
+    materialize(&plan, &[], &out, &Options::default(), &()).unwrap();
+    let written = format::Checkpoint::open(&out).unwrap();
+    let shard_of = |checkpoint: &format::Checkpoint, name| checkpoint.tensors[name];
+    let source = format::Checkpoint::open(&directory).unwrap();
+    for name in source.tensors.keys() {
+        assert_eq!(shard_of(&written, name), shard_of(&source, name), "{name}");
+    }
+    assert_eq!(written.tensors.len(), source.tensors.len());
 }
