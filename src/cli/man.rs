@@ -3,13 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
 use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use ckptfs::error::in_words;
-use ckptfs::shown::Show;
+use ckptfs::error::Error;
 
 use crate::cli::mount_helper;
 
@@ -86,16 +84,10 @@ fn write(
         .section(section)
         .source(concat!("ckptfs ", env!("CARGO_PKG_VERSION")));
     let directory = directory.join(format!("man{section}"));
-    fs::create_dir_all(&directory).map_err(|e| {
-        anyhow!(
-            "{}: cannot make the directory: {}",
-            directory.shown(),
-            in_words(&e)
-        )
-    })?;
+    fs::create_dir_all(&directory).map_err(|e| Error::io("make the directory", &directory, e))?;
     let path = directory.join(page.get_filename());
     let text = render(&page, command, exit_status, see_also)?;
-    fs::write(&path, text).map_err(|e| anyhow!("{}: cannot write: {}", path.shown(), in_words(&e)))
+    Ok(fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?)
 }
 
 fn render(

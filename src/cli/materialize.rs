@@ -15,7 +15,7 @@ use ckptfs::text::counted;
 
 use crate::cli::args::parse_threads;
 use crate::cli::confirm::confirm;
-use crate::cli::messages;
+use crate::cli::messages::{self, Said};
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
 
@@ -142,16 +142,18 @@ fn failed(
     let error = messages::said(&error.into());
     // The directory may be of something else, which is the error then.
     match outlook(plan, inputs, &args.out, options) {
-        Ok(left) if left.kept > 0 => anyhow::anyhow!(
+        Ok(left) if left.kept > 0 => Said(format!(
             "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), and the same command again resumes",
             left.kept,
             counted(left.files, "file"),
             BinaryBytes(left.kept_bytes),
             BinaryBytes(left.bytes)
-        ),
-        _ => anyhow::anyhow!(
+        ))
+        .into(),
+        _ => Said(format!(
             "{error}\nnote: {partial} keeps what is complete, and the same command again resumes"
-        ),
+        ))
+        .into(),
     }
 }
 

@@ -28,7 +28,7 @@ use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 use crate::cli::allocator;
 use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
-use crate::cli::messages;
+use crate::cli::messages::{self, flag};
 use crate::cli::service::ServiceManager;
 use crate::cli::{logging, plan, privileges, signals};
 
@@ -147,7 +147,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     service.stopping("unmounted");
     match &result {
         Ok(()) => log::info!("unmounted"),
-        Err(error) => log::error!("{error}"),
+        Err(error) => log::error!("{}", error.logged(flag)),
     }
     Ok(result?)
 }
@@ -223,6 +223,7 @@ fn mount(request: &ViewRequest, plan: Arc<Plan>, args: &MountArgs) -> anyhow::Re
         request: command_line(std::env::args_os().skip(1)),
         direct_io: args.direct_io,
         provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
+        spelling: flag,
     };
     let mut reader = Reader::new(plan.view.clone(), cache_size);
     if args.direct_sources {
@@ -295,7 +296,7 @@ fn obey_signals(
                  closed, or until another signal"
             );
             if let Err(error) = detacher.detach() {
-                log::error!("{error:#}");
+                log::error!("{}", error.logged(flag));
             }
         }
     };

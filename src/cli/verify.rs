@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use ckptfs::error::{Code, Warning};
+use ckptfs::error::{Code, Error, Warning};
 use ckptfs::fuse;
 use ckptfs::materialize::Options;
 use ckptfs::shown::Show;
@@ -63,7 +63,10 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
             out: Some(out),
             ..
         } => against_view(view, out, jobs, quiet),
-        _ => anyhow::bail!("say what to check: a directory, or a view and --out"),
+        _ => {
+            let problem = "say what to check: a directory, or a view and --out";
+            Err(Error::new(Code::Conflict, problem).into())
+        }
     }
 }
 

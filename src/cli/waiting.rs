@@ -13,7 +13,8 @@ pub(crate) fn note_silent_mount(source: impl Into<Location>) {
         && let Err(error) = check_answers(path)
     {
         eprintln!(
-            "note: waiting for an answer: {}",
+            "note[{}]: waiting for an answer: {}",
+            error.code(),
             error.spelled(flag).shown()
         );
     }

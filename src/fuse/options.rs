@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use crate::error::{Spelling, as_keys};
 use crate::provenance;
 use crate::source::Location;
 
@@ -42,6 +43,8 @@ pub struct MountOptions {
     /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
     /// there are no extended attributes.
     pub provenance: Option<Arc<provenance::Files>>,
+    /// How the log writes settings of the request in hints.
+    pub spelling: Spelling,
 }
 
 /// A text that is made when somebody first asks for it.
@@ -88,6 +91,7 @@ impl Default for MountOptions {
             plan: None,
             direct_io: false,
             provenance: None,
+            spelling: as_keys,
         }
     }
 }

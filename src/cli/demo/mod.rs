@@ -18,6 +18,7 @@ use ckptfs::read::Reader;
 use ckptfs::recipe::ViewRequest;
 use indicatif::BinaryBytes;
 
+use super::messages::flag;
 use super::plan::summary;
 
 /// Cache of computed tiles, in bytes.
@@ -68,7 +69,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
         Err(error) => {
             say(&format!(
-                "FUSE cannot be used here ({error}), so the view is written to disk instead:\n$ ckptfs materialize --base base --extra extra --fp8 --out view"
+                "FUSE cannot be used here ({}), so the view is written to disk instead:\n$ ckptfs materialize --base base --extra extra --fp8 --out view",
+                error.logged(flag)
             ))?;
             fs::remove_dir(&mountpoint)?;
             let options = materialize::Options::default();

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Spelling};
 use crate::fuse::figures::Figures;
 use crate::fuse::options::MountOptions;
 use crate::read::{Ahead, ReadAhead};
@@ -60,6 +60,8 @@ pub(super) struct Server<Backing> {
     ahead_of_cache: Ahead,
     /// `None` if files have no such attribute.
     provenance: Option<Provenance>,
+    /// How the log writes settings.
+    spelling: Spelling,
 }
 
 /// A name in a directory.
@@ -96,6 +98,7 @@ impl<Backing> Server<Backing> {
             ahead,
             ahead_of_cache,
             provenance: options.provenance.clone().map(Provenance::new),
+            spelling: options.spelling,
         }
     }
 
@@ -169,10 +172,7 @@ impl<Backing> Server<Backing> {
             let id = id(inode);
             let content = self.view().file(id).ok_or(Errno::ISDIR)?;
             let opened = self.opening.open(id, content, flags, register, serving);
-            let opened = opened.map_err(|error| {
-                log::error!("{}: cannot open it: {error:#}", self.shown(inode));
-                self.failed(&error)
-            })?;
+            let opened = opened.map_err(|error| self.failed(inode, "cannot open it", &error))?;
             opened.ok_or(Errno::NOSYS)
         })
     }
@@ -221,11 +221,8 @@ impl<Backing> Server<Backing> {
                 reader.read_with(id, offset, size as usize, scratch, send)
             });
             result.map_err(|error| {
-                log::error!(
-                    "{}: cannot read {size} bytes at offset {offset}: {error:#}",
-                    self.shown(inode)
-                );
-                self.failed(&error)
+                let what = format!("cannot read {size} bytes at offset {offset}");
+                self.failed(inode, &what, &error)
             })
         })
     }
@@ -354,8 +351,10 @@ impl<Backing> Server<Backing> {
         })
     }
 
-    /// Counts an error.
-    fn failed(&self, error: &Error) -> Errno {
+    /// Counts and logs an error of a request about `inode`.
+    fn failed(&self, inode: Inode, what: &str, error: &Error) -> Errno {
+        let why = error.logged(self.spelling);
+        log::error!("{}: {what}: {why}", self.shown(inode));
         self.figures.serving.error();
         errno(error)
     }
