@@ -9,6 +9,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use ckptfs::error::Error;
 
+#[cfg(feature = "fuse")]
 use crate::cli::mount_helper;
 
 /// Where to.
@@ -29,6 +30,7 @@ const EXIT_STATUS: [(&str, &str); 3] = [
 ];
 
 /// As in mount(8).
+#[cfg(feature = "fuse")]
 const EXIT_STATUS_OF_HELPER: [(&str, &str); 3] = [
     ("0", "The view is mounted."),
     ("1", "The command line or an option is wrong."),
@@ -43,9 +45,10 @@ pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
     let pages: Vec<String> = commands(&program).map(name).collect();
     let of_others = |own: &str| {
         let others = pages.iter().filter(|page| *page != own);
-        let mut others: Vec<_> = others.map(|page| (page.clone(), "1")).collect();
-        others.push((mount_helper::NAME.to_owned(), "8"));
-        others
+        let others = others.map(|page| (page.clone(), "1"));
+        #[cfg(feature = "fuse")]
+        let others = others.chain([(mount_helper::NAME.to_owned(), "8")]);
+        others.collect::<Vec<_>>()
     };
     for command in commands(&program) {
         let see_also = of_others(&name(command));
@@ -56,6 +59,13 @@ pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
         };
         write(directory, command, "1", exit_status, &see_also)?;
     }
+    #[cfg(feature = "fuse")]
+    write_helper(directory)?;
+    Ok(())
+}
+
+#[cfg(feature = "fuse")]
+fn write_helper(directory: &Path) -> anyhow::Result<()> {
     let helper = mount_helper::command();
     let see_also = [("ckptfs-mount", "1"), ("mount", "8"), ("fstab", "5")];
     let see_also = see_also.map(|(page, section)| (page.to_owned(), section));

@@ -16,6 +16,7 @@ use ckptfs::text::counted;
 use crate::cli::args::parse_threads;
 use crate::cli::confirm::confirm;
 use crate::cli::messages::{self, Said};
+use crate::cli::mounted::check_answers;
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
 
@@ -100,7 +101,7 @@ pub(crate) fn run(
         direct_sources: args.direct_sources,
     };
     // Looking whether something is there would wait.
-    ckptfs::fuse::check_answers(&args.out)?;
+    check_answers(&args.out)?;
     if quiet {
         plan::print_warnings(plan)?
     } else {

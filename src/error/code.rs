@@ -208,7 +208,7 @@ codes! {
     ShardLimit = "shard-limit",
 
     // Mounts.
-    /// The kernel or the container has no FUSE.
+    /// The kernel, the container or this build has no FUSE.
     NoFuse = "no-fuse",
     /// The helper fusermount3 is missing or cannot work.
     NoHelper = "no-helper",

@@ -3,6 +3,8 @@
 mod files;
 mod json;
 mod links;
+#[cfg(feature = "fuse")]
+mod passthrough;
 mod summary;
 
 use std::collections::HashSet;
