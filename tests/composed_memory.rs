@@ -83,7 +83,7 @@ fn no_tensor_between_operators_is_ever_whole_in_memory() {
     let (plan, request) = plan(&workspace, &linear);
     let out = workspace.path().join("out");
     let options = Options::default();
-    materialize(&plan, &request.sources(), &out, &options, &()).unwrap();
+    materialize(&plan, &request.inputs(), &out, &options, &()).unwrap();
     let written = fs::metadata(out.join(&plan.shards[0].name)).unwrap();
     assert_eq!(written.len(), plan.shards[0].len);
     assert!(peak() < MOST_MEMORY, "{} bytes", peak());

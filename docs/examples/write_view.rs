@@ -23,7 +23,7 @@ pub(crate) fn write_view(base: &Path, extra: &Path, out: &Path) -> Result<(), Bo
     let request = ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![extra.to_owned()],
+                extras: vec![extra.into()],
             },
             ..Operations::default()
         },
@@ -34,6 +34,6 @@ pub(crate) fn write_view(base: &Path, extra: &Path, out: &Path) -> Result<(), Bo
         eprintln!("warning: {warning}");
     }
     // `()` shows no progress; see `ckptfs::jobs::Progress`.
-    materialize(&plan, &request.sources(), out, &Options::default(), &())?;
+    materialize(&plan, &request.inputs(), out, &Options::default(), &())?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use ckptfs::error::{Code, Error, Hint};
 use ckptfs::jobs::MAX_THREADS;
 use ckptfs::ops::Group;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest, parse_shard_size};
+use ckptfs::source::Location;
 
 use crate::cli::operations::{OperationArgs, heading};
 use crate::cli::waiting::note_silent_mount;
@@ -46,7 +47,7 @@ pub(crate) struct ViewArgs {
     /// Directory of a model that the recipe names (repeatable). Others are searched next to the
     /// recipe and in the local Hugging Face cache
     #[arg(long, help_heading = SOURCES, value_name = "ID=DIR", value_parser = parse_model, conflicts_with = "base")]
-    pub(crate) model: Vec<(String, PathBuf)>,
+    pub(crate) model: Vec<(String, Location)>,
 
     #[command(flatten)]
     pub(crate) operations: OperationArgs,
@@ -147,14 +148,12 @@ impl ViewArgs {
     /// replaces the recipe's, lists go on.
     pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
         let named = [&self.base, &self.recipe].into_iter().flatten();
-        let named = named.chain(self.operations.paths());
-        named.for_each(|path| note_silent_mount(path));
+        named.for_each(note_silent_mount);
+        self.operations.sources().for_each(note_silent_mount);
         let places = Places::from_environment(self.model.clone());
         let mut request = match (&self.recipe, &self.base) {
             (Some(recipe), _) => ViewRequest::from_recipe(&absolute(recipe), &places)?,
-            (None, Some(base)) if self.model.is_empty() => {
-                ViewRequest::new(places.directory(base)?)
-            }
+            (None, Some(base)) if self.model.is_empty() => ViewRequest::new(places.location(base)?),
             (None, Some(_)) => {
                 let problem = "it is about a recipe, and there is none";
                 let error = Error::new(Code::Conflict, problem).about(MODEL);
@@ -162,7 +161,7 @@ impl ViewArgs {
             }
             (None, None) => unreachable!("one of them is required"),
         };
-        let find = |path: &PathBuf| places.directory(path);
+        let find = |typed: &Location| places.location(typed.as_path());
         self.operations.ask(&mut request.operations, find)?;
         match (self.repack, self.no_repack) {
             (true, _) => request.repack = Repack::Always,
@@ -190,10 +189,14 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// `ID=DIR`
-pub(crate) fn parse_model(text: &str) -> Result<(String, PathBuf), String> {
+pub(crate) fn parse_model(text: &str) -> Result<(String, Location), String> {
     match text.split_once('=') {
         Some((id, directory)) if !id.is_empty() && !directory.is_empty() => {
-            Ok((id.to_owned(), absolute(Path::new(directory))))
+            let location = match Location::from(directory) {
+                Location::Local(path) => Location::Local(absolute(&path)),
+                other => other,
+            };
+            Ok((id.to_owned(), location))
         }
         _ => Err(format!(
             "{text:?} is not ID=DIR, such as org/model=/models/model"

@@ -2,12 +2,12 @@
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ckptfs::error::{Code, Error};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use crate::cli::messages;
+use crate::cli::messages::{self, Said};
 
 /// Which of the two processes this is after [`split`].
 pub(crate) enum Process {
@@ -89,7 +89,7 @@ fn wait_for(child: i32, mut from_background: PipeReader) -> anyhow::Result<Proce
         let problem = format!("the background process ended before it was ready{how}");
         return Err(Error::new(Code::NotServing, problem).into());
     }
-    bail!(String::from_utf8_lossy(&word).into_owned())
+    Err(Said(String::from_utf8_lossy(&word).into_owned()).into())
 }
 
 /// The signal or the status with which a process ended, after what is said of it.

@@ -26,7 +26,7 @@ pub(super) fn jobs() -> usize {
 /// Prints what was found, in JSON with the plan. An error if anything was: the view cannot be read whole.
 pub(crate) fn run(
     plan: &Plan,
-    sources: &[PathBuf],
+    directories: &[PathBuf],
     json: bool,
     with_provenance: bool,
     quiet: bool,
@@ -37,7 +37,7 @@ pub(crate) fn run(
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     if json {
-        plan::print_json(plan, sources, Some(&found), with_provenance)?
+        plan::print_json(plan, directories, Some(&found), with_provenance)?
     } else {
         plan::to_stdout(&report(&found, tensors.len())?)?
     }

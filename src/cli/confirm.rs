@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::bail;
 use indicatif::BinaryBytes;
 
+use ckptfs::error::{Code, Error};
 use ckptfs::materialize::Outlook;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
@@ -28,7 +28,10 @@ pub(crate) fn confirm(outlook: &Outlook, out: &Path) -> anyhow::Result<()> {
     io::stdin().read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
-        _ => bail!("nothing was written (--yes does not ask)"),
+        _ => {
+            let problem = "nothing was written (--yes does not ask)";
+            Err(Error::new(Code::Interrupted, problem).into())
+        }
     }
 }
 

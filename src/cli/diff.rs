@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use ckptfs::diff::{self, Diff, FileDiff, Header, Row, Values, What};
 use ckptfs::shown::Show;
+use ckptfs::source::Location;
 
 use crate::cli::args::{parse_model, parse_threads};
 use crate::cli::check_values;
@@ -29,7 +30,7 @@ pub(crate) struct DiffArgs {
 
     /// Directory of a model that a recipe names (repeatable)
     #[arg(long, value_name = "ID=DIR", value_parser = parse_model)]
-    model: Vec<(String, PathBuf)>,
+    model: Vec<(String, Location)>,
 
     /// Compare names, dtypes and shapes of tensors, not their values
     #[arg(long)]
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 fn compare(args: &DiffArgs, quiet: bool) -> anyhow::Result<bool> {
     let [a, b] = [&args.a, &args.b].map(|path| {
         note_silent_mount(path);
-        diff::plan(path, &args.model)
+        diff::request(path, &args.model)?.plan()
     });
     let (a, b) = (a?, b?);
     let jobs = args.jobs.map_or_else(check_values::jobs, NonZeroUsize::get);

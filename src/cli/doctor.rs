@@ -10,6 +10,7 @@ use clap::Args;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
+use ckptfs::error::Code;
 use ckptfs::fuse::{self, Check, Level, MountOptions};
 use ckptfs::kernels::CpuPath;
 use ckptfs::ops::{Operations, QuantizeParams};
@@ -36,13 +37,16 @@ struct Json<'a> {
 
 /// Prints the checks; the exit code says whether mounts work.
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let mut checks = fuse::checkup();
+    let mut checks = fuse::checkup(messages::flag);
     checks.push(processor());
     let rehearsal = rehearse();
     let works = rehearsal.is_ok();
     checks.push(match rehearsal {
         Ok(()) => Check::ok("mount", "a tiny view was mounted, read, and taken away"),
-        Err(error) => Check::fail("mount", messages::said(&error)),
+        Err(error) => {
+            let (code, text) = messages::parts(&error);
+            Check::fail("mount", code.unwrap_or(Code::Internal), text)
+        }
     });
     to_stdout(&if args.json {
         let checks = &checks;
@@ -65,7 +69,9 @@ fn text(checks: &[Check], works: bool) -> String {
             Level::Warn => "warn",
             Level::Fail => "FAIL",
         };
-        text += &format!("{level:<4}  {:<13}  {}\n", check.name, check.found);
+        let code = check.code.map(|code| format!("[{code}] "));
+        let code = code.unwrap_or_default();
+        text += &format!("{level:<4}  {:<13}  {code}{}\n", check.name, check.found);
         if let Some(cost) = check.cost {
             text += &format!("{:21}costs: {cost}\n", "");
         }

@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
 use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use ckptfs::error::in_words;
-use ckptfs::shown::Show;
+use ckptfs::error::Error;
 
+#[cfg(feature = "fuse")]
 use crate::cli::mount_helper;
 
 /// Where to.
@@ -31,6 +30,7 @@ const EXIT_STATUS: [(&str, &str); 3] = [
 ];
 
 /// As in mount(8).
+#[cfg(feature = "fuse")]
 const EXIT_STATUS_OF_HELPER: [(&str, &str); 3] = [
     ("0", "The view is mounted."),
     ("1", "The command line or an option is wrong."),
@@ -45,9 +45,10 @@ pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
     let pages: Vec<String> = commands(&program).map(name).collect();
     let of_others = |own: &str| {
         let others = pages.iter().filter(|page| *page != own);
-        let mut others: Vec<_> = others.map(|page| (page.clone(), "1")).collect();
-        others.push((mount_helper::NAME.to_owned(), "8"));
-        others
+        let others = others.map(|page| (page.clone(), "1"));
+        #[cfg(feature = "fuse")]
+        let others = others.chain([(mount_helper::NAME.to_owned(), "8")]);
+        others.collect::<Vec<_>>()
     };
     for command in commands(&program) {
         let see_also = of_others(&name(command));
@@ -58,6 +59,13 @@ pub(crate) fn run(program: Command, args: &ManArgs) -> anyhow::Result<()> {
         };
         write(directory, command, "1", exit_status, &see_also)?;
     }
+    #[cfg(feature = "fuse")]
+    write_helper(directory)?;
+    Ok(())
+}
+
+#[cfg(feature = "fuse")]
+fn write_helper(directory: &Path) -> anyhow::Result<()> {
     let helper = mount_helper::command();
     let see_also = [("ckptfs-mount", "1"), ("mount", "8"), ("fstab", "5")];
     let see_also = see_also.map(|(page, section)| (page.to_owned(), section));
@@ -86,16 +94,10 @@ fn write(
         .section(section)
         .source(concat!("ckptfs ", env!("CARGO_PKG_VERSION")));
     let directory = directory.join(format!("man{section}"));
-    fs::create_dir_all(&directory).map_err(|e| {
-        anyhow!(
-            "{}: cannot make the directory: {}",
-            directory.shown(),
-            in_words(&e)
-        )
-    })?;
+    fs::create_dir_all(&directory).map_err(|e| Error::io("make the directory", &directory, e))?;
     let path = directory.join(page.get_filename());
     let text = render(&page, command, exit_status, see_also)?;
-    fs::write(&path, text).map_err(|e| anyhow!("{}: cannot write: {}", path.shown(), in_words(&e)))
+    Ok(fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?)
 }
 
 fn render(

@@ -15,7 +15,8 @@ use ckptfs::text::counted;
 
 use crate::cli::args::parse_threads;
 use crate::cli::confirm::confirm;
-use crate::cli::messages;
+use crate::cli::messages::{self, Said};
+use crate::cli::mounted::check_answers;
 use crate::cli::plan::{self, to_stdout};
 use crate::cli::progress::Bar;
 
@@ -101,7 +102,7 @@ pub(crate) fn run(
         direct_sources: args.direct_sources,
     };
     // Looking whether something is there would wait.
-    ckptfs::fuse::check_answers(&args.out)?;
+    check_answers(&args.out)?;
     if quiet {
         plan::print_warnings(plan)?
     } else {
@@ -143,16 +144,18 @@ fn failed(
     let error = messages::said(&error.into());
     // The directory may be of something else, which is the error then.
     match outlook(plan, inputs, &args.out, options) {
-        Ok(left) if left.kept > 0 => anyhow::anyhow!(
+        Ok(left) if left.kept > 0 => Said(format!(
             "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), and the same command again resumes",
             left.kept,
             counted(left.files, "file"),
             BinaryBytes(left.kept_bytes),
             BinaryBytes(left.bytes)
-        ),
-        _ => anyhow::anyhow!(
+        ))
+        .into(),
+        _ => Said(format!(
             "{error}\nnote: {partial} keeps what is complete, and the same command again resumes"
-        ),
+        ))
+        .into(),
     }
 }
 

@@ -1,9 +1,15 @@
 //! Errors and warnings of the library, with settings spelled as flags.
 
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
 use serde::Serialize;
 
-use ckptfs::error::{Code, Error, Warning, setting};
+use ckptfs::error::{Code, Error, Warning, in_words, setting};
 use ckptfs::ops::{Operations, Setting, Takes};
+
+use crate::cli::progress::Stopped;
 
 /// How a setting of the request is written as a flag, with its value if one is given.
 pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
@@ -33,24 +39,51 @@ pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
     }
 }
 
+/// The text of an error with its code, as [`said`] made it.
+#[derive(Debug)]
+pub(crate) struct Said(pub(crate) String);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Said {}
+
 /// `error[no-checkpoint]: …`, with settings as flags. What somebody stopped is no error.
 pub(crate) fn said(error: &anyhow::Error) -> String {
+    match parts(error) {
+        (None, text) => text,
+        (Some(code), text) => format!("error[{code}]: {text}"),
+    }
+}
+
+/// The code and the text of an error; no code where the text has one, or somebody stopped it.
+pub(crate) fn parts(error: &anyhow::Error) -> (Option<Code>, String) {
+    if error.is::<Said>() || error.is::<Stopped>() {
+        return (None, error.to_string());
+    }
     let mut parts = Vec::new();
-    let mut code = None;
+    let mut code = Code::Internal;
     for cause in error.chain() {
-        // The message of the library has that of its source.
+        // The messages of these have those of their sources.
         if let Some(error) = cause.downcast_ref::<Error>() {
-            code = Some(error.code());
+            code = error.code();
             parts.push(error.spelled(flag));
+            break;
+        }
+        let errno = cause.downcast_ref::<Errno>();
+        let errno = errno.map(|errno| io::Error::from(*errno));
+        if let Some(error) = cause.downcast_ref().or(errno.as_ref()) {
+            code = Code::from(error);
+            parts.push(in_words(error));
             break;
         }
         parts.push(cause.to_string());
     }
-    let text = parts.join(": ");
-    match code {
-        None | Some(Code::Interrupted) => text,
-        Some(code) => format!("error[{code}]: {text}"),
-    }
+    let code = (code != Code::Interrupted).then_some(code);
+    (code, parts.join(": "))
 }
 
 /// What is wrong with the value of a setting, without the setting.
@@ -89,7 +122,6 @@ impl WarningJson {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::io;
 
     use anyhow::Context;
     use ckptfs::error::Hint;
@@ -107,7 +139,13 @@ mod tests {
         let known: HashSet<&str> = arguments
             .filter_map(|argument| argument.get_long())
             .collect();
-        for name in setting::ALL {
+        // Without mounts, their flags are not there.
+        let settings = if cfg!(feature = "fuse") {
+            setting::ALL
+        } else {
+            &[]
+        };
+        for name in settings {
             let value = (*name == setting::CHECK_SPACE).then_some("false");
             for flag in flag(name, value).split(" or ") {
                 assert!(known.contains(&flag[2..]), "{name}: {flag}");
@@ -141,7 +179,15 @@ mod tests {
             "error[not-found]: the plan: /x: cannot open: there is no such file or directory"
         );
         assert_eq!(said(&Error::interrupted().into()), "interrupted");
-        assert_eq!(said(&anyhow::anyhow!("no code")), "no code");
+        let full = io::Error::from(Errno::NOSPC);
+        let full = anyhow::Error::new(full).context("cannot make a directory");
+        assert_eq!(
+            said(&full),
+            "error[no-space]: cannot make a directory: no space is left on the filesystem; make room, or choose another"
+        );
+        let said_before = Said("error[io]: x".to_owned());
+        assert_eq!(said(&said_before.into()), "error[io]: x");
+        assert_eq!(said(&anyhow::anyhow!("a bug")), "error[internal]: a bug");
     }
 
     #[test]

@@ -4,34 +4,48 @@
 //! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
 //! it. The mount helper has the exit codes of mount(8), `diff` has codes of its own.
 
+#[cfg(feature = "fuse")]
 mod allocator;
 mod args;
+#[cfg(feature = "fuse")]
 mod background;
 mod check_values;
 mod confirm;
 mod demo;
 mod diff;
+#[cfg(feature = "fuse")]
 mod doctor;
 mod emit_recipe;
 mod inspect;
+#[cfg(feature = "fuse")]
 mod logging;
 mod man;
 mod materialize;
 mod messages;
+#[cfg(feature = "fuse")]
 mod mount;
+#[cfg(feature = "fuse")]
 mod mount_helper;
+mod mounted;
+#[cfg(not(feature = "fuse"))]
+mod no_mounts;
 mod operations;
 mod output_file;
 mod plan;
+#[cfg(feature = "fuse")]
 mod privileges;
 mod progress;
 mod provenance;
 mod report;
+#[cfg(feature = "fuse")]
 mod service;
 mod signals;
+#[cfg(feature = "fuse")]
 mod status;
 mod ticker;
+#[cfg(feature = "fuse")]
 mod top;
+#[cfg(feature = "fuse")]
 mod unmount;
 mod verify;
 mod waiting;
@@ -100,6 +114,7 @@ enum Command {
         #[command(flatten)]
         report: report::ReportArgs,
     },
+    #[cfg(feature = "fuse")]
     /// Mount a view on an empty directory; returns when the mount is ready
     #[command(override_usage = "ckptfs mount [OPTIONS] [DIR] <MOUNTPOINT>")]
     Mount {
@@ -122,15 +137,22 @@ enum Command {
         after_help = "Exit code: 0 if there is no difference, 1 if there is one, 2 on an error."
     )]
     Diff(diff::DiffArgs),
+    #[cfg(feature = "fuse")]
     /// Unmount a view
     Unmount(unmount::UnmountArgs),
+    #[cfg(feature = "fuse")]
     /// Check whether this machine can mount, by mounting a tiny view
     Doctor(doctor::DoctorArgs),
+    #[cfg(feature = "fuse")]
     /// Show the health and traffic of mounts
     #[command(after_help = status::EXIT_CODES_HELP)]
     Status(status::StatusArgs),
+    #[cfg(feature = "fuse")]
     /// Show the traffic of a mount, live
     Top(top::TopArgs),
+    #[cfg(not(feature = "fuse"))]
+    #[command(flatten)]
+    Mounts(no_mounts::MountCommand),
     /// Make small checkpoints, mount a patched FP8 view of them, and check what it shows
     Demo,
     /// Print shell completions
@@ -153,6 +175,7 @@ enum Shell {
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
+    #[cfg(feature = "fuse")]
     if mount_helper::is_called() {
         return mount_helper::run();
     }
@@ -183,20 +206,20 @@ impl Command {
             } => {
                 let request = view.into_view().request()?;
                 let plan = request.plan()?;
-                let sources = request.sources();
+                let directories = request.directories();
                 if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if check_values {
                     if !json {
-                        plan::print(&plan, &sources, summary)?;
+                        plan::print(&plan, &directories, summary)?;
                     }
-                    return check_values::run(&plan, &sources, json, provenance, quiet);
+                    return check_values::run(&plan, &directories, json, provenance, quiet);
                 }
                 if json {
-                    plan::print_json(&plan, &sources, None, provenance)?
+                    plan::print_json(&plan, &directories, None, provenance)?
                 } else {
-                    plan::print(&plan, &sources, summary)?
+                    plan::print(&plan, &directories, summary)?
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -209,6 +232,7 @@ impl Command {
                 report::run(&view.into_view().request()?, &report, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
+            #[cfg(feature = "fuse")]
             Command::Mount { view, mut mount } => {
                 mount.manner.quiet = quiet;
                 let (view, mountpoint) = view.into_view().unwrap_or_else(|(kind, error)| {
@@ -229,13 +253,19 @@ impl Command {
             }
             Command::Verify(args) => verify::run(&args, quiet),
             Command::Diff(args) => diff::run(&args, quiet),
+            #[cfg(feature = "fuse")]
             Command::Unmount(args) => {
                 unmount::run(&args)?;
                 Ok(ExitCode::SUCCESS)
             }
+            #[cfg(feature = "fuse")]
             Command::Doctor(args) => doctor::run(&args),
+            #[cfg(feature = "fuse")]
             Command::Status(args) => status::run(&args),
+            #[cfg(feature = "fuse")]
             Command::Top(args) => top::run(&args),
+            #[cfg(not(feature = "fuse"))]
+            Command::Mounts(_) => no_mounts::run(),
             Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
             Command::Completions { shell } => {
                 print_completions(shell)?;

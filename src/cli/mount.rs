@@ -30,7 +30,7 @@ use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 use crate::cli::allocator;
 use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
-use crate::cli::messages;
+use crate::cli::messages::{self, flag};
 use crate::cli::service::ServiceManager;
 use crate::cli::{logging, plan, privileges, signals};
 
@@ -168,7 +168,7 @@ pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
     service.stopping("unmounted");
     match &result {
         Ok(()) => log::info!("unmounted"),
-        Err(error) => log::error!("{error}"),
+        Err(error) => log::error!("{}", error.logged(flag)),
     }
     Ok(result?)
 }
@@ -198,7 +198,7 @@ fn plan_and_mount(
     // wait for its end and leave a dead mount behind.
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter();
     let signals = Signals::new(signals.filter(|signal| !signals::is_ignored(*signal)))?;
-    let mut mounted = mount(plan, request.sources(), args, persisting.as_ref())?;
+    let mut mounted = mount(&request, plan, args, persisting.as_ref())?;
     if let Some(persisting) = persisting {
         mounted.persist(persisting)?;
     }
@@ -277,25 +277,24 @@ fn parse_persist_open(text: &str) -> Result<PersistOpen, String> {
     PersistOpen::named(text).ok_or_else(|| format!("{text:?} is neither wait nor pass"))
 }
 
-/// Mounts the view of `plan`, which reads from the directories `sources`, the base first; all are
-/// absolute.
+/// Mounts the view of `request`, whose plan is `plan`.
 fn mount(
+    request: &ViewRequest,
     plan: Arc<Plan>,
-    sources: Vec<PathBuf>,
     args: &MountArgs,
     persisting: Option<&Persisting>,
 ) -> anyhow::Result<Mounted> {
     privileges::drop_unneeded(persisting.is_some()).context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
-    let base = sources.first().map(|base| base.as_os_str().to_owned());
-    let source_name = args.manner.source_name.clone().or(base);
+    let directories = request.directories();
+    let source_name = args.manner.source_name.clone();
     let options = MountOptions {
         allow_other: args.allow_other,
         threads: args.threads.map(NonZeroUsize::get),
-        source_name: source_name.unwrap_or_default(),
+        source_name: source_name.unwrap_or_else(|| request.base.as_path().into()),
         no_exec: args.manner.no_exec,
-        plan: Some(plan_text(plan.clone(), sources.clone())),
-        sources,
+        plan: Some(plan_text(plan.clone(), directories.clone())),
+        sources: request.sources(),
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
         read_ahead: args.readahead,
@@ -307,6 +306,7 @@ fn mount(
             rate: args.persist_rate,
         }),
         provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
+        spelling: flag,
     };
     let mut reader = Reader::new(plan.view.clone(), cache_size);
     if args.direct_sources {
@@ -317,7 +317,7 @@ fn mount(
     }
     let reader = Arc::new(reader);
     if args.allow_other && !args.follow_symlinks {
-        refuse_links_outside(reader.view(), &options.sources)?;
+        refuse_links_outside(reader.view(), &directories)?;
     }
     let mounted = ckptfs::fuse::mount(reader, &args.mountpoint, &options)?;
     log::info!(
@@ -328,9 +328,9 @@ fn mount(
     Ok(mounted)
 }
 
-/// Refuses a view that would show other users what lies outside of its sources.
-fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> {
-    let enclosure = Enclosure::new(sources)?;
+/// Refuses a view of `directories` that would show other users what lies outside of them.
+fn refuse_links_outside(view: &View, directories: &[PathBuf]) -> anyhow::Result<()> {
+    let enclosure = Enclosure::new(directories)?;
     let mut files = BTreeMap::new();
     view.for_each_source(&mut |blob| {
         files
@@ -342,7 +342,7 @@ fn refuse_links_outside(view: &View, sources: &[PathBuf]) -> anyhow::Result<()> 
     }
     // What a view edits is not a source of it any more.
     for name in ["config.json"].into_iter().chain(format::index_files()) {
-        for path in sources.iter().map(|source| source.join(name)) {
+        for path in directories.iter().map(|source| source.join(name)) {
             if path.exists() {
                 enclosure.check(&path)?;
             }
@@ -379,7 +379,7 @@ fn obey_signals(
                  closed, or until another signal"
             );
             if let Err(error) = detacher.detach() {
-                log::error!("{error:#}");
+                log::error!("{}", error.logged(flag));
             }
         }
     };
@@ -388,8 +388,8 @@ fn obey_signals(
 }
 
 /// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
-fn plan_text(plan: Arc<Plan>, sources: Vec<PathBuf>) -> LazyText {
-    LazyText::new(move || match plan::json(&plan, &sources, None, false) {
+fn plan_text(plan: Arc<Plan>, directories: Vec<PathBuf>) -> LazyText {
+    LazyText::new(move || match plan::json(&plan, &directories, None, false) {
         Ok(json) => json.into_bytes().into(),
         Err(error) => {
             log::error!("cannot tell the plan: {error:#}");

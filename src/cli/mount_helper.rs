@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser};
 
 use ckptfs::error::{Code, Error};
 use ckptfs::shown::Show;
-use ckptfs::source::missing;
+use ckptfs::source::{Location, missing};
 
 use crate::cli::args::ViewArgs;
 use crate::cli::mount::{self, Manner, MountArgs};
@@ -179,25 +179,23 @@ fn flags(args: &HelperArgs) -> anyhow::Result<Flags> {
         let problem = format!("the type {other} belongs to another program; this is {NAME}");
         return Err(bad_option(problem));
     }
-    let metadata = args.source.metadata();
-    let metadata = metadata.map_err(|e| match e.kind() {
-        ErrorKind::NotFound => missing(&args.source, "source, a recipe or a checkpoint directory"),
-        _ => Error::io("open the source", &args.source, e),
-    })?;
-    let mut words: Vec<OsString> = Vec::new();
-    words.push(
-        if metadata.is_dir() {
-            "--base"
-        } else {
-            "--recipe"
+    // As mount(8) has it, which then sees what of fstab is mounted already.
+    let mut source_name = args.source.clone();
+    let mut flag_of_source = "--base";
+    if let Some(path) = Location::from(&args.source).local() {
+        let metadata = path.metadata().map_err(|e| match e.kind() {
+            ErrorKind::NotFound => missing(path, "source, a recipe or a checkpoint directory"),
+            _ => Error::io("open the source", path, e),
+        })?;
+        if !metadata.is_dir() {
+            flag_of_source = "--recipe";
         }
-        .into(),
-    );
-    words.push(args.source.clone().into());
+        source_name = std::path::absolute(path)?;
+    }
+    let mut words: Vec<OsString> = vec![flag_of_source.into(), args.source.clone().into()];
     let mut manner = Manner {
         quiet: !args.verbose,
-        // As mount(8) has it, which then sees what of fstab is mounted already.
-        source_name: Some(std::path::absolute(&args.source)?.into()),
+        source_name: Some(source_name.into()),
         no_exec: false,
     };
     for list in &args.options {

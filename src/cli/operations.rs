@@ -1,11 +1,10 @@
 //! Flags of the operators, made from what these say of their settings.
 
-use std::path::PathBuf;
-
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
+use ckptfs::source::Location;
 
 use crate::cli::messages::problem_of_value;
 
@@ -20,10 +19,10 @@ pub(crate) struct OperationArgs {
 }
 
 impl OperationArgs {
-    /// The directories that it names, as typed.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    /// The sources that it names, as typed.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Location> {
         self.asked.iter().filter_map(|(_, value)| match value {
-            Value::Source { path, .. } => Some(path),
+            Value::Source { location, .. } => Some(location),
             Value::Switch(_) | Value::Text(_) => None,
         })
     }
@@ -33,12 +32,12 @@ impl OperationArgs {
     pub(crate) fn ask(
         &self,
         operations: &mut Operations,
-        find: impl Fn(&PathBuf) -> ckptfs::Result<PathBuf>,
+        find: impl Fn(&Location) -> ckptfs::Result<Location>,
     ) -> ckptfs::Result<()> {
         for (key, value) in &self.asked {
             let value = match value {
-                Value::Source { path, weight } => Value::Source {
-                    path: find(path)?,
+                Value::Source { location, weight } => Value::Source {
+                    location: find(location)?,
                     weight: *weight,
                 },
                 other => other.clone(),
@@ -160,7 +159,10 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             ]
         }
         Takes::Sources => {
-            let source = |path| Value::Source { path, weight: 1.0 };
+            let source = |path| Value::Source {
+                location: Location::from(path),
+                weight: 1.0,
+            };
             vec![
                 one()
                     .value_name("DIR")
@@ -189,7 +191,7 @@ fn weighted(text: &str) -> Result<Value, String> {
     };
     if f64::is_finite(weight) {
         Ok(Value::Source {
-            path: path.into(),
+            location: path.into(),
             weight,
         })
     } else {

@@ -7,7 +7,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use ckptfs::error::{Code, Warning};
 use ckptfs::shown::Show;
+
+use crate::cli::messages;
 
 /// The environment variable with the socket that a service manager listens on.
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -30,7 +33,9 @@ impl ServiceManager {
         };
         let socket = connect(&name).inspect_err(|error| {
             let name = name.to_string_lossy();
-            eprintln!("ckptfs: {VARIABLE}={name}: the service manager is not told: {error}");
+            let problem = format!("{VARIABLE}={name}: the service manager is not told: {error}");
+            let warning = Warning::new(Code::from(error), problem);
+            eprint!("{}", messages::line("warning", &warning));
         });
         ServiceManager(socket.ok())
     }

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use ckptfs::error::{Code, Warning};
-use ckptfs::fuse;
+use ckptfs::error::{Code, Error, Warning};
 use ckptfs::materialize::Options;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
-use ckptfs::verify::{self, KnownScales};
+use ckptfs::verify;
 
 use crate::cli::args::{VIEW_FLAGS, ViewArgs, parse_threads};
 use crate::cli::messages;
+use crate::cli::mounted::known_scales;
 use crate::cli::operations::OPERATION_FLAGS;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
@@ -63,16 +63,18 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
             out: Some(out),
             ..
         } => against_view(view, out, jobs, quiet),
-        _ => anyhow::bail!("say what to check: a directory, or a view and --out"),
+        _ => {
+            let problem = "say what to check: a directory, or a view and --out";
+            Err(Error::new(Code::Conflict, problem).into())
+        }
     }
 }
 
 fn structure(directory: &Path, jobs: usize, quiet: bool) -> anyhow::Result<ExitCode> {
     let bar = Bar::new(quiet)?;
     note_silent_mount(directory);
-    let known = fuse::mount_plan(directory);
-    let known = known.map(|plan| KnownScales::of_mount(plan.device, &plan.text));
-    let report = verify::structure(directory, &known.unwrap_or_default(), jobs, &bar);
+    let known = known_scales(directory);
+    let report = verify::structure(directory, &known, jobs, &bar);
     let checked = report.and_then(|r| Ok((r, verify::manifest(directory, jobs, &bar)?)));
     let (report, summed) = bar.finish(checked, anyhow::Error::from)?;
     let mut text = format!(

@@ -7,7 +7,7 @@ mod numbers;
 mod rows;
 mod tensors;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::jobs::Progress;
 use crate::read::Reader;
 use crate::recipe::{Places, Plan, ViewRequest};
+use crate::source::Location;
 
 /// What is different from the first view to the second.
 #[derive(Debug, Clone, Serialize)]
@@ -58,19 +59,18 @@ impl Diff {
     }
 }
 
-/// The plan of what `path` names: the view of a recipe if it is a file, else a checkpoint directory
+/// The request for what `path` names: the view of a recipe if it is a file, else a checkpoint directory
 /// or a mount as it is.
 ///
 /// # Errors
-/// If there is no such thing, or its view cannot exist.
-pub fn plan(path: &Path, models: &[(String, PathBuf)]) -> Result<Plan> {
+/// If there is no such thing, or the recipe cannot be understood.
+pub fn request(path: &Path, models: &[(String, Location)]) -> Result<ViewRequest> {
     let places = Places::from_environment(models.to_vec());
-    let request = if path.is_file() {
-        ViewRequest::from_recipe(path, &places)?
+    if path.is_file() {
+        ViewRequest::from_recipe(path, &places)
     } else {
-        ViewRequest::new(places.directory(path)?)
-    };
-    request.plan()
+        Ok(ViewRequest::new(places.location(path)?))
+    }
 }
 
 /// Compares the views of two plans, on `jobs` threads; without `values` only names, dtypes and

@@ -1,9 +1,12 @@
 //! The kinds of errors and warnings, by what somebody has to do about them.
 
 use std::fmt;
+use std::io;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::system::Refusal;
 use crate::named::{Named, named};
 
 /// Declares [`Code`] and the names of its values.
@@ -59,10 +62,16 @@ codes! {
     Interrupted = "interrupted",
     /// Bytes were asked for of an entry that is not a file.
     NotAFile = "not-a-file",
+    /// The command needs a terminal.
+    NoTerminal = "no-terminal",
+    /// Something that must not be: a bug.
+    Internal = "internal",
 
     // Sources.
     /// The directory has no safetensors checkpoint.
     NoCheckpoint = "no-checkpoint",
+    /// The source is in a place that this build cannot read.
+    UnsupportedPlace = "unsupported-place",
     /// A link leads out of the source, and other users would see its target.
     LinkOutside = "link-outside",
     /// The index names a shard that does not exist.
@@ -199,7 +208,7 @@ codes! {
     ShardLimit = "shard-limit",
 
     // Mounts.
-    /// The kernel or the container has no FUSE.
+    /// The kernel, the container or this build has no FUSE.
     NoFuse = "no-fuse",
     /// The helper fusermount3 is missing or cannot work.
     NoHelper = "no-helper",
@@ -215,6 +224,8 @@ codes! {
     NotServing = "not-serving",
     /// A mount does not answer.
     MountHangs = "mount-hangs",
+    /// A mount serves, and does not show its figures.
+    NoFigures = "no-figures",
     /// Nothing is mounted there, or something else.
     NotMounted = "not-mounted",
     /// The mount is in use.
@@ -250,6 +261,20 @@ impl fmt::Display for Code {
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Code::named(&name).ok_or_else(|| D::Error::custom(format!("{name} is no code")))
+    }
+}
+
+/// The code of what the operating system refused.
+impl From<&io::Error> for Code {
+    fn from(cause: &io::Error) -> Self {
+        Refusal::of(cause).code
     }
 }
 

@@ -213,6 +213,11 @@ impl Error {
     pub fn spelled(&self, spelling: Spelling) -> String {
         self.0.spelled(spelling)
     }
+
+    /// The same, after the code: a line of a log.
+    pub fn logged(&self, spelling: Spelling) -> String {
+        format!("[{}] {}", self.code(), self.spelled(spelling))
+    }
 }
 
 impl From<Error> for Warning {
@@ -236,10 +241,11 @@ impl Place {
 /// The message; with `#`, behind the code.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            write!(f, "[{}] ", self.code())?;
-        }
-        f.write_str(&self.spelled(as_keys))
+        f.write_str(&if f.alternate() {
+            self.logged(as_keys)
+        } else {
+            self.spelled(as_keys)
+        })
     }
 }
 
@@ -274,6 +280,9 @@ mod tests {
             .with_hint(Hint::leave_out("dtype"));
         let text = "/m/a.safetensors: tensor w\\n: it is wrong; leave out dtype";
         assert_eq!(error.to_string(), text);
+        let flags: Spelling = |setting, _| format!("--{setting}");
+        let logged = "[bad-scales] /m/a.safetensors: tensor w\\n: it is wrong; leave out --dtype";
+        assert_eq!(error.logged(flags), logged);
         assert_eq!(error.file(), Some(Path::new("/m/a.safetensors")));
         assert_eq!(error.tensor(), Some("w\n"));
         assert_eq!(error.problem(), "it is wrong");

@@ -93,7 +93,8 @@ impl Container {
         }
     }
 
-    fn is_shard(self, name: &OsStr) -> bool {
+    /// Whether `name` is that of a file that holds tensors.
+    pub fn is_shard(self, name: &OsStr) -> bool {
         match self {
             Container::Safetensors => safetensors::is_shard(name),
         }

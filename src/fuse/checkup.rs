@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
-use crate::error::{Error, as_keys};
+use crate::error::{Code, Error, Spelling};
 use crate::fast_paths::FastPath;
 use crate::fuse::mount::{DEVICE, open_device};
 use crate::fuse::{fusermount, server};
@@ -35,6 +35,9 @@ pub struct Check {
     /// What its lack costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<&'static str>,
+    /// Of what mounts need, the kind of what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
 }
 
 impl Check {
@@ -45,6 +48,7 @@ impl Check {
             level: Level::Ok,
             found: found.into(),
             cost: None,
+            code: None,
         }
     }
 
@@ -58,19 +62,20 @@ impl Check {
     }
 
     /// Something that mounts need.
-    pub fn fail(name: &'static str, found: impl Into<String>) -> Self {
+    pub fn fail(name: &'static str, code: Code, found: impl Into<String>) -> Self {
         Check {
             level: Level::Fail,
+            code: Some(code),
             ..Check::ok(name, found)
         }
     }
 }
 
-/// Looks at all that mounts depend on. Nothing is changed.
-pub fn checkup() -> Vec<Check> {
+/// Looks at all that mounts depend on. Nothing is changed. Settings are written by `spelling`.
+pub fn checkup(spelling: Spelling) -> Vec<Check> {
     let can_mount = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    let mut checks = vec![kernel(), device(), privileges(can_mount)];
+    let mut checks = vec![kernel(), device(spelling), privileges(can_mount, spelling)];
     checks.push(allow_other(can_mount));
     checks.push(match server::obstacle() {
         None => Check::ok(
@@ -105,23 +110,23 @@ fn kernel() -> Check {
     }
 }
 
-fn device() -> Check {
+fn device(spelling: Spelling) -> Check {
     match open_device() {
         Ok(_) => Check::ok(DEVICE, "can be opened"),
-        Err(error) => Check::fail(DEVICE, said(&error)),
+        Err(error) => Check::fail(DEVICE, error.code(), said(&error, spelling)),
     }
 }
 
 /// Without the file that it is about.
-fn said(error: &Error) -> String {
+fn said(error: &Error, spelling: Spelling) -> String {
     match error.hint() {
-        Some(hint) => format!("{}; {}", error.problem(), hint.spelled(as_keys)),
+        Some(hint) => format!("{}; {}", error.problem(), hint.spelled(spelling)),
         None => error.problem().to_owned(),
     }
 }
 
 /// Root's power, or the helper that has it.
-fn privileges(can_mount: bool) -> Check {
+fn privileges(can_mount: bool, spelling: Spelling) -> Check {
     const NAME: &str = "privileges";
     if can_mount {
         return Check::ok(NAME, "this process may mount by itself (CAP_SYS_ADMIN)");
@@ -129,6 +134,7 @@ fn privileges(can_mount: bool) -> Check {
     let Some(helper) = fusermount::installed() else {
         return Check::fail(
             NAME,
+            Code::NoHelper,
             format!(
                 "the helper fusermount3 is not installed; {}",
                 fusermount::INSTALL
@@ -136,7 +142,7 @@ fn privileges(can_mount: bool) -> Check {
         );
     };
     match fusermount::powerless(&helper) {
-        Some(error) => Check::fail(NAME, error.to_string()),
+        Some(error) => Check::fail(NAME, error.code(), error.spelled(spelling)),
         None => Check::ok(NAME, format!("mounts go through {}", helper.shown())),
     }
 }

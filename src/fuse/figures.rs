@@ -8,6 +8,7 @@ use crate::fuse::options::PersistOptions;
 use crate::fuse::persist::Job;
 use crate::fuse::server::Persisted;
 use crate::read::Reader;
+use crate::source::Location;
 use crate::stats::{SCHEMA, Serving, Snapshot, ViewStats};
 
 /// What a mount can tell about itself, at any time and from any thread.
@@ -26,7 +27,7 @@ pub struct Figures {
 pub(super) struct About {
     pub(super) mountpoint: PathBuf,
     pub(super) request: String,
-    pub(super) sources: Vec<PathBuf>,
+    pub(super) sources: Vec<Location>,
 }
 
 impl Figures {
@@ -79,7 +80,7 @@ impl Figures {
             view: ViewStats {
                 request: self.about.request.clone(),
                 sources: sources
-                    .map(|path| path.to_string_lossy().into_owned())
+                    .map(|source| source.as_path().to_string_lossy().into_owned())
                     .collect(),
                 files: count,
                 bytes,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::setting::NONEMPTY;
 use crate::error::{Code, Error, Hint, Result};
@@ -11,6 +11,7 @@ use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::unmount;
 use crate::shown::Show;
+use crate::source::Location;
 use crate::view::View;
 
 /// Checks that `view` may be mounted on `path`, which is absolute and free of links. Clears what a
@@ -30,8 +31,8 @@ pub(super) fn check(path: &Path, view: &View, options: &MountOptions) -> Result<
     Err(error.with_hint(Hint::text("mount on an empty one").or(hide)))
 }
 
-fn refuse_overlap(mountpoint: &Path, sources: &[PathBuf]) -> Result<()> {
-    for source in sources {
+fn refuse_overlap(mountpoint: &Path, sources: &[Location]) -> Result<()> {
+    for source in sources.iter().filter_map(Location::local) {
         let Ok(source) = source.canonicalize() else {
             continue;
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, in_words};
 use crate::fuse::condition::{ServingProcess, serving_process};
 use crate::fuse::holders::{self, Holder};
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
@@ -34,7 +34,10 @@ pub enum Answer {
     /// The process that served it is gone.
     Dead,
     /// Why there are no figures although the mount may be well.
-    Unreadable(String),
+    Unreadable {
+        code: Code,
+        why: String,
+    },
 }
 
 /// A process that holds a mount, and how: "open file", "mapped file", "working directory".
@@ -100,22 +103,32 @@ pub fn ask(mountpoint: &Path) -> Answer {
             return Answer::Dead;
         }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            return Answer::Unreadable("it is another user's, and does not let this one in".into());
+            return Answer::Unreadable {
+                code: Code::PermissionDenied,
+                why: "it is another user's, and does not let this one in".into(),
+            };
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Answer::Unreadable(
-                "it tells no figures: a version of ckptfs without them serves it, or only a \
-                 directory of the view is mounted here"
+            return Answer::Unreadable {
+                code: Code::NoFigures,
+                why: "it tells no figures: a version of ckptfs without them serves it, or only a \
+                      directory of the view is mounted here"
                     .into(),
-            );
+            };
         }
-        Err(e) => return Answer::Unreadable(e.to_string()),
+        Err(e) => {
+            return Answer::Unreadable {
+                code: Code::from(&e),
+                why: in_words(&e),
+            };
+        }
     };
     match serde_json::from_slice(&text) {
         Ok(snapshot) => Answer::Figures(Box::new(snapshot)),
-        Err(e) => Answer::Unreadable(format!(
-            "its figures are those of another version of ckptfs: {e}"
-        )),
+        Err(e) => Answer::Unreadable {
+            code: Code::NoFigures,
+            why: format!("its figures are those of another version of ckptfs: {e}"),
+        },
     }
 }
 

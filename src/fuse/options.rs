@@ -6,8 +6,10 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use crate::error::{Spelling, as_keys};
 use crate::named::named;
 use crate::provenance;
+use crate::source::Location;
 
 /// How a view is mounted.
 #[derive(Debug, Clone)]
@@ -21,8 +23,8 @@ pub struct MountOptions {
     pub source_name: OsString,
     /// Have no file of the mount be run as a program.
     pub no_exec: bool,
-    /// Directories that the view reads from. The mountpoint must not overlap with one.
-    pub sources: Vec<PathBuf>,
+    /// What the view reads from. The mountpoint must not overlap with a directory of these.
+    pub sources: Vec<Location>,
     /// Mount also on a directory that is not empty, and hide what is in it. Never on one that holds
     /// a source or another mount.
     pub nonempty: bool,
@@ -47,6 +49,8 @@ pub struct MountOptions {
     /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
     /// there are no extended attributes.
     pub provenance: Option<Arc<provenance::Files>>,
+    /// How the log writes settings of the request in hints.
+    pub spelling: Spelling,
 }
 
 /// How a view is written to a directory while it is mounted.
@@ -121,6 +125,7 @@ impl Default for MountOptions {
             direct_io: false,
             persist: None,
             provenance: None,
+            spelling: as_keys,
         }
     }
 }

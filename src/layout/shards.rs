@@ -20,7 +20,8 @@ use crate::view::{TopFile, View};
 /// Which tensors share a file, and what the files are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partition {
-    /// The base's shards under the base's names.
+    /// The base's shards under the base's names. Where one of these is not a name of [`OUTPUT`], because
+    /// the base is in another container, they have standard names.
     Keep,
     /// The base's shards, then the added tensors packed; standard names.
     Renumber,
@@ -136,7 +137,8 @@ fn partition_tensors(
         .into_iter()
         .zip(&catalog.homes)
         .filter(|(tensors, _)| !tensors.is_empty());
-    if partition == Partition::Keep {
+    let keeps_name = |name: &str| OUTPUT.is_shard(name.as_ref());
+    if partition == Partition::Keep && catalog.homes.iter().all(|home| keeps_name(&home.name)) {
         return Ok(kept
             .map(|(tensors, home)| (home.name.clone(), tensors))
             .collect());

@@ -33,11 +33,11 @@ pub use quantize::{PartialBlocks, Quantize, QuantizeParams, Selection};
 pub use rename::RenameParams;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
+use crate::source::Location;
 
 /// The plan half of an operator.
 pub trait Operator: Debug {
@@ -108,8 +108,8 @@ impl Operations {
         Ok(operators)
     }
 
-    /// The directories that they read from, in order.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = PathBuf> {
+    /// What they read from, in order.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Location> {
         let settings = self.each().flat_map(|params| {
             let sources = params
                 .settings()

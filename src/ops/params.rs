@@ -2,11 +2,11 @@
 //! the recipes that are written down are made from that.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
 
 use crate::error::{Code, Error, Result};
 use crate::named::Named;
 use crate::ops::{Operations, Operator};
+use crate::source::Location;
 
 /// What is asked of an operator.
 pub trait Params: Debug {
@@ -109,7 +109,7 @@ pub enum Value {
     /// A name or a text.
     Text(String),
     Source {
-        path: PathBuf,
+        location: Location,
         /// 1 where it means nothing.
         weight: f64,
     },
@@ -120,9 +120,11 @@ impl Value {
         Value::Text(text.into())
     }
 
-    pub(crate) fn source(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        Value::Source { path, weight: 1.0 }
+    pub(crate) fn source(location: impl Into<Location>) -> Self {
+        Value::Source {
+            location: location.into(),
+            weight: 1.0,
+        }
     }
 
     pub(crate) fn into_switch(self) -> bool {
@@ -139,10 +141,10 @@ impl Value {
         }
     }
 
-    /// The path and its weight.
-    pub(crate) fn into_source(self) -> (PathBuf, f64) {
+    /// The source and its weight.
+    pub(crate) fn into_source(self) -> (Location, f64) {
         match self {
-            Value::Source { path, weight } => (path, weight),
+            Value::Source { location, weight } => (location, weight),
             _ => unreachable!("a source is given for a setting that takes one"),
         }
     }

@@ -10,6 +10,7 @@ use crate::recipe::quoted::{float, text, tree};
 use crate::recipe::yaml::{Node, Value};
 use crate::recipe::{DEFAULT_SHARD_BYTES, Repack, ViewRequest, yaml};
 use crate::shown::Show;
+use crate::source::Location;
 
 impl ViewRequest {
     /// The text of a recipe of this view. Paths stand in it as they are here: absolute ones mean
@@ -111,7 +112,7 @@ impl Lines {
 
     /// Where the models of a merge are.
     fn models(&mut self, merge: &MergeRequest) -> Result<()> {
-        let mut seen: Vec<&(String, std::path::PathBuf)> = Vec::new();
+        let mut seen: Vec<&(String, Location)> = Vec::new();
         self.0 += "  models:  # what the merge calls them, and where they are\n";
         for named in &merge.found {
             match seen.iter().find(|(id, _)| *id == named.0) {
@@ -127,7 +128,7 @@ impl Lines {
                 }
                 None => seen.push(named),
             }
-            self.0 += &format!("    {}: {}\n", text(&named.0), path(&named.1)?);
+            self.0 += &format!("    {}: {}\n", text(&named.0), place(&named.1)?);
         }
         Ok(())
     }
@@ -162,12 +163,12 @@ impl Lines {
                     }
                     _ => self.one(indent, key, &value),
                 },
-                ops::Value::Source { path: at, weight } => match setting.takes {
+                ops::Value::Source { location, weight } => match setting.takes {
                     Takes::WeightedSources => {
-                        self.0 += &format!("{:indent$}  - path: {}\n", "", path(&at)?);
+                        self.0 += &format!("{:indent$}  - path: {}\n", "", place(&location)?);
                         self.0 += &format!("{:indent$}    weight: {}\n", "", float(weight));
                     }
-                    _ => self.0 += &format!("{:indent$}  - {}\n", "", model(&at)?),
+                    _ => self.0 += &format!("{:indent$}  - {}\n", "", model(&location)?),
                 },
             }
         }
@@ -175,25 +176,25 @@ impl Lines {
     }
 }
 
-/// A path that stands for itself.
-fn path(path: &Path) -> Result<String> {
-    match path.to_str() {
-        Some(path) => Ok(text(path)),
-        None => Err(Error::new(
-            Code::NoRecipe,
-            format!(
-                "a recipe cannot describe this view: {} is not UTF-8; give it another name, or a link that has one",
-                path.shown()
-            ),
-        )),
+/// A path or URL that stands for itself.
+fn place(location: &Location) -> Result<String> {
+    let path = location.as_path();
+    let unsayable = |why| {
+        let problem = format!("a recipe cannot describe this view: {} {why}", path.shown());
+        Err(Error::new(Code::NoRecipe, problem))
+    };
+    match (location, path.to_str()) {
+        (Location::Open(_), _) => unsayable("is a directory that only this process has open"),
+        (_, Some(path)) => Ok(text(path)),
+        (_, None) => unsayable("is not UTF-8; give it another name, or a link that has one"),
     }
 }
 
-/// A directory where a model can be named.
-fn model(directory: &Path) -> Result<String> {
-    let shown = path(directory)?;
+/// A location where a model can be named.
+fn model(location: &Location) -> Result<String> {
+    let shown = place(location)?;
     // These mean something in the name of a model.
-    match directory.as_os_str().as_encoded_bytes() {
+    match location.as_path().as_os_str().as_encoded_bytes() {
         name if name.contains(&b'+') || name.contains(&b'@') => Ok(format!("{{path: {shown}}}")),
         _ => Ok(shown),
     }

@@ -1,6 +1,6 @@
 //! From a recipe to a request: every model that it names is looked for.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::catalog::Catalog;
 use crate::error::{Code, Error, Place, Result, Warning};
@@ -14,6 +14,7 @@ use crate::recipe::ViewRequest;
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{ModelPath, Places, Reference};
 use crate::recipe::yaml::Node;
+use crate::source::Location;
 use crate::tensor::Dtype;
 
 /// A merge and where its models are.
@@ -24,16 +25,16 @@ pub struct MergeRequest {
     pub models: Vec<MergedModel>,
     /// The recipe that it is from.
     pub(super) root: Node,
-    /// What the recipe calls directories, and where they were found.
-    pub(super) found: Vec<(String, PathBuf)>,
+    /// What the recipe calls models, and where they were found.
+    pub(super) found: Vec<(String, Location)>,
 }
 
 /// A model that takes part in a merge.
 #[derive(Debug, Clone)]
 pub struct MergedModel {
-    pub directory: PathBuf,
+    pub location: Location,
     /// A LoRA adapter that is merged into it first.
-    pub lora: Option<PathBuf>,
+    pub lora: Option<Location>,
 }
 
 impl ViewRequest {
@@ -52,9 +53,8 @@ impl ViewRequest {
         let beside = absolute.parent().unwrap_or(Path::new("/"));
         let mut places = places.clone();
         let named = std::mem::take(&mut view.models).into_iter();
-        places
-            .named
-            .extend(named.map(|(id, directory)| (id, beside.join(directory))));
+        let named = named.map(|(id, text)| (id, Location::from(&text).relative_to(beside)));
+        places.named.extend(named);
         let asked: Vec<&ModelPath> = start
             .references()
             .iter()
@@ -84,13 +84,13 @@ impl ViewRequest {
                 let mut found = Vec::new();
                 let models = references.iter().zip(&definition.models);
                 let models = models.map(|(reference, name)| {
-                    let mut find = |path: &ModelPath| -> Result<PathBuf> {
-                        let directory = places.find(path, beside, &name.place)?;
-                        found.push((path.to_string(), directory.clone()));
-                        Ok(directory)
+                    let mut find = |path: &ModelPath| -> Result<Location> {
+                        let location = places.find(path, beside, &name.place)?;
+                        found.push((path.to_string(), location.clone()));
+                        Ok(location)
                     };
                     Ok(MergedModel {
-                        directory: find(&reference.model)?,
+                        location: find(&reference.model)?,
                         lora: reference.lora.as_ref().map(&mut find).transpose()?,
                     })
                 });
@@ -102,7 +102,7 @@ impl ViewRequest {
                         root,
                         found,
                     }),
-                    ..ViewRequest::new(&models[definition.donor()].directory)
+                    ..ViewRequest::new(&models[definition.donor()].location)
                 }
             }
         };
@@ -112,7 +112,7 @@ impl ViewRequest {
         for source in view.sources {
             let place = source.place;
             let value = Value::Source {
-                path: find(&(source.reference, place.clone()))?,
+                location: find(&(source.reference, place.clone()))?,
                 weight: source.weight,
             };
             let set = request.operations.set(source.key, value);
@@ -129,7 +129,7 @@ impl MergeRequest {
     pub(super) fn catalog(&self) -> Result<Catalog> {
         let names = self.definition.models.iter();
         let sources = names.zip(&self.models).map(|(name, model)| {
-            let mut catalog = Catalog::from_base(Checkpoint::open(&model.directory)?);
+            let mut catalog = Catalog::from_base(Checkpoint::open(&model.location)?);
             dequantize(&mut catalog, self.definition.dtype)?;
             if let Some(adapter) = &model.lora {
                 Lora::open(adapter, 1.0)?.apply(&mut catalog)?;

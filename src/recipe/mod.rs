@@ -13,7 +13,7 @@ mod view_section;
 mod yaml;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
 use crate::error::setting::{REPACK, SHARD_SIZE, SINGLE_FILE};
@@ -21,6 +21,7 @@ use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::format::{Checkpoint, OUTPUT};
 use crate::layout::{self, Partition};
 use crate::ops::{Operations, Params};
+use crate::source::Location;
 
 pub use from_file::{MergeRequest, MergedModel};
 pub use models::Places;
@@ -34,7 +35,7 @@ pub use crate::layout::Plan;
 pub struct ViewRequest {
     /// The checkpoint that the view starts from; of a merge, the one that gives config.json and
     /// tokenizer.
-    pub base: PathBuf,
+    pub base: Location,
     /// Start from this merge instead.
     pub merge: Option<MergeRequest>,
     /// The recipe that this was read from.
@@ -66,7 +67,7 @@ pub const DEFAULT_SHARD_BYTES: u64 = 4 << 30;
 
 impl ViewRequest {
     /// A view of `base` as it is.
-    pub fn new(base: impl Into<PathBuf>) -> Self {
+    pub fn new(base: impl Into<Location>) -> Self {
         ViewRequest {
             base: base.into(),
             merge: None,
@@ -117,11 +118,11 @@ impl ViewRequest {
         layout::shards(catalog, partition, self.shard_bytes)
     }
 
-    /// The directories that the view reads from.
-    pub fn sources(&self) -> Vec<PathBuf> {
+    /// What the view reads from, the base first.
+    pub fn sources(&self) -> Vec<Location> {
         let merged = self.merge.iter().flat_map(|merge| &merge.models);
-        let merged = merged.flat_map(|model| std::iter::once(&model.directory).chain(&model.lora));
-        let mut sources: Vec<PathBuf> = std::iter::once(&self.base)
+        let merged = merged.flat_map(|model| std::iter::once(&model.location).chain(&model.lora));
+        let mut sources: Vec<Location> = std::iter::once(&self.base)
             .chain(merged)
             .cloned()
             .chain(self.operations.sources())
@@ -131,10 +132,17 @@ impl ViewRequest {
         sources
     }
 
-    /// What the view is made from, and no output may touch: the [sources](Self::sources), and the
-    /// recipe.
+    /// The [sources](Self::sources) that are directories of this machine.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let sources = self.sources();
+        let local = sources.iter().filter_map(Location::local);
+        local.map(Path::to_owned).collect()
+    }
+
+    /// What no output may touch: [directories](Self::directories) that the view is made from, and
+    /// the recipe.
     pub fn inputs(&self) -> Vec<PathBuf> {
-        let mut inputs = self.sources();
+        let mut inputs = self.directories();
         inputs.extend(self.recipe.clone());
         inputs
     }

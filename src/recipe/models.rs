@@ -9,7 +9,7 @@ use crate::error::setting::MODEL;
 use crate::error::{Code, Error, Hint, Place, Result};
 use crate::recipe::yaml::{Fields, Node, Value};
 use crate::shown::Show;
-use crate::source::missing;
+use crate::source::{Location, missing};
 
 /// `path[@revision][+lora[@revision]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,8 +151,8 @@ impl std::fmt::Display for Reference {
 /// Where models are looked for.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
-    /// Directories by name, as the recipe has it (with or without `@revision`).
-    pub named: Vec<(String, PathBuf)>,
+    /// Models by name, as the recipe has it (with or without `@revision`).
+    pub named: Vec<(String, Location)>,
     /// The `hub` directory of the Hugging Face cache.
     pub hub: Option<PathBuf>,
 }
@@ -160,7 +160,7 @@ pub struct Places {
 impl Places {
     /// These directories, and the cache that the environment names: `HF_HUB_CACHE`, `HF_HOME/hub`,
     /// or `~/.cache/huggingface/hub`.
-    pub fn from_environment(named: Vec<(String, PathBuf)>) -> Self {
+    pub fn from_environment(named: Vec<(String, Location)>) -> Self {
         let variable = |name| {
             env::var_os(name)
                 .filter(|value| !value.is_empty())
@@ -173,18 +173,24 @@ impl Places {
         Places { named, hub }
     }
 
-    /// The directory that `path` names on a command line: itself, or if there is nothing, the model
+    /// What `path` names on a command line: a URL, a directory, or if there is none, the model
     /// `org/model[@revision]` in the cache of the hub.
     ///
     /// # Errors
     /// If there is neither; the message says where it was looked for.
-    pub fn directory(&self, path: &Path) -> Result<PathBuf> {
+    pub fn location(&self, path: &Path) -> Result<Location> {
+        let location = Location::from(path);
+        if location.local().is_none() {
+            return Ok(location);
+        }
         if path.symlink_metadata().is_ok() {
-            return std::path::absolute(path).map_err(|e| Error::io("resolve", path, e));
+            let absolute = std::path::absolute(path);
+            let absolute = absolute.map_err(|e| Error::io("resolve", path, e))?;
+            return Ok(Location::Local(absolute));
         }
         let hub = self.hub.as_ref().zip(ModelPath::of_hub(path));
         let what = match hub.map(|(hub, model)| snapshot(hub, &model)) {
-            Some(Ok(directory)) => return Ok(directory),
+            Some(Ok(directory)) => return Ok(Location::Local(directory)),
             Some(Err(not_there)) => &format!("directory, and {not_there}"),
             None => "directory",
         };
@@ -201,27 +207,31 @@ impl Places {
         names.filter(|id| !is_asked(id)).collect()
     }
 
-    /// The directory of `model`, named at `place` of a recipe in the directory `beside`.
+    /// Where `model` is, named at `place` of a recipe in the directory `beside`.
     ///
     /// # Errors
     /// If there is none; the message says where it was looked for.
-    pub(super) fn find(&self, model: &ModelPath, beside: &Path, place: &Place) -> Result<PathBuf> {
+    pub(super) fn find(&self, model: &ModelPath, beside: &Path, place: &Place) -> Result<Location> {
         let whole = model.to_string();
         let named = |name: &str| self.named.iter().find(|(known, _)| known == name);
-        if let Some((_, directory)) = named(&whole).or_else(|| named(&model.path)) {
-            return Ok(directory.clone());
+        if let Some((_, location)) = named(&whole).or_else(|| named(&model.path)) {
+            return Ok(location.clone());
+        }
+        let location = Location::from(&whole);
+        if location.local().is_none() {
+            return Ok(location);
         }
         let mut looked = Vec::new();
         let path = beside.join(&model.path);
         if model.revision.is_none() {
             if path.is_dir() {
-                return Ok(path);
+                return Ok(Location::Local(path));
             }
             looked.push(format!("no directory {}", path.shown()));
         }
         if let Some(hub) = &self.hub {
             match snapshot(hub, model) {
-                Ok(directory) => return Ok(directory),
+                Ok(directory) => return Ok(Location::Local(directory)),
                 Err(problem) => looked.push(problem),
             }
         }

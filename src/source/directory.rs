@@ -10,7 +10,7 @@ use crate::manifest::MANIFEST_FILE;
 use crate::source::{Attributes, Blob};
 
 /// The directory of a checkpoint.
-pub trait Directory: fmt::Debug + Sync {
+pub trait Directory: fmt::Debug + Send + Sync {
     /// Where it is, for messages and reports. It need not be a path of this machine.
     fn location(&self) -> &Path;
 

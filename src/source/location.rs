@@ -1,39 +1,163 @@
-//! Where checkpoints are: what a request names them by.
+//! Where checkpoints and adapters are: what a request names its sources by.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::source::directory::Directory;
 use crate::source::local::LocalDirectory;
 
-/// Where a checkpoint is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a checkpoint or an adapter is.
+///
+/// A text that begins with `scheme://` is a URL, and everything else is a path.
+#[derive(Debug, Clone)]
 pub enum Location {
     /// In a directory of this machine.
     Local(PathBuf),
+    /// At a URL. This build opens none.
+    Url(String),
+    /// In a directory that is open already, of whichever kind.
+    Open(Arc<dyn Directory>),
 }
 
 impl Location {
     /// Opens the directory that is there.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn open(self) -> Result<Box<dyn Directory>> {
+    /// If there is none, or this build cannot open places of this kind.
+    pub fn open(&self) -> Result<Arc<dyn Directory>> {
         match self {
-            Location::Local(path) => Ok(Box::new(LocalDirectory::open(path)?)),
+            Location::Local(path) => Ok(Arc::new(LocalDirectory::open(path.clone())?)),
+            Location::Url(url) => {
+                let problem = "this build reads local directories only";
+                let error = Error::of_file(Code::UnsupportedPlace, url, problem);
+                Err(error.with_hint("copy the files to this machine and name their directory"))
+            }
+            Location::Open(directory) => Ok(directory.clone()),
+        }
+    }
+
+    /// As messages and reports write it. Only of [`local`](Self::local) ones this is a path of
+    /// this machine.
+    pub fn as_path(&self) -> &Path {
+        match self {
+            Location::Local(path) => path,
+            Location::Url(url) => Path::new(url),
+            Location::Open(directory) => directory.location(),
+        }
+    }
+
+    /// The directory of this machine, if it is one.
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Location::Local(path) => Some(path),
+            Location::Url(_) | Location::Open(_) => None,
+        }
+    }
+
+    /// The same, where a relative path starts from `directory`.
+    #[must_use]
+    pub fn relative_to(self, directory: &Path) -> Self {
+        match self {
+            Location::Local(path) => Location::Local(directory.join(path)),
+            other => other,
         }
     }
 }
 
+/// Open directories are equal if they are the same one.
+impl PartialEq for Location {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Location::Local(a), Location::Local(b)) => a == b,
+            (Location::Url(a), Location::Url(b)) => a == b,
+            (Location::Open(a), Location::Open(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Location {}
+
+impl Hash for Location {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_path().hash(state);
+    }
+}
+
 impl<T: AsRef<OsStr> + ?Sized> From<&T> for Location {
-    fn from(path: &T) -> Self {
-        Location::Local(path.into())
+    fn from(text: &T) -> Self {
+        match text.as_ref().to_str().filter(|text| is_url(text)) {
+            Some(url) => Location::Url(url.to_owned()),
+            None => Location::Local(text.into()),
+        }
     }
 }
 
 impl From<PathBuf> for Location {
     fn from(path: PathBuf) -> Self {
-        Location::Local(path)
+        Location::from(&path)
+    }
+}
+
+impl From<&Location> for Location {
+    fn from(location: &Location) -> Self {
+        location.clone()
+    }
+}
+
+impl From<Arc<dyn Directory>> for Location {
+    fn from(directory: Arc<dyn Directory>) -> Self {
+        Location::Open(directory)
+    }
+}
+
+/// Whether `text` begins with a scheme (RFC 3986, 3.1) and `://`.
+fn is_url(text: &str) -> bool {
+    let Some((scheme, _)) = text.split_once("://") else {
+        return false;
+    };
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(is_scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_makes_a_url_and_everything_else_is_a_path() {
+        for url in ["s3://bucket/m", "hf://org/model@main", "git+https://x"] {
+            let location = Location::from(url);
+            assert_eq!(location, Location::Url(url.to_owned()));
+            assert_eq!(location.local(), None);
+            assert_eq!(
+                location.relative_to(Path::new("/r")).as_path(),
+                Path::new(url)
+            );
+        }
+        for path in [
+            "m", "/m", "./s3://b", "s3:/b", "://b", "3s://b", "a b://c", "a/b://c",
+        ] {
+            let location = Location::from(path);
+            assert_eq!(location.local(), Some(Path::new(path)));
+            let joined = Path::new("/r").join(path);
+            assert_eq!(
+                location.relative_to(Path::new("/r")),
+                Location::Local(joined)
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_that_this_build_cannot_open_is_an_error_with_a_code() {
+        let error = Location::from("s3://bucket/m").open().unwrap_err();
+        assert_eq!(error.code(), Code::UnsupportedPlace);
+        assert_eq!(
+            error.to_string(),
+            "s3://bucket/m: this build reads local directories only; copy the files to this machine and name their directory"
+        );
     }
 }

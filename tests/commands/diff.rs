@@ -229,7 +229,7 @@ fn whatever_is_read_to_compare_counts_as_progress() {
     let a = Checkpoint::single(tensors(&values, Dtype::F32)).aux("large.bin", "x".repeat(5000));
     let b = Checkpoint::single(tensors(&other, Dtype::BF16)).aux("large.bin", "y".repeat(5000));
     let [a, b] = [workspace.write("a", &a), workspace.write("b", &b)];
-    let [a, b] = [a, b].map(|path| ckptfs::diff::plan(&path, &[]).unwrap());
+    let [a, b] = [a, b].map(|path| ckptfs::diff::request(&path, &[]).unwrap().plan().unwrap());
     let counted = Counted::default();
     ckptfs::diff::diff([&a, &b], true, 2, &counted).unwrap();
     let announced = counted.announced.into_inner();

@@ -201,7 +201,7 @@ fn json_agrees_with_the_library_for_every_flag() {
     let plain = ViewRequest::new(&base);
     let patched = plain
         .clone()
-        .with(|asked| asked.patch.extras.push(extra.clone()));
+        .with(|asked| asked.patch.extras.push(extra.clone().into()));
     let rules = QuantizeParams::by_rules();
     let fp8 = |fp8: QuantizeParams| patched.clone().with(|asked| asked.quantize = fp8);
     assert_agrees(&workspace, &format!("--base {b} --json"), &plain);
@@ -215,7 +215,7 @@ fn json_agrees_with_the_library_for_every_flag() {
     let flags = format!("--base {b} --extra {e} --json");
     assert_agrees(&workspace, &format!("{flags} --fp8"), &fp8(rules.clone()));
     let all = QuantizeParams {
-        references: vec![reference.clone()],
+        references: vec![reference.clone().into()],
         patterns: vec![r"model\..*norm.*o".to_owned(), "lm_head.*".to_owned()],
         scale_format: Some(ScaleFormat::Float32),
         partial_blocks: Some(PartialBlocks::Quantize),
@@ -237,7 +237,7 @@ fn json_agrees_with_the_library_for_every_flag() {
     let more = "--fp8 --scale-fmt ue8m0 --partial-blocks keep";
     assert_agrees(&workspace, &format!("{flags} {more}"), &fp8(keep));
     let referenced = QuantizeParams {
-        references: vec![reference.clone()],
+        references: vec![reference.clone().into()],
         ..QuantizeParams::default()
     };
     assert_agrees(

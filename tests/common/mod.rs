@@ -59,7 +59,7 @@ impl Workspace {
 pub(crate) fn materialized(workspace: &Workspace, name: &str, request: &ViewRequest) -> PathBuf {
     let out = workspace.path().join(name);
     let plan = request.plan().expect("the view can be planned");
-    materialize(&plan, &request.sources(), &out, &Options::default(), &())
+    materialize(&plan, &request.inputs(), &out, &Options::default(), &())
         .expect("the view can be written");
     out
 }
@@ -86,7 +86,7 @@ pub(crate) fn plan_patch(base: &Path, extras: &[&Path]) -> ckptfs::Result<Plan> 
     ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: extras.iter().map(|extra| extra.to_path_buf()).collect(),
+                extras: extras.iter().map(|extra| extra.into()).collect(),
             },
             ..Operations::default()
         },

@@ -74,7 +74,7 @@ pub(crate) fn recipe(workspace: &Workspace, text: &str) -> ViewRequest {
 
 pub(crate) fn lora(directory: PathBuf, weight: f64) -> LoraRequest {
     LoraRequest {
-        adapter: directory,
+        adapter: directory.into(),
         weight,
     }
 }

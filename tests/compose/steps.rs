@@ -68,7 +68,7 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
     );
     let patched = write(
         "3-patched",
-        &|r| r.operations.patch.extras = vec![at("more")],
+        &|r| r.operations.patch.extras = vec![at("more").into()],
         adapted,
     );
     let renamed = write(

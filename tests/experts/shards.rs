@@ -155,7 +155,7 @@ fn plan_patched(
     ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![workspace.write("extra", extra)],
+                extras: vec![workspace.write("extra", extra).into()],
             },
             experts: ExpertsParams {
                 form: Some(experts),

@@ -152,7 +152,7 @@ fn a_group_that_a_reference_has_quantized_is_quantized_though_blocks_are_partial
         let members: BTreeSet<&str> = names(&group.whole).chain(names(&group.partial)).collect();
         let reference = reference(members.iter().copied());
         let request = QuantizeParams {
-            references: vec![workspace.write("reference", &reference)],
+            references: vec![workspace.write("reference", &reference).into()],
             partial_blocks: Some(PartialBlocks::Keep),
             ..QuantizeParams::default()
         };
@@ -167,7 +167,11 @@ fn a_group_of_which_a_reference_has_a_part_quantized_is_an_error() {
     for group in groups() {
         let workspace = Workspace::new();
         let request = QuantizeParams {
-            references: vec![workspace.write("reference", &reference(names(&group.whole)))],
+            references: vec![
+                workspace
+                    .write("reference", &reference(names(&group.whole)))
+                    .into(),
+            ],
             ..QuantizeParams::default()
         };
         let result = plan_fp8(&workspace.write("base", &group.base()), request);

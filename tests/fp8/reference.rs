@@ -34,7 +34,7 @@ fn plan_reference(base: &Path, reference: &Path) -> ckptfs::Result<Plan> {
     plan_fp8(
         base,
         QuantizeParams {
-            references: vec![reference.to_owned()],
+            references: vec![reference.to_owned().into()],
             ..QuantizeParams::default()
         },
     )
@@ -125,7 +125,7 @@ fn selections_are_ored() {
     let reference = workspace.write("reference", &reference(&[MLA], &[LAYER]));
     let request = QuantizeParams {
         rules: true,
-        references: vec![reference],
+        references: vec![reference.into()],
         patterns: vec!["none".to_owned(), r"oth.*".to_owned()],
         ..QuantizeParams::default()
     };

@@ -105,7 +105,7 @@ fn only_what_the_view_quantizes_is_measured() {
     let request = ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![workspace.write("extra", &extra)],
+                extras: vec![workspace.write("extra", &extra).into()],
             },
             quantize: QuantizeParams::by_rules(),
             ..Operations::default()

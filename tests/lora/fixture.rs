@@ -21,7 +21,7 @@ pub(crate) fn plan(base: &Path, adapter: &Path) -> ckptfs::Result<Plan> {
 /// The plan of `base` with adapters merged, each with its weight.
 pub(crate) fn plan_all(base: &Path, adapters: &[(&Path, f64)]) -> ckptfs::Result<Plan> {
     let lora = |&(adapter, weight): &(&Path, f64)| LoraRequest {
-        adapter: adapter.to_owned(),
+        adapter: adapter.to_owned().into(),
         weight,
     };
     ViewRequest {

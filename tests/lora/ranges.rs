@@ -119,7 +119,7 @@ fn what_is_merged_can_be_quantized() {
     let at_once = fp8(
         base,
         vec![LoraRequest {
-            adapter: lora,
+            adapter: lora.into(),
             weight: 1.0,
         }],
     );

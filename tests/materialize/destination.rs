@@ -204,7 +204,7 @@ fn a_reference_is_refused() {
     let plan = plan_fp8(
         &base,
         QuantizeParams {
-            references: vec![reference.clone()],
+            references: vec![reference.clone().into()],
             ..QuantizeParams::default()
         },
     )

@@ -60,7 +60,7 @@ fn patched_fp8(workspace: &Workspace) -> (Plan, Vec<PathBuf>) {
     let request = ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![sources[1].clone()],
+                extras: vec![sources[1].clone().into()],
             },
             quantize: QuantizeParams::by_rules(),
             ..Operations::default()

@@ -13,7 +13,7 @@ mod command;
 mod destination;
 #[cfg(feature = "fuse")]
 mod every_failure;
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "fuse"))]
 mod failing_source;
 mod files;
 #[cfg(feature = "cli")]

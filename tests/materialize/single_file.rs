@@ -36,7 +36,7 @@ fn it_is_written_and_verified_like_any_other_view() {
     let plan = single.plan().unwrap();
     let out = workspace.path().join("out");
     let options = Options::default();
-    materialize(&plan, &single.sources(), &out, &options, &()).unwrap();
+    materialize(&plan, &single.inputs(), &out, &options, &()).unwrap();
     assert!(out.join("model.safetensors").is_file());
     let index = Path::new("model.safetensors.index.json");
     assert!(!out.join(index).exists(), "{:?}", names(&out));

@@ -66,7 +66,7 @@ impl Fixture {
     /// The same view, to be read in this process.
     pub(crate) fn plan(&self, kind: Kind) -> Plan {
         let request = ViewRequest::new(&self.base).with(|asked| {
-            asked.patch.extras.push(self.extra.clone());
+            asked.patch.extras.push(self.extra.clone().into());
             asked.quantize.rules = kind == Kind::PatchedFp8;
         });
         request.plan().unwrap()

@@ -213,7 +213,10 @@ fn a_reader_is_told_what_it_waits_for_and_resumes_when_the_mount_answers() {
         let mut note = String::new();
         let mut stderr = BufReader::new(reader.stderr.take().unwrap());
         stderr.read_line(&mut note).unwrap();
-        assert!(note.starts_with("note: waiting for an answer: "), "{note}");
+        assert!(
+            note.starts_with("note[mount-hangs]: waiting for an answer: "),
+            "{note}"
+        );
         crate::common::assert_names(&note, &parts);
         server.signal(Signal::CONT);
         stderr.read_to_string(&mut note).unwrap();

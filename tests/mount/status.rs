@@ -103,6 +103,7 @@ fn a_dead_mount_is_told_with_its_cure_and_does_not_hide_the_others() {
         found["problem"].as_str().unwrap().contains(&cure),
         "{found}"
     );
+    assert_eq!(found["code"], "dead-mount");
     assert_eq!(found["stats"], Value::Null);
 
     let (code, found) = status_of(&living.mountpoint, &[]);
@@ -124,6 +125,7 @@ fn a_mount_that_does_not_answer_is_told_in_time_and_well_again_after() {
     let (code, found) = status(&fixture, &["--timeout", "0.3"]);
     server.signal(Signal::CONT);
     assert_eq!((code, &found["state"]), (Some(1), &"silent".into()));
+    assert_eq!(found["code"], "mount-hangs");
     let problem = found["problem"].as_str().unwrap();
     assert!(problem.contains("0.3 seconds"), "{problem}");
     eventually("it answers again", || status(&fixture, &[]).0 == Some(0));
@@ -148,6 +150,7 @@ fn a_mount_of_another_user_is_told_without_its_figures() {
     };
     let found = entry(&run(&[]), &fixture.mountpoint);
     assert_eq!(found["state"], "unreadable");
+    assert_eq!(found["code"], "permission-denied");
     assert!(
         found["problem"]
             .as_str()

@@ -185,7 +185,7 @@ fn what_is_missing_is_named_with_the_cure_by_mount_and_doctor_alike() {
         assert_names(&printed, said);
         assert_names(
             &printed,
-            &["status 1\n", "FAIL  mount", "mounts do not work"],
+            &["status 1\n", "FAIL  mount          [", "mounts do not work"],
         );
     }
 }

@@ -63,19 +63,19 @@ fn every_example_of_the_page_is_a_view() {
             .aux("tokenizer.json", &tokenizer);
         named.push((
             (*id).to_owned(),
-            workspace.write(&id.replace('/', "-"), &model),
+            workspace.write(&id.replace('/', "-"), &model).into(),
         ));
     }
     let mtp = [tensor("mtp.layers.0.w", Dtype::BF16, &[4], 1)];
     named.push((
         "org/base-mtp".to_owned(),
-        workspace.write("mtp", &model(mtp.to_vec())),
+        workspace.write("mtp", &model(mtp.to_vec())).into(),
     ));
     for (id, part) in [("chat", "self_attn.q_proj"), ("code", "mlp.down_proj")] {
         let module = format!("model.layers.1.{part}");
         let adapter = Adapter::new(2, 4.0).linear(&module, [128, 128], 2);
         let directory = adapter.write(&workspace, &format!("{id}-lora"));
-        named.push((format!("org/{id}-lora"), directory));
+        named.push((format!("org/{id}-lora"), directory.into()));
     }
     let places = Places { named, hub: None };
     let blocks = blocks(page);

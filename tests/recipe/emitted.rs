@@ -9,6 +9,7 @@ use ckptfs::ops::{
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest};
+use ckptfs::source::Location;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -72,7 +73,7 @@ proptest! {
             let name: String = name.chars().filter(|c| !"/\0".contains(*c)).take(60).collect();
             let directory = workspace.path().join(format!("d{name}"));
             fs::create_dir_all(&directory).unwrap();
-            directory
+            Location::Local(directory)
         };
         let [loras, extras, references, only, drop, renames] = &texts[..] else { unreachable!() };
         let pattern = |texts: &[String]| -> Vec<String> {
@@ -146,6 +147,7 @@ fn a_path_in_a_map_stands_for_itself_and_a_model_has_a_directory_in_the_recipe()
     let workspace = workspace();
     let odd = workspace.path().join("odd+name@1");
     fs::rename(workspace.path().join("a"), &odd).unwrap();
+    let odd = Location::from(odd);
     let base = |recipe: &str| {
         let path = write(&workspace, recipe);
         ViewRequest::from_recipe(&path, &Places::default()).map(|request| request.base)

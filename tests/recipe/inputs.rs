@@ -45,7 +45,7 @@ fn recipes(x: &str, y: &str) -> [String; 4] {
 
 fn adapted(base: PathBuf, adapter: PathBuf) -> ViewRequest {
     let lora = LoraRequest {
-        adapter,
+        adapter: adapter.into(),
         weight: 1.0,
     };
     ViewRequest {

@@ -3,14 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 
+use ckptfs::error::Code;
 use ckptfs::recipe::{Places, ViewRequest};
+use ckptfs::source::Location;
 
 use crate::common::{Workspace, assert_names, message};
 use crate::fixture::{workspace, write};
 
 fn base(workspace: &Workspace, name: &str, places: &Places) -> ckptfs::Result<PathBuf> {
     let path = write(workspace, &format!("base: {name}\n"));
-    Ok(ViewRequest::from_recipe(&path, places)?.base)
+    let request = ViewRequest::from_recipe(&path, places)?;
+    Ok(request.base.as_path().to_owned())
 }
 
 /// A cache with two snapshots of `org/name`, of which `main` is the second.
@@ -62,7 +65,7 @@ fn a_directory_given_by_name_wins_over_one_beside_the_recipe() {
     );
     let elsewhere = PathBuf::from("/elsewhere");
     for id in ["a", "org/name", "org/pinned@1111"] {
-        places.named.push((id.to_owned(), elsewhere.clone()));
+        places.named.push((id.to_owned(), elsewhere.clone().into()));
     }
     for name in ["a", "org/name", "org/name@1111", "org/pinned@1111"] {
         assert_eq!(
@@ -72,4 +75,22 @@ fn a_directory_given_by_name_wins_over_one_beside_the_recipe() {
         );
     }
     assert!(base(&workspace, "org/pinned@2222", &places).is_err());
+}
+
+#[test]
+fn a_url_is_written_down_as_it_is_and_refused_when_it_is_opened() {
+    let workspace = workspace();
+    let recipe = "base: s3://bucket/m\nview:\n  lora:\n    - path: https://host/l\n      weight: 0.5\n  \
+                  patch: [other@1]\n  models: {other@1: hf://org/name@1}\n";
+    let path = write(&workspace, recipe);
+    let request = ViewRequest::from_recipe(&path, &hub(&workspace)).unwrap();
+    let urls = ["s3://bucket/m", "https://host/l", "hf://org/name@1"];
+    assert_eq!(request.sources(), urls.map(Location::from));
+    assert_eq!(request.inputs(), [path.as_path()]);
+    let again = write(&workspace, &request.to_recipe().unwrap());
+    let again = ViewRequest::from_recipe(&again, &Places::default()).unwrap();
+    assert_eq!(again.sources(), request.sources());
+    let error = request.plan().unwrap_err();
+    assert_eq!(error.code(), Code::UnsupportedPlace);
+    assert_names(&error.to_string(), &["s3://bucket/m", "local directories"]);
 }

@@ -29,7 +29,7 @@ fn request(workspace: &Workspace, recipe: &str) -> ViewRequest {
 fn adapters_are_paths_alone_or_with_a_weight_one_or_a_list() {
     let workspace = with_adapters();
     let lora = |name: &str, weight| LoraRequest {
-        adapter: workspace.path().join(name),
+        adapter: workspace.path().join(name).into(),
         weight,
     };
     for (text, expected) in [
@@ -52,7 +52,7 @@ fn adapters_of_a_recipe_are_merged_as_those_of_a_request() {
     let workspace = with_adapters();
     let recipe = "base: a\nview: {lora: [{path: l, weight: 0.5}, k]}\n";
     let lora = |name: &str, weight| LoraRequest {
-        adapter: workspace.path().join(name),
+        adapter: workspace.path().join(name).into(),
         weight,
     };
     let asked = ViewRequest {
@@ -64,7 +64,7 @@ fn adapters_of_a_recipe_are_merged_as_those_of_a_request() {
         },
         ..ViewRequest::new(workspace.path().join("a"))
     };
-    let sources = request(&workspace, recipe).sources();
+    let sources = request(&workspace, recipe).directories();
     let at = |name: &str| workspace.path().join(name);
     assert_eq!(sources, ["a", "l", "k"].map(at));
     let found = shown(&workspace, recipe);

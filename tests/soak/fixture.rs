@@ -59,9 +59,9 @@ impl Fixture {
 
     /// The arguments of `ckptfs mount` that name the view.
     pub(crate) fn flags(&self) -> Vec<PathBuf> {
-        let mut flags: Vec<PathBuf> = vec!["--base".into(), self.request.base.clone()];
+        let mut flags: Vec<PathBuf> = vec!["--base".into(), self.request.base.as_path().into()];
         for extra in &self.request.operations.patch.extras {
-            flags.extend(["--extra".into(), extra.clone()]);
+            flags.extend(["--extra".into(), extra.as_path().into()]);
         }
         flags.extend(["--fp8", "--repack", "--shard-size-gb", SHARD_GIB].map(PathBuf::from));
         flags

@@ -4,24 +4,28 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
 
 use ckptfs::catalog::Catalog;
 use ckptfs::error::Code;
-use ckptfs::format;
+use ckptfs::format::{self, OUTPUT, Shard};
 use ckptfs::jobs::Progress;
 use ckptfs::layout::{self, Partition, Plan};
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::ops::{Precision, convert};
+use ckptfs::ops::{LoraRequest, Precision, convert};
 use ckptfs::read::Reader;
-use ckptfs::source::{Attributes, AuxEntry, AuxFiles, Blob, Class, Directory, Identity};
+use ckptfs::recipe::{Places, ViewRequest};
+use ckptfs::source::{
+    Attributes, AuxEntry, AuxFiles, Blob, Class, Directory, Identity, Location, missing,
+};
 use ckptfs::verify::against_view;
 use ckptfs::{Error, Result};
 
 use crate::common::Workspace;
+use crate::common::adapter::Adapter;
 use crate::common::checkpoint::{Checkpoint, bf16};
 use crate::common::readback::read_all;
 
@@ -113,20 +117,23 @@ fn base() -> Checkpoint {
 /// Files in memory.
 #[derive(Debug)]
 struct MemoryDirectory {
+    location: PathBuf,
     blobs: BTreeMap<String, Arc<MemoryBlob>>,
 }
 
 impl MemoryDirectory {
     /// The files of `directory`, all of one version.
     fn of(directory: &Path, version: u64) -> Self {
+        let location = format!("memory:{}", directory.file_name().unwrap().display());
         let blob = |entry: fs::DirEntry| {
             let name = entry.file_name().into_string().unwrap();
             let content = fs::read(entry.path()).unwrap();
-            let blob = MemoryBlob::new(&format!("memory:base/{name}"), version, content);
+            let blob = MemoryBlob::new(&format!("{location}/{name}"), version, content);
             (name, Arc::new(blob))
         };
         let entries = fs::read_dir(directory).unwrap();
         MemoryDirectory {
+            location: location.clone().into(),
             blobs: entries.map(|entry| blob(entry.unwrap())).collect(),
         }
     }
@@ -134,7 +141,7 @@ impl MemoryDirectory {
 
 impl Directory for MemoryDirectory {
     fn location(&self) -> &Path {
-        Path::new("memory:base")
+        &self.location
     }
 
     fn attributes(&self) -> Attributes {
@@ -150,7 +157,10 @@ impl Directory for MemoryDirectory {
     }
 
     fn file(&self, name: &str) -> Result<Arc<dyn Blob>> {
-        Ok(self.blobs[name].clone())
+        match self.blobs.get(name) {
+            Some(blob) => Ok(blob.clone()),
+            None => Err(missing(&self.location.join(name), "file")),
+        }
     }
 
     fn aux(&self, names: &[OsString], class: &mut dyn FnMut(&OsStr) -> Class) -> Result<AuxFiles> {
@@ -283,4 +293,140 @@ fn a_stopped_run_over_memory_is_resumed_only_from_the_sources_it_was_begun_with(
         0,
         "another version"
     );
+}
+
+/// Where `directory` is: in memory, with the same files.
+fn in_memory(directory: &Path) -> Location {
+    let directory: Arc<dyn Directory> = Arc::new(MemoryDirectory::of(directory, 1));
+    directory.into()
+}
+
+/// Where `directory` is: on this machine.
+fn on_disk(directory: &Path) -> Location {
+    directory.into()
+}
+
+/// A base, an adapter of one of its weights, and an extra that has more than it.
+fn sources(workspace: &Workspace) -> [PathBuf; 3] {
+    let config = r#"{"num_hidden_layers": 1, "torch_dtype": "bfloat16"}"#;
+    let adapter = Adapter::new(4, 8.0).linear("model.layers.0.mlp.up_proj", [384, 700], 4);
+    let more = [
+        bf16("model.norm.weight", &[255]),
+        bf16("mtp.w", &[256, 128]),
+    ];
+    [
+        workspace.write("base", &base().config(config)),
+        adapter.write(workspace, "adapter"),
+        workspace.write("extra", &Checkpoint::single(more)),
+    ]
+}
+
+#[test]
+fn base_adapter_and_extra_in_another_place_make_the_view_that_they_make_on_this_machine() {
+    let workspace = Workspace::new();
+    let [base, adapter, extra] = sources(&workspace);
+    let request = |place: fn(&Path) -> Location| {
+        let mut request = ViewRequest::new(place(&base));
+        let asked = &mut request.operations;
+        asked.patch.extras.push(place(&extra));
+        asked.quantize.patterns.push("mtp.w".to_owned());
+        asked.lora.adapters.push(LoraRequest {
+            adapter: place(&adapter),
+            weight: 0.5,
+        });
+        request
+    };
+    let there = request(in_memory);
+    assert_eq!((there.sources().len(), there.inputs().len()), (3, 0));
+    let [here, plan] = [&request(on_disk), &there].map(|request| request.plan().unwrap());
+    let expected = read_all(&here);
+    assert!(read_all(&plan) == expected);
+    assert_eq!(
+        plan.report.sources[1].path,
+        Path::new("memory:extra"),
+        "reports say where it is"
+    );
+
+    let out = workspace.path().join("out");
+    materialize(&plan, &there.inputs(), &out, &Options::default(), &()).unwrap();
+    for (path, bytes) in &expected {
+        assert!(&fs::read(out.join(path)).unwrap() == bytes, "{path:?}");
+    }
+    let report = against_view(&plan, &out, 2, &()).unwrap();
+    assert_eq!(report.differences.len(), 0);
+    let error = there.to_recipe().unwrap_err();
+    assert_eq!(error.code(), Code::NoRecipe);
+    assert!(error.to_string().contains("memory:base"), "{error}");
+}
+
+#[test]
+fn models_of_a_merge_may_be_in_another_place() {
+    let workspace = Workspace::new();
+    let [base, adapter, _] = sources(&workspace);
+    let recipe = workspace.path().join("merge.yml");
+    let text = "merge_method: linear\nmodels:\n  - {model: a+l, parameters: {weight: 0.25}}\n  \
+                - {model: b, parameters: {weight: 0.5}}\n";
+    fs::write(&recipe, text).unwrap();
+    let plan = |place: fn(&Path) -> Location| {
+        let named = [("a", &base), ("l", &adapter), ("b", &base)];
+        let named = named.map(|(id, directory)| (id.to_owned(), place(directory)));
+        let places = Places {
+            named: named.into(),
+            hub: None,
+        };
+        let request = ViewRequest::from_recipe(&recipe, &places).unwrap();
+        request.plan().unwrap()
+    };
+    assert!(read_all(&plan(in_memory)) == read_all(&plan(on_disk)));
+}
+
+#[test]
+fn an_adapter_that_another_place_lacks_is_named_as_it_is_there() {
+    let workspace = Workspace::new();
+    let [base, adapter, _] = sources(&workspace);
+    fs::remove_file(adapter.join("adapter_model.safetensors")).unwrap();
+    let mut request = ViewRequest::new(base);
+    request.operations.lora.adapters.push(LoraRequest {
+        adapter: in_memory(&adapter),
+        weight: 1.0,
+    });
+    let error = request.plan().unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    let path = "memory:adapter/adapter_model.safetensors";
+    assert!(error.to_string().starts_with(path), "{error}");
+}
+
+/// `checkpoint` as if it were in a container of other file names, which also has room for a tensor
+/// that the checkpoint does not name.
+fn in_another_container(mut checkpoint: format::Checkpoint) -> format::Checkpoint {
+    for (number, shard) in checkpoint.shards.iter_mut().enumerate() {
+        let mut tensors = shard.tensors.clone();
+        tensors.insert("room".into(), tensors[0].clone());
+        *shard = Arc::new(Shard {
+            name: format!("part{number}.raw"),
+            container: shard.container,
+            blob: shard.blob.clone(),
+            tensors,
+        });
+    }
+    checkpoint
+}
+
+#[test]
+fn shards_that_are_kept_from_another_container_have_names_of_the_container_of_views() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    let checkpoint = format::Checkpoint::in_directory(&MemoryDirectory::of(&directory, 1));
+    let plan = plan(in_another_container(checkpoint.unwrap()));
+    let names: Vec<&str> = plan.shards.iter().map(|shard| &*shard.name).collect();
+    assert_eq!(names, OUTPUT.standard_names(2).unwrap().collect::<Vec<_>>());
+    let out = workspace.path().join("out");
+    materialize(&plan, &[], &out, &Options::default(), &()).unwrap();
+    let written = format::Checkpoint::open(&out).unwrap();
+    let shard_of = |checkpoint: &format::Checkpoint, name| checkpoint.tensors[name];
+    let source = format::Checkpoint::open(&directory).unwrap();
+    for name in source.tensors.keys() {
+        assert_eq!(shard_of(&written, name), shard_of(&source, name), "{name}");
+    }
+    assert_eq!(written.tensors.len(), source.tensors.len());
 }

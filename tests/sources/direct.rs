@@ -358,7 +358,7 @@ fn the_view_on_disk_is_the_same() {
             ..Options::default()
         };
         sources.forget();
-        materialize(&plan, &request.sources(), &out, &options, &()).unwrap();
+        materialize(&plan, &request.inputs(), &out, &options, &()).unwrap();
         if told {
             let cached = share(&sources.cached());
             assert!(cached < 0.4, "{cached}");

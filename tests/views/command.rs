@@ -74,7 +74,10 @@ fn the_plan_folds_layers_and_tells_of_every_tensor_if_asked() {
     let bytes: u64 = groups.iter().map(|g| g["bytes"].as_u64().unwrap()).sum();
     assert_eq!(bytes, with["tensor_bytes"].as_u64().unwrap());
     let request = ViewRequest::new(workspace.path().join("base")).with(|asked| {
-        asked.patch.extras.push(workspace.path().join("extra"));
+        asked
+            .patch
+            .extras
+            .push(workspace.path().join("extra").into());
         asked.quantize.rules = true;
     });
     let expected = lineages(&request);

@@ -101,7 +101,7 @@ fn the_bytes_of_moved_tensors_are_where_their_provenance_says() {
     let plain = ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![extra],
+                extras: vec![extra.into()],
             },
             rename: RenameParams {
                 rules: vec![r"^mtp\.(.)=mtp.layers.0.$1".to_owned()],
@@ -172,7 +172,7 @@ fn a_chain_of_operators_is_told_in_its_order() {
         operations: Operations {
             lora: LoraParams {
                 adapters: vec![LoraRequest {
-                    adapter: adapter.clone(),
+                    adapter: adapter.clone().into(),
                     weight: 0.5,
                 }],
             },

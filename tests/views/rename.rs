@@ -122,7 +122,7 @@ fn tensors_of_extras_are_renamed_too_and_fp8_sees_the_new_names() {
     let name = "backbone.layers.0.mlp.down_proj.weight";
     let extra = workspace.write("extra", &Checkpoint::single([bf16(name, &[128, 128])]));
     let request = request(&base, &["^backbone=model"]).with(|asked| {
-        asked.patch.extras.push(extra);
+        asked.patch.extras.push(extra.into());
         asked.quantize.rules = true;
     });
     let plan = request.plan().unwrap();

@@ -3,25 +3,23 @@
 
 mod check;
 mod checkpoints;
+#[cfg(feature = "fuse")]
+mod mounting;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use ckptfs::fuse::{self, MountOptions};
 use ckptfs::materialize;
 use ckptfs::ops::{Operations, PatchParams, QuantizeParams};
-use ckptfs::read::Reader;
 use ckptfs::recipe::ViewRequest;
 use indicatif::BinaryBytes;
 
 use super::plan::summary;
-
-/// Cache of computed tiles, in bytes.
-const CACHE_BYTES: usize = 64 << 20;
+#[cfg(feature = "fuse")]
+use mounting::show_mounted;
 
 /// Runs the demo.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -37,7 +35,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let request = ViewRequest {
         operations: Operations {
             patch: PatchParams {
-                extras: vec![extra.clone()],
+                extras: vec![extra.as_path().into()],
             },
             quantize: QuantizeParams::by_rules(),
             ..Operations::default()
@@ -50,37 +48,29 @@ pub(crate) fn run() -> anyhow::Result<()> {
         summary(&plan)
     ))?;
 
-    let mountpoint = path("view");
-    fs::create_dir(&mountpoint)?;
-    let reader = Arc::new(Reader::new(plan.view.clone(), CACHE_BYTES));
-    let sources = vec![base.clone(), extra.clone()];
-    let options = MountOptions {
-        source_name: base.clone().into(),
-        sources: sources.clone(),
-        ..MountOptions::default()
-    };
-    match fuse::mount(reader, &mountpoint, &options) {
-        Ok(mounted) => {
-            say("$ ckptfs mount --base base --extra extra --fp8 view")?;
-            let shown = show(&mountpoint, &base, &extra);
-            mounted.unmount()?;
-            shown?;
-            say("$ ckptfs unmount view")?;
-        }
-        Err(error) => {
-            say(&format!(
-                "FUSE cannot be used here ({error}), so the view is written to disk instead:\n$ ckptfs materialize --base base --extra extra --fp8 --out view"
-            ))?;
-            fs::remove_dir(&mountpoint)?;
-            let options = materialize::Options::default();
-            materialize::materialize(&plan, &sources, &mountpoint, &options, &())?;
-            show(&mountpoint, &base, &extra)?;
-        }
+    let out = path("view");
+    if !show_mounted(&request, &plan, &out, [&base, &extra])? {
+        say("$ ckptfs materialize --base base --extra extra --fp8 --out view")?;
+        let options = materialize::Options::default();
+        materialize::materialize(&plan, &request.inputs(), &out, &options, &())?;
+        show(&out, &base, &extra)?;
     }
     directory
         .close()
         .context("cannot remove the demo's files")?;
     say("Everything was right. Nothing is left behind.")
+}
+
+/// Says that this build has no mounts.
+#[cfg(not(feature = "fuse"))]
+fn show_mounted(
+    _: &ViewRequest,
+    _: &ckptfs::recipe::Plan,
+    _: &Path,
+    _: [&Path; 2],
+) -> anyhow::Result<bool> {
+    say("This build has no mounts, so the view is written to disk instead:")?;
+    Ok(false)
 }
 
 /// Lists the directory, reads it twice, and checks every tensor.

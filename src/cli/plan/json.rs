@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport};
-use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::PlannedTensor;
 use ckptfs::ops::lora::AdapterReport;
@@ -15,14 +14,16 @@ use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
 use crate::cli::messages::WarningJson;
+#[cfg(feature = "fuse")]
+use crate::cli::plan::passthrough::PassthroughJson;
 use crate::cli::plan::{aux_files, links};
 use crate::cli::provenance;
 
-/// The plan, with what checking the values found if that was done; `sources` are the directories that
+/// The plan, with what checking the values found if that was done; `directories` are those that
 /// the view reads from.
 pub(crate) fn json(
     plan: &Plan,
-    sources: &[PathBuf],
+    directories: &[PathBuf],
     non_finite: Option<&[NonFiniteValues]>,
     with_provenance: bool,
 ) -> anyhow::Result<String> {
@@ -38,7 +39,7 @@ pub(crate) fn json(
         kept: counts.kept.tensors,
         bytes: counts.shards.bytes + counts.other_files.bytes,
         tensor_bytes: counts.total.bytes,
-        links_out: links::leading_out(&plan.view, sources),
+        links_out: links::leading_out(&plan.view, directories),
         counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
@@ -78,7 +79,8 @@ pub(crate) fn json(
             })
             .collect(),
         first_reads: FirstReadsJson::of(plan),
-        passthrough: PassthroughJson::of(plan),
+        #[cfg(feature = "fuse")]
+        passthrough: PassthroughJson::new(plan),
         non_finite,
     };
     Ok(serde_json::to_string_pretty(&json)? + "\n")
@@ -120,6 +122,7 @@ struct PlanJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_reads: Option<FirstReadsJson>,
     /// What a mount by this user on this machine reads straight from the sources.
+    #[cfg(feature = "fuse")]
     passthrough: PassthroughJson,
     /// Tensors with values that cannot be quantized; only if the values were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,25 +178,5 @@ impl FirstReadsJson {
     fn of(plan: &Plan) -> Option<Self> {
         let Surveys { largest, all } = plan.surveys();
         (all > 0).then_some(FirstReadsJson { largest, all })
-    }
-}
-
-#[derive(Serialize)]
-struct PassthroughJson {
-    /// Files that are whole source files, and their bytes.
-    files: usize,
-    bytes: u64,
-    /// Why the kernel does not read them from the sources; null if it does.
-    obstacle: Option<String>,
-}
-
-impl PassthroughJson {
-    fn of(plan: &Plan) -> Self {
-        let outlook = PassthroughOutlook::of(&plan.view);
-        PassthroughJson {
-            files: outlook.files,
-            bytes: outlook.bytes,
-            obstacle: outlook.obstacle,
-        }
     }
 }

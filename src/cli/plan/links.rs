@@ -8,11 +8,11 @@ use ckptfs::provenance::FileCount;
 use ckptfs::source::{Blob, Enclosure};
 use ckptfs::view::View;
 
-/// The files that `view` reads, and that lie outside of the directories `sources`. What cannot be
+/// The files that `view` reads, and that lie outside of `directories`. What cannot be
 /// resolved any more is not counted.
-pub(super) fn leading_out(view: &View, sources: &[PathBuf]) -> FileCount {
+pub(super) fn leading_out(view: &View, directories: &[PathBuf]) -> FileCount {
     let mut outside = FileCount::default();
-    let Ok(enclosure) = Enclosure::new(sources) else {
+    let Ok(enclosure) = Enclosure::new(directories) else {
         return outside;
     };
     let mut files: HashMap<&Path, u64> = HashMap::new();

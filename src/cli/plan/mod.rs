@@ -3,6 +3,8 @@
 mod files;
 mod json;
 mod links;
+#[cfg(feature = "fuse")]
+mod passthrough;
 mod summary;
 
 use std::collections::HashSet;
@@ -20,9 +22,13 @@ use crate::cli::provenance;
 pub(crate) use json::json;
 pub(crate) use summary::summary;
 
-/// Prints the plan for people, the summary last; `sources` are the directories that the view reads
+/// Prints the plan for people, the summary last; `directories` are those that the view reads
 /// from.
-pub(crate) fn print(plan: &Plan, sources: &[PathBuf], only_summary: bool) -> anyhow::Result<()> {
+pub(crate) fn print(
+    plan: &Plan,
+    directories: &[PathBuf],
+    only_summary: bool,
+) -> anyhow::Result<()> {
     let mut text = String::new();
     let counts = if only_summary {
         Counts::of_plan(plan)
@@ -34,7 +40,7 @@ pub(crate) fn print(plan: &Plan, sources: &[PathBuf], only_summary: bool) -> any
         text.push('\n');
         Counts::of(plan, lineages.iter().flatten())
     };
-    let links = links::leading_out(&plan.view, sources);
+    let links = links::leading_out(&plan.view, directories);
     text += &summary::of_plan(plan, &counts, links);
     to_stdout(&text)
 }
@@ -52,11 +58,11 @@ pub(crate) fn print_warnings(plan: &Plan) -> anyhow::Result<()> {
 /// Prints the plan for programs, with what checking the values found if that was done.
 pub(crate) fn print_json(
     plan: &Plan,
-    sources: &[PathBuf],
+    directories: &[PathBuf],
     non_finite: Option<&[NonFiniteValues]>,
     with_provenance: bool,
 ) -> anyhow::Result<()> {
-    to_stdout(&json(plan, sources, non_finite, with_provenance)?)
+    to_stdout(&json(plan, directories, non_finite, with_provenance)?)
 }
 
 /// The files that are not shards, in path order.

@@ -3,13 +3,12 @@
 use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{MergeReport, Role, StretchReport};
-use ckptfs::fuse::PassthroughOutlook;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, FileCount};
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
-use ckptfs::text::{counted, percent};
+use ckptfs::text::counted;
 
 use crate::cli::messages;
 
@@ -32,7 +31,8 @@ pub(super) fn of_plan(plan: &Plan, counts: &Counts, links: FileCount) -> String 
         );
     }
     text += &surveys_line(plan.surveys());
-    text += &mount_line(plan, counts);
+    #[cfg(feature = "fuse")]
+    text.push_str(&super::passthrough::mount_line(plan, counts));
     text + &remarks(plan)
 }
 
@@ -116,24 +116,6 @@ fn list<'a>(counts: impl IntoIterator<Item = (usize, &'a str)>) -> String {
     let counts = counts.into_iter().filter(|(count, _)| *count > 0);
     let counts = counts.map(|(count, what)| format!("{count} {what}"));
     counts.collect::<Vec<_>>().join(", ")
-}
-
-/// Who reads the files of a mount.
-fn mount_line(plan: &Plan, counts: &Counts) -> String {
-    let PassthroughOutlook {
-        files,
-        bytes,
-        obstacle,
-    } = PassthroughOutlook::of(&plan.view);
-    match obstacle {
-        Some(obstacle) => format!("mount  ckptfs answers every first read: {obstacle}\n"),
-        None => format!(
-            "mount  the kernel reads {} of {} ({}) straight from the sources\n",
-            counted(files, "file"),
-            BinaryBytes(bytes),
-            percent(bytes, counts.shards.bytes + counts.other_files.bytes)
-        ),
-    }
 }
 
 /// What references decide, what is left out, notes and warnings.

@@ -49,14 +49,11 @@ pub(crate) fn run(request: &ViewRequest, args: &ReportArgs, quiet: bool) -> anyh
     let mut inputs = request.inputs();
     let other = args.diff.as_ref().map(|from| {
         note_silent_mount(from);
-        diff::plan(from, &[])
+        let other = diff::request(from, &[])?;
+        inputs.extend(other.inputs());
+        other.plan()
     });
     let other = other.transpose()?;
-    if let Some(other) = &other {
-        let sources = other.report.sources.iter();
-        inputs.extend(sources.map(|source| source.path.clone()));
-        inputs.extend(args.diff.iter().filter(|from| from.is_file()).cloned());
-    }
     let check = OutputCheck::new(&inputs, &plan.view)?;
     let out = OutputFile::new(&args.out, args.overwrite, &check)?;
     let inspection = args.errors.then(|| measured(plan, quiet)).transpose()?;

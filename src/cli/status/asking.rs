@@ -16,7 +16,10 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
+use ckptfs::error::Code;
 use ckptfs::fuse::{self, Answer, HoldingProcess, OurMount};
+
+use crate::cli::messages;
 
 /// What was learned of a mount in time.
 #[derive(Debug, Default)]
@@ -40,7 +43,7 @@ pub(crate) fn ask(mounts: &[OurMount], timeout: Duration) -> Vec<Outcome> {
         None => Outcome::default(),
         Some(Ok(asked)) => asked.outcome(deadline),
         Some(Err(error)) => Outcome {
-            answer: Some(Answer::Unreadable(format!("{error:#}"))),
+            answer: Some(unasked(&error)),
             readers: None,
         },
     });
@@ -51,7 +54,16 @@ pub(crate) fn ask(mounts: &[OurMount], timeout: Duration) -> Vec<Outcome> {
 pub(crate) fn ask_for_figures(mount: &OurMount, timeout: Duration) -> Option<Answer> {
     match Asked::start(&mount.mountpoint) {
         Ok(asked) => asked.next(Instant::now() + timeout),
-        Err(error) => Some(Answer::Unreadable(format!("{error:#}"))),
+        Err(error) => Some(unasked(&error)),
+    }
+}
+
+/// The answer where no process could be started to ask.
+fn unasked(error: &anyhow::Error) -> Answer {
+    let (code, why) = messages::parts(error);
+    Answer::Unreadable {
+        code: code.unwrap_or(Code::Internal),
+        why,
     }
 }
 

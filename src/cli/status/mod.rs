@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use ckptfs::error::Code;
 use ckptfs::fuse::{Answer, HoldingProcess, OurMount, mount_at, mounts, server_of};
 use ckptfs::stats::Snapshot;
 
@@ -58,6 +59,8 @@ pub(crate) struct MountStatus {
     /// The base, as the mount table names it.
     source: String,
     state: State,
+    /// The kind of what is wrong; null if it serves.
+    code: Option<Code>,
     /// What is wrong and what to do; null if it serves.
     problem: Option<String>,
     /// Processes that hold it, as far as this user may see them; null if that is not known.
@@ -111,40 +114,51 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 impl MountStatus {
     fn new(mount: &OurMount, outcome: Outcome, timeout: Duration) -> Self {
         let mountpoint = mount.mountpoint.display();
-        let (state, problem, stats) = match outcome.answer {
+        let (state, wrong, stats) = match outcome.answer {
             _ if mount.covered => (
                 State::Covered,
-                Some("another filesystem is mounted over it; unmount that to reach it".to_owned()),
+                Some((
+                    Code::InUse,
+                    "another filesystem is mounted over it; unmount that to reach it".to_owned(),
+                )),
                 None,
             ),
             Some(Answer::Figures(stats)) => (State::Serving, None, Some(stats)),
             Some(Answer::Dead) => (
                 State::Dead,
-                Some(format!(
-                    "the process that served it is gone; clear it with: ckptfs unmount {mountpoint}"
+                Some((
+                    Code::DeadMount,
+                    format!(
+                        "the process that served it is gone; clear it with: ckptfs unmount {mountpoint}"
+                    ),
                 )),
                 None,
             ),
-            Some(Answer::Unreadable(why)) => (State::Unreadable, Some(why), None),
+            Some(Answer::Unreadable { code, why }) => (State::Unreadable, Some((code, why)), None),
             None => (
                 State::Silent,
-                Some(format!(
-                    "it did not answer within {} seconds: all of its threads are busy, its process \
+                Some((
+                    Code::MountHangs,
+                    format!(
+                        "it did not answer within {} seconds: all of its threads are busy, its process \
                      is stopped, or its sources hang; its log may tell more, also by SIGUSR1; {}; \
                      ckptfs unmount --lazy {mountpoint} detaches it",
-                    timeout.as_secs_f64(),
-                    match server_of(&mount.mountpoint) {
-                        Some(server) => format!("it is served by {server}"),
-                        None => "this user cannot see the process that serves it".to_owned(),
-                    }
+                        timeout.as_secs_f64(),
+                        match server_of(&mount.mountpoint) {
+                            Some(server) => format!("it is served by {server}"),
+                            None => "this user cannot see the process that serves it".to_owned(),
+                        }
+                    ),
                 )),
                 None,
             ),
         };
+        let (code, problem) = wrong.unzip();
         MountStatus {
             mountpoint: mountpoint.to_string(),
             source: mount.source.clone(),
             state,
+            code,
             problem,
             readers: outcome.readers,
             stats,

@@ -59,8 +59,8 @@ fn block(status: &MountStatus) -> String {
             let _ = write!(text, "\n  base         {}\n", status.source.shown());
         }
     }
-    if let Some(problem) = &status.problem {
-        let _ = writeln!(text, "  problem      {}", problem.shown());
+    if let (Some(code), Some(problem)) = (status.code, &status.problem) {
+        let _ = writeln!(text, "  problem      [{code}] {}", problem.shown());
     }
     let readers = status.readers.iter().flatten();
     for (position, reader) in readers.enumerate() {

@@ -14,12 +14,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use ckptfs::error::{Code, Error};
 use ckptfs::fuse::{Answer, OurMount, mount_at};
 use ckptfs::shown::Show;
 
@@ -47,11 +47,15 @@ const TICK: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     let mount = mount_at(&args.mountpoint)?;
     if !io::stdout().is_terminal() {
-        bail!(
-            "top draws on a terminal, and standard output is none; for programs there is: ckptfs \
-             status --json {}",
+        let error = Error::new(
+            Code::NoTerminal,
+            "top draws on a terminal, and standard output is none",
+        );
+        let json = format!(
+            "for programs there is: ckptfs status --json {}",
             mount.mountpoint.shown()
         );
+        return Err(error.with_hint(json).into());
     }
     let ended = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM, SIGHUP] {

@@ -91,7 +91,7 @@ impl Model {
                 "the process that served it is gone; clear it with: ckptfs unmount {}",
                 self.mountpoint
             )),
-            Some(Answer::Unreadable(why)) => Some(why),
+            Some(Answer::Unreadable { why, .. }) => Some(why),
             None => Some(format!(
                 "it has not answered for {} s or more",
                 timeout.as_secs_f64()

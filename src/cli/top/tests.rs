@@ -6,6 +6,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use serde_json::json;
 
+use ckptfs::error::Code;
 use ckptfs::fuse::Answer;
 use ckptfs::stats::Snapshot;
 
@@ -163,7 +164,10 @@ fn what_is_wrong_is_shown_beside_the_last_figures() {
     for (answer, text) in [
         (Some(Answer::Dead), "ckptfs unmount /mnt/m"),
         (
-            Some(Answer::Unreadable("why it is so".into())),
+            Some(Answer::Unreadable {
+                code: Code::NoFigures,
+                why: "why it is so".into(),
+            }),
             "why it is so",
         ),
         (None, "has not answered for 3 s"),

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Spelling};
 use crate::fuse::figures::Figures;
 use crate::fuse::options::MountOptions;
 use crate::read::{Ahead, ReadAhead};
@@ -67,6 +67,8 @@ pub(super) struct Server<Backing> {
     ahead_of_cache: Ahead,
     /// `None` if files have no such attribute.
     provenance: Option<Provenance>,
+    /// How the log writes settings.
+    spelling: Spelling,
 }
 
 /// A name in a directory.
@@ -105,6 +107,7 @@ impl<Backing> Server<Backing> {
             ahead,
             ahead_of_cache,
             provenance: options.provenance.clone().map(Provenance::new),
+            spelling: options.spelling,
         }
     }
 
@@ -199,10 +202,7 @@ impl<Backing> Server<Backing> {
             let opened = self
                 .opening
                 .open(id, content, flags, persisted, register, serving);
-            let opened = opened.map_err(|error| {
-                log::error!("{}: cannot open it: {error:#}", self.shown(inode));
-                self.failed(&error)
-            })?;
+            let opened = opened.map_err(|error| self.failed(inode, "cannot open it", &error))?;
             opened.ok_or(Errno::NOSYS)
         })
     }
@@ -257,11 +257,8 @@ impl<Backing> Server<Backing> {
                 reader.read_with(id, offset, size as usize, scratch, send)
             });
             result.map_err(|error| {
-                log::error!(
-                    "{}: cannot read {size} bytes at offset {offset}: {error:#}",
-                    self.shown(inode)
-                );
-                self.failed(&error)
+                let what = format!("cannot read {size} bytes at offset {offset}");
+                self.failed(inode, &what, &error)
             })
         })
     }
@@ -413,8 +410,10 @@ impl<Backing> Server<Backing> {
         })
     }
 
-    /// Counts an error.
-    fn failed(&self, error: &Error) -> Errno {
+    /// Counts and logs an error of a request about `inode`.
+    fn failed(&self, inode: Inode, what: &str, error: &Error) -> Errno {
+        let why = error.logged(self.spelling);
+        log::error!("{}: {what}: {why}", self.shown(inode));
         self.figures.serving.error();
         errno(error)
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error, Result};
 use crate::format::safetensors::read_header;
 use crate::format::{Container, Shard};
-use crate::source::{Blob, LocalFile, check_directory, not_json};
+use crate::source::{Blob, Directory, not_json};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -42,40 +42,37 @@ pub(super) struct Settings {
 }
 
 impl Adapter {
-    /// Opens the adapter in `directory`.
+    /// Reads the adapter in `directory`.
     ///
     /// # Errors
     /// If a file is missing or malformed, or says something that a merge of this base cannot do.
-    pub(super) fn open(directory: &Path) -> Result<Self> {
-        check_directory(directory)?;
-        let config = directory.join(CONFIG_FILE);
-        if !config.exists() {
+    pub(super) fn open(directory: &dyn Directory) -> Result<Self> {
+        if !directory.has(CONFIG_FILE) {
             return Err(Error::of_file(
                 Code::NoAdapter,
-                directory,
+                directory.location(),
                 format!("no adapter here: expected {CONFIG_FILE} and {WEIGHTS_FILE}"),
             ));
         }
-        let settings = Settings::read(&config)?;
-        let weights = directory.join(WEIGHTS_FILE);
-        if !weights.exists() && directory.join(PICKLED_FILE).exists() {
+        let settings = Settings::read(&*directory.file(CONFIG_FILE)?)?;
+        if !directory.has(WEIGHTS_FILE) && directory.has(PICKLED_FILE) {
             return Err(Error::of_file(
                 Code::NoAdapter,
-                directory.join(PICKLED_FILE),
+                directory.location().join(PICKLED_FILE),
                 "a pickled adapter is not read",
             )
             .with_hint(format!(
                 "load it with PEFT and save it again, which writes {WEIGHTS_FILE}"
             )));
         }
-        let file = LocalFile::of_weights(weights)?;
+        let blob = directory.weights(WEIGHTS_FILE)?;
         Ok(Adapter {
-            directory: directory.to_owned(),
+            directory: directory.location().to_owned(),
             weights: Arc::new(Shard {
                 name: WEIGHTS_FILE.to_owned(),
                 container: Container::Safetensors,
-                tensors: read_header(&file)?,
-                blob: Arc::new(file),
+                tensors: read_header(&*blob)?,
+                blob,
             }),
             settings,
         })
@@ -132,9 +129,10 @@ const REFUSED: [(&str, &str); 9] = [
 ];
 
 impl Settings {
-    fn read(path: &Path) -> Result<Self> {
+    fn read(config: &dyn Blob) -> Result<Self> {
+        let path = config.location();
         let refuse = |code, problem: String| Error::of_file(code, path, problem);
-        let text = LocalFile::new(path)?.read_all(MOST_CONFIG_BYTES)?;
+        let text = config.read_all(MOST_CONFIG_BYTES)?;
         let json: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| {
             refuse(
                 Code::BadAdapter,

@@ -16,7 +16,7 @@ mod layers;
 mod merging;
 mod targets;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -27,6 +27,7 @@ use crate::ops::dtype::InDtype;
 use crate::ops::experts::model::Model;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
 use crate::shown::Show;
+use crate::source::Location;
 use adapter::Adapter;
 use layers::Layer;
 use merging::{Merging, WeightChange};
@@ -41,8 +42,8 @@ const MOST_ADAPTERS: usize = 16;
 /// An adapter to merge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraRequest {
-    /// The directory of adapter_config.json and adapter_model.safetensors.
-    pub adapter: PathBuf,
+    /// Where adapter_config.json and adapter_model.safetensors are.
+    pub adapter: Location,
     /// What its scaling is multiplied by: 1 merges it as it was trained.
     pub weight: f64,
 }
@@ -74,9 +75,9 @@ impl Params for LoraParams {
     fn get(&self, _key: &str) -> Vec<Value> {
         let adapters = self.adapters.iter().cloned();
         let source = |LoraRequest {
-                          adapter: path,
+                          adapter: location,
                           weight,
-                      }| Value::Source { path, weight };
+                      }| Value::Source { location, weight };
         adapters.map(source).collect()
     }
 
@@ -130,22 +131,22 @@ pub(crate) struct Lora {
 }
 
 impl Lora {
-    /// The adapter in `directory`, its scaling multiplied by `weight`.
+    /// The adapter at `location`, its scaling multiplied by `weight`.
     ///
     /// # Errors
     /// If it is not a LoRA adapter of PEFT that can be merged.
-    pub(crate) fn open(directory: &Path, weight: f64) -> Result<Self> {
+    pub(crate) fn open(location: &Location, weight: f64) -> Result<Self> {
         if !weight.is_finite() {
             return Err(Error::new(
                 Code::BadValue,
                 format!(
                     "the weight of the adapter {} is {weight}, but must be finite",
-                    directory.shown()
+                    location.as_path().shown()
                 ),
             ));
         }
         Ok(Lora {
-            adapter: Adapter::open(directory)?,
+            adapter: Adapter::open(&*location.open()?)?,
             weight,
         })
     }

@@ -5,18 +5,17 @@
 
 mod checks;
 
-use std::path::PathBuf;
-
 use crate::catalog::{Catalog, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::PATCH;
 use crate::format::Checkpoint;
 use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::source::Location;
 
 /// Take the tensors that the base (and every extra before) lacks from these checkpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PatchParams {
-    pub extras: Vec<PathBuf>,
+    pub extras: Vec<Location>,
 }
 
 impl Params for PatchParams {

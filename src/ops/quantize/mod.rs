@@ -5,8 +5,6 @@ mod groups;
 pub(crate) mod rules;
 mod selection;
 
-use std::path::PathBuf;
-
 use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::{Catalog, OperatorReport, Tensor};
@@ -17,6 +15,7 @@ use crate::ops::params::chosen;
 use crate::ops::{Group, Operations, Operator, Params, Section, Setting, Takes, Value};
 use crate::quant::fp8_block::{Fp8BlockEncoding, ScaleFormat};
 use crate::quant::{self, Encoding};
+use crate::source::Location;
 use crate::tensor::Name;
 pub use checks::ReferenceReport;
 use groups::Decision;
@@ -43,7 +42,7 @@ pub struct QuantizeParams {
     /// Select by the built-in rule set.
     pub rules: bool,
     /// Select the names that are quantized in one of these checkpoints.
-    pub references: Vec<PathBuf>,
+    pub references: Vec<Location>,
     /// Select the names that one of these regular expressions matches as a whole.
     pub patterns: Vec<String>,
     /// `None` is the default.

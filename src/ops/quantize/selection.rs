@@ -1,6 +1,6 @@
 //! Which tensors a view quantizes: by rule set, by reference checkpoint, by pattern.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use indexmap::IndexSet;
 
@@ -10,6 +10,7 @@ use crate::format;
 use crate::ops::pattern::Pattern;
 use crate::ops::quantize::rules;
 use crate::quant::{companions, weight_of};
+use crate::source::Location;
 use crate::tensor::Name;
 
 /// A set of tensor names, given by any of the three ways.
@@ -34,12 +35,12 @@ impl Selection {
     /// # Errors
     /// If a reference has no quantized tensor, or a pattern is not a regular expression or too
     /// large when compiled.
-    pub fn new(rules: bool, references: &[PathBuf], patterns: &[String]) -> Result<Self> {
+    pub fn new(rules: bool, references: &[Location], patterns: &[String]) -> Result<Self> {
         Ok(Selection {
             rules,
             references: references
                 .iter()
-                .map(|directory| Reference::read(directory))
+                .map(Reference::read)
                 .collect::<Result<_>>()?,
             patterns: patterns
                 .iter()
@@ -108,8 +109,8 @@ impl SelectionPart<'_> {
 }
 
 impl Reference {
-    fn read(directory: &Path) -> Result<Self> {
-        let names = format::tensor_names(directory)?;
+    fn read(location: &Location) -> Result<Self> {
+        let names = format::tensor_names(location)?;
         let quantized: IndexSet<Name> = names
             .iter()
             .filter_map(|name| weight_of(name))
@@ -118,7 +119,7 @@ impl Reference {
         if quantized.is_empty() {
             return Err(Error::of_file(
                 Code::BadReference,
-                directory,
+                location.as_path(),
                 format!(
                     "no tensor here is called {}, so this checkpoint cannot say which tensors to quantize",
                     companions("*").collect::<Vec<_>>().join(" or ")
@@ -126,7 +127,7 @@ impl Reference {
             ));
         }
         Ok(Reference {
-            directory: directory.to_owned(),
+            directory: location.as_path().to_owned(),
             names,
             quantized,
         })

@@ -7,10 +7,10 @@ pub(crate) mod selection;
 pub(crate) mod shards;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams};
 use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::source::Location;
 use safetensors::Dtype;
 
 use super::Workspace;
@@ -88,9 +88,10 @@ impl Wanted {
 
     /// Writes the sources into `workspace` and makes the request for the view.
     pub(crate) fn write(&self, workspace: &Workspace) -> ViewRequest {
-        let write_all = |role: &str, checkpoints: &[Checkpoint]| -> Vec<PathBuf> {
+        let write_all = |role: &str, checkpoints: &[Checkpoint]| -> Vec<Location> {
             let numbered = checkpoints.iter().enumerate();
-            let write = |(i, checkpoint)| workspace.write(&format!("{role}-{i}"), checkpoint);
+            let write =
+                |(i, checkpoint)| workspace.write(&format!("{role}-{i}"), checkpoint).into();
             numbered.map(write).collect()
         };
         let fp8 = self.fp8.as_ref().map(|fp8| {

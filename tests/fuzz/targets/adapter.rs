@@ -22,7 +22,7 @@ fuzz_target!(|text: &[u8]| {
             operations: Operations {
                 lora: LoraParams {
                     adapters: vec![LoraRequest {
-                        adapter: adapter.clone(),
+                        adapter: adapter.into(),
                         weight: 1.0,
                     }],
                 },

@@ -94,7 +94,7 @@ impl Options {
         } else {
             &mut asked.patch.extras
         };
-        others.extend(other);
+        others.extend(other.map(Into::into));
         request.repack = [
             Repack::Auto,
             Repack::Always,
@@ -216,7 +216,7 @@ fuzz_target!(|input: Input| {
     if let Some((adapter, weight)) = &input.adapter {
         written += adapter.write(&lora).expect("the adapter can be written");
         request.operations.lora.adapters.push(LoraRequest {
-            adapter: lora.clone(),
+            adapter: (&lora).into(),
             weight: f64::from(*weight),
         });
     }

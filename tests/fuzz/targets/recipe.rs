@@ -14,7 +14,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
     let places = Places {
-        named: MODELS.clone(),
+        named: MODELS
+            .iter()
+            .map(|(id, directory)| (id.clone(), directory.into()))
+            .collect(),
         hub: None,
     };
     let path = DIRECTORY.path().join("recipe.yml");
@@ -30,7 +33,7 @@ fuzz_target!(|text: &[u8]| {
             return;
         }
     };
-    if !request.sources().iter().all(|source| is_ours(source)) {
+    if !request.directories().iter().all(|path| is_ours(path)) {
         return;
     }
     bounded(text.len(), 256 << 20, 16 << 10, || {

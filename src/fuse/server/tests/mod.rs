@@ -72,7 +72,7 @@ impl Fixture {
         let about = About {
             mountpoint: PathBuf::new(),
             request: String::new(),
-            sources: vec![self.base.path().to_owned()],
+            sources: vec![self.base.path().into()],
         };
         let reader = Arc::new(Reader::new(self.plan().view, 1 << 20));
         let figures = Figures::new(reader, about).persisting(self.options.persist.as_ref());
