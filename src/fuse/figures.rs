@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::fuse::options::PersistOptions;
+use crate::fuse::options::MountOptions;
 use crate::fuse::persist::Job;
 use crate::fuse::server::Persisted;
 use crate::read::Reader;
@@ -41,15 +41,12 @@ impl Figures {
         }
     }
 
-    /// The same of a view that is written to a directory as `options` say.
-    pub(super) fn persisting(self, options: Option<&PersistOptions>) -> Self {
-        let persisted =
-            |options: &PersistOptions| Persisted::new(options.clone(), self.reader.view().clone());
-        let persist = options
-            .map(persisted)
-            .map(Arc::new)
-            .map(Job::new)
-            .map(Arc::new);
+    /// The same of a view that is written to a directory, if `options` say so.
+    pub(super) fn persisting(self, options: &MountOptions) -> Self {
+        let persist = options.persist.as_ref().map(|persist| {
+            let persisted = Persisted::new(persist.clone(), self.reader.view().clone());
+            Arc::new(Job::new(Arc::new(persisted), options.spelling))
+        });
         Figures { persist, ..self }
     }
 

@@ -82,7 +82,7 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
         request: options.request.clone(),
         sources: options.sources.clone(),
     };
-    let figures = Figures::new(reader, about).persisting(options.persist.as_ref());
+    let figures = Figures::new(reader, about).persisting(options);
     let figures = Arc::new(figures);
     match start(figures.clone(), device, detacher.clone(), options, threads) {
         Ok(session) => Ok(Mounted {

@@ -9,6 +9,7 @@ use std::{io, mem};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::Spelling;
 use crate::fuse::server::Persisted;
 use crate::jobs::Progress;
 use crate::materialize::Persisting;
@@ -26,6 +27,8 @@ pub(super) struct Job {
     /// The job is told to stop.
     told: Condvar,
     bytes: AtomicU64,
+    /// How the log writes settings of the request.
+    spelling: Spelling,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,7 @@ struct State {
 }
 
 impl Job {
-    pub(super) fn new(persisted: Arc<Persisted>) -> Self {
+    pub(super) fn new(persisted: Arc<Persisted>, spelling: Spelling) -> Self {
         Job {
             persisted,
             state: Mutex::new(State {
@@ -49,6 +52,7 @@ impl Job {
             }),
             told: Condvar::new(),
             bytes: AtomicU64::new(0),
+            spelling,
         }
     }
 
@@ -78,8 +82,9 @@ impl Job {
                 (PersistState::Stopped, None)
             }
             Ok(Err(error)) => {
-                log::error!("persist: {error:#} (the mount serves on without)");
-                (PersistState::Failed, Some(format!("{error:#}")))
+                let error = error.logged(self.spelling);
+                log::error!("persist: {error} (the mount serves on without)");
+                (PersistState::Failed, Some(error))
             }
             Err(_) => {
                 let problem = "panic in the job that writes the view";

@@ -75,7 +75,7 @@ impl Fixture {
             sources: vec![self.base.path().into()],
         };
         let reader = Arc::new(Reader::new(self.plan().view, 1 << 20));
-        let figures = Figures::new(reader, about).persisting(self.options.persist.as_ref());
+        let figures = Figures::new(reader, about).persisting(&self.options);
         let figures = Arc::new(figures);
         Server::new(figures, &self.options, None, Ahead::Tiles)
     }
