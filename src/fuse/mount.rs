@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 use rustix::mount::MountFlags;
 
 use crate::error::setting::THREADS;
@@ -38,6 +38,8 @@ pub struct Mounted {
     detacher: Detacher,
     figures: Arc<Figures>,
     session: Option<JoinHandle<io::Result<()>>>,
+    /// What tells the kernel, for the job that writes the view to a directory.
+    notifier: Option<Notifier>,
     /// What writes the view to a directory, once it was started.
     persist: Option<Running>,
 }
@@ -85,10 +87,11 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     let figures = Figures::new(reader, about).persisting(options);
     let figures = Arc::new(figures);
     match start(figures.clone(), device, detacher.clone(), options, threads) {
-        Ok(session) => Ok(Mounted {
+        Ok((session, notifier)) => Ok(Mounted {
             detacher,
             figures,
             session: Some(session),
+            notifier: options.persist.is_some().then_some(notifier),
             persist: None,
         }),
         Err(e) => {
@@ -111,20 +114,15 @@ impl Mounted {
     /// # Errors
     /// If there is no thread for it.
     pub fn persist(&mut self, persisting: Persisting) -> Result<()> {
-        let Some(job) = self.figures.persist.clone() else {
+        let Some((job, notifier)) = self.figures.persist.clone().zip(self.notifier.take()) else {
             return Ok(());
         };
-        let mut running = Running {
-            job: job.clone(),
-            thread: None,
+        let drop_pages = move |inode| {
+            // The kernel may not know the file any more.
+            let _ = notifier.inval_inode(INodeNo(inode), 0, 0);
         };
-        if persisting.is_finished() {
-            job.run(persisting);
-        } else {
-            let thread = job.start(persisting);
-            let thread = thread.map_err(|e| Error::io("start to write", self.mountpoint(), e))?;
-            running.thread = Some(thread);
-        }
+        let running = Running::start(job, persisting, drop_pages);
+        let running = running.map_err(|e| Error::io("start to write", self.mountpoint(), e))?;
         self.persist = Some(running);
         Ok(())
     }
@@ -310,7 +308,7 @@ fn start(
     detacher: Detacher,
     options: &MountOptions,
     threads: usize,
-) -> io::Result<JoinHandle<io::Result<()>>> {
+) -> io::Result<(JoinHandle<io::Result<()>>, Notifier)> {
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = can_clone(&device);
@@ -335,7 +333,8 @@ fn start(
     if let Some(setting) = kernel_setting {
         setting.apply();
     }
-    thread::Builder::new()
+    let notifier = session.notifier();
+    let thread = thread::Builder::new()
         .name(session_name(&detacher.entry.device))
         .spawn(move || {
             let result = session.run().or_else(ended_by_unmounting);
@@ -345,7 +344,8 @@ fn start(
                 detacher.detach().map_err(io::Error::other)?;
             }
             result
-        })
+        })?;
+    Ok((thread, notifier))
 }
 
 /// `error` with which a session ended, unless it says that the view was unmounted: the kernel says

@@ -10,7 +10,7 @@ use std::{io, mem};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::Spelling;
-use crate::fuse::server::Persisted;
+use crate::fuse::server::{Inode, Persisted};
 use crate::jobs::Progress;
 use crate::materialize::Persisting;
 use crate::shown::Show;
@@ -56,17 +56,7 @@ impl Job {
         }
     }
 
-    /// Starts the thread that does it.
-    pub(super) fn start(self: Arc<Self>, persisting: Persisting) -> io::Result<JoinHandle<()>> {
-        let run = move || {
-            be_nice();
-            self.run(persisting);
-        };
-        thread::Builder::new().name("persist".to_owned()).spawn(run)
-    }
-
-    /// Does it in this thread.
-    pub(super) fn run(&self, persisting: Persisting) {
+    fn run(&self, persisting: Persisting) {
         let directory = persisting.directory().to_owned();
         let run = AssertUnwindSafe(|| persisting.run(self, &*self.persisted));
         let (now, error) = match catch_unwind(run) {
@@ -101,10 +91,11 @@ impl Job {
     }
 
     /// Tells the job to stop.
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         self.state.lock().stopping = true;
         self.told.notify_all();
         self.persisted.end();
+        self.persisted.end_dropping();
     }
 
     /// How far it is, of `bytes` in `files` files.
@@ -156,17 +147,55 @@ impl Progress for Job {
     }
 }
 
-/// A job whose thread runs; dropping it stops the job and waits for that.
+/// A job whose threads run; dropping it stops the job and waits for that.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) job: Arc<Job>,
-    pub(super) thread: Option<JoinHandle<()>>,
+    job: Arc<Job>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts `job`, or does it at once if there is nothing to write. `drop_pages` has the kernel drop
+    /// the pages that it has of a file of the mount.
+    pub(super) fn start(
+        job: Arc<Job>,
+        persisting: Persisting,
+        drop_pages: impl Fn(Inode) + Send + 'static,
+    ) -> io::Result<Self> {
+        let mut running = Running {
+            job: job.clone(),
+            threads: Vec::new(),
+        };
+        let mut start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+            running.threads.push(thread);
+            io::Result::Ok(())
+        };
+        let persisted = job.persisted.clone();
+        let dropping = move || {
+            while let Some(inode) = persisted.next_unneeded() {
+                drop_pages(inode);
+            }
+        };
+        // Not by those that answer: the kernel waits for answers to what it has asked of the file.
+        start("persist-pages", Box::new(dropping))?;
+        if persisting.is_finished() {
+            job.run(persisting);
+        } else {
+            let run = move || {
+                be_nice();
+                job.run(persisting);
+            };
+            start("persist", Box::new(run))?;
+        }
+        Ok(running)
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.job.stop();
-        if let Some(thread) = mem::take(&mut self.thread) {
+        for thread in mem::take(&mut self.threads) {
             // Whatever it had to say, it has logged.
             let _ = thread.join();
         }

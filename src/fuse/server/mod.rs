@@ -118,7 +118,11 @@ impl<Backing> Server<Backing> {
     pub(super) fn negotiate(&mut self, kernel: &mut impl Kernel) -> io::Result<()> {
         let persist = self.persisted.as_deref().map(Persisted::directory);
         let view = self.figures.reader.view();
-        self.opening.negotiate(view, persist, kernel)
+        self.opening.negotiate(view, persist, kernel)?;
+        if let Some(persisted) = &self.persisted {
+            persisted.set_native(self.opening.takes_persisted());
+        }
+        Ok(())
     }
 
     /// Bytes of all files.

@@ -214,7 +214,7 @@ fn instead<Backing>(
 ) -> Result<Option<Arc<Backing>>> {
     if let Some((persisted, file)) = persisted.and_then(|all| Some((all, all.file(id)?))) {
         match passthrough.open(id, &file, Instead::Persisted, &register) {
-            Ok(None) => {}
+            Ok(None) => persisted.set_native(passthrough.takes_persisted()),
             // It is open, and may be read nowhere else.
             Err(error) if passthrough.is_open(id) => return Err(error),
             Err(error) => persisted.lost(id, &error),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::catalog::Extents;
 use crate::error::{Error, Result};
 use crate::fuse::options::{PersistOpen, PersistOptions};
+use crate::fuse::server::attributes::{Inode, inode};
 use crate::materialize::Watcher;
 use crate::source::LocalFile;
 use crate::view::{EntryId, View};
@@ -44,6 +45,11 @@ pub(in crate::fuse) struct Persisted {
     changed: Condvar,
     /// How many times each file is open to be read by requests.
     opens: Mutex<HashMap<EntryId, usize>>,
+    /// Whether the kernel reads complete files by itself.
+    is_native: AtomicBool,
+    cached: Mutex<Cached>,
+    /// There is a file whose pages are not needed, or there will be none.
+    cached_changed: Condvar,
     /// Requests to read that are being answered.
     reading: AtomicUsize,
     /// When the last of them was answered, in nanoseconds after `began`.
@@ -57,6 +63,14 @@ struct Openings {
     /// How many wait for each file.
     waiting: HashMap<EntryId, usize>,
     /// Whether no more files will be completed.
+    ended: bool,
+}
+
+/// Files of which the page cache of the mount may have pages that nobody needs any more: the kernel
+/// has those of the directory.
+#[derive(Debug, Default)]
+struct Cached {
+    unneeded: Vec<EntryId>,
     ended: bool,
 }
 
@@ -85,6 +99,9 @@ impl Persisted {
             openings: Mutex::default(),
             changed: Condvar::new(),
             opens: Mutex::default(),
+            is_native: AtomicBool::new(false),
+            cached: Mutex::default(),
+            cached_changed: Condvar::new(),
             reading: AtomicUsize::new(0),
             last_read: AtomicU64::new(0),
             began: Instant::now(),
@@ -154,8 +171,47 @@ impl Persisted {
             *count -= 1;
             if *count == 0 {
                 opens.remove(&entry);
+                drop(opens);
+                self.drop_pages(entry);
             }
         }
+    }
+
+    /// Says whether the kernel reads complete files by itself.
+    pub(super) fn set_native(&self, is_native: bool) {
+        self.is_native.store(is_native, Ordering::Relaxed);
+    }
+
+    /// Has the pages of file `entry` dropped, if nobody reads them any more.
+    fn drop_pages(&self, entry: EntryId) {
+        let is_unneeded = self.is_native.load(Ordering::Relaxed)
+            && self.file(entry).is_some()
+            && !self.opens.lock().contains_key(&entry);
+        if is_unneeded {
+            self.cached.lock().unneeded.push(entry);
+            self.cached_changed.notify_one();
+        }
+    }
+
+    /// The next file whose pages in the page cache of the mount are to be dropped, once there is one;
+    /// `None` at the end.
+    pub(in crate::fuse) fn next_unneeded(&self) -> Option<Inode> {
+        let mut cached = self.cached.lock();
+        loop {
+            if cached.ended {
+                return None;
+            }
+            if let Some(entry) = cached.unneeded.pop() {
+                return Some(inode(entry));
+            }
+            self.cached_changed.wait(&mut cached);
+        }
+    }
+
+    /// No more pages are dropped.
+    pub(in crate::fuse) fn end_dropping(&self) {
+        self.cached.lock().ended = true;
+        self.cached_changed.notify_all();
     }
 
     /// The process of `thread`, as the kernel calls who asks.
@@ -308,8 +364,10 @@ impl Watcher for Persisted {
         match LocalFile::of_weights(path) {
             Ok(file) => {
                 self.complete.write().insert(entry, Arc::new(file));
-                let _openings = self.openings.lock();
+                // Whoever has just seen that it is not complete waits by now.
+                drop(self.openings.lock());
                 self.changed.notify_all();
+                self.drop_pages(entry);
             }
             Err(error) => log::warn!("{error:#} (this file of the mount is still computed)"),
         }
