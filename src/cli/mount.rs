@@ -105,9 +105,9 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = MOUNT, requires = "persist")]
     no_space_check: bool,
 
-    /// Whether opening a file that is not yet complete waits for it, for a minute at most, so that it
-    /// is read at native speed: "wait" or "pass". Only for programs that have read tensors before;
-    /// others wait for 0.2 seconds in all
+    /// Whether opening a file that is not yet complete waits for it, for a minute at most, to read it
+    /// at native speed: "wait" or "pass". The first opening by a program never waits (it may only be
+    /// after the header) unless the program has read tensors of other files
     #[arg(long, help_heading = MOUNT, value_name = "HOW", value_parser = parse_persist_open, default_value = "pass", requires = "persist")]
     persist_open: PersistOpen,
 

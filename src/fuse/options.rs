@@ -67,8 +67,8 @@ pub struct PersistOptions {
 /// What an opening of a file does that is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PersistOpen {
-    /// It waits until the file is complete, for a minute at most, if its process has read tensors
-    /// before; all openings of another process wait 0.2 seconds together.
+    /// It waits until the file is complete, for a minute at most, if its process has opened the file
+    /// before, as loaders do after a look at the header, or has read tensors of others.
     Wait,
     /// It waits for nothing. What is read is computed.
     #[default]

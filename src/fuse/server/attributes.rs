@@ -10,6 +10,8 @@ pub(in crate::fuse) type Inode = u64;
 /// The inode of the top directory, as FUSE has it.
 pub(in crate::fuse) const ROOT: Inode = 1;
 
+const NATIVE: Inode = 1 << 47;
+
 /// How long the kernel may keep names and attributes: a view never changes, so for a century.
 pub(in crate::fuse) const TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -45,9 +47,20 @@ pub(super) fn inode(id: EntryId) -> Inode {
     id as Inode + 1
 }
 
+/// The inode of an entry that the kernel reads from the directory that the view is written to. It is
+/// another, because the kernel reads a file in one way only while anybody has it open.
+pub(super) fn native_inode(id: EntryId) -> Inode {
+    inode(id) | NATIVE
+}
+
+/// Whether `inode` is a [`native_inode`].
+pub(super) fn is_native(inode: Inode) -> bool {
+    inode & NATIVE != 0
+}
+
 /// The entry of `inode`. There is none for 0, which the kernel never sends.
 pub(super) fn id(inode: Inode) -> EntryId {
-    inode.wrapping_sub(1) as EntryId
+    (inode & !NATIVE).wrapping_sub(1) as EntryId
 }
 
 pub(super) fn kind(entry: &Entry) -> Kind {

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
@@ -39,7 +40,7 @@ pub(super) use persisted::{Persisted, Wait};
 pub use passthrough::PassthroughOutlook;
 pub use provenance::PROVENANCE_ATTRIBUTE;
 
-use attributes::{id, inode, kind, stat};
+use attributes::{id, inode, is_native, kind, native_inode, stat};
 use opening::Opening;
 use own_files::OwnFiles;
 use provenance::Provenance;
@@ -141,7 +142,7 @@ impl<Backing> Server<Backing> {
             let own = self.own.lookup(parent, name, &self.figures);
             Ok(own.or_else(|| {
                 let id = self.view().lookup(id(parent), name)?;
-                self.find(inode(id))
+                self.find_entry(id)
             }))
         })
     }
@@ -182,12 +183,13 @@ impl<Backing> Server<Backing> {
     }
 
     /// Opens the file `inode`. `register` makes the kernel read from a source. `ENOSYS` says that the
-    /// kernel opens files by itself from now on, and keeps their pages.
+    /// kernel opens files by itself from now on, and keeps their pages; `ESTALE` that it is to look the
+    /// name up again, and open what it finds then.
     pub(super) fn open(
         &self,
         inode: Inode,
         flags: OFlags,
-        register: impl Fn(&File) -> io::Result<Backing>,
+        register: impl FnOnce(&File) -> io::Result<Backing>,
     ) -> Answer<Opened<Backing>> {
         self.guard(inode, || {
             let mode = flags.intersection(OFlags::ACCMODE);
@@ -203,6 +205,14 @@ impl<Backing> Server<Backing> {
             let id = id(inode);
             let content = self.view().file(id).ok_or(Errno::ISDIR)?;
             let persisted = self.persisted.as_deref();
+            if let Some(persisted) = persisted.filter(|_| is_native(inode)) {
+                let (opening, len) = (&self.opening, content.len());
+                let opened = opening.open_native(id, len, persisted, register, serving);
+                return opened.ok_or(Errno::STALE);
+            }
+            if persisted.is_some_and(|persisted| persisted.is_native(id, content)) {
+                return Err(Errno::STALE);
+            }
             let opened = self
                 .opening
                 .open(id, content, flags, persisted, register, serving);
@@ -214,7 +224,7 @@ impl<Backing> Server<Backing> {
     /// The last user of a file that was opened as `handle` has closed it.
     pub(super) fn release(&self, inode: Inode, handle: Handle) {
         let (persisted, serving) = (self.persisted.as_deref(), &self.figures.serving);
-        self.opening.closed(id(inode), handle, persisted, serving);
+        self.opening.closed(inode, handle, persisted, serving);
     }
 
     /// Lends `size` bytes of `inode` from `offset` to `send`, fewer at the end of the file. `send` is
@@ -346,7 +356,7 @@ impl<Backing> Server<Backing> {
             let names = (1..).zip(self.names(directory)?).skip(from as usize);
             for (next, Named { name, inode, kind }) in names {
                 let found = match (OwnFiles::has(directory), kind) {
-                    (false, _) => self.find(inode),
+                    (false, _) => self.find_entry(id(inode)),
                     (true, Kind::File) => self.own.lookup(directory, name, &self.figures),
                     // "." and "..", of which the kernel takes the names alone.
                     (true, Kind::Directory) => self.find(directory),
@@ -395,6 +405,20 @@ impl<Backing> Server<Backing> {
 
     fn view(&self) -> &View {
         self.figures.reader.view()
+    }
+
+    /// What the name of entry `id` stands for now.
+    fn find_entry(&self, id: EntryId) -> Option<Found> {
+        let mut found = self.find(inode(id))?;
+        if let Some(persisted) = &self.persisted
+            && let Some(content) = self.view().file(id)
+            && persisted.is_native(id, content)
+        {
+            // Attributes that are asked for have the same inode as ever.
+            found.stat.inode = native_inode(id);
+            found.ttl = Duration::ZERO;
+        }
+        Some(found)
     }
 
     fn find(&self, inode: Inode) -> Option<Found> {

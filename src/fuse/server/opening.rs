@@ -11,6 +11,7 @@ use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
 use crate::fuse::options::MountOptions;
+use crate::fuse::server::attributes::{Inode, id, inode, native_inode};
 use crate::fuse::server::kernel::{Capability, Kernel};
 use crate::fuse::server::passthrough::{Instead, Passthrough, local_source};
 use crate::fuse::server::persisted::{Persisted, Process};
@@ -126,8 +127,8 @@ impl<Backing> Opening<Backing> {
     }
 
     /// Opens file `id`, which holds `content`, with `flags`, and counts that. `register` has the
-    /// kernel read from a source, or from what is `persisted`. `None`: from now on, the kernel opens
-    /// files by itself and keeps their pages.
+    /// kernel read from a source. `None`: from now on, the kernel opens files by itself and keeps
+    /// their pages.
     ///
     /// # Errors
     /// If it is all of a source that is not the file that was planned.
@@ -137,21 +138,18 @@ impl<Backing> Opening<Backing> {
         content: &Extents,
         flags: OFlags,
         persisted: Option<&Persisted>,
-        register: impl Fn(&File) -> io::Result<Backing>,
+        register: impl FnOnce(&File) -> io::Result<Backing>,
         serving: &Serving,
     ) -> Result<Option<Opened<Backing>>> {
         let passthrough = self.passthrough.as_ref();
-        // The kernel does not let one file be open with and without passthrough at the same time.
-        let mut opens = persisted.map(Persisted::opens);
-        let is_read_by_requests = opens.as_ref().is_some_and(|opens| opens.contains_key(&id));
-        if let Some(passthrough) = passthrough.filter(|_| !is_read_by_requests)
-            && let Some(backing) = instead(passthrough, id, content, persisted, register)?
+        if let (Some(passthrough), Some(source)) = (passthrough, local_source(content))
+            && let Some(backing) = passthrough.open(inode(id), source, Instead::Source, register)?
         {
             serving.opened_passthrough(id, content.len());
             return Ok(Some(Opened::Passthrough(backing)));
         }
-        if let Some(opens) = &mut opens {
-            *opens.entry(id).or_default() += 1;
+        if let Some(persisted) = persisted {
+            persisted.opened(id);
         }
         let must_be_seen = || {
             self.direct_io
@@ -173,23 +171,51 @@ impl<Backing> Opening<Backing> {
         }))
     }
 
-    /// Notes that a `handle` of file `id` was closed.
-    pub(super) fn closed(
+    /// Opens file `id` of `len` bytes, to be read by the kernel from what is `persisted`. `None` if that
+    /// cannot be done any more.
+    pub(super) fn open_native(
         &self,
         id: EntryId,
+        len: u64,
+        persisted: &Persisted,
+        register: impl FnOnce(&File) -> io::Result<Backing>,
+        serving: &Serving,
+    ) -> Option<Opened<Backing>> {
+        let passthrough = self.passthrough.as_ref()?;
+        let file = persisted.file(id)?;
+        match passthrough.open(native_inode(id), &file, Instead::Persisted, register) {
+            Ok(Some(backing)) => {
+                serving.opened_passthrough(id, len);
+                Some(Opened::Passthrough(backing))
+            }
+            Ok(None) => {
+                persisted.set_native(passthrough.takes_persisted());
+                None
+            }
+            Err(error) => {
+                persisted.lost(id, &error);
+                None
+            }
+        }
+    }
+
+    /// Notes that a `handle` of `inode` was closed.
+    pub(super) fn closed(
+        &self,
+        inode: Inode,
         handle: Handle,
         persisted: Option<&Persisted>,
         serving: &Serving,
     ) {
         match (handle.kind(), &self.passthrough) {
             (Handle::PASSTHROUGH, Some(passthrough)) => {
-                passthrough.close(id);
+                passthrough.close(inode);
                 serving.closed_passthrough();
             }
             (Handle::CACHED | Handle::DIRECT, _) => {
                 serving.closed();
                 if let Some(persisted) = persisted {
-                    persisted.closed(id);
+                    persisted.closed(id(inode));
                 }
             }
             _ => {}
@@ -200,29 +226,5 @@ impl<Backing> Opening<Backing> {
     pub(super) fn takes_persisted(&self) -> bool {
         let passthrough = self.passthrough.as_ref();
         passthrough.is_some_and(Passthrough::takes_persisted)
-    }
-}
-
-/// What the kernel is to read instead of file `id`, if it can: what is `persisted` of it, or the
-/// source that it is all of.
-fn instead<Backing>(
-    passthrough: &Passthrough<Backing>,
-    id: EntryId,
-    content: &Extents,
-    persisted: Option<&Persisted>,
-    register: impl Fn(&File) -> io::Result<Backing>,
-) -> Result<Option<Arc<Backing>>> {
-    if let Some((persisted, file)) = persisted.and_then(|all| Some((all, all.file(id)?))) {
-        match passthrough.open(id, &file, Instead::Persisted, &register) {
-            Ok(None) => persisted.set_native(passthrough.takes_persisted()),
-            // It is open, and may be read nowhere else.
-            Err(error) if passthrough.is_open(id) => return Err(error),
-            Err(error) => persisted.lost(id, &error),
-            opened => return opened,
-        }
-    }
-    match local_source(content) {
-        Some(source) => passthrough.open(id, source, Instead::Source, register),
-        None => Ok(None),
     }
 }

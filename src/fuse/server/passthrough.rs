@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::catalog::Extents;
 use crate::error::Result;
 use crate::fast_paths::FastPath;
+use crate::fuse::server::attributes::Inode;
 use crate::fuse::server::kernel::{Capability, Kernel};
 use crate::source::{Blob, LocalFile};
 use crate::text::percent;
@@ -31,7 +32,7 @@ struct State<Backing> {
     enabled: bool,
     /// The same of files that were written to a directory by now.
     persisted: bool,
-    open: HashMap<EntryId, Open<Backing>>,
+    open: HashMap<Inode, Open<Backing>>,
 }
 
 /// What the kernel reads instead of a file of the view.
@@ -91,7 +92,7 @@ impl<Backing> Passthrough<Backing> {
         }
     }
 
-    /// Counts one more handle of file `id`, which is all of `source`; returns what it is to be
+    /// Counts one more handle of `inode`, which is all of `source`; returns what it is to be
     /// opened with, or `None` if it must be opened without passthrough. `register` has the kernel
     /// read from a source.
     ///
@@ -99,22 +100,22 @@ impl<Backing> Passthrough<Backing> {
     /// If the source is not the file that was planned: after this, nobody looks at it any more.
     pub(super) fn open(
         &self,
-        id: EntryId,
+        inode: Inode,
         source: &LocalFile,
         instead: Instead,
-        register: impl Fn(&File) -> io::Result<Backing>,
+        register: impl FnOnce(&File) -> io::Result<Backing>,
     ) -> Result<Option<Arc<Backing>>> {
         let mut state = self.state.lock();
         let enabled = match instead {
             Instead::Source => state.enabled,
             Instead::Persisted => state.persisted,
         };
-        if !enabled && !state.open.contains_key(&id) {
+        if !enabled && !state.open.contains_key(&inode) {
             return Ok(None);
         }
         let file = source.handle()?;
         source.check()?;
-        if let Some(open) = state.open.get_mut(&id) {
+        if let Some(open) = state.open.get_mut(&inode) {
             open.handles += 1;
             return Ok(Some(open.backing.clone()));
         }
@@ -125,7 +126,7 @@ impl<Backing> Passthrough<Backing> {
                     backing: backing.clone(),
                     handles: 1,
                 };
-                state.open.insert(id, open);
+                state.open.insert(inode, open);
                 Ok(Some(backing))
             }
             Err(error) => {
@@ -136,11 +137,6 @@ impl<Backing> Passthrough<Backing> {
                 Ok(None)
             }
         }
-    }
-
-    /// Whether the kernel reads file `id` by itself now.
-    pub(super) fn is_open(&self, id: EntryId) -> bool {
-        self.state.lock().open.contains_key(&id)
     }
 
     /// Whether files that were written to a directory are handed to the kernel.
@@ -155,12 +151,12 @@ impl<Backing> Passthrough<Backing> {
     }
 
     /// Counts one handle less that was opened with passthrough.
-    pub(super) fn close(&self, id: EntryId) {
+    pub(super) fn close(&self, inode: Inode) {
         let mut state = self.state.lock();
-        if let Some(open) = state.open.get_mut(&id) {
+        if let Some(open) = state.open.get_mut(&inode) {
             open.handles -= 1;
             if open.handles == 0 {
-                state.open.remove(&id);
+                state.open.remove(&inode);
             }
         }
     }

@@ -1,19 +1,20 @@
 //! Files of a view that are complete in a directory, while a job writes the others there: which they
 //! are, who waits for them, and whether readers leave the job time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::catalog::Extents;
 use crate::error::{Error, Result};
 use crate::fuse::options::{PersistOpen, PersistOptions};
 use crate::fuse::server::attributes::{Inode, inode};
+use crate::fuse::server::passthrough::local_source;
 use crate::materialize::Watcher;
 use crate::source::LocalFile;
 use crate::view::{EntryId, View};
@@ -21,10 +22,8 @@ use crate::view::{EntryId, View};
 /// The process that asks, by its number; 0 if it is not known.
 pub(in crate::fuse) type Process = u32;
 
-/// How long an opening waits for its file, at most, if its process is known to read tensors.
+/// How long an opening waits for its file, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How long all openings of any other process wait, together: it may be after headers alone.
-const ALLOWANCE: Duration = Duration::from_millis(200);
 /// Files below this size are not worth waiting for.
 const WORTH_WAITING: u64 = 1 << 20;
 /// Openings that wait at a time, each in a thread.
@@ -75,10 +74,11 @@ struct Cached {
 }
 
 /// What is known of a process.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Habits {
     reads_tensors: bool,
-    waited: Duration,
+    /// Files that it has opened when they were not complete.
+    opened: HashSet<EntryId>,
 }
 
 /// An opening that is to wait.
@@ -86,8 +86,6 @@ struct Habits {
 pub(in crate::fuse) struct Wait {
     persisted: Arc<Persisted>,
     entry: EntryId,
-    process: Process,
-    limit: Duration,
 }
 
 impl Persisted {
@@ -151,6 +149,23 @@ impl Persisted {
         }
     }
 
+    /// Whether the kernel is to read file `entry`, which holds `content`, from the directory. All of a
+    /// source it reads from there.
+    pub(super) fn is_native(&self, entry: EntryId, content: &Extents) -> bool {
+        use crate::source::Blob;
+        if !self.is_native.load(Ordering::Relaxed) || local_source(content).is_some() {
+            return false;
+        }
+        match self.file(entry).map(|file| file.check()) {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                self.lost(entry, &error);
+                false
+            }
+        }
+    }
+
     /// File `entry` cannot be used any more, and is made as before.
     pub(super) fn lost(&self, entry: EntryId, error: &Error) {
         if self.complete.write().remove(&entry).is_some() {
@@ -158,10 +173,9 @@ impl Persisted {
         }
     }
 
-    /// How many times files are open to be read by requests. Nobody else opens or closes one while
-    /// this is held.
-    pub(super) fn opens(&self) -> MutexGuard<'_, HashMap<EntryId, usize>> {
-        self.opens.lock()
+    /// File `entry` was opened to be read by requests.
+    pub(super) fn opened(&self, entry: EntryId) {
+        *self.opens.lock().entry(entry).or_default() += 1;
     }
 
     /// File `entry`, which was open to be read by requests, was closed.
@@ -244,7 +258,9 @@ impl Persisted {
         openings.habits(process).reads_tensors = true;
     }
 
-    /// How an opening of file `entry` by `process` waits for it to be complete; `None` if it does not.
+    /// How an opening of file `entry` by `process` waits for it to be complete; `None` if it does not:
+    /// it may be after the header alone, if the process has not opened it before and read no tensor of
+    /// any other.
     pub(super) fn wait(
         self: &Arc<Self>,
         entry: EntryId,
@@ -258,22 +274,17 @@ impl Persisted {
             return None;
         }
         let mut openings = self.openings.lock();
-        let habits = *openings.habits(process);
-        let limit = if habits.reads_tensors {
-            LONGEST_WAIT
-        } else {
-            ALLOWANCE.saturating_sub(habits.waited)
-        };
+        let habits = openings.habits(process);
+        let is_first = habits.opened.insert(entry);
+        let looks = is_first && !habits.reads_tensors;
         let all: usize = openings.waiting.values().sum();
-        if openings.ended || limit.is_zero() || all >= MOST_WAITING {
+        if openings.ended || looks || all >= MOST_WAITING {
             return None;
         }
         *openings.waiting.entry(entry).or_default() += 1;
         Some(Wait {
             persisted: self.clone(),
             entry,
-            process,
-            limit,
         })
     }
 
@@ -325,16 +336,10 @@ impl Openings {
 impl Wait {
     /// Waits until the file is complete, or will not be, or for as long as is allowed.
     pub(in crate::fuse) fn wait(self) {
-        let Wait {
-            persisted,
-            entry,
-            process,
-            limit,
-        } = &self;
-        let began = Instant::now();
+        let Wait { persisted, entry } = &self;
+        let until = Instant::now() + LONGEST_WAIT;
         let mut openings = persisted.openings.lock();
         while !openings.ended && persisted.file(*entry).is_none() {
-            let until = began + *limit;
             if persisted
                 .changed
                 .wait_until(&mut openings, until)
@@ -343,7 +348,6 @@ impl Wait {
                 break;
             }
         }
-        openings.habits(*process).waited += began.elapsed();
     }
 }
 
