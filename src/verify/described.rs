@@ -7,7 +7,7 @@ use crate::catalog::{CONFIG_FILE, Config, Parts};
 use crate::error::Result;
 use crate::findings::Faults;
 use crate::source::{Blob, LocalFile};
-use crate::verify::structure::ShardFile;
+use crate::verify::shard_file::ShardFile;
 
 /// Warns of layers and modalities that config.json in `directory` describes and no tensor of `shards`
 /// belongs to. A config.json that cannot be read is none here.

@@ -14,7 +14,7 @@ use crate::kernels::fp8::ScaleFormat;
 use crate::quant::declared::{
     KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, hide_modelopt, skips,
 };
-use crate::quant::fp8_block::{
+use crate::quant::fp8_block::format::{
     BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, weight_of,
 };
 use crate::quant::skip_list;
@@ -127,7 +127,7 @@ pub(super) fn declare(
         Some(config) => declarations(config).iter().flat_map(skips).collect(),
         None => Vec::new(),
     };
-    let skipped = skip_list::build(catalog, quantized, declared);
+    let skipped = skip_list::build(&Fp8Block::USUAL, catalog, quantized, declared);
     catalog.report.warnings.extend(skipped.warnings);
 
     let config = catalog

@@ -16,7 +16,7 @@ use crate::kernels::CpuPath;
 use crate::kernels::cast::{self, E4m3, E5m2, dequantize_row};
 use crate::kernels::float8::e8m0_to_f32;
 use crate::kernels::lanes::Precision;
-use crate::quant::fp8_block::{BLOCK_SIZE_KEY, scale_name, weight_of};
+use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, scale_name, weight_of};
 use crate::tensor::{Dtype, Name, shape_text};
 
 /// The most columns of a weight; at least one row is computed at once.

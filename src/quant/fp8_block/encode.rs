@@ -15,8 +15,8 @@ use crate::error::{Code, Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
 use crate::named::Named;
+use crate::quant::fp8_block::format::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
 use crate::quant::fp8_block::measure::Measure;
-use crate::quant::fp8_block::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
 use crate::tensor::{Dtype, Name, Shape, shape_text};
 
 /// The most columns of a tensor that is quantized. A block row of so many takes 512 MiB as F32.
