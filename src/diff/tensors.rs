@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::{CONFIG_FILE, Config, Tensor};
-use crate::diff::What;
 use crate::diff::numbers::{self, Values};
+use crate::diff::what::What;
 use crate::error::Result;
 use crate::jobs::{self, Progress, check_going_on};
 use crate::kernels::lanes::Precision;

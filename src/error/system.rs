@@ -107,6 +107,13 @@ pub fn in_words(cause: &io::Error) -> String {
     }
 }
 
+/// The code of what the operating system refused.
+impl From<&io::Error> for Code {
+    fn from(cause: &io::Error) -> Self {
+        Refusal::of(cause).code
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
