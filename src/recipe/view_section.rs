@@ -3,8 +3,8 @@
 use crate::error::{Code, Place, Result};
 use crate::ops::merge::Scalar;
 use crate::ops::{self, Operations, Section, Setting, Takes, short};
-use crate::recipe::Repack;
 use crate::recipe::models::{ModelPath, Reference};
+use crate::recipe::request::Repack;
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
 
