@@ -10,7 +10,7 @@ use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-use crate::cli::plan::aux_files;
+use crate::cli::plan::aux_files::aux_files;
 
 /// Shards of one kind that follow each other have a line each if they are fewer.
 const MIN_FOLDED: usize = 5;

@@ -14,9 +14,10 @@ use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
 use crate::cli::messages::WarningJson;
+use crate::cli::plan::aux_files::aux_files;
+use crate::cli::plan::links;
 #[cfg(feature = "fuse")]
 use crate::cli::plan::passthrough::PassthroughJson;
-use crate::cli::plan::{aux_files, links};
 use crate::cli::provenance;
 
 /// The plan, with what checking the values found if that was done; `directories` are those that
