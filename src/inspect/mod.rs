@@ -54,7 +54,7 @@ pub fn inspect(
             fidelity: measure::measure(reader, tensor, progress)?,
         })
     })?;
-    Ok(Inspection::of(measured))
+    Ok(Inspection::new(measured))
 }
 
 /// The results of `work` on each of `tensors`, in their order; `progress` counts source bytes.

@@ -65,7 +65,7 @@ pub(super) fn begin(
     destination.make_parent()?;
     let parts = match options.share {
         Share::Whole => None,
-        Share::Part(part) => Some(part.of()),
+        Share::Part(part) => Some(part.count()),
         Share::Finish => Some(parts_at(&path)?),
     };
     let request = Request::new(plan, false, parts);
@@ -143,7 +143,7 @@ pub(super) fn files(plan: &Plan, share: Share) -> Vec<NewFile<'_>> {
         Share::Whole => shards.into_iter().chain(others).collect(),
         Share::Finish => others,
         Share::Part(part) => {
-            let part_of = part_of_shards(&shards, part.of());
+            let part_of = part_of_shards(&shards, part.count());
             let of_part = |(_, number): &(NewFile, usize)| *number == part.number();
             let own = shards.into_iter().zip(part_of).filter(of_part);
             own.map(|(shard, _)| shard).collect()

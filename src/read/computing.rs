@@ -188,7 +188,7 @@ impl Computing {
         let Some(surveyed) = node.kernel.survey() else {
             return Ok(Arc::default());
         };
-        self.facts.of(node.id(), || {
+        self.facts.get_or_find(node.id(), || {
             let find = || {
                 let start = Instant::now();
                 let facts = survey(node, surveyed, &|band| self.inputs(node, band))?;
@@ -196,7 +196,7 @@ impl Computing {
                 Ok(facts)
             };
             match &self.facts_cache {
-                Some(cache) => cache.of(node, find),
+                Some(cache) => cache.get_or_find(node, find),
                 None => find(),
             }
         })

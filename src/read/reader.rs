@@ -163,7 +163,7 @@ impl Reader {
             match &piece.segment.place {
                 Extent::Made { bytes, offset } => {
                     let from = (offset + piece.skip) as usize;
-                    self.computing.stats.served(Served::of(Origin::Made, len));
+                    self.computing.stats.served(Served::new(Origin::Made, len));
                     return Ok(borrow(&bytes[from..from + len as usize]));
                 }
                 Extent::Computed {
@@ -180,7 +180,7 @@ impl Reader {
                         let from = (at - range.start) as usize;
                         self.computing
                             .stats
-                            .served(Served::of(Origin::Computed, len));
+                            .served(Served::new(Origin::Computed, len));
                         let result = borrow(&bytes[from..from + len as usize]);
                         self.computing.tiles.served(key, &bytes, len as usize);
                         return Ok(result);

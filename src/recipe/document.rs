@@ -139,7 +139,7 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
                 .with_hint("a recipe has either"));
         }
     }
-    let reference = Reference::of(base, "base")?;
+    let reference = Reference::from_node(base, "base")?;
     Ok(Start::Base(reference, base.place.clone()))
 }
 

@@ -62,6 +62,8 @@ fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
     if !tensors.any(|tensor| is_coded(tensor.dtype)) {
         return Ok(());
     }
-    let to = dtype.and_then(Precision::of).unwrap_or(Precision::Bf16);
+    let to = dtype
+        .and_then(Precision::from_dtype)
+        .unwrap_or(Precision::Bf16);
     InDtype::only_quantized(to).apply(catalog)
 }

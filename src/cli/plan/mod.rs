@@ -38,7 +38,7 @@ pub(crate) fn print(
         text.push('\n');
         text += &files::lines(plan);
         text.push('\n');
-        Counts::of(plan, lineages.iter().flatten())
+        Counts::new(plan, lineages.iter().flatten())
     };
     let links = links::leading_out(&plan.view, directories);
     text += &summary::of_plan(plan, &counts, links);

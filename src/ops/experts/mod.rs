@@ -93,7 +93,7 @@ impl Params for ExpertsParams {
 
 impl Operator for Experts {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let model = Model::of(catalog)?;
+        let model = Model::from_catalog(catalog)?;
         model.refuse_transposed(self.name())?;
         let changes = match self {
             Experts::Unfuse => unfuse::changes(catalog, &model)?,

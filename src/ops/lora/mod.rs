@@ -154,7 +154,7 @@ impl Lora {
 
 impl Operator for Lora {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let contents = Contents::of(&self.adapter)?;
+        let contents = Contents::from_adapter(&self.adapter)?;
         if contents
             .modules
             .len()
@@ -179,7 +179,7 @@ impl Operator for Lora {
         for (name, key) in &contents.replacements {
             resized |= merging.replace(catalog, name, key)?;
         }
-        let model = Model::of(catalog).unwrap_or_default();
+        let model = Model::from_catalog(catalog).unwrap_or_default();
         let mut changes = Vec::new();
         for (module, factors) in &contents.modules {
             changes.extend(self::changes(&merging, catalog, &model, module, factors)?);

@@ -133,7 +133,7 @@ impl Group<'_> {
     pub fn computed<F: Formula>(&self, formula: F, inputs: Vec<Tensor>) -> Result<Tensor> {
         let dtypes = inputs.iter().map(|input| input.dtype);
         let mut dtypes = dtypes.chain([self.working, self.out]);
-        if let Some(dtype) = dtypes.find(|dtype| Precision::of(*dtype).is_none()) {
+        if let Some(dtype) = dtypes.find(|dtype| Precision::from_dtype(*dtype).is_none()) {
             let problem =
                 format!("it would be computed in {dtype}; only BF16, F16 and F32 are possible");
             let code = Code::UnsupportedTensor;
@@ -144,7 +144,7 @@ impl Group<'_> {
                 problem,
             ));
         }
-        let working = Precision::of(self.working).expect("checked");
+        let working = Precision::from_dtype(self.working).expect("checked");
         let name: Name = self.name.into();
         Ok(PointwiseKernel::tensor(
             &name, formula, inputs, working, self.out,
@@ -156,7 +156,7 @@ impl Group<'_> {
     /// # Errors
     /// If it is infinite there; `name` says what it is.
     pub(super) fn rounded(&self, name: &str, number: f64) -> std::result::Result<f32, String> {
-        let precision = Precision::of(self.working);
+        let precision = Precision::from_dtype(self.working);
         let rounded = precision.map_or(number as f32, |precision| precision.round(number as f32));
         if rounded.is_finite() {
             Ok(rounded)

@@ -76,7 +76,8 @@ impl<F: Formula> PointwiseKernel<F> {
     ) -> Tensor {
         let (shape, home) = (inputs[0].shape.clone(), inputs[0].home);
         assert!(inputs.iter().all(|input| input.shape == shape));
-        let precision = |dtype| Precision::of(dtype).expect("a dtype that merges compute with");
+        let precision =
+            |dtype| Precision::from_dtype(dtype).expect("a dtype that merges compute with");
         let formats = inputs.iter().map(|input| precision(input.dtype)).collect();
         let kernel = Self::new(formula, formats, working, precision(dtype), &shape);
         let node = Arc::new(Node::new(name.clone(), inputs, Box::new(kernel)));

@@ -55,7 +55,7 @@ pub(super) fn dequantized(
             ),
         );
     };
-    let Some(grid) = Grid::of(&weight.shape, &scales.shape, block) else {
+    let Some(grid) = Grid::new(&weight.shape, &scales.shape, block) else {
         let [rows, columns] = block;
         return refuse(
             Code::BadScales,
@@ -170,7 +170,7 @@ struct Grid {
 
 impl Grid {
     /// `None` if scales of this shape are not those of such a weight.
-    fn of(weight: &[u64], scales: &[u64], block: [u64; 2]) -> Option<Self> {
+    fn new(weight: &[u64], scales: &[u64], block: [u64; 2]) -> Option<Self> {
         let (leading, &[rows, columns]) = weight.split_last_chunk()?;
         let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
         if *scales != [leading, &expected].concat() {

@@ -124,7 +124,7 @@ impl Encoding for Fp8BlockEncoding {
     }
 
     fn has_whole_blocks(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<bool> {
-        Ok(Matrix::of(name, tensor, has_companions)?.has_whole_blocks())
+        Ok(Matrix::from_tensor(name, tensor, has_companions)?.has_whole_blocks())
     }
 
     fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)> {
