@@ -18,7 +18,7 @@ use crate::materialize::partial::{Partial, is_placing, parts_at};
 use crate::materialize::parts::deal;
 use crate::materialize::request::Request;
 use crate::materialize::watcher::Watcher;
-use crate::materialize::write::{Writer, kept};
+use crate::materialize::write::{Writer, complete_record};
 use crate::recipe::Plan;
 
 /// A run that has its partial directory to itself.
@@ -195,7 +195,7 @@ fn is_placed(
         let placed = match partial.record(file.entry) {
             None => false,
             Some(record) if record.can_be_checked() => {
-                kept(partial, file, &path, false, progress)?.is_some()
+                complete_record(partial, file, &path, false, progress)?.is_some()
             }
             Some(_) => has_length(&path, file.content.len()),
         };
