@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Debug};
 use std::ops::Range;
+use std::path::Path;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
@@ -20,6 +21,19 @@ use crate::tensor::{Dtype, Name};
 pub trait Scheme: Debug + Send + Sync {
     /// What messages call it.
     fn name(&self) -> &'static str;
+
+    /// The weights that it can give as numbers, for messages.
+    fn readable(&self) -> &'static str;
+
+    /// Whether `declaration`, a `quantization_config`, is of this scheme.
+    fn is_declared(&self, declaration: &Value) -> bool;
+
+    /// The scheme as `declarations` have it, all of which [are of it](Scheme::is_declared) and in the
+    /// config.json `path`; without any, as it usually is.
+    ///
+    /// # Errors
+    /// If one is wrong, or they contradict each other.
+    fn declared(&self, declarations: &[Value], path: &Path) -> Result<Box<dyn Scheme>>;
 
     /// The names of the companions of the weight `weight`.
     fn companions(&self, weight: &str) -> Vec<String>;

@@ -14,6 +14,7 @@ mod loaders;
 mod measure;
 
 use std::ops::Range;
+use std::path::Path;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
@@ -38,6 +39,18 @@ pub struct Fp8BlockEncoding {
 impl Scheme for Fp8Block {
     fn name(&self) -> &'static str {
         "FP8"
+    }
+
+    fn readable(&self) -> &'static str {
+        "weights of \"fp8\" with block scales and \"dynamic\" activations"
+    }
+
+    fn is_declared(&self, declaration: &Value) -> bool {
+        declaration::is_declared(declaration)
+    }
+
+    fn declared(&self, declarations: &[Value], path: &Path) -> Result<Box<dyn Scheme>> {
+        Ok(Box::new(declaration::declared(declarations, path)?))
     }
 
     fn companions(&self, weight: &str) -> Vec<String> {
