@@ -12,12 +12,12 @@ use crate::view::View;
 /// What no output may touch.
 #[derive(Debug)]
 pub struct OutputCheck {
-    kept: Vec<Kept>,
+    protected: Vec<Protected>,
 }
 
 /// A file or directory that no output may touch.
 #[derive(Debug)]
-struct Kept {
+struct Protected {
     /// As the user knows it.
     shown: PathBuf,
     /// Absolute, without links.
@@ -46,7 +46,9 @@ impl OutputCheck {
     /// # Errors
     /// If an input cannot be resolved.
     pub fn new(inputs: &[PathBuf], view: &View) -> Result<Self> {
-        let mut check = OutputCheck { kept: Vec::new() };
+        let mut check = OutputCheck {
+            protected: Vec::new(),
+        };
         let mut seen = HashSet::new();
         for input in inputs {
             check.keep(input, canonical(input)?, Role::Source);
@@ -98,7 +100,7 @@ impl OutputCheck {
     }
 
     fn keep(&mut self, shown: &Path, path: PathBuf, role: Role) {
-        self.kept.push(Kept {
+        self.protected.push(Protected {
             shown: shown.to_owned(),
             identity: path.metadata().ok().map(|metadata| identity(&metadata)),
             path,
@@ -109,7 +111,7 @@ impl OutputCheck {
     /// Checks that `out`, a file or directory that need not exist, may be written to.
     ///
     /// # Errors
-    /// If it is something that must be kept, is inside of it, or holds it.
+    /// If it is something that must be protected, is inside of it, or holds it.
     pub fn check(&self, out: &Path) -> Result<()> {
         let found = out.metadata().ok();
         let path = match (resolve_output(out, MAX_LINKS), &found) {
@@ -125,24 +127,24 @@ impl OutputCheck {
             .map(|metadata| identity(&metadata))
             .collect();
         let found = found.map(|metadata| identity(&metadata));
-        for kept in &self.kept {
-            let is_same = |found| kept.identity == Some(found);
-            let relation = if path == kept.path || found.is_some_and(is_same) {
+        for protected in &self.protected {
+            let is_same = |found| protected.identity == Some(found);
+            let relation = if path == protected.path || found.is_some_and(is_same) {
                 "is"
-            } else if path.starts_with(&kept.path) || ancestors.iter().copied().any(is_same) {
+            } else if path.starts_with(&protected.path) || ancestors.iter().copied().any(is_same) {
                 "is inside"
-            } else if kept.path.starts_with(&path) && kept.role != Role::Mountpoint {
+            } else if protected.path.starts_with(&path) && protected.role != Role::Mountpoint {
                 "holds"
             } else {
                 continue;
             };
-            return Err(kept.refuse(out, relation));
+            return Err(protected.refuse(out, relation));
         }
         Ok(())
     }
 }
 
-impl Kept {
+impl Protected {
     fn refuse(&self, out: &Path, relation: &str) -> Error {
         let why = match self.role {
             Role::Source => "which the view is made from",

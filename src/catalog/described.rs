@@ -32,7 +32,7 @@ pub struct Parts {
 
 impl Parts {
     /// The parts that tensors called `names` belong to.
-    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut parts = Parts::default();
         for name in names {
             let mut modalities = MODALITIES.iter();

@@ -87,7 +87,7 @@ pub trait Kernel: Debug + Send + Sync {
     /// Whether many bands share what they need of input `input`. The reader then keeps the whole of
     /// it while bands are computed, so it must be small; and it must be output 0 of a node with a
     /// single band, which brings it into the form that the kernel wants.
-    fn keeps(&self, _input: usize) -> bool {
+    fn shares_input(&self, _input: usize) -> bool {
         false
     }
 

@@ -110,6 +110,6 @@ impl Catalog {
 
     /// The parts of a model that there are.
     pub fn parts(&self) -> Parts {
-        Parts::of(self.tensors.keys().map(|name| &**name))
+        Parts::from_names(self.tensors.keys().map(|name| &**name))
     }
 }

@@ -42,7 +42,7 @@ impl Report {
     }
 
     /// All reports of the type `R`, in order.
-    pub fn of<R: OperatorReport>(&self) -> impl Iterator<Item = &R> {
+    pub fn reports<R: OperatorReport>(&self) -> impl Iterator<Item = &R> {
         let any = self.operators.iter().map(|report| &**report as &dyn Any);
         any.filter_map(|report| report.downcast_ref())
     }

@@ -365,13 +365,13 @@ impl Node {
     }
 
     /// Bytes of its inputs that are streamed to find the facts that it needs itself, or of what an
-    /// input that it [keeps](Kernel::keeps) is a digest of.
+    /// input that it [shares between bands](Kernel::shares_input) is a digest of.
     pub fn surveyed_here(&self) -> u64 {
         let passes = self.kernel.survey().map_or(0, |survey| survey.passes());
         let surveyed = self.input_bytes().saturating_mul(passes as u64);
         let inputs = self.inputs.iter().enumerate();
-        let kept = inputs.filter(|&(i, _)| self.kernel.keeps(i));
-        let digests = kept.flat_map(|(_, input)| input.nodes().flat_map(Node::computed_inputs));
+        let shared = inputs.filter(|&(i, _)| self.kernel.shares_input(i));
+        let digests = shared.flat_map(|(_, input)| input.nodes().flat_map(Node::computed_inputs));
         digests
             .map(Node::input_bytes)
             .fold(surveyed, u64::saturating_add)

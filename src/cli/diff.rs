@@ -14,8 +14,8 @@ use ckptfs::source::Location;
 
 use crate::cli::args::{parse_model, parse_threads};
 use crate::cli::check_values;
+use crate::cli::messages::print_error;
 use crate::cli::plan::to_stdout;
-use crate::cli::print_error;
 use crate::cli::progress::{Bar, Stopped};
 use crate::cli::waiting::note_silent_mount;
 

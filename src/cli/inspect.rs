@@ -150,10 +150,10 @@ fn table(first: &str, rows: Vec<Row>) -> String {
 
 fn json(inspection: &Inspection) -> serde_json::Result<String> {
     let json = InspectionJson {
-        tensors: inspection.tensors.iter().map(TensorJson::of).collect(),
-        layers: inspection.layers.iter().map(GroupJson::of).collect(),
-        groups: inspection.groups.iter().map(GroupJson::of).collect(),
-        total: FiguresJson::of(&inspection.total),
+        tensors: inspection.tensors.iter().map(TensorJson::from).collect(),
+        layers: inspection.layers.iter().map(GroupJson::from).collect(),
+        groups: inspection.groups.iter().map(GroupJson::from).collect(),
+        total: FiguresJson::from(&inspection.total),
     };
     Ok(serde_json::to_string_pretty(&json)? + "\n")
 }
@@ -175,13 +175,13 @@ struct TensorJson<'a> {
     figures: FiguresJson,
 }
 
-impl<'a> TensorJson<'a> {
-    fn of(tensor: &'a MeasuredTensor) -> Self {
+impl<'a> From<&'a MeasuredTensor> for TensorJson<'a> {
+    fn from(tensor: &'a MeasuredTensor) -> Self {
         TensorJson {
             name: &tensor.name,
             source_dtype: &tensor.source_dtype,
             shape: &tensor.shape,
-            figures: FiguresJson::of(&tensor.fidelity),
+            figures: FiguresJson::from(&tensor.fidelity),
         }
     }
 }
@@ -195,12 +195,12 @@ struct GroupJson<'a> {
     figures: FiguresJson,
 }
 
-impl<'a> GroupJson<'a> {
-    fn of(group: &'a MeasuredGroup) -> Self {
+impl<'a> From<&'a MeasuredGroup> for GroupJson<'a> {
+    fn from(group: &'a MeasuredGroup) -> Self {
         GroupJson {
             name: group.name.as_deref(),
             tensors: group.tensors,
-            figures: FiguresJson::of(&group.fidelity),
+            figures: FiguresJson::from(&group.fidelity),
         }
     }
 }
@@ -227,8 +227,8 @@ struct FiguresJson {
     largest_amax: Option<f32>,
 }
 
-impl FiguresJson {
-    fn of(fidelity: &Fidelity) -> Self {
+impl From<&Fidelity> for FiguresJson {
+    fn from(fidelity: &Fidelity) -> Self {
         FiguresJson {
             elements: fidelity.elements,
             blocks: fidelity.blocks,

@@ -171,7 +171,7 @@ fn parse_part(text: &str) -> Result<Part, String> {
 fn done(summary: &Summary, args: &MaterializeArgs, bar: &Bar) -> String {
     let written = summary.bytes - summary.linked_bytes - summary.kept_bytes;
     let part = args.part.map_or(String::new(), |part| {
-        format!("part {} of {} of ", part.number(), part.of())
+        format!("part {} of {} of ", part.number(), part.count())
     });
     let mut text = format!(
         "wrote  {part}{}: {}, {} written ({})",

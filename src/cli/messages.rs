@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use ckptfs::error::{Code, Error, Warning, in_words, setting};
 use ckptfs::ops::{Operations, Setting, Takes};
+use ckptfs::shown::lines;
 
 use crate::cli::progress::Stopped;
 
@@ -117,6 +118,11 @@ impl WarningJson {
         });
         json.collect()
     }
+}
+
+/// Prints `error`, which `program` ends with.
+pub(crate) fn print_error(program: &str, error: &anyhow::Error) {
+    eprintln!("{program}: {}", lines(&said(error)));
 }
 
 #[cfg(test)]

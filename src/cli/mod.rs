@@ -40,6 +40,7 @@ mod report;
 #[cfg(feature = "fuse")]
 mod service;
 mod signals;
+mod start;
 #[cfg(feature = "fuse")]
 mod status;
 mod ticker;
@@ -54,16 +55,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use rustix::process::{Resource, Rlimit};
-
-use ckptfs::fast_paths::FastPath;
-use ckptfs::shown::lines;
 
 use crate::cli::args::{ViewAndMountpoint, ViewOrDir};
+use crate::cli::messages::print_error;
 use crate::cli::progress::Stopped;
-
-/// The version, and what the program was built from.
-const BUILD: &str = env!("CKPTFS_BUILD");
+use crate::cli::start::{BUILD, start};
 
 /// Mount the checkpoint that was never written: patched, FP8 and repacked views of safetensors
 /// checkpoints.
@@ -277,28 +273,6 @@ impl Command {
             }
         }
     }
-}
-
-/// Prints `error`, which `program` ends with.
-fn print_error(program: &str, error: &anyhow::Error) {
-    eprintln!("{program}: {}", lines(&messages::said(error)));
-}
-
-/// What comes before any job.
-fn start() -> anyhow::Result<()> {
-    raise_open_files_limit();
-    Ok(FastPath::check_environment()?)
-}
-
-/// Sources stay open once they were used, as far as half of the limit goes, and a checkpoint can
-/// have many shards.
-fn raise_open_files_limit() {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
 fn print_completions(shell: Shell) -> anyhow::Result<()> {

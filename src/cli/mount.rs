@@ -305,7 +305,7 @@ fn mount(
             open: args.persist_open,
             rate: args.persist_rate,
         }),
-        provenance: Some(Arc::new(provenance::Files::of(plan.clone()))),
+        provenance: Some(Arc::new(provenance::Files::new(plan.clone()))),
         spelling: flag,
     };
     let mut reader = Reader::new(plan.view.clone(), cache_size);

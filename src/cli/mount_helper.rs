@@ -13,8 +13,9 @@ use ckptfs::shown::Show;
 use ckptfs::source::{Location, missing};
 
 use crate::cli::args::ViewArgs;
+use crate::cli::messages::print_error;
 use crate::cli::mount::{self, Manner, MountArgs};
-use crate::cli::{BUILD, print_error, start};
+use crate::cli::start::{BUILD, start};
 
 /// The name by which mount(8) looks for this program.
 pub(crate) const NAME: &str = "mount.ckptfs";

@@ -17,7 +17,7 @@ use ckptfs::text::counted;
 pub(crate) fn lineages(plan: &Plan) -> Vec<Vec<Lineage>> {
     let shards = plan.shards.iter().map(|shard| {
         let tensors = shard.tensors.iter();
-        tensors.map(|tensor| Lineage::of(plan, tensor)).collect()
+        tensors.map(|tensor| Lineage::trace(plan, tensor)).collect()
     });
     shards.collect()
 }
@@ -136,7 +136,7 @@ pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
             };
         }
     }
-    let mut adapters = plan.report.of::<AdapterReport>();
+    let mut adapters = plan.report.reports::<AdapterReport>();
     if adapters.any(|adapter| adapter.path == directory) {
         format!("lora {}", directory.display())
     } else {

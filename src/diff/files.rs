@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Config};
-use crate::diff::What;
+use crate::diff::what::What;
 use crate::error::Result;
 use crate::jobs::{Progress, check_going_on};
 use crate::read::Reader;

@@ -6,6 +6,7 @@ mod files;
 mod numbers;
 mod rows;
 mod tensors;
+mod what;
 
 use std::path::Path;
 
@@ -15,6 +16,7 @@ pub use files::{FileDiff, KeyDiff};
 pub use numbers::Values;
 pub use rows::{Row, rows};
 pub use tensors::{Header, TensorDiff};
+pub use what::What;
 
 use crate::error::Result;
 use crate::jobs::Progress;
@@ -38,18 +40,6 @@ pub struct Diff {
     pub files_equal: usize,
     /// In the order of their paths.
     pub files: Vec<FileDiff>,
-}
-
-/// Whether a tensor or file is in both views.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum What {
-    /// Only the first view has it.
-    Removed,
-    /// Only the second view has it.
-    Added,
-    /// Both have it, and it is not the same.
-    Changed,
 }
 
 impl Diff {

@@ -27,7 +27,7 @@ fn as_text<S: Serializer>(pattern: &Pattern, serializer: S) -> Result<S::Ok, S::
 pub fn rows(different: &[TensorDiff]) -> Vec<Row> {
     let mut rows: IndexMap<_, Row> = IndexMap::new();
     for tensor in different {
-        let name = Pattern::of(&tensor.name);
+        let name = Pattern::from_name(&tensor.name);
         let key = (
             tensor.what,
             name.shape().to_owned(),

@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::{CONFIG_FILE, Config, Tensor};
-use crate::diff::What;
 use crate::diff::numbers::{self, Values};
+use crate::diff::what::What;
 use crate::error::Result;
 use crate::jobs::{self, Progress, check_going_on};
 use crate::kernels::lanes::Precision;
@@ -83,8 +83,8 @@ fn scheme(plan: &Plan, reader: &Reader) -> Result<Box<dyn Scheme>> {
     Ok(quant::declared_in(&text))
 }
 
-impl Header {
-    fn of(tensor: &Tensor) -> Self {
+impl From<&Tensor> for Header {
+    fn from(tensor: &Tensor) -> Self {
         Header {
             dtype: tensor.dtype,
             shape: tensor.shape.clone(),
@@ -127,7 +127,7 @@ pub(super) fn compare(
 }
 
 fn only(name: &Name, what: What, tensor: &Tensor) -> TensorDiff {
-    let header = Some(Header::of(tensor));
+    let header = Some(Header::from(tensor));
     let (a, b) = match what {
         What::Added => (None, header),
         _ => (header, None),
@@ -144,7 +144,7 @@ fn only(name: &Name, what: What, tensor: &Tensor) -> TensorDiff {
 /// Bytes that comparing a tensor that both have reads, to begin with: how many more does it take to
 /// find figures of what is different is not known before.
 fn bytes_to_read([a, b]: &[Side; 2], name: &Name, [of_a, of_b]: [&Tensor; 2]) -> u64 {
-    if Header::of(of_a) == Header::of(of_b) {
+    if Header::from(of_a) == Header::from(of_b) {
         return if is_same_place(of_a, of_b) {
             0
         } else {
@@ -167,7 +167,7 @@ fn changed(
     progress: &dyn Progress,
 ) -> Result<Option<TensorDiff>> {
     let [a, b] = sides;
-    let headers = [Header::of(of_a), Header::of(of_b)];
+    let headers = [Header::from(of_a), Header::from(of_b)];
     let is_same_header = headers[0] == headers[1];
     let unread = match (is_same_header, values) {
         (true, false) => None,

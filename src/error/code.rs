@@ -1,12 +1,10 @@
 //! The kinds of errors and warnings, by what somebody has to do about them.
 
 use std::fmt;
-use std::io;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::system::Refusal;
 use crate::named::{Named, named};
 
 /// Declares [`Code`] and the names of its values.
@@ -268,13 +266,6 @@ impl<'de> Deserialize<'de> for Code {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         Code::named(&name).ok_or_else(|| D::Error::custom(format!("{name} is no code")))
-    }
-}
-
-/// The code of what the operating system refused.
-impl From<&io::Error> for Code {
-    fn from(cause: &io::Error) -> Self {
-        Refusal::of(cause).code
     }
 }
 

@@ -63,7 +63,7 @@ impl Error {
             code,
             problem,
             hint,
-        } = Refusal::of(&cause);
+        } = Refusal::from(&cause);
         let problem = format!("cannot {}: {problem}", action.into());
         let mut error = Error::of_file(code, path, problem);
         error.0.hint = hint.map(Hint::from);

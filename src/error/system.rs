@@ -15,8 +15,8 @@ pub(super) struct Refusal {
     pub(super) hint: Option<&'static str>,
 }
 
-impl Refusal {
-    pub(super) fn of(cause: &io::Error) -> Self {
+impl From<&io::Error> for Refusal {
+    fn from(cause: &io::Error) -> Self {
         use io::ErrorKind::{
             FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
             ReadOnlyFilesystem, StorageFull,
@@ -100,10 +100,17 @@ impl Refusal {
 
 /// What the operating system refused, and what to do about it.
 pub fn in_words(cause: &io::Error) -> String {
-    let Refusal { problem, hint, .. } = Refusal::of(cause);
+    let Refusal { problem, hint, .. } = Refusal::from(cause);
     match hint {
         Some(hint) => format!("{problem}; {hint}"),
         None => problem,
+    }
+}
+
+/// The code of what the operating system refused.
+impl From<&io::Error> for Code {
+    fn from(cause: &io::Error) -> Self {
+        Refusal::from(cause).code
     }
 }
 
@@ -129,7 +136,7 @@ mod tests {
         ] {
             let text = in_words(&errno.into());
             assert!(text.contains(cure) && !text.contains("os error"), "{text}");
-            assert_eq!(Refusal::of(&errno.into()).code, code);
+            assert_eq!(Refusal::from(&errno.into()).code, code);
         }
         let other = in_words(&Errno::IO.into());
         assert!(other.contains("os error 5"), "{other}");

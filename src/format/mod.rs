@@ -41,7 +41,7 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub fn in_directory(directory: &dyn Directory) -> Result<Self> {
         let names = directory.names()?;
-        match Container::of(&names) {
+        match Container::recognize(&names) {
             Container::Safetensors => safetensors::read(directory, &names),
         }
     }
@@ -76,7 +76,7 @@ pub fn index_files() -> impl Iterator<Item = &'static str> {
 impl Container {
     /// The container of the weights in a directory that has these `names`; if none is recognised, the
     /// first one, whose reader says what is missing.
-    fn of(names: &[OsString]) -> Self {
+    fn recognize(names: &[OsString]) -> Self {
         let has_weights = |container: &Container| {
             let is_weights =
                 |name: &OsString| container.is_shard(name) || **name == *container.index_file();

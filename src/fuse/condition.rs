@@ -39,7 +39,7 @@ impl Condition {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub(super) fn of(mountpoint: &Path) -> io::Result<Self> {
+    pub(super) fn probe(mountpoint: &Path) -> io::Result<Self> {
         Ok(match ask(mountpoint, PATIENCE)? {
             None => Condition::Silent,
             Some(libc::ENOTCONN | libc::ECONNABORTED) => Condition::Dead,

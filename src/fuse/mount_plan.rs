@@ -40,7 +40,7 @@ pub fn mount_plan(directory: &Path) -> Option<MountPlan> {
     // A view may hold such a file of a source in a subdirectory, which may be mounted by itself; its
     // inode is another one.
     let is_own = metadata.ino() == PLAN_INODE && metadata.dev() == path.metadata().ok()?.dev();
-    let is_still_mounted = mount_table::of(&file).is_some_and(|m| m.is_ours());
+    let is_still_mounted = mount_table::entry_of_file(&file).is_some_and(|m| m.is_ours());
     if !is_own || !is_still_mounted {
         return None;
     }

@@ -75,7 +75,7 @@ pub(super) fn at(path: &Path) -> Result<Option<MountEntry>> {
 }
 
 /// The mount that `file` was opened in, if it is still mounted.
-pub(super) fn of(file: &impl AsRawFd) -> Option<MountEntry> {
+pub(super) fn entry_of_file(file: &impl AsRawFd) -> Option<MountEntry> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
     let id: u64 = info
         .lines()

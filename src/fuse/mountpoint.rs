@@ -59,7 +59,7 @@ fn clear_dead_mounts(path: &Path) -> Result<()> {
             "a view of {} is already mounted there",
             entry.source.shown()
         );
-        match Condition::of(path).map_err(|e| Error::io("ask the mount at", path, e))? {
+        match Condition::probe(path).map_err(|e| Error::io("ask the mount at", path, e))? {
             Condition::Dead => {}
             Condition::Silent => return Err(silent(path, &taken, &entry)),
             Condition::Answers => {

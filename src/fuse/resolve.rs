@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
         if self.answering.contains(&mount.id) {
             return Ok(());
         }
-        if Condition::of(&mount.mountpoint)? == Condition::Silent {
+        if Condition::probe(&mount.mountpoint)? == Condition::Silent {
             let inside = format!("the view at {} holds it", mount.mountpoint.shown());
             return Err(Stop::Silent(silent(self.shown, &inside, mount)));
         }

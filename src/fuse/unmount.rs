@@ -42,7 +42,9 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     for attempt in 1.. {
         match take_away(&entry, lazy) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                match Condition::of(&path).map_err(|e| Error::io("ask the mount at", &path, e))? {
+                match Condition::probe(&path)
+                    .map_err(|e| Error::io("ask the mount at", &path, e))?
+                {
                     // Whoever still has it open has lost it already.
                     Condition::Dead => return detach(&entry),
                     Condition::Silent => {

@@ -38,7 +38,7 @@ pub struct MeasuredGroup {
 
 impl Inspection {
     /// Puts the figures of `tensors` together.
-    pub(super) fn of(mut tensors: Vec<MeasuredTensor>) -> Self {
+    pub(super) fn new(mut tensors: Vec<MeasuredTensor>) -> Self {
         tensors.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
         let mut total = Fidelity::default();
         tensors.iter().for_each(|t| total.join(&t.fidelity));

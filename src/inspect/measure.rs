@@ -2,7 +2,7 @@
 
 use crate::catalog::{Fidelity, MeasuredRows};
 use crate::error::Result;
-use crate::inspect::QuantizedTensor;
+use crate::inspect::quantized::QuantizedTensor;
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use serde::{Serialize, Serializer};
 
 use crate::error::Result;
-use crate::inspect::QuantizedTensor;
+use crate::inspect::quantized::QuantizedTensor;
 use crate::jobs::{self, Progress};
 use crate::kernels::fp8::Element;
 use crate::read::Reader;

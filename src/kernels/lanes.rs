@@ -39,7 +39,7 @@ named!(Precision {
 
 impl Precision {
     /// That of a dtype; `None` if it is not one of these.
-    pub fn of(dtype: Dtype) -> Option<Self> {
+    pub fn from_dtype(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::BF16 => Some(Precision::Bf16),
             Dtype::F16 => Some(Precision::F16),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::catalog::{Extents, Sources, Tensor};
 use crate::error::{Hint, Result};
 use crate::format::{Entry, OUTPUT, Part};
-use crate::layout::PlannedTensor;
+use crate::layout::plan::PlannedTensor;
 use crate::runs::Runs;
 use crate::source::Blob;
 use crate::tensor::Name;

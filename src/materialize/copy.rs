@@ -33,7 +33,7 @@ enum Way {
 }
 
 impl Way {
-    fn of(file: &File) -> Way {
+    fn for_file(file: &File) -> Way {
         const EXT4: u32 = 0xEF53;
         const TMPFS: u32 = 0x0102_1994;
         const XFS: u32 = 0x5846_5342;
@@ -52,12 +52,12 @@ impl Way {
 /// Whether space should be reserved in `file` before anything is copied to it. Blocks that will
 /// be shared need none.
 pub(super) fn wants_space(file: &File) -> bool {
-    Way::of(file) == Way::Memory
+    Way::for_file(file) == Way::Memory
 }
 
 /// Whether files that are made where `file` is may share blocks with sources.
 pub(super) fn shares_blocks(file: &File) -> bool {
-    Way::of(file) == Way::Blocks
+    Way::for_file(file) == Way::Blocks
 }
 
 /// Whether the two offsets are at the same place within a block, as shared blocks must be.
@@ -84,7 +84,7 @@ pub(super) fn range(
     source.check()?;
     match file {
         Some(file) => {
-            let way = Way::of(output.file());
+            let way = Way::for_file(output.file());
             by(way, stored, file, offset, output, start, len)?;
         }
         None => through_memory(stored, source, offset, output, start, len)?,

@@ -18,7 +18,7 @@ use crate::materialize::partial::{Partial, is_placing, parts_at};
 use crate::materialize::parts::deal;
 use crate::materialize::request::Request;
 use crate::materialize::watcher::Watcher;
-use crate::materialize::write::{Writer, kept};
+use crate::materialize::write::{Writer, complete_record};
 use crate::recipe::Plan;
 
 /// A run that has its partial directory to itself.
@@ -65,7 +65,7 @@ pub(super) fn begin(
     destination.make_parent()?;
     let parts = match options.share {
         Share::Whole => None,
-        Share::Part(part) => Some(part.of()),
+        Share::Part(part) => Some(part.count()),
         Share::Finish => Some(parts_at(&path)?),
     };
     let request = Request::new(plan, false, parts);
@@ -143,7 +143,7 @@ pub(super) fn files(plan: &Plan, share: Share) -> Vec<NewFile<'_>> {
         Share::Whole => shards.into_iter().chain(others).collect(),
         Share::Finish => others,
         Share::Part(part) => {
-            let part_of = part_of_shards(&shards, part.of());
+            let part_of = part_of_shards(&shards, part.count());
             let of_part = |(_, number): &(NewFile, usize)| *number == part.number();
             let own = shards.into_iter().zip(part_of).filter(of_part);
             own.map(|(shard, _)| shard).collect()
@@ -195,7 +195,7 @@ fn is_placed(
         let placed = match partial.record(file.entry) {
             None => false,
             Some(record) if record.can_be_checked() => {
-                kept(partial, file, &path, false, progress)?.is_some()
+                complete_record(partial, file, &path, false, progress)?.is_some()
             }
             Some(_) => has_length(&path, file.content.len()),
         };

@@ -29,7 +29,7 @@ pub fn outlook(plan: &Plan, inputs: &[PathBuf], out: &Path, options: &Options) -
     };
     let parts = match options.share {
         Share::Whole => None,
-        Share::Part(part) => Some(part.of()),
+        Share::Part(part) => Some(part.count()),
         Share::Finish => Some(parts_at(&partial)?),
     };
     let records = recorded(&partial, &Request::new(plan, options.weights_only, parts))?;

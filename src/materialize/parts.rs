@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 
 use crate::error::{Code, Error, Result};
 
-/// Part `number` of `of`, counted from 1.
+/// Part `number` of `count`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     number: usize,
-    of: usize,
+    count: usize,
 }
 
 impl Part {
@@ -18,25 +18,26 @@ impl Part {
 
     /// # Errors
     /// If there is no such part.
-    pub fn new(number: usize, of: usize) -> Result<Self> {
-        if number == 0 || number > of || of > Self::MOST {
+    pub fn new(number: usize, count: usize) -> Result<Self> {
+        if number == 0 || number > count || count > Self::MOST {
             return Err(Error::new(
                 Code::BadValue,
                 format!(
-                    "there is no part {number} of {of}: parts count from 1, and there can be {}",
+                    "there is no part {number} of {count}: parts count from 1, and there can be {}",
                     Self::MOST
                 ),
             ));
         }
-        Ok(Part { number, of })
+        Ok(Part { number, count })
     }
 
     pub fn number(self) -> usize {
         self.number
     }
 
-    pub fn of(self) -> usize {
-        self.of
+    /// The number of parts.
+    pub fn count(self) -> usize {
+        self.count
     }
 }
 

@@ -42,7 +42,7 @@ impl Piece<'_> {
 /// The pieces of `file`, in file order, at least one. Several outputs of a node are in one piece
 /// wherever they lie in the file, so that what computing the first gives for the others is still
 /// at hand. `whole` has one piece of everything, in file order.
-fn of<'a>(file: &'a NewFile<'a>, target: Target, whole: bool) -> VecDeque<Piece<'a>> {
+fn pieces_of_file<'a>(file: &'a NewFile<'a>, target: Target, whole: bool) -> VecDeque<Piece<'a>> {
     let target = Arc::new(target);
     let empty = || Piece {
         file,
@@ -107,7 +107,7 @@ impl<'a> Queue<'a> {
         let files = self.files.get_mut();
         self.numbers.insert(file.entry, files.len());
         files.push(Waiting {
-            pieces: of(file, target, sha256),
+            pieces: pieces_of_file(file, target, sha256),
             threads: 0,
             begun: false,
         });

@@ -19,7 +19,7 @@ use crate::materialize::new_file::NewFile;
 use crate::materialize::options::{Options, Summary};
 use crate::materialize::partial::{Partial, is_placing};
 use crate::materialize::request::Request;
-use crate::materialize::write::{Writer, kept};
+use crate::materialize::write::{Writer, complete_record};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::shown::Show;
@@ -51,7 +51,7 @@ pub(super) fn place(
     if was_placing {
         for file in &files {
             let path = destination.path().join(&file.path);
-            if kept(&partial, file, &path, false, progress)?.is_some() {
+            if complete_record(&partial, file, &path, false, progress)?.is_some() {
                 placed.push(file.path.clone());
             }
         }

@@ -144,7 +144,7 @@ impl<'a> Writer<'a> {
         let records = jobs::map(files, self.options.jobs, |file| {
             let path = self.directory.join(&file.path);
             let sha256 = self.options.sha256;
-            let record = kept(self.partial, file, &path, sha256, self.progress)?;
+            let record = complete_record(self.partial, file, &path, sha256, self.progress)?;
             if record.is_some() {
                 self.progress.skip(file.content.len());
                 self.watcher.complete(file.entry, &path);
@@ -345,7 +345,7 @@ impl<'a> Writer<'a> {
 
 /// The record of `file` if the file at `path` is the one that was recorded; with `sha256` it has
 /// that.
-pub(super) fn kept(
+pub(super) fn complete_record(
     partial: &Partial,
     file: &NewFile,
     path: &Path,

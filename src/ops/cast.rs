@@ -16,7 +16,8 @@ use crate::kernels::lanes::Precision;
 use crate::named::Named;
 use crate::ops::pattern::Pattern;
 use crate::ops::{
-    Converted, Group, Operations, Operator, Params, Setting, Takes, Value, convert, is_convertible,
+    CastRule, Conversions, Converted, Group, Operator, Params, Setting, Takes, Value, convert,
+    is_convertible,
 };
 use crate::quant;
 
@@ -25,13 +26,6 @@ use crate::quant;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CastParams {
     pub rules: Vec<CastRule>,
-}
-
-/// A regular expression for whole names, and the dtype of the tensors that have them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CastRule {
-    pub names: String,
-    pub to: Precision,
 }
 
 impl Params for CastParams {
@@ -70,10 +64,10 @@ impl Params for CastParams {
         self.rules.iter().map(text).collect()
     }
 
-    fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         Ok(vec![Box::new(Cast {
-            rules: CastRules::new(self)?,
-            is_left_to_dtype: all.dtype.to.is_some(),
+            rules: CastRules::new(&self.rules)?,
+            is_left_to_dtype: conversions.dtype.is_some(),
         })])
     }
 }
@@ -89,12 +83,12 @@ impl CastRule {
 pub(super) struct CastRules(Vec<(Pattern, Precision)>);
 
 impl CastRules {
-    /// Compiles the rules of `params`.
+    /// Compiles `rules`.
     ///
     /// # Errors
     /// If one is not a regular expression, or too large.
-    pub(super) fn new(params: &CastParams) -> Result<Self> {
-        let rules = params.rules.iter().map(CastRule::compile);
+    pub(super) fn new(rules: &[CastRule]) -> Result<Self> {
+        let rules = rules.iter().map(CastRule::compile);
         rules.collect::<Result<_>>().map(CastRules)
     }
 

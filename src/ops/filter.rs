@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::setting::{DROP, ONLY};
 use crate::error::{Code, Error, Result, Warning};
 use crate::ops::pattern::Pattern;
-use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::weight_of;
 use crate::tensor::Name;
 use crate::text::counted;
@@ -63,7 +63,7 @@ impl Params for FilterParams {
         patterns.iter().map(Value::text).collect()
     }
 
-    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         Ok(vec![Box::new(Filter::new(&self.only, &self.drop)?)])
     }
 }

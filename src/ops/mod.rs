@@ -7,46 +7,38 @@
 //! names and dtypes come out of the steps before.
 
 pub mod cast;
+mod conversions;
 mod convert;
 pub mod dtype;
 pub mod experts;
 pub mod filter;
 pub mod lora;
 pub mod merge;
+mod operator;
 mod params;
 pub mod patch;
 mod pattern;
 pub mod quantize;
 pub mod rename;
 
-pub use cast::{CastParams, CastRule};
+pub use cast::CastParams;
+pub use conversions::{CastRule, Conversions};
 pub use convert::convert;
 pub(crate) use convert::{Converted, is_convertible};
 pub use dtype::DtypeParams;
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
 pub use lora::{LoraParams, LoraRequest};
+pub use operator::Operator;
 pub(crate) use params::short;
 pub use params::{Group, Params, Section, Setting, Takes, Value};
 pub use patch::PatchParams;
 pub use quantize::{PartialBlocks, Quantize, QuantizeParams, Selection};
 pub use rename::RenameParams;
 
-use std::fmt::Debug;
-
-use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
 use crate::source::Location;
-
-/// The plan half of an operator.
-pub trait Operator: Debug {
-    /// Rewrites `catalog`: names, dtypes, shapes, config edits, warnings.
-    ///
-    /// # Errors
-    /// If the view asked for cannot exist; the catalog is then not to be used.
-    fn apply(&self, catalog: &mut Catalog) -> Result<()>;
-}
 
 /// Declares [`Operations`] from the list of all operators.
 macro_rules! operations {
@@ -101,9 +93,13 @@ impl Operations {
     /// # Errors
     /// If something that is asked cannot be done.
     pub fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
+        let conversions = Conversions {
+            dtype: self.dtype.to,
+            rules: &self.cast.rules,
+        };
         let mut operators = Vec::new();
         for params in self.each().filter(|params| params.is_asked()) {
-            operators.extend(params.operators(self)?);
+            operators.extend(params.operators(&conversions)?);
         }
         Ok(operators)
     }

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use crate::error::{Code, Error, Result};
 use crate::named::Named;
-use crate::ops::{Operations, Operator};
+use crate::ops::conversions::Conversions;
+use crate::ops::operator::Operator;
 use crate::source::Location;
 
 /// What is asked of an operator.
@@ -39,11 +40,11 @@ pub trait Params: Debug {
         false
     }
 
-    /// The operators that do what is asked, for the view that `all` is asked of. Opens what they read.
+    /// The operators that do what is asked, beside these `conversions`. Opens what they read.
     ///
     /// # Errors
     /// If it cannot be done.
-    fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>>;
+    fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>>;
 }
 
 /// Something that can be asked of an operator.

@@ -77,7 +77,7 @@ pub struct Counts {
 
 impl Counts {
     /// The counts of `plan`'s view; `lineages` are those of its tensors, in order.
-    pub fn of<L: Borrow<Lineage>>(plan: &Plan, lineages: impl IntoIterator<Item = L>) -> Self {
+    pub fn new<L: Borrow<Lineage>>(plan: &Plan, lineages: impl IntoIterator<Item = L>) -> Self {
         let mut tally = Tally::default();
         let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
         for (tensor, lineage) in tensors.zip(lineages) {
@@ -104,7 +104,7 @@ impl Counts {
                 (None, Some((_, step))) if gives_scales(&step) => tally.scales.add(tensor.len),
                 (None, Some((_, step))) => tally.changed(vec![step.operator], tensor.len),
                 (None, None) => {
-                    let lineage = Lineage::of(plan, tensor);
+                    let lineage = Lineage::trace(plan, tensor);
                     tally.add(plan, tensor, &lineage);
                 }
             }
@@ -154,7 +154,7 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) {
-        match Fate::of(plan, tensor, lineage) {
+        match Fate::new(plan, tensor, lineage) {
             Fate::Kept => self.kept.add(tensor.len),
             Fate::Added => self.added.add(tensor.len),
             Fate::Scales => self.scales.add(tensor.len),
@@ -213,7 +213,7 @@ fn gives_scales(step: &Step) -> bool {
 
 impl Fate {
     /// The fate of `tensor` in the view of `plan`.
-    pub fn of(plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) -> Self {
+    pub fn new(plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) -> Self {
         if lineage.steps.iter().any(gives_scales) {
             return Fate::Scales;
         }

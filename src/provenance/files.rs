@@ -84,7 +84,7 @@ struct TensorJson<'a> {
 
 impl Files {
     /// What there is to tell of the files of `plan`'s view.
-    pub fn of(plan: Arc<Plan>) -> Self {
+    pub fn new(plan: Arc<Plan>) -> Self {
         let shards = plan.shards.iter().enumerate();
         Files {
             shards: shards.map(|(i, shard)| (shard.entry, i)).collect(),
@@ -131,14 +131,14 @@ impl Files {
         };
         let lineages = shard.tensors.iter();
         let lineages: Vec<Lineage> = lineages
-            .map(|tensor| Lineage::of(&self.plan, tensor))
+            .map(|tensor| Lineage::trace(&self.plan, tensor))
             .collect();
         let tensors = || shard.tensors.iter().zip(&lineages);
         // With less than this for each there is no need to try.
         const LEAST_TENSOR_BYTES: usize = 128;
         if shard.tensors.len() <= MAX_ATTRIBUTE_BYTES / LEAST_TENSOR_BYTES {
             let each = told(Tensors::Each {
-                tensors: tensors().map(TensorJson::of).collect(),
+                tensors: tensors().map(TensorJson::from).collect(),
             });
             if each.len() <= MAX_ATTRIBUTE_BYTES {
                 return Some(each);
@@ -164,8 +164,8 @@ impl Files {
     }
 }
 
-impl<'a> TensorJson<'a> {
-    fn of((tensor, lineage): (&'a PlannedTensor, &'a Lineage)) -> Self {
+impl<'a> From<(&'a PlannedTensor, &'a Lineage)> for TensorJson<'a> {
+    fn from((tensor, lineage): (&'a PlannedTensor, &'a Lineage)) -> Self {
         TensorJson {
             tensor: &tensor.name,
             dtype: tensor.dtype,

@@ -65,8 +65,8 @@ struct SourceKey {
     steps: Vec<&'static str>,
 }
 
-impl SourceKey {
-    fn of(source: &Source) -> Self {
+impl From<&Source> for SourceKey {
+    fn from(source: &Source) -> Self {
         SourceKey {
             checkpoint: source.checkpoint().display().to_string(),
             tensor: pattern::shape(source.name()),
@@ -92,7 +92,9 @@ pub fn groups<'a>(
         // The sources of a tensor, folded themselves: experts that are fused, for example.
         let mut from: IndexMap<SourceKey, Vec<&Source>> = IndexMap::new();
         for source in &lineage.from {
-            from.entry(SourceKey::of(source)).or_default().push(source);
+            from.entry(SourceKey::from(source))
+                .or_default()
+                .push(source);
         }
         let sources: Vec<Vec<&Source>> = from.values().cloned().collect();
         let key = Key {
@@ -106,18 +108,18 @@ pub fn groups<'a>(
         positions.push(entry.index());
         entry
             .and_modify(|group| group.add(tensor, lineage, &sources))
-            .or_insert_with(|| Group::of(tensor, lineage, &sources));
+            .or_insert_with(|| Group::new(tensor, lineage, &sources));
     }
     (groups.into_values().collect(), positions)
 }
 
 impl Group {
-    fn of(tensor: &PlannedTensor, lineage: &Lineage, sources: &[Vec<&Source>]) -> Self {
+    fn new(tensor: &PlannedTensor, lineage: &Lineage, sources: &[Vec<&Source>]) -> Self {
         let from = sources.iter().map(|sources| {
             let first = sources[0];
             let mut of = GroupSource {
                 checkpoint: first.checkpoint().display().to_string(),
-                tensor: Pattern::of(first.name()),
+                tensor: Pattern::from_name(first.name()),
                 dtype: first.tensor().dtype,
                 shape: first.tensor().shape.clone(),
                 each: sources.len(),
@@ -127,7 +129,7 @@ impl Group {
             of
         });
         Group {
-            name: Pattern::of(&tensor.name),
+            name: Pattern::from_name(&tensor.name),
             tensors: 1,
             bytes: tensor.len,
             dtype: tensor.dtype,

@@ -96,7 +96,7 @@ impl Serialize for Source {
 
 impl Lineage {
     /// The lineage of `tensor`, a tensor of `plan`.
-    pub fn of(plan: &Plan, tensor: &PlannedTensor) -> Self {
+    pub fn trace(plan: &Plan, tensor: &PlannedTensor) -> Self {
         let mut tracer = Tracer {
             sources: &plan.sources,
             inputs: HashMap::new(),

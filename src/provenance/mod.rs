@@ -1,6 +1,6 @@
 //! Where the tensors of a view come from: their sources, and the steps from those to them.
 //!
-//! [`Lineage::of`] finds them for one tensor, [`Group`] of many that differ only by the numbers in their
+//! [`Lineage::trace`] finds them for one tensor, [`Group`] of many that differ only by the numbers in their
 //! names, and [`Files`] of the files of a view; [`Counts`] are the figures of all of it.
 
 mod counts;

@@ -47,7 +47,7 @@ fn numbers(name: &str) -> impl Iterator<Item = u64> {
 
 impl Pattern {
     /// The pattern that is the name `name`.
-    pub fn of(name: &str) -> Self {
+    pub fn from_name(name: &str) -> Self {
         Pattern {
             shape: shape(name),
             numbers: numbers(name)
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn pattern(names: &[&str]) -> String {
-        let mut pattern = Pattern::of(names[0]);
+        let mut pattern = Pattern::from_name(names[0]);
         for name in &names[1..] {
             assert_eq!(shape(name), pattern.shape());
             pattern.add(name);

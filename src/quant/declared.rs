@@ -25,14 +25,14 @@ pub(crate) fn declarations(config: &Config) -> Vec<Value> {
 }
 
 /// Every declaration, also where only older tools look for it.
-pub(super) fn all(config: &Config) -> Vec<Value> {
+pub(super) fn all_declarations(config: &Config) -> Vec<Value> {
     let mut all = declarations(config);
     all.extend(config.get(COMPRESSION_KEY).filter(|value| !value.is_null()));
     all
 }
 
 /// The declarations in `text`, a config.json; none if it cannot be read.
-pub(super) fn in_text(text: &[u8]) -> Vec<Value> {
+pub(super) fn declarations_in_text(text: &[u8]) -> Vec<Value> {
     let config = values(text, &[KEY, TEXT_CONFIG]).unwrap_or_default();
     let declared = [&config, &config[TEXT_CONFIG]].map(|config| config[KEY].clone());
     declared

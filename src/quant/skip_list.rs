@@ -20,7 +20,7 @@ use indexmap::IndexSet;
 
 use crate::catalog::Catalog;
 use crate::error::{Code, Warning};
-use crate::quant::weight_of;
+use crate::quant::scheme::Scheme;
 use crate::tensor::Name;
 use crate::text::listing;
 
@@ -33,9 +33,10 @@ pub(super) struct SkipList {
     pub warnings: Vec<Warning>,
 }
 
-/// The list for `catalog`, whose tensors `quantized` are quantized. `declared` are the entries that the
-/// source has; they stay unless they would hit a quantized module.
+/// The list for `catalog`, whose tensors `quantized` are quantized by `scheme`. `declared` are the
+/// entries that the source has; they stay unless they would hit a quantized module.
 pub(super) fn build(
+    scheme: &dyn Scheme,
     catalog: &Catalog,
     quantized: &IndexSet<Name>,
     declared: Vec<String>,
@@ -46,7 +47,7 @@ pub(super) fn build(
     let mut has_head = false;
     for (name, tensor) in &catalog.tensors {
         has_head |= is_head(name);
-        if tensor.shape.len() < 2 || weight_of(name).is_some() || quantized.contains(name) {
+        if tensor.shape.len() < 2 || scheme.weight_of(name).is_some() || quantized.contains(name) {
             continue;
         }
         let is_weight = name.ends_with(WEIGHT_SUFFIX) || is_fused_expert(name);

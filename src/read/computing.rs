@@ -29,7 +29,7 @@ pub(super) enum For {
 pub(super) struct Computing {
     pub(super) tiles: TileCache,
     /// Whole inputs that many bands share, each a tile of its own.
-    pub(super) kept: TileCache,
+    pub(super) shared: TileCache,
     facts: FactStore,
     pub(super) facts_cache: Option<FactsCache>,
     pub(super) stored: Stored,
@@ -37,11 +37,11 @@ pub(super) struct Computing {
 }
 
 impl Computing {
-    /// Keeps at most `tile_bytes` bytes of tiles, and `kept_bytes` of inputs that bands share.
-    pub(super) fn new(tile_bytes: usize, kept_bytes: usize) -> Self {
+    /// Keeps at most `tile_bytes` bytes of tiles, and `shared_bytes` of inputs that bands share.
+    pub(super) fn new(tile_bytes: usize, shared_bytes: usize) -> Self {
         Computing {
             tiles: TileCache::new(tile_bytes),
-            kept: TileCache::new(kept_bytes),
+            shared: TileCache::new(shared_bytes),
             facts: FactStore::default(),
             facts_cache: None,
             stored: Stored::default(),
@@ -161,9 +161,9 @@ impl Computing {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, tensor) in node.inputs.iter().enumerate() {
             let range = node.kernel.input_bytes(i, band);
-            if node.kernel.keeps(i) {
+            if node.kernel.shares_input(i) {
                 let within = range.start as usize..range.end as usize;
-                inputs.push(Input::Kept(self.kept_input(tensor)?, within));
+                inputs.push(Input::Shared(self.shared_input(tensor)?, within));
                 continue;
             }
             inputs.push(Input::Read(self.input(tensor, range)?));
@@ -188,7 +188,7 @@ impl Computing {
         let Some(surveyed) = node.kernel.survey() else {
             return Ok(Arc::default());
         };
-        self.facts.of(node.id(), || {
+        self.facts.get_or_find(node.id(), || {
             let find = || {
                 let start = Instant::now();
                 let facts = survey(node, surveyed, &|band| self.inputs(node, band))?;
@@ -196,7 +196,7 @@ impl Computing {
                 Ok(facts)
             };
             match &self.facts_cache {
-                Some(cache) => cache.of(node, find),
+                Some(cache) => cache.get_or_find(node, find),
                 None => find(),
             }
         })
@@ -227,15 +227,15 @@ impl Computing {
         Ok(Tile::new(outputs))
     }
 
-    /// The whole of `tensor`, which a kernel [keeps](crate::catalog::Kernel::keeps).
-    pub(super) fn kept_input(&self, tensor: &Tensor) -> Result<TileOutput> {
+    /// The whole of `tensor`, which bands of a kernel [share](crate::catalog::Kernel::shares_input).
+    pub(super) fn shared_input(&self, tensor: &Tensor) -> Result<TileOutput> {
         let node = tensor
             .nodes()
             .next()
-            .expect("what is kept is output 0 of a node");
+            .expect("what is shared is output 0 of a node");
         let band = node.kernel.bands().band(0);
         let key = TileKey::new(node, &band);
-        self.kept.output(key, 0, || {
+        self.shared.output(key, 0, || {
             let facts = self.facts(node)?;
             self.compute(node, &band, &facts).map(Arc::new)
         })

@@ -23,7 +23,11 @@ pub(super) struct FactStore {
 impl FactStore {
     /// The facts of `node`, found by `find` unless they are known. Who asks while they are being
     /// found waits. A failure is given to everyone who waits for it and then forgotten.
-    pub(super) fn of(&self, node: NodeId, find: impl FnOnce() -> Result<Vec<f64>>) -> Outcome {
+    pub(super) fn get_or_find(
+        &self,
+        node: NodeId,
+        find: impl FnOnce() -> Result<Vec<f64>>,
+    ) -> Outcome {
         let slot = self.known.lock().entry(node).or_default().clone();
         let outcome = slot.get_or_init(|| find().map(Arc::from));
         if outcome.is_err() {

@@ -41,7 +41,7 @@ impl FactsCache {
 
     /// The facts of `node`, found by `find` unless they are here. What cannot be read or written
     /// here is found anew, and logged.
-    pub(super) fn of(
+    pub(super) fn get_or_find(
         &self,
         node: &Node,
         find: impl FnOnce() -> Result<Vec<f64>>,

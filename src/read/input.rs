@@ -8,15 +8,15 @@ use crate::read::tiles::TileOutput;
 /// An input of a band.
 pub(super) enum Input {
     Read(Buffer),
-    /// This range of a whole input that is kept.
-    Kept(TileOutput, Range<usize>),
+    /// This range of a whole input that bands share.
+    Shared(TileOutput, Range<usize>),
 }
 
 impl Input {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Input::Read(bytes) => bytes,
-            Input::Kept(whole, range) => &whole[range.clone()],
+            Input::Shared(whole, range) => &whole[range.clone()],
         }
     }
 }

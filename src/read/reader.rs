@@ -43,22 +43,22 @@ fn origin(place: &Extent) -> Origin {
     }
 }
 
-/// The most bytes of kept inputs: enough for several of the nodes of `view` at once.
-fn kept_bytes(view: &View) -> usize {
+/// The most bytes of inputs that bands share: enough for several of the nodes of `view` at once.
+fn shared_bytes(view: &View) -> usize {
     const NODES: usize = 4;
     const LEAST: usize = 64 << 20;
     let files = (0..view.len()).filter_map(|id| view.file(id));
     let segments = files.flat_map(Extents::segments);
     let nodes = segments.filter_map(|segment| segment.place.node());
-    let largest = nodes.map(|node| kept_by(node)).max().unwrap_or(0);
+    let largest = nodes.map(|node| shared_by(node)).max().unwrap_or(0);
     (largest as usize).saturating_mul(NODES).max(LEAST)
 }
 
-/// Bytes of inputs that `node` keeps.
-fn kept_by(node: &Node) -> u64 {
+/// Bytes of inputs that bands of `node` share.
+fn shared_by(node: &Node) -> u64 {
     let inputs = node.inputs.iter().enumerate();
-    let kept = inputs.filter(|&(i, _)| node.kernel.keeps(i));
-    kept.map(|(_, tensor)| tensor.len()).sum()
+    let shared = inputs.filter(|&(i, _)| node.kernel.shares_input(i));
+    shared.map(|(_, tensor)| tensor.len()).sum()
 }
 
 impl Reader {
@@ -70,7 +70,7 @@ impl Reader {
     /// A reader that keeps at most `cache_bytes` bytes of computed tiles.
     pub fn new(view: Arc<View>, cache_bytes: usize) -> Self {
         Reader {
-            computing: Computing::new(cache_bytes, kept_bytes(&view)),
+            computing: Computing::new(cache_bytes, shared_bytes(&view)),
             fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
             view,
         }
@@ -114,7 +114,7 @@ impl Reader {
         CacheStats {
             capacity_bytes: self.cache_bytes() as u64,
             bytes: self.cached_bytes() as u64,
-            kept_bytes: self.computing.kept.bytes() as u64,
+            kept_bytes: self.computing.shared.bytes() as u64,
             hits,
             misses,
         }
@@ -163,7 +163,7 @@ impl Reader {
             match &piece.segment.place {
                 Extent::Made { bytes, offset } => {
                     let from = (offset + piece.skip) as usize;
-                    self.computing.stats.served(Served::of(Origin::Made, len));
+                    self.computing.stats.served(Served::new(Origin::Made, len));
                     return Ok(borrow(&bytes[from..from + len as usize]));
                 }
                 Extent::Computed {
@@ -180,7 +180,7 @@ impl Reader {
                         let from = (at - range.start) as usize;
                         self.computing
                             .stats
-                            .served(Served::of(Origin::Computed, len));
+                            .served(Served::new(Origin::Computed, len));
                         let result = borrow(&bytes[from..from + len as usize]);
                         self.computing.tiles.served(key, &bytes, len as usize);
                         return Ok(result);
@@ -284,7 +284,7 @@ impl Reader {
             .cloned()
     }
 
-    /// Finds the facts of `node` and of the nodes that it computes from, and what it keeps. What
+    /// Finds the facts of `node` and of the nodes that it computes from, and the inputs that its bands share. What
     /// fails, fails again for whoever asks for bytes.
     pub(super) fn prepare_facts(&self, node: &Node) {
         for node in node.computed_inputs() {
@@ -292,8 +292,8 @@ impl Reader {
         }
         let _ = self.computing.facts(node);
         for (i, input) in node.inputs.iter().enumerate() {
-            if node.kernel.keeps(i) {
-                let _ = self.computing.kept_input(input);
+            if node.kernel.shares_input(i) {
+                let _ = self.computing.shared_input(input);
             }
         }
     }

@@ -108,7 +108,7 @@ impl Document {
         };
         let start = match fields.get("base") {
             Some(base) => base_alone(&fields, base)?,
-            None => Merge::parse(&fields, &root.place, &view)?,
+            None => MergeReader::parse(&fields, &root.place, &view)?,
         };
         if let (Start::Base(..), Some(place)) = (&start, &view.truncate_embeddings) {
             return Err(place.error(
@@ -139,26 +139,26 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
                 .with_hint("a recipe has either"));
         }
     }
-    let reference = Reference::of(base, "base")?;
+    let reference = Reference::from_node(base, "base")?;
     Ok(Start::Base(reference, base.place.clone()))
 }
 
-/// The models named so far.
-struct Merge {
+/// Reads a merge from a recipe; has the models that were named so far.
+struct MergeReader {
     /// What the method takes.
     parameters: &'static [Parameter],
     names: Vec<ModelName>,
     references: Vec<Reference>,
 }
 
-impl Merge {
+impl MergeReader {
     fn parse(fields: &Fields, place: &Place, view: &ViewSection) -> Result<Start> {
         let truncate = view.truncate_embeddings.as_ref();
         let method_name = fields.require("merge_method")?;
         let method = method(method_name.text("merge_method")?)
             .map_err(|e| e.at(method_name.place.clone()))?;
         let parameters = method.spec().parameters;
-        let mut merge = Merge {
+        let mut merge = MergeReader {
             parameters,
             names: Vec::new(),
             references: Vec::new(),

@@ -5,10 +5,11 @@ use std::path::Path;
 use crate::error::{Code, Error, Result};
 use crate::ops::{self, Params, Section, Setting, Takes, short};
 use crate::recipe::document::Document;
-use crate::recipe::from_file::MergeRequest;
+use crate::recipe::merge_request::MergeRequest;
 use crate::recipe::quoted::{float, text, tree};
+use crate::recipe::request::{DEFAULT_SHARD_BYTES, Repack, ViewRequest};
+use crate::recipe::yaml;
 use crate::recipe::yaml::{Node, Value};
-use crate::recipe::{DEFAULT_SHARD_BYTES, Repack, ViewRequest, yaml};
 use crate::shown::Show;
 use crate::source::Location;
 

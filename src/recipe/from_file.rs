@@ -2,40 +2,13 @@
 
 use std::path::Path;
 
-use crate::catalog::Catalog;
 use crate::error::{Code, Error, Place, Result, Warning};
-use crate::format::Checkpoint;
-use crate::ops::dtype::InDtype;
-use crate::ops::lora::Lora;
-use crate::ops::merge::{Definition, Merge, Source};
-use crate::ops::{Operator, Precision, Value};
-use crate::quant::is_coded;
-use crate::recipe::ViewRequest;
+use crate::ops::Value;
 use crate::recipe::document::{Document, Start};
+use crate::recipe::merge_request::{MergeRequest, MergedModel};
 use crate::recipe::models::{ModelPath, Places, Reference};
-use crate::recipe::yaml::Node;
+use crate::recipe::request::ViewRequest;
 use crate::source::Location;
-use crate::tensor::Dtype;
-
-/// A merge and where its models are.
-#[derive(Debug, Clone)]
-pub struct MergeRequest {
-    pub definition: Definition,
-    /// In the order of [`Definition::models`].
-    pub models: Vec<MergedModel>,
-    /// The recipe that it is from.
-    pub(super) root: Node,
-    /// What the recipe calls models, and where they were found.
-    pub(super) found: Vec<(String, Location)>,
-}
-
-/// A model that takes part in a merge.
-#[derive(Debug, Clone)]
-pub struct MergedModel {
-    pub location: Location,
-    /// A LoRA adapter that is merged into it first.
-    pub lora: Option<Location>,
-}
 
 impl ViewRequest {
     /// The view that the recipe `path` describes. Models are looked for at `places`, and
@@ -122,38 +95,4 @@ impl ViewRequest {
         request.shard_bytes = view.shard_bytes.unwrap_or(request.shard_bytes);
         Ok(request)
     }
-}
-
-impl MergeRequest {
-    /// The merged model.
-    pub(super) fn catalog(&self) -> Result<Catalog> {
-        let names = self.definition.models.iter();
-        let sources = names.zip(&self.models).map(|(name, model)| {
-            let mut catalog = Catalog::from_base(Checkpoint::open(&model.location)?);
-            dequantize(&mut catalog, self.definition.dtype)?;
-            if let Some(adapter) = &model.lora {
-                Lora::open(adapter, 1.0)?.apply(&mut catalog)?;
-            }
-            Ok(Source {
-                name: name.name.clone(),
-                catalog,
-            })
-        });
-        let merge = Merge {
-            definition: self.definition.clone(),
-            sources: sources.collect::<Result<_>>()?,
-        };
-        merge.catalog()
-    }
-}
-
-/// Has the quantized weights of a model given as numbers, since merges compute with numbers: to the dtype of the
-/// merge, or to BF16 if it has none.
-fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
-    let mut tensors = catalog.tensors.values();
-    if !tensors.any(|tensor| is_coded(tensor.dtype)) {
-        return Ok(());
-    }
-    let to = dtype.and_then(Precision::of).unwrap_or(Precision::Bf16);
-    InDtype::only_quantized(to).apply(catalog)
 }

@@ -45,7 +45,7 @@ impl ModelPath {
     }
 
     /// `{path: …, revision: …}`: the path may hold `+` and `@`.
-    pub(super) fn of(fields: &Fields) -> Result<Self> {
+    pub(super) fn from_fields(fields: &Fields) -> Result<Self> {
         let node = fields.require("path")?;
         let path = node.text("path")?.to_owned();
         if path.is_empty() {
@@ -61,11 +61,11 @@ impl ModelPath {
 
 impl Reference {
     /// A model: text, or `{path: …, revision: …}`.
-    pub(super) fn of(node: &Node, what: &str) -> Result<Self> {
+    pub(super) fn from_node(node: &Node, what: &str) -> Result<Self> {
         match &node.value {
             Value::Map(_) => {
                 let fields = Fields::new(node, what, ModelPath::KEYS)?;
-                let model = ModelPath::of(&fields)?;
+                let model = ModelPath::from_fields(&fields)?;
                 Ok(Reference { model, lora: None })
             }
             _ => Reference::parse(node.text(what)?, &node.place),
@@ -76,14 +76,14 @@ impl Reference {
     pub(super) fn of_merge(node: &Node, what: &str) -> Result<Self> {
         match &node.value {
             Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "model") => {}
-            _ => return Reference::of(node, what),
+            _ => return Reference::from_node(node, what),
         }
         let fields = Fields::new(node, what, &["model", "lora", "override_architecture"])?;
         if let Some(node) = fields.get("override_architecture") {
             return Err(node.place.error(Code::RecipeUnsupported, "override_architecture is not supported: ckptfs sees the architecture in the names of tensors"));
         }
         let alone = |node: &Node| -> Result<ModelPath> {
-            match Reference::of(node, what)? {
+            match Reference::from_node(node, what)? {
                 Reference { model, lora: None } => Ok(model),
                 _ => Err(node.place.error(
                     Code::RecipeValue,
@@ -93,7 +93,7 @@ impl Reference {
         };
         let node = fields.require("model")?;
         match fields.get("lora") {
-            None => Reference::of(node, what),
+            None => Reference::from_node(node, what),
             Some(lora) => Ok(Reference {
                 model: alone(node)?,
                 lora: Some(alone(lora)?),

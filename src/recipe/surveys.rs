@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::catalog::{Extents, Node, NodeId};
-use crate::recipe::Plan;
+use crate::layout::Plan;
 
 /// Bytes of inputs that are streamed to find facts about whole tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,8 +3,8 @@
 use crate::error::{Code, Place, Result};
 use crate::ops::merge::Scalar;
 use crate::ops::{self, Operations, Section, Setting, Takes, short};
-use crate::recipe::Repack;
 use crate::recipe::models::{ModelPath, Reference};
+use crate::recipe::request::Repack;
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
 
@@ -174,7 +174,7 @@ impl ViewSection {
             Takes::Sources => entries(node).iter().try_for_each(|node| {
                 self.sources.push(AskedSource {
                     key,
-                    reference: Reference::of(node, name)?,
+                    reference: Reference::from_node(node, name)?,
                     place: node.place.clone(),
                     weight: 1.0,
                 });
@@ -234,6 +234,6 @@ fn weighted(node: &Node, name: &str) -> Result<(Reference, f64)> {
             .ok_or_else(|| node.expected("weight", "a number"))?,
         None => 1.0,
     };
-    let model = ModelPath::of(&fields)?;
+    let model = ModelPath::from_fields(&fields)?;
     Ok((Reference { model, lora: None }, weight))
 }

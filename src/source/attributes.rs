@@ -18,21 +18,23 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    /// The attributes of `path`, links followed.
+    pub fn read(path: &Path) -> Result<Self> {
+        let metadata = path
+            .metadata()
+            .map_err(|e| Error::io("read the attributes", path, e))?;
+        Ok(Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for Attributes {
+    fn from(metadata: &Metadata) -> Self {
         Attributes {
             mode: metadata.mode() & 0o7777,
             uid: metadata.uid(),
             gid: metadata.gid(),
             mtime: mtime(metadata),
         }
-    }
-
-    /// The attributes of `path`, links followed.
-    pub fn read(path: &Path) -> Result<Self> {
-        let metadata = path
-            .metadata()
-            .map_err(|e| Error::io("read the attributes", path, e))?;
-        Ok(Self::of(&metadata))
     }
 }
 

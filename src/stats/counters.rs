@@ -31,7 +31,7 @@ impl Served {
     }
 
     /// An answer of `bytes` bytes of one origin.
-    pub fn of(origin: Origin, bytes: u64) -> Self {
+    pub fn new(origin: Origin, bytes: u64) -> Self {
         let mut served = Served::default();
         served.add(origin, bytes);
         served

@@ -7,7 +7,7 @@ use crate::catalog::{CONFIG_FILE, Config, Parts};
 use crate::error::Result;
 use crate::findings::Faults;
 use crate::source::{Blob, LocalFile};
-use crate::verify::structure::ShardFile;
+use crate::verify::shard_file::ShardFile;
 
 /// Warns of layers and modalities that config.json in `directory` describes and no tensor of `shards`
 /// belongs to. A config.json that cannot be read is none here.
@@ -19,7 +19,7 @@ pub(super) fn check(directory: &Path, shards: &[ShardFile], faults: &mut Faults)
     };
     let names = shards.iter().flat_map(|shard| shard.header.keys());
     if let Ok(config) = read() {
-        let parts = Parts::of(names.map(|name| &**name));
+        let parts = Parts::from_names(names.map(|name| &**name));
         let missing = parts.missing_layers(&config).into_iter();
         for missing in missing.chain(parts.missing_modalities(&config)) {
             faults.warnings.add_warning(missing);

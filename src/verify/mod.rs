@@ -9,6 +9,7 @@ mod known_scales;
 mod lengths;
 mod manifest;
 mod quantization;
+mod shard_file;
 mod structure;
 
 pub use compare::{CompareReport, Difference, Kind, against_view};

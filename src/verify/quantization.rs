@@ -16,7 +16,7 @@ use crate::quant::{
 };
 use crate::source::with_room;
 use crate::verify::known_scales::KnownScales;
-use crate::verify::structure::ShardFile;
+use crate::verify::shard_file::ShardFile;
 
 /// Finds every contradiction between config.json and the tensors of `shards`. Returns how many
 /// tensors have scales that should have been read, but are known.

@@ -12,11 +12,11 @@ use crate::findings::Faults;
 use crate::format::StoredTensor;
 use crate::format::safetensors::{INDEX_FILE, Index, SINGLE_FILE, WeightMap, read_header};
 use crate::jobs::Progress;
-use crate::quant::StoredFile;
 use crate::source::{Blob, LocalFile, check_directory, with_room};
 use crate::tensor::Name;
 use crate::text::counted;
 use crate::verify::known_scales::KnownScales;
+use crate::verify::shard_file::ShardFile;
 use crate::verify::{described, quantization};
 
 /// What is to be said about a directory.
@@ -98,25 +98,6 @@ struct Inspection {
     shards: Vec<ShardFile>,
     /// Whether all shards could be read, so that what is in none of them is missing.
     complete: bool,
-}
-
-/// A safetensors file and its header.
-#[derive(Debug)]
-pub(super) struct ShardFile {
-    pub(super) name: String,
-    pub(super) file: LocalFile,
-    /// In offset order.
-    pub(super) header: IndexMap<Name, StoredTensor>,
-}
-
-impl ShardFile {
-    pub(super) fn stored(&self) -> StoredFile<'_> {
-        StoredFile {
-            name: &self.name,
-            file: &self.file,
-            tensors: &self.header,
-        }
-    }
 }
 
 struct IndexFile {

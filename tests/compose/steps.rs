@@ -212,6 +212,9 @@ fn a_quantized_base_takes_an_adapter_once_it_is_dequantized() {
         assert_ranges(&one, &whole, 1, 30);
         let tensors = one.shards.iter().flat_map(|shard| &shard.tensors);
         assert!(tensors.clone().all(|tensor| tensor.dtype == dtype));
-        assert_eq!(one.report.of::<AdapterReport>().next().unwrap().merged, 2);
+        assert_eq!(
+            one.report.reports::<AdapterReport>().next().unwrap().merged,
+            2
+        );
     }
 }

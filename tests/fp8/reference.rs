@@ -96,7 +96,7 @@ fn the_report_compares_each_reference_with_the_rule_set() {
     let base = workspace.write("base", &Checkpoint::single(small(names)));
     let reference = reference(&[MLA, agreed], &[LAYER, "lm_head.weight"]);
     let plan = plan_reference(&base, &workspace.write("reference", &reference)).unwrap();
-    let references: Vec<&ReferenceReport> = plan.report.of().collect();
+    let references: Vec<&ReferenceReport> = plan.report.reports().collect();
     let [compared] = references[..] else {
         panic!("one reference: {references:?}");
     };

@@ -162,7 +162,11 @@ fn single_experts_take_their_part_of_the_product() {
         let directory = workspace.write("base", &Checkpoint::single(base.clone()));
         let plan = plan(&directory, &lora).unwrap();
         assert_eq!(
-            plan.report.of::<AdapterReport>().next().unwrap().merged,
+            plan.report
+                .reports::<AdapterReport>()
+                .next()
+                .unwrap()
+                .merged,
             3 * EXPERTS
         );
         let found = tensors(&plan);

@@ -258,7 +258,7 @@ fn adapters_are_merged_one_after_another_each_with_its_weight() {
     let between = TensorData::new("x.weight", Dtype::BF16, &[12, 33], between);
     let expected = encode(Dtype::BF16, &linear(&between, &second, "x", -2.0));
     assert_eq!(*tensors(&plan)["x.weight"].bytes, *expected);
-    let report: Vec<&AdapterReport> = plan.report.of().collect();
+    let report: Vec<&AdapterReport> = plan.report.reports().collect();
     assert_eq!([report[0].merged, report[1].merged], [1, 1]);
     assert_eq!(report[1].scalings, [-2.0]);
 }

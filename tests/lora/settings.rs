@@ -25,7 +25,7 @@ fn scalings(ranks: [usize; 2], settings: &[(&str, Value)]) -> ckptfs::Result<Vec
     let plan: Plan = plan(&base, &adapter.write(&workspace, "lora"))?;
     Ok(plan
         .report
-        .of::<AdapterReport>()
+        .reports::<AdapterReport>()
         .next()
         .unwrap()
         .scalings
@@ -87,7 +87,14 @@ fn a_model_without_its_head_may_lack_the_prefix() {
         let base = workspace.write("base", &Checkpoint::single([weight(stored, &[4, 6])]));
         let adapter = Adapter::new(2, 2.0).linear(adapted, [4, 6], 2);
         let plan = plan(&base, &adapter.write(&workspace, "lora")).unwrap();
-        assert_eq!(plan.report.of::<AdapterReport>().next().unwrap().merged, 1);
+        assert_eq!(
+            plan.report
+                .reports::<AdapterReport>()
+                .next()
+                .unwrap()
+                .merged,
+            1
+        );
     }
 }
 
@@ -100,7 +107,11 @@ fn weights_multiply_the_scaling_and_must_be_finite() {
         .write(&workspace, "lora");
     let plan = plan_all(&base, &[(&lora, -0.5)]).unwrap();
     assert_eq!(
-        plan.report.of::<AdapterReport>().next().unwrap().scalings,
+        plan.report
+            .reports::<AdapterReport>()
+            .next()
+            .unwrap()
+            .scalings,
         [-0.75]
     );
     let text = message(plan_all(&base, &[(&lora, f64::NAN)]));

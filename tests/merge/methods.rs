@@ -26,7 +26,7 @@ fn merged(inputs: &[TensorData], formula: impl Formula) -> Vec<f32> {
         .map(|input| catalog.tensors[&*input.name].clone())
         .collect();
     let dtype = inputs[0].dtype;
-    let working = Precision::of(dtype).unwrap();
+    let working = Precision::from_dtype(dtype).unwrap();
     let tensor = PointwiseKernel::tensor(&"merged".into(), formula, tensors, working, dtype);
     let reader = Reader::new(ViewRequest::new(&base).plan().unwrap().view, 16 << 20);
     let mut bytes = vec![0; tensor.len() as usize];

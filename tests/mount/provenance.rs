@@ -34,7 +34,7 @@ fn every_file_has_its_provenance_as_an_extended_attribute() {
         let fixture = Fixture::new();
         fixture.mount(kind, &[]);
         let plan = Arc::new(fixture.plan(kind));
-        let files = Files::of(plan.clone());
+        let files = Files::new(plan.clone());
         let mut kinds = Vec::new();
         for (entry, path, _) in plan.view.files() {
             let expected = files.json(entry).unwrap();

@@ -25,7 +25,7 @@ pub(crate) fn lineages(request: &ViewRequest) -> BTreeMap<String, Value> {
     let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
     tensors
         .map(|t| {
-            let lineage = Lineage::of(&plan, t);
+            let lineage = Lineage::trace(&plan, t);
             (t.name.to_string(), serde_json::to_value(lineage).unwrap())
         })
         .collect()
@@ -290,7 +290,7 @@ fn every_file_has_an_account_that_fits_into_an_extended_attribute() {
             ..ViewRequest::new(workspace.path().join("base"))
         };
         let plan = Arc::new(request.plan().unwrap());
-        let files = Files::of(plan.clone());
+        let files = Files::new(plan.clone());
         let told = |name: &str| -> Value {
             let entry = plan.view.lookup(View::ROOT, name.as_ref()).unwrap();
             let json = files.json(entry).unwrap();
@@ -343,7 +343,7 @@ fn names_that_are_all_different_are_cut_off_and_counted() {
     let base = workspace.write("base", &of_different_names(3000));
     let plan = Arc::new(ViewRequest::new(&base).plan().unwrap());
     let entry = plan.shards[0].entry;
-    let json = Files::of(plan).json(entry).unwrap();
+    let json = Files::new(plan).json(entry).unwrap();
     assert!(json.len() <= MAX_ATTRIBUTE_BYTES);
     let json: Value = serde_json::from_slice(&json).unwrap();
     let shown = json["groups"].as_array().unwrap().len() as u64;

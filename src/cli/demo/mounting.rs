@@ -8,7 +8,7 @@ use ckptfs::fuse::{self, MountOptions};
 use ckptfs::read::Reader;
 use ckptfs::recipe::{Plan, ViewRequest};
 
-use super::{say, show};
+use super::showing::{say, show};
 use crate::cli::messages::flag;
 
 /// Cache of computed tiles, in bytes.

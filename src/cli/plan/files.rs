@@ -10,7 +10,7 @@ use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-use crate::cli::plan::aux_files;
+use crate::cli::plan::aux_files::aux_files;
 
 /// Shards of one kind that follow each other have a line each if they are fewer.
 const MIN_FOLDED: usize = 5;
@@ -26,8 +26,8 @@ enum Kind<'a> {
     Computed,
 }
 
-impl<'a> Kind<'a> {
-    fn of(shard: &'a PlannedShard) -> Self {
+impl<'a> From<&'a PlannedShard> for Kind<'a> {
+    fn from(shard: &'a PlannedShard) -> Self {
         match &shard.whole_file {
             Some(file) => Kind::SourceFile(file.parent()),
             None if shard.tensors.iter().any(|tensor| tensor.computed) => Kind::Computed,
@@ -39,7 +39,7 @@ impl<'a> Kind<'a> {
 /// All files of the view of `plan`.
 pub(super) fn lines(plan: &Plan) -> String {
     let mut text = String::new();
-    for run in plan.shards.chunk_by(|a, b| Kind::of(a) == Kind::of(b)) {
+    for run in plan.shards.chunk_by(|a, b| Kind::from(a) == Kind::from(b)) {
         if run.len() < MIN_FOLDED {
             run.iter().for_each(|shard| text += &line(shard))
         } else {
@@ -80,7 +80,7 @@ fn folded(run: &[PlannedShard]) -> String {
     } else {
         format!("{smallest} to {largest}")
     };
-    let how = match Kind::of(&run[0]) {
+    let how = match Kind::from(&run[0]) {
         Kind::SourceFile(Some(directory)) => format!("= files of {}", directory.shown()),
         Kind::SourceFile(None) => "= source files".to_owned(),
         Kind::Stored => "put together".to_owned(),

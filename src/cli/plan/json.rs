@@ -14,9 +14,10 @@ use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
 use crate::cli::messages::WarningJson;
+use crate::cli::plan::aux_files::aux_files;
+use crate::cli::plan::links;
 #[cfg(feature = "fuse")]
 use crate::cli::plan::passthrough::PassthroughJson;
-use crate::cli::plan::{aux_files, links};
 use crate::cli::provenance;
 
 /// The plan, with what checking the values found if that was done; `directories` are those that
@@ -28,7 +29,7 @@ pub(crate) fn json(
     with_provenance: bool,
 ) -> anyhow::Result<String> {
     let lineages = provenance::lineages(plan);
-    let counts = Counts::of(plan, lineages.iter().flatten());
+    let counts = Counts::new(plan, lineages.iter().flatten());
     let json = PlanJson {
         tensors: counts.total.tensors,
         renamed: plan.report.count("renamed"),
@@ -43,8 +44,8 @@ pub(crate) fn json(
         counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
-        adapters: plan.report.of().collect(),
-        references: plan.report.of().collect(),
+        adapters: plan.report.reports().collect(),
+        references: plan.report.reports().collect(),
         warnings: WarningJson::each(&plan.report.warnings),
         notes: &plan.report.notes,
         groups: provenance::groups(plan, &lineages).0,
@@ -78,7 +79,7 @@ pub(crate) fn json(
                     .map(|blob| blob.location().to_path_buf()),
             })
             .collect(),
-        first_reads: FirstReadsJson::of(plan),
+        first_reads: FirstReadsJson::from_plan(plan),
         #[cfg(feature = "fuse")]
         passthrough: PassthroughJson::new(plan),
         non_finite,
@@ -175,7 +176,7 @@ struct FirstReadsJson {
 }
 
 impl FirstReadsJson {
-    fn of(plan: &Plan) -> Option<Self> {
+    fn from_plan(plan: &Plan) -> Option<Self> {
         let Surveys { largest, all } = plan.surveys();
         (all > 0).then_some(FirstReadsJson { largest, all })
     }

@@ -1,5 +1,6 @@
 //! `ckptfs plan`, and the summary that every command on a view prints first.
 
+mod aux_files;
 mod files;
 mod json;
 mod links;
@@ -7,11 +8,9 @@ mod links;
 mod passthrough;
 mod summary;
 
-use std::collections::HashSet;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ckptfs::catalog::Extents;
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::provenance::Counts;
 use ckptfs::recipe::Plan;
@@ -19,6 +18,7 @@ use ckptfs::shown::lines;
 
 use crate::cli::provenance;
 
+pub(crate) use aux_files::aux_files;
 pub(crate) use json::json;
 pub(crate) use summary::summary;
 
@@ -38,7 +38,7 @@ pub(crate) fn print(
         text.push('\n');
         text += &files::lines(plan);
         text.push('\n');
-        Counts::of(plan, lineages.iter().flatten())
+        Counts::new(plan, lineages.iter().flatten())
     };
     let links = links::leading_out(&plan.view, directories);
     text += &summary::of_plan(plan, &counts, links);
@@ -63,19 +63,6 @@ pub(crate) fn print_json(
     with_provenance: bool,
 ) -> anyhow::Result<()> {
     to_stdout(&json(plan, directories, non_finite, with_provenance)?)
-}
-
-/// The files that are not shards, in path order.
-pub(crate) fn aux_files(plan: &Plan) -> impl Iterator<Item = (PathBuf, &Extents)> {
-    let shards: HashSet<&Path> = plan.shards.iter().map(|s| Path::new(&s.name)).collect();
-    let mut files: Vec<_> = plan
-        .view
-        .files()
-        .map(|(_, path, content)| (path, content))
-        .filter(|(path, _)| !shards.contains(path.as_path()))
-        .collect();
-    files.sort_by(|a, b| a.0.cmp(&b.0));
-    files.into_iter()
 }
 
 /// Writes `text` to standard output. What a terminal would obey is escaped, so that JSON and YAML are

@@ -14,7 +14,7 @@ pub(super) fn mount_line(plan: &Plan, counts: &Counts) -> String {
         files,
         bytes,
         obstacle,
-    } = PassthroughOutlook::of(&plan.view);
+    } = PassthroughOutlook::new(&plan.view);
     match obstacle {
         Some(obstacle) => format!("mount  ckptfs answers every first read: {obstacle}\n"),
         None => format!(
@@ -37,7 +37,7 @@ pub(super) struct PassthroughJson {
 
 impl PassthroughJson {
     pub(super) fn new(plan: &Plan) -> Self {
-        let outlook = PassthroughOutlook::of(&plan.view);
+        let outlook = PassthroughOutlook::new(&plan.view);
         PassthroughJson {
             files: outlook.files,
             bytes: outlook.bytes,

@@ -57,7 +57,7 @@ fn head(plan: &Plan, counts: &Counts) -> String {
             ),
         };
     }
-    for adapter in plan.report.of::<AdapterReport>() {
+    for adapter in plan.report.reports::<AdapterReport>() {
         text += &adapter_line(adapter);
     }
     let changes = list(["renamed", "dropped"].map(|what| (plan.report.count(what), what)));
@@ -121,7 +121,7 @@ fn list<'a>(counts: impl IntoIterator<Item = (usize, &'a str)>) -> String {
 /// What references decide, what is left out, notes and warnings.
 fn remarks(plan: &Plan) -> String {
     let mut text = String::new();
-    for reference in plan.report.of::<ReferenceReport>() {
+    for reference in plan.report.reports::<ReferenceReport>() {
         text += &format!("reference  {}\n", reference.path.shown());
         text += &format!(
             "  quantized there and by the rule set  {}\n",

@@ -124,8 +124,8 @@ struct Errors<'a> {
 #[derive(Serialize)]
 struct Figures(Option<f32>, f32, f32, f32, f32);
 
-impl Figures {
-    fn of(fidelity: &Fidelity) -> Self {
+impl From<&Fidelity> for Figures {
+    fn from(fidelity: &Fidelity) -> Self {
         Figures(
             fidelity.sqnr_db().map(|db| db as f32),
             fidelity.largest_relative_error as f32,
@@ -138,7 +138,7 @@ impl Figures {
 
 impl<'a> Data<'a> {
     /// The data of the view of `plan`.
-    pub(super) fn of(
+    pub(super) fn new(
         plan: &'a Plan,
         recipe: ckptfs::Result<String>,
         inspection: Option<&'a Inspection>,
@@ -158,15 +158,15 @@ impl<'a> Data<'a> {
         Data {
             program: concat!("ckptfs ", env!("CARGO_PKG_VERSION")),
             title: title(plan),
-            counts: Counts::of(plan, lineages.iter().flatten()),
+            counts: Counts::new(plan, lineages.iter().flatten()),
             renamed: report.count("renamed"),
             dropped: report.count("dropped"),
             quantized: report.count("quantized"),
             recipe: recipe.unwrap_or_else(|error| error.spelled(flag)),
             merge: report.merge.as_ref(),
             sources: &report.sources,
-            adapters: report.of().collect(),
-            references: report.of().collect(),
+            adapters: report.reports().collect(),
+            references: report.reports().collect(),
             edited_config: report.edited_config.as_ref(),
             warnings: WarningJson::each(&report.warnings),
             notes: &report.notes,
@@ -188,7 +188,7 @@ impl<'a> Data<'a> {
                         .map(|blob| blob.location().to_path_buf()),
                 })
                 .collect(),
-            groups: groups.iter().map(|group| Kind::of(plan, group)).collect(),
+            groups: groups.iter().map(|group| Kind::new(plan, group)).collect(),
             dtypes: lists.dtypes.into_iter().collect(),
             shapes: lists.shapes.into_iter().collect(),
             ways: lists.ways.into_iter().collect(),
@@ -197,7 +197,7 @@ impl<'a> Data<'a> {
                 .into_iter()
                 .map(|(directory, file)| (provenance::label(plan, &directory), directory, file))
                 .collect(),
-            errors: inspection.map(|inspection| Errors::of(inspection, &tensors)),
+            errors: inspection.map(|inspection| Errors::new(inspection, &tensors)),
             diff,
             tensors,
         }
@@ -215,7 +215,7 @@ fn title(plan: &Plan) -> String {
 }
 
 impl Kind {
-    fn of(plan: &Plan, group: &Group) -> Self {
+    fn new(plan: &Plan, group: &Group) -> Self {
         Kind {
             name: group.name.to_string(),
             tensors: group.tensors,
@@ -239,7 +239,7 @@ struct Lists {
 impl Tensors {
     fn push(&mut self, plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage, lists: &mut Lists) {
         self.name.push(tensor.name.to_string());
-        self.fate.push(Fate::of(plan, tensor, lineage) as u8);
+        self.fate.push(Fate::new(plan, tensor, lineage) as u8);
         let (dtype, _) = lists.dtypes.insert_full(tensor.dtype.to_string());
         self.dtype.push(dtype);
         let (shape, _) = lists.shapes.insert_full(format!("{:?}", tensor.shape));
@@ -265,7 +265,7 @@ impl Tensors {
 }
 
 impl<'a> Errors<'a> {
-    fn of(inspection: &'a Inspection, tensors: &Tensors) -> Self {
+    fn new(inspection: &'a Inspection, tensors: &Tensors) -> Self {
         let names = tensors.name.iter().enumerate();
         let positions: HashMap<&str, usize> = names.map(|(at, name)| (&**name, at)).collect();
         let groups = |groups: &'a [MeasuredGroup]| {
@@ -273,17 +273,17 @@ impl<'a> Errors<'a> {
                 (
                     group.name.as_deref(),
                     group.tensors,
-                    Figures::of(&group.fidelity),
+                    Figures::from(&group.fidelity),
                 )
             });
             figures.collect()
         };
         let measured = inspection.tensors.iter().filter_map(|tensor| {
             let position = positions.get(&*tensor.name)?;
-            Some((*position, Figures::of(&tensor.fidelity)))
+            Some((*position, Figures::from(&tensor.fidelity)))
         });
         Errors {
-            total: Figures::of(&inspection.total),
+            total: Figures::from(&inspection.total),
             layers: groups(&inspection.layers),
             modules: groups(&inspection.groups),
             tensors: measured.collect(),

@@ -25,7 +25,7 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    pub(super) fn of(from: &Path, diff: &Diff) -> Self {
+    pub(super) fn new(from: &Path, diff: &Diff) -> Self {
         /// All are in the page, unlike tensors.
         const SHOWN: usize = 1000;
         let rows = diff::rows(&diff.different);

@@ -59,7 +59,7 @@ pub(crate) fn run(request: &ViewRequest, args: &ReportArgs, quiet: bool) -> anyh
     let inspection = args.errors.then(|| measured(plan, quiet)).transpose()?;
     let diff = args.diff.as_ref().zip(other.as_ref());
     let diff = diff.map(|(from, other)| compared(from, other, plan, quiet));
-    let page = page::page(&data::Data::of(
+    let page = page::page(&data::Data::new(
         plan,
         request.to_recipe(),
         inspection.as_ref(),
@@ -82,5 +82,5 @@ fn compared(from: &Path, other: &Plan, plan: &Plan, quiet: bool) -> anyhow::Resu
     let bar = Bar::new(quiet)?;
     let found = diff::diff([other, plan], true, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
-    Ok(Difference::of(from, &found))
+    Ok(Difference::new(from, &found))
 }

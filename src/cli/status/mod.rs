@@ -1,6 +1,7 @@
 //! `ckptfs status`
 
 mod asking;
+mod mount_status;
 mod text;
 
 use std::path::PathBuf;
@@ -8,15 +9,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
-use ckptfs::error::Code;
-use ckptfs::fuse::{Answer, HoldingProcess, OurMount, mount_at, mounts, server_of};
-use ckptfs::stats::Snapshot;
+use ckptfs::fuse::{mount_at, mounts};
 
 use crate::cli::plan::to_stdout;
 
-use asking::{Outcome, ask};
+use asking::ask;
+use mount_status::{MountStatus, State};
 
 pub(crate) use asking::ask_for_figures;
 pub(crate) use text::{bytes, duration, micros, percent, persist};
@@ -52,32 +51,6 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| format!("{text:?} is not a number of seconds"))
 }
 
-/// What is known of a mount.
-#[derive(Debug, Serialize)]
-pub(crate) struct MountStatus {
-    mountpoint: String,
-    /// The base, as the mount table names it.
-    source: String,
-    state: State,
-    /// The kind of what is wrong; null if it serves.
-    code: Option<Code>,
-    /// What is wrong and what to do; null if it serves.
-    problem: Option<String>,
-    /// Processes that hold it, as far as this user may see them; null if that is not known.
-    readers: Option<Vec<HoldingProcess>>,
-    stats: Option<Box<Snapshot>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum State {
-    Serving,
-    Dead,
-    Silent,
-    Unreadable,
-    Covered,
-}
-
 /// Prints the state of the mounts that `args` names.
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     if args.ask {
@@ -109,59 +82,4 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-impl MountStatus {
-    fn new(mount: &OurMount, outcome: Outcome, timeout: Duration) -> Self {
-        let mountpoint = mount.mountpoint.display();
-        let (state, wrong, stats) = match outcome.answer {
-            _ if mount.covered => (
-                State::Covered,
-                Some((
-                    Code::InUse,
-                    "another filesystem is mounted over it; unmount that to reach it".to_owned(),
-                )),
-                None,
-            ),
-            Some(Answer::Figures(stats)) => (State::Serving, None, Some(stats)),
-            Some(Answer::Dead) => (
-                State::Dead,
-                Some((
-                    Code::DeadMount,
-                    format!(
-                        "the process that served it is gone; clear it with: ckptfs unmount {mountpoint}"
-                    ),
-                )),
-                None,
-            ),
-            Some(Answer::Unreadable { code, why }) => (State::Unreadable, Some((code, why)), None),
-            None => (
-                State::Silent,
-                Some((
-                    Code::MountHangs,
-                    format!(
-                        "it did not answer within {} seconds: all of its threads are busy, its process \
-                     is stopped, or its sources hang; its log may tell more, also by SIGUSR1; {}; \
-                     ckptfs unmount --lazy {mountpoint} detaches it",
-                        timeout.as_secs_f64(),
-                        match server_of(&mount.mountpoint) {
-                            Some(server) => format!("it is served by {server}"),
-                            None => "this user cannot see the process that serves it".to_owned(),
-                        }
-                    ),
-                )),
-                None,
-            ),
-        };
-        let (code, problem) = wrong.unzip();
-        MountStatus {
-            mountpoint: mountpoint.to_string(),
-            source: mount.source.clone(),
-            state,
-            code,
-            problem,
-            readers: outcome.readers,
-            stats,
-        }
-    }
 }

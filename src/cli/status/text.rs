@@ -7,7 +7,7 @@ use indicatif::BinaryBytes;
 use ckptfs::shown::Show;
 use ckptfs::stats::{PersistState, PersistStats, Snapshot};
 
-use crate::cli::status::{MountStatus, State};
+use crate::cli::status::mount_status::{MountStatus, State};
 
 /// "1.50 GiB"
 pub(crate) fn bytes(count: u64) -> String {

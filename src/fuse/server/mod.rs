@@ -294,7 +294,7 @@ impl<Backing> Server<Backing> {
         }
         let is_read = persisted.read(id, offset, size as usize, into);
         if is_read {
-            let served = Served::of(Origin::Persisted, into.len() as u64);
+            let served = Served::new(Origin::Persisted, into.len() as u64);
             self.figures.reader.stats().served(served);
         }
         is_read
@@ -308,7 +308,7 @@ impl<Backing> Server<Backing> {
         if name != PROVENANCE_ATTRIBUTE {
             return Err(Errno::OPNOTSUPP);
         }
-        self.guard(inode, || match provenance.of(id(inode)) {
+        self.guard(inode, || match provenance.value(id(inode)) {
             None => Err(Errno::NODATA),
             Some(value) if size == 0 => Ok(Xattr::Size(value.len() as u32)),
             Some(value) if value.len() > size as usize => Err(Errno::RANGE),

@@ -73,7 +73,7 @@ impl<Backing> Passthrough<Backing> {
         kernel: &mut impl Kernel,
     ) {
         let state = self.state.get_mut();
-        let outlook = PassthroughOutlook::of(view);
+        let outlook = PassthroughOutlook::new(view);
         let reason = match persist {
             Some(_) => obstacle(),
             None => outlook.obstacle,
@@ -189,7 +189,7 @@ pub struct PassthroughOutlook {
 
 impl PassthroughOutlook {
     /// What is to be expected for `view`.
-    pub fn of(view: &View) -> Self {
+    pub fn new(view: &View) -> Self {
         /// Passthrough costs a request for each opening of any file, so this part of all bytes
         /// must be worth it.
         const WORTHWHILE_SHARE: u64 = 64;

@@ -26,7 +26,7 @@ impl Provenance {
     }
 
     /// The value for the entry; `None` if it has none.
-    pub(super) fn of(&self, entry: EntryId) -> Option<Arc<[u8]>> {
+    pub(super) fn value(&self, entry: EntryId) -> Option<Arc<[u8]>> {
         if let Some((of, value)) = &*self.last.lock()
             && *of == entry
         {

@@ -5,9 +5,10 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::element::Kind;
+use super::blocks::{BLOCK, encode_blocks, padded};
+use super::element::{Element, Kind};
 use super::rounding::{Rounding, SEGMENTS};
-use super::{BLOCK, Element, encode_blocks, padded, scalar};
+use super::scalar;
 
 /// Bytes of a vector.
 const VECTOR: usize = 32;

@@ -9,9 +9,9 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::element::Kind;
+use super::blocks::{BLOCK, encode_blocks, padded};
+use super::element::{Element, Kind};
 use super::rounding::Rounding;
-use super::{BLOCK, Element, encode_blocks, padded};
 use crate::kernels::float8::E4M3_MAX;
 
 /// Bytes of a vector.

@@ -14,36 +14,20 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocks;
 mod element;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod rounding;
 mod scalar;
+mod scales;
 
+pub use blocks::BLOCK;
 pub use element::Element;
+pub use scales::{ScaleFormat, exact_scale, power_of_two_scale};
 
 use crate::kernels::CpuPath;
-use crate::kernels::float8::E4M3_MAX;
-use crate::named::named;
-
-/// How a block's scale is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ScaleFormat {
-    /// A power of two, as `scale_fmt: "ue8m0"` promises.
-    #[default]
-    Ue8m0,
-    /// Any f32.
-    Float32,
-}
-
-named!(ScaleFormat {
-    Ue8m0: "ue8m0",
-    Float32: "float32" | "f32" | "fp32" | "float",
-});
-
-/// Rows and columns of a block.
-pub const BLOCK: usize = 128;
 
 /// A NaN or infinity at a row and column of the block row.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,43 +100,6 @@ pub fn quantize_block_row<T: Element>(
     Ok(())
 }
 
-/// Encodes `source` block by block: `block` makes what the elements of a block of this scale need, and
-/// `encode_part` gives the codes of one row of a block, filled up with zeros. Inlined, so that both
-/// are compiled for the processor of the caller.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-#[inline(always)]
-fn encode_blocks<T: Element, B>(
-    source: &[u8],
-    columns: usize,
-    codes: &mut [u8],
-    scales: &[f32],
-    block: impl Fn(f32) -> B,
-    encode_part: impl Fn(&[u8], &mut [u8], &B),
-) {
-    let blocks: Vec<B> = scales.iter().map(|&scale| block(scale)).collect();
-    let rows = source.chunks_exact(columns * T::BYTES);
-    for (row, codes) in rows.zip(codes.chunks_exact_mut(columns)) {
-        let parts = row.chunks(BLOCK * T::BYTES).zip(codes.chunks_mut(BLOCK));
-        for ((part, codes), block) in parts.zip(&blocks) {
-            if codes.len() == BLOCK {
-                encode_part(part, codes, block);
-            } else {
-                let mut all = [0; BLOCK];
-                encode_part(&padded::<T>(part), &mut all, block);
-                codes.copy_from_slice(&all[..codes.len()]);
-            }
-        }
-    }
-}
-
-/// `part`, elements of a row, and zeros after it, as many as a block is wide.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn padded<T: Element>(part: &[u8]) -> Vec<u8> {
-    let mut all = vec![0; BLOCK * T::BYTES];
-    all[..part.len()].copy_from_slice(part);
-    all
-}
-
 /// The first value in row order that is not finite; there is one.
 fn first_non_finite<T: Element>(source: &[u8], columns: usize) -> NonFiniteAt {
     let mut values = source.chunks_exact(T::BYTES).map(T::read).enumerate();
@@ -164,36 +111,4 @@ fn first_non_finite<T: Element>(source: &[u8], columns: usize) -> NonFiniteAt {
         column: at % columns,
         value,
     }
-}
-
-/// The smallest normal f32, the lower bound of every scale.
-const MIN_SCALE: f32 = f32::MIN_POSITIVE;
-
-/// The smallest power of two `s ≥ 2⁻¹²⁶` with `amax / s ≤ 448`; 1 for `amax = 0`.
-pub fn power_of_two_scale(amax: f32) -> f32 {
-    const EXPONENT_OF_MAX: u32 = 8;
-    const MANTISSA_OF_MAX: u32 = 0b11 << 21; // 448 = 1.75 · 2⁸
-    if amax == 0.0 {
-        return 1.0;
-    }
-    let bits = amax.to_bits();
-    let exponent = bits >> 23;
-    let round_up = u32::from(bits & 0x7f_ffff > MANTISSA_OF_MAX);
-    let scale_exponent = (exponent + round_up).saturating_sub(EXPONENT_OF_MAX).max(1);
-    f32::from_bits(scale_exponent << 23)
-}
-
-/// `f32(f64(amax) / 448)`, at least 2⁻¹²⁶; 1 for `amax = 0`.
-pub fn exact_scale(amax: f32) -> f32 {
-    if amax == 0.0 {
-        return 1.0;
-    }
-    ((f64::from(amax) / f64::from(E4M3_MAX)) as f32).max(MIN_SCALE)
-}
-
-/// `1 / scale`, where multiplying by it gives exactly what dividing by `scale` gives: where
-/// `scale` is a power of two (and at most 2¹²⁶, as every scale is).
-fn exact_reciprocal(scale: f32) -> Option<f32> {
-    const MANTISSA: u32 = 0x7f_ffff;
-    (scale.to_bits() & MANTISSA == 0).then(|| scale.recip())
 }

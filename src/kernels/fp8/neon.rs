@@ -4,9 +4,10 @@ use std::arch::aarch64::*;
 
 use half::bf16;
 
-use super::element::Kind;
+use super::blocks::{BLOCK, encode_blocks, padded};
+use super::element::{Element, Kind};
 use super::rounding::{Rounding, SEGMENTS};
-use super::{BLOCK, Element, encode_blocks, padded, scalar};
+use super::scalar;
 
 /// Elements that are encoded together: their codes fill a vector.
 const TOGETHER: usize = 16;

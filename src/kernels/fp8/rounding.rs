@@ -18,7 +18,8 @@
 //! the code. While quotients are normal E4M3 numbers, they and their rounding are the same at
 //! every exponent; codes of smaller quotients must be found by division.
 
-use super::{Element, exact_reciprocal};
+use super::element::Element;
+use super::scales::exact_reciprocal;
 use crate::kernels::float8::e4m3_from_f32;
 
 pub(super) const SEGMENTS: usize = 16;

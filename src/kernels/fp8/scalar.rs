@@ -1,6 +1,8 @@
 //! The definition in plain Rust, written so that compilers can vectorize it.
 
-use super::{BLOCK, Element, exact_reciprocal};
+use super::blocks::BLOCK;
+use super::element::Element;
+use super::scales::exact_reciprocal;
 use crate::kernels::float8::e4m3_from_f32;
 
 /// The largest magnitude of each block, as bits, joined with what `amax` holds.

@@ -19,7 +19,7 @@ use crate::named::Named;
 use crate::ops::cast::CastRules;
 use crate::ops::params::chosen;
 use crate::ops::{
-    Converted, Group, Operations, Operator, Params, Setting, Takes, Value, convert, is_convertible,
+    Conversions, Converted, Group, Operator, Params, Setting, Takes, Value, convert, is_convertible,
 };
 use crate::quant;
 
@@ -51,12 +51,12 @@ impl Params for DtypeParams {
         to.map(|to| Value::text(to.name())).collect()
     }
 
-    fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         if let Some(to) = self.to {
             operators.push(Box::new(InDtype {
                 to,
-                others: CastRules::new(&all.cast)?,
+                others: CastRules::new(conversions.rules)?,
                 only_quantized: false,
             }));
         }

@@ -23,7 +23,7 @@ use crate::error::setting::EXPERTS;
 use crate::error::{Code, Error, Result, Warning};
 use crate::named::{Named, named};
 use crate::ops::params::chosen;
-use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::shown::Show;
 use crate::tensor::Name;
 use model::Model;
@@ -83,7 +83,7 @@ impl Params for ExpertsParams {
         form.map(|form| Value::text(form.name())).collect()
     }
 
-    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         let form = self.form.iter();
         Ok(form
             .map(|form| Box::new(*form) as Box<dyn Operator>)
@@ -93,7 +93,7 @@ impl Params for ExpertsParams {
 
 impl Operator for Experts {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let model = Model::of(catalog)?;
+        let model = Model::from_catalog(catalog)?;
         model.refuse_transposed(self.name())?;
         let changes = match self {
             Experts::Unfuse => unfuse::changes(catalog, &model)?,

@@ -34,7 +34,7 @@ pub(in crate::ops) struct Model {
 }
 
 impl Model {
-    pub(in crate::ops) fn of(catalog: &mut Catalog) -> Result<Self> {
+    pub(in crate::ops) fn from_catalog(catalog: &mut Catalog) -> Result<Self> {
         let Some(config) = catalog.config_mut()? else {
             return Ok(Model::default());
         };

@@ -77,7 +77,7 @@ impl Kernel for ColumnSquares {
         shared.expect("only the weight and its factors")
     }
 
-    fn keeps(&self, input: usize) -> bool {
+    fn shares_input(&self, input: usize) -> bool {
         input > 0
     }
 

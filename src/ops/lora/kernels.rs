@@ -126,7 +126,7 @@ impl Kernel for MergeKernel {
         })
     }
 
-    fn keeps(&self, input: usize) -> bool {
+    fn shares_input(&self, input: usize) -> bool {
         input > 0
     }
 

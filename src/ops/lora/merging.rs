@@ -62,7 +62,7 @@ impl Merging<'_> {
         let (_, mut given) = Tensor::stored(key, &self.adapter.weights, base.home);
         embeddings::check_shape(self.adapter, key, &name, &given.shape, &base)?;
         let resized = given.shape != base.shape;
-        if let Some(to) = Precision::of(base.dtype) {
+        if let Some(to) = Precision::from_dtype(base.dtype) {
             self.check_dtype(key, &given)?;
             given = convert(&name, &given, to)?;
         }

@@ -25,7 +25,7 @@ use crate::error::setting::LORA;
 use crate::error::{Code, Error, Result, Warning};
 use crate::ops::dtype::InDtype;
 use crate::ops::experts::model::Model;
-use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::shown::Show;
 use crate::source::Location;
 use adapter::Adapter;
@@ -85,7 +85,7 @@ impl Params for LoraParams {
         true
     }
 
-    fn operators(&self, all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         if self.adapters.len() > MOST_ADAPTERS {
             return Err(Error::new(
                 Code::OverLimit,
@@ -96,7 +96,7 @@ impl Params for LoraParams {
             ));
         }
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
-        if let Some(to) = all.dtype.to {
+        if let Some(to) = conversions.dtype {
             // Adapters are merged into numbers.
             operators.push(Box::new(InDtype::only_quantized(to)));
         }
@@ -154,7 +154,7 @@ impl Lora {
 
 impl Operator for Lora {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let contents = Contents::of(&self.adapter)?;
+        let contents = Contents::from_adapter(&self.adapter)?;
         if contents
             .modules
             .len()
@@ -179,7 +179,7 @@ impl Operator for Lora {
         for (name, key) in &contents.replacements {
             resized |= merging.replace(catalog, name, key)?;
         }
-        let model = Model::of(catalog).unwrap_or_default();
+        let model = Model::from_catalog(catalog).unwrap_or_default();
         let mut changes = Vec::new();
         for (module, factors) in &contents.modules {
             changes.extend(self::changes(&merging, catalog, &model, module, factors)?);

@@ -46,7 +46,7 @@ impl Contents {
     ///
     /// # Errors
     /// If the role of one is not known.
-    pub(super) fn of(adapter: &Adapter) -> Result<Self> {
+    pub(super) fn from_adapter(adapter: &Adapter) -> Result<Self> {
         let mut contents = Contents::default();
         for key in adapter.weights.tensors.keys() {
             let stripped = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix));

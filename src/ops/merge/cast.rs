@@ -2,7 +2,7 @@
 
 use crate::catalog::Tensor;
 use crate::error::Result;
-use crate::ops::merge::methods::Group;
+use crate::ops::merge::method::Group;
 use crate::ops::merge::scale::Scale;
 use crate::tensor::Dtype;
 

@@ -1,7 +1,7 @@
 //! What a recipe says about a merge, parsed and checked as far as that goes without the models.
 
 use crate::error::Place;
-use crate::ops::merge::methods::Method;
+use crate::ops::merge::method::Method;
 use crate::ops::merge::parameters::Settings;
 use crate::tensor::Dtype;
 

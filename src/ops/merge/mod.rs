@@ -20,6 +20,7 @@ mod files;
 mod formula;
 mod inputs;
 mod linear;
+mod method;
 mod methods;
 mod model_stock;
 mod names;
@@ -43,7 +44,8 @@ pub use definition::{
 pub use formula::{At, Formula, Lanes, RUN, Size};
 pub use inputs::Source;
 pub use linear::Linear;
-pub use methods::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec, method};
+pub use method::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec};
+pub use methods::method;
 pub use model_stock::{ModelStock, ModelStockByRow};
 pub use nearswap::NearSwap;
 pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};

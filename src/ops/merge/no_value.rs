@@ -1,7 +1,7 @@
 //! A parameter that must have a value and has none.
 
 use crate::error::{Code, Error, Place};
-use crate::ops::merge::methods::Spec;
+use crate::ops::merge::method::Spec;
 use crate::ops::merge::parameters::{self, Parameter, Settings};
 use crate::spelling;
 

@@ -10,7 +10,7 @@ use crate::ops::merge::buffers;
 use crate::ops::merge::cast;
 use crate::ops::merge::definition::{Definition, ModelId};
 use crate::ops::merge::inputs::{Run, RunSource, Source, Stack};
-use crate::ops::merge::methods::{Group, Input, Missing};
+use crate::ops::merge::method::{Group, Input, Missing};
 use crate::ops::merge::names;
 use crate::ops::merge::no_value::{Model, NoValue};
 use crate::ops::merge::parameters::{Preset, Scope, Settings, Values};

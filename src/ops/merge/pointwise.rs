@@ -76,7 +76,8 @@ impl<F: Formula> PointwiseKernel<F> {
     ) -> Tensor {
         let (shape, home) = (inputs[0].shape.clone(), inputs[0].home);
         assert!(inputs.iter().all(|input| input.shape == shape));
-        let precision = |dtype| Precision::of(dtype).expect("a dtype that merges compute with");
+        let precision =
+            |dtype| Precision::from_dtype(dtype).expect("a dtype that merges compute with");
         let formats = inputs.iter().map(|input| precision(input.dtype)).collect();
         let kernel = Self::new(formula, formats, working, precision(dtype), &shape);
         let node = Arc::new(Node::new(name.clone(), inputs, Box::new(kernel)));
@@ -89,7 +90,7 @@ impl<F: Formula> PointwiseKernel<F> {
     }
 
     fn merge<R: Round>(&self, runs: Runs<'_, F>, facts: &[f64], output: &mut [u8]) {
-        self.path.run(Merge {
+        self.path.run(MergeLoop {
             runs,
             facts,
             output,
@@ -294,14 +295,14 @@ fn bytes_of(format: Precision, elements: &Range<usize>) -> Range<usize> {
 }
 
 /// [`Kernel::compute`] as a loop, in the working format `R`.
-struct Merge<'a, F, R> {
+struct MergeLoop<'a, F, R> {
     runs: Runs<'a, F>,
     facts: &'a [f64],
     output: &'a mut [u8],
     working: PhantomData<R>,
 }
 
-impl<F: Formula, R: Round> Loop for Merge<'_, F, R> {
+impl<F: Formula, R: Round> Loop for MergeLoop<'_, F, R> {
     type Output = ();
 
     #[inline(always)]

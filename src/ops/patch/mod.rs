@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::PATCH;
 use crate::format::Checkpoint;
-use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value};
+use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::source::Location;
 
 /// Take the tensors that the base (and every extra before) lacks from these checkpoints.
@@ -43,7 +43,7 @@ impl Params for PatchParams {
         true
     }
 
-    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         let extras = self.extras.iter().map(Checkpoint::open);
         let extras = extras.collect::<Result<_>>()?;
         Ok(vec![Box::new(Patch { extras })])

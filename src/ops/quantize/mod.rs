@@ -12,7 +12,7 @@ use crate::error::setting::{PARTIAL_BLOCKS, PATTERNS, REFERENCES, RULES, SCALE_F
 use crate::error::{Code, Error, Hint, Result};
 use crate::named::{Named, named};
 use crate::ops::params::chosen;
-use crate::ops::{Group, Operations, Operator, Params, Section, Setting, Takes, Value};
+use crate::ops::{Conversions, Group, Operator, Params, Section, Setting, Takes, Value};
 use crate::quant::fp8_block::{Fp8BlockEncoding, ScaleFormat};
 use crate::quant::{self, Encoding};
 use crate::source::Location;
@@ -151,7 +151,7 @@ impl Params for QuantizeParams {
         *self != QuantizeParams::default()
     }
 
-    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         if !self.selects() {
             let problem = "the request says how to quantize, but not which tensors";
             let select = Hint::give(RULES)

@@ -13,7 +13,7 @@ use regex_automata::util::interpolate;
 use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::setting::RENAME;
 use crate::error::{Code, Error, Result, Warning};
-use crate::ops::{Group, Operations, Operator, Params, Setting, Takes, Value, pattern};
+use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, pattern};
 use crate::quant;
 use crate::tensor::Name;
 
@@ -51,7 +51,7 @@ impl Params for RenameParams {
         self.rules.iter().map(Value::text).collect()
     }
 
-    fn operators(&self, _all: &Operations) -> Result<Vec<Box<dyn Operator>>> {
+    fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         Ok(vec![Box::new(Rename::new(&self.rules)?)])
     }
 }

@@ -12,11 +12,11 @@ use crate::findings::Faults;
 use crate::format::StoredTensor;
 use crate::jobs::{self, Progress, check_going_on};
 use crate::quant::declared::{KEY, METHOD_KEY};
-use crate::quant::fp8_block::{
+use crate::quant::fp8_block::format::{
     BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, SCALE_SUFFIX,
     is_code, scale_name, weight_of,
 };
-use crate::quant::{Reading, StoredFile, Verified};
+use crate::quant::scheme::{Reading, StoredFile, Verified};
 use crate::source::Blob;
 use crate::tensor::Dtype;
 use crate::text::counted;

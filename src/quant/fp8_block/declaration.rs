@@ -8,63 +8,60 @@ use indexmap::IndexSet;
 use serde_json::{Value, json};
 
 use crate::catalog::{CONFIG_FILE, Catalog, Extent};
-use crate::error::setting::DTYPE;
-use crate::error::{Code, Error, Hint, Result};
+use crate::error::{Code, Error, Result};
 use crate::kernels::fp8::ScaleFormat;
 use crate::quant::declared::{
     KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, hide_modelopt, skips,
 };
-use crate::quant::fp8_block::{
+use crate::quant::fp8_block::format::{
     BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, weight_of,
 };
 use crate::quant::skip_list;
 use crate::tensor::{Dtype, Name};
 
-impl Fp8Block {
-    /// Block FP8 as the config.json `path` has it in `declarations`, or the usual one if there are
-    /// none. `example` is a remark for the message.
-    ///
-    /// # Errors
-    /// If one declares another quantization than block FP8 with dynamic activations.
-    pub(crate) fn declared(declarations: &[Value], path: &Path, example: &str) -> Result<Self> {
-        let mut block = None;
-        for declared in declarations {
-            let method = declared.get(METHOD_KEY).unwrap_or(&Value::Null);
-            let scheme = declared.get("activation_scheme").unwrap_or(&Value::Null);
-            if *method != METHOD || !(scheme.is_null() || *scheme == "dynamic") {
-                return Err(Error::of_file(Code::OtherQuantization, path,
-                    format!(
-                        "it declares {METHOD_KEY} {method} with activation_scheme {scheme}{example}; only weights of \"fp8\" with block scales and \"dynamic\" activations can be dequantized"
-                    ),
-                ).with_hint(Hint::leave_out(DTYPE).or("start from the unquantized checkpoint")));
-            }
-            let found = match declared.get(BLOCK_SIZE_KEY) {
-                None | Some(Value::Null) => continue,
-                Some(size) => match serde_json::from_value::<[u64; 2]>(size.clone()) {
-                    Ok([rows, columns]) if rows > 0 && columns > 0 => [rows, columns],
-                    _ => {
-                        return Err(Error::of_file(
-                            Code::BadConfig,
-                            path,
-                            format!(
-                                "{BLOCK_SIZE_KEY} is {size}; expected two numbers such as [{BLOCK}, {BLOCK}]"
-                            ),
-                        ));
-                    }
-                },
-            };
-            if block.is_some_and(|block| block != found) {
-                return Err(Error::of_file(
-                    Code::BadConfig,
-                    path,
-                    format!("{KEY} declares {BLOCK_SIZE_KEY} {block:?} and {found:?}"),
-                )
-                .with_hint("remove one"));
-            }
-            block = Some(found);
+/// Whether `declaration` is of block FP8 with dynamic activations.
+pub(super) fn is_declared(declaration: &Value) -> bool {
+    let activations = declaration.get("activation_scheme");
+    declaration
+        .get(METHOD_KEY)
+        .is_some_and(|method| method == METHOD)
+        && activations.is_none_or(|scheme| scheme.is_null() || scheme == "dynamic")
+}
+
+/// Block FP8 as the config.json `path` has it in `declarations` of it, or the usual one if there are
+/// none.
+///
+/// # Errors
+/// If they have another block size than two numbers, or several.
+pub(super) fn declared(declarations: &[Value], path: &Path) -> Result<Fp8Block> {
+    let mut block = None;
+    for declared in declarations {
+        let found = match declared.get(BLOCK_SIZE_KEY) {
+            None | Some(Value::Null) => continue,
+            Some(size) => match serde_json::from_value::<[u64; 2]>(size.clone()) {
+                Ok([rows, columns]) if rows > 0 && columns > 0 => [rows, columns],
+                _ => {
+                    return Err(Error::of_file(
+                        Code::BadConfig,
+                        path,
+                        format!(
+                            "{BLOCK_SIZE_KEY} is {size}; expected two numbers such as [{BLOCK}, {BLOCK}]"
+                        ),
+                    ));
+                }
+            },
+        };
+        if block.is_some_and(|block| block != found) {
+            return Err(Error::of_file(
+                Code::BadConfig,
+                path,
+                format!("{KEY} declares {BLOCK_SIZE_KEY} {block:?} and {found:?}"),
+            )
+            .with_hint("remove one"));
         }
-        Ok(block.map_or(Fp8Block::USUAL, |block| Fp8Block { block }))
+        block = Some(found);
     }
+    Ok(block.map_or(Fp8Block::USUAL, |block| Fp8Block { block }))
 }
 
 /// Checks that the base can be described as block FP8.
@@ -127,7 +124,7 @@ pub(super) fn declare(
         Some(config) => declarations(config).iter().flat_map(skips).collect(),
         None => Vec::new(),
     };
-    let skipped = skip_list::build(catalog, quantized, declared);
+    let skipped = skip_list::build(&Fp8Block::USUAL, catalog, quantized, declared);
     catalog.report.warnings.extend(skipped.warnings);
 
     let config = catalog

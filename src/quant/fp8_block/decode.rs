@@ -16,7 +16,7 @@ use crate::kernels::CpuPath;
 use crate::kernels::cast::{self, E4m3, E5m2, dequantize_row};
 use crate::kernels::float8::e8m0_to_f32;
 use crate::kernels::lanes::Precision;
-use crate::quant::fp8_block::{BLOCK_SIZE_KEY, scale_name, weight_of};
+use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, scale_name, weight_of};
 use crate::tensor::{Dtype, Name, shape_text};
 
 /// The most columns of a weight; at least one row is computed at once.
@@ -55,7 +55,7 @@ pub(super) fn dequantized(
             ),
         );
     };
-    let Some(grid) = Grid::of(&weight.shape, &scales.shape, block) else {
+    let Some(grid) = Grid::new(&weight.shape, &scales.shape, block) else {
         let [rows, columns] = block;
         return refuse(
             Code::BadScales,
@@ -170,7 +170,7 @@ struct Grid {
 
 impl Grid {
     /// `None` if scales of this shape are not those of such a weight.
-    fn of(weight: &[u64], scales: &[u64], block: [u64; 2]) -> Option<Self> {
+    fn new(weight: &[u64], scales: &[u64], block: [u64; 2]) -> Option<Self> {
         let (leading, &[rows, columns]) = weight.split_last_chunk()?;
         let expected = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
         if *scales != [leading, &expected].concat() {

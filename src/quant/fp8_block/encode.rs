@@ -15,8 +15,8 @@ use crate::error::{Code, Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
 use crate::named::Named;
+use crate::quant::fp8_block::format::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
 use crate::quant::fp8_block::measure::Measure;
-use crate::quant::fp8_block::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
 use crate::tensor::{Dtype, Name, Shape, shape_text};
 
 /// The most columns of a tensor that is quantized. A block row of so many takes 512 MiB as F32.
@@ -32,7 +32,7 @@ pub(super) struct Matrix {
 
 impl Matrix {
     /// `scaled` says whether there are scales of `tensor` already.
-    pub(super) fn of(name: &str, tensor: &Tensor, scaled: bool) -> Result<Self> {
+    pub(super) fn from_tensor(name: &str, tensor: &Tensor, scaled: bool) -> Result<Self> {
         let refuse =
             |code, problem: String| Err(Error::of_tensor(code, tensor.origin(), name, problem));
         if !matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
@@ -70,7 +70,7 @@ impl Matrix {
                 ),
             );
         }
-        match Matrix::of_shape(&tensor.shape) {
+        match Matrix::from_shape(&tensor.shape) {
             Some(matrix) => Ok(matrix),
             None => refuse(
                 Code::UnsupportedTensor,
@@ -82,7 +82,7 @@ impl Matrix {
         }
     }
 
-    fn of_shape(shape: &[u64]) -> Option<Self> {
+    fn from_shape(shape: &[u64]) -> Option<Self> {
         let (groups, rows, cols) = match *shape {
             [rows, cols] => (1, rows, cols),
             [groups, rows, cols] => (groups, rows, cols),
@@ -126,7 +126,7 @@ pub(super) fn codes_and_scales(
     tensor: Tensor,
     format: ScaleFormat,
 ) -> (Tensor, Tensor) {
-    let matrix = Matrix::of_shape(&tensor.shape).expect("what is encoded was checked");
+    let matrix = Matrix::from_shape(&tensor.shape).expect("what is encoded was checked");
     let shape = tensor.shape.clone();
     let leading = &shape[..shape.len() - 2];
     let scale_shape = [leading, &[matrix.scale_rows(), matrix.scale_cols()]].concat();

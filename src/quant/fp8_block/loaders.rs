@@ -3,7 +3,7 @@
 use crate::catalog::Catalog;
 use crate::error::setting::{EXPERTS, PARTIAL_BLOCKS};
 use crate::error::{Code, Hint, Warning};
-use crate::quant::fp8_block::{BLOCK, weight_of};
+use crate::quant::fp8_block::format::{BLOCK, weight_of};
 use crate::tensor::Name;
 use crate::text::{are, have, listing};
 

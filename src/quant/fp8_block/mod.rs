@@ -9,10 +9,12 @@ mod check;
 mod declaration;
 mod decode;
 mod encode;
+mod format;
 mod loaders;
 mod measure;
 
 use std::ops::Range;
+use std::path::Path;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
@@ -20,29 +22,13 @@ use serde_json::Value;
 use crate::catalog::{Catalog, Tensor};
 use crate::error::{Code, Error, Result};
 use crate::findings::Faults;
-use crate::kernels::fp8;
 pub use crate::kernels::fp8::ScaleFormat;
 use crate::kernels::lanes::Precision;
-use crate::quant::{Encoding, Reading, Scheme, StoredFile, Verified};
+use crate::quant::scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
 use crate::tensor::{Dtype, Name, shape_text};
 use encode::Matrix;
-
-/// Rows and columns of the blocks of what is encoded.
-const BLOCK: u64 = fp8::BLOCK as u64;
-const SCALE_SUFFIX: &str = "_scale_inv";
-/// `quant_method` of config.json.
-const METHOD: &str = "fp8";
-const BLOCK_SIZE_KEY: &str = "weight_block_size";
-const SCALE_FORMAT_KEY: &str = "scale_fmt";
-/// What [`SCALE_FORMAT_KEY`] is if all scales are powers of two.
-const POWERS_OF_TWO: &str = "ue8m0";
-
-/// Block FP8 as a checkpoint has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fp8Block {
-    /// Rows and columns that a scale is for.
-    block: [u64; 2],
-}
+pub use format::Fp8Block;
+use format::{is_code, scale_name, weight_of};
 
 /// Block FP8 as a view makes it, in blocks of 128 × 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,25 +36,21 @@ pub struct Fp8BlockEncoding {
     pub scale_format: ScaleFormat,
 }
 
-impl Fp8Block {
-    /// What it is if config.json does not say.
-    pub(crate) const USUAL: Self = Fp8Block { block: [BLOCK; 2] };
-
-    /// The shape of a weight's scales: the last two dimensions in blocks, the leading ones as they
-    /// are.
-    fn scale_shape(&self, weight: &[u64]) -> Option<Vec<u64>> {
-        let (leading, &[rows, columns]) = weight.split_last_chunk()?;
-        let blocks = [
-            rows.div_ceil(self.block[0]),
-            columns.div_ceil(self.block[1]),
-        ];
-        Some([leading, &blocks].concat())
-    }
-}
-
 impl Scheme for Fp8Block {
     fn name(&self) -> &'static str {
         "FP8"
+    }
+
+    fn readable(&self) -> &'static str {
+        "weights of \"fp8\" with block scales and \"dynamic\" activations"
+    }
+
+    fn is_declared(&self, declaration: &Value) -> bool {
+        declaration::is_declared(declaration)
+    }
+
+    fn declared(&self, declarations: &[Value], path: &Path) -> Result<Box<dyn Scheme>> {
+        Ok(Box::new(declaration::declared(declarations, path)?))
     }
 
     fn companions(&self, weight: &str) -> Vec<String> {
@@ -155,7 +137,7 @@ impl Encoding for Fp8BlockEncoding {
     }
 
     fn has_whole_blocks(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<bool> {
-        Ok(Matrix::of(name, tensor, has_companions)?.has_whole_blocks())
+        Ok(Matrix::from_tensor(name, tensor, has_companions)?.has_whole_blocks())
     }
 
     fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)> {
@@ -173,22 +155,4 @@ impl Encoding for Fp8BlockEncoding {
         loaders::warn_fused_experts(catalog);
         declaration::declare(catalog, quantized, self.scale_format)
     }
-}
-
-/// The name of the scales of the weight `name`.
-fn scale_name(name: &str) -> String {
-    [name, SCALE_SUFFIX].concat()
-}
-
-/// The weight whose scales are called `name`.
-fn weight_of(name: &str) -> Option<&str> {
-    name.strip_suffix(SCALE_SUFFIX)
-}
-
-/// Whether `dtype` is one of the 8-bit floating point types that hold weights (not scales).
-fn is_code(dtype: Dtype) -> bool {
-    matches!(
-        dtype,
-        Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ
-    )
 }

@@ -40,15 +40,6 @@ struct Identity {
 impl Identity {
     const REPLACED: &str = "another file has taken its name";
 
-    fn of(metadata: &Metadata) -> Self {
-        Identity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            len: metadata.len(),
-            mtime: Attributes::of(metadata).mtime,
-        }
-    }
-
     fn difference(&self, now: &Identity) -> String {
         if (self.device, self.inode) != (now.device, now.inode) {
             Self::REPLACED.to_owned()
@@ -56,6 +47,17 @@ impl Identity {
             format!("it had {} bytes and now has {}", self.len, now.len)
         } else {
             "it was written to".to_owned()
+        }
+    }
+}
+
+impl From<&Metadata> for Identity {
+    fn from(metadata: &Metadata) -> Self {
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            mtime: Attributes::from(metadata).mtime,
         }
     }
 }
@@ -138,8 +140,8 @@ impl LocalFile {
             ));
         }
         Ok(LocalFile {
-            attributes: Attributes::of(&metadata),
-            identity: Identity::of(&metadata),
+            attributes: Attributes::from(&metadata),
+            identity: Identity::from(&metadata),
             born: metadata.created().ok(),
             change_time: change_time(&metadata).into(),
             lost: AtomicBool::new(false),
@@ -287,7 +289,7 @@ impl LocalFile {
     }
 
     fn compare(&self, metadata: &Metadata) -> Result<()> {
-        let now = Identity::of(metadata);
+        let now = Identity::from(metadata);
         // Another kind of file may have the number that the planned one had.
         if !metadata.is_file() {
             return Err(self.changed("it is no longer a regular file".to_owned()));

@@ -170,7 +170,7 @@ fn check(plan: &Plan, files: &BTreeMap<PathBuf, Vec<u8>>) {
 /// Every file has an account; where that is of each tensor and a tensor is one source as it is, its
 /// bytes are there.
 fn check_provenance(plan: &Arc<Plan>, files: &BTreeMap<PathBuf, Vec<u8>>) {
-    let accounts = Files::of(plan.clone());
+    let accounts = Files::new(plan.clone());
     for (id, path, _) in plan.view.files() {
         let account = accounts.json(id).expect("a file has an account");
         assert!(account.len() <= MAX_ATTRIBUTE_BYTES);

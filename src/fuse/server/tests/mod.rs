@@ -195,7 +195,7 @@ fn attributes_are_those_of_the_sources_and_nothing_can_be_written() {
 #[test]
 fn inodes_that_are_none_are_errors() {
     let mut fixture = Fixture::new();
-    fixture.options.provenance = Some(Files::of(Arc::new(fixture.plan())).into());
+    fixture.options.provenance = Some(Files::new(Arc::new(fixture.plan())).into());
     let server = fixture.server();
     for inode in [0, UNKNOWN, own_files::PLAN_INODE, Inode::MAX] {
         let open = server.open_cached(inode, OFlags::RDONLY);
@@ -313,7 +313,7 @@ fn a_panic_is_eio_and_the_next_request_is_answered() {
 #[test]
 fn an_attribute_has_a_size_and_needs_room() {
     let mut fixture = Fixture::new();
-    fixture.options.provenance = Some(Files::of(Arc::new(fixture.plan())).into());
+    fixture.options.provenance = Some(Files::new(Arc::new(fixture.plan())).into());
     let server = fixture.server();
     let shard = server.at(SHARD).inode;
     let get = |inode, size| server.getxattr(inode, PROVENANCE_ATTRIBUTE.as_ref(), size);

@@ -3,7 +3,7 @@
 use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::ops::merge::linear::Linear as Formula;
-use crate::ops::merge::methods::{
+use crate::ops::merge::method::{
     BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared,
 };
 use crate::ops::merge::parameters::{Preset, Scope};

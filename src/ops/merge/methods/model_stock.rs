@@ -2,7 +2,7 @@
 
 use crate::catalog::Tensor;
 use crate::error::Result;
-use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec, shared};
+use crate::ops::merge::method::{BasePolicy, Bounds, Group, Method, Missing, Spec, shared};
 use crate::ops::merge::model_stock::{ModelStock, ModelStockByRow};
 use crate::ops::merge::parameters::Preset;
 

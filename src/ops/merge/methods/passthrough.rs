@@ -4,7 +4,7 @@
 use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::ops::merge::cast;
-use crate::ops::merge::methods::{BasePolicy, Bounds, Group, Method, Missing, Spec, optional};
+use crate::ops::merge::method::{BasePolicy, Bounds, Group, Method, Missing, Spec, optional};
 use crate::ops::merge::parameters::{Preset, Scope};
 use crate::ops::merge::scale::Scale;
 

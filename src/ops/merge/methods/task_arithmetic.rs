@@ -4,7 +4,7 @@
 use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::ops::merge::cast;
-use crate::ops::merge::methods::{
+use crate::ops::merge::method::{
     BasePolicy, Bounds, Group, Input, Method, Missing, Spec, optional, required, shared, within,
 };
 use crate::ops::merge::parameters::{Parameter, Preset, Range, Scope};

@@ -2,7 +2,7 @@
 
 use crate::catalog::Tensor;
 use crate::error::{Code, Error, Result};
-use crate::ops::merge::methods::{
+use crate::ops::merge::method::{
     BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared, within,
 };
 use crate::ops::merge::nearswap::NearSwap;

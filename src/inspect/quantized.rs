@@ -1,0 +1,57 @@
+//! The tensors that a view quantizes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalog::{Node, Tensor};
+use crate::layout::{Plan, PlannedTensor};
+use crate::quant::companions;
+
+/// A tensor that a view quantizes.
+#[derive(Debug, Clone)]
+pub struct QuantizedTensor {
+    pub name: String,
+    /// What is quantized: BF16, F16 or F32 of shape `[rows, cols]` or `[n, rows, cols]`. It may
+    /// be computed itself.
+    pub source: Tensor,
+    /// What it becomes: the outputs of `node`, its codes first.
+    pub outputs: Vec<Tensor>,
+    pub(super) node: Arc<Node>,
+}
+
+/// The tensors that the view of `plan` quantizes, in the order of its shards. Tensors without
+/// elements are left out: there is nothing to look at in them.
+pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
+    let mut quantized = Vec::new();
+    for shard in &plan.shards {
+        let tensors = shard.tensors.iter();
+        let by_name: HashMap<&str, &PlannedTensor> =
+            tensors.map(|tensor| (&*tensor.name, tensor)).collect();
+        for tensor in &shard.tensors {
+            if let Some((node, 0)) = computed(tensor)
+                && node.kernel.error_measure().is_some()
+            {
+                // All outputs of one node share a shard.
+                let mut outputs = vec![tensor.tensor()];
+                let companions = companions(&tensor.name);
+                let companions = companions.filter_map(|name| by_name.get(name.as_str()).copied());
+                outputs.extend(companions.map(PlannedTensor::tensor));
+                quantized.push(QuantizedTensor {
+                    name: tensor.name.to_string(),
+                    source: node.inputs[0].clone(),
+                    outputs,
+                    node: node.clone(),
+                });
+            }
+        }
+    }
+    quantized
+}
+
+/// The node and output that `tensor` is, if it is one as a whole.
+fn computed(tensor: &PlannedTensor) -> Option<(&Arc<Node>, usize)> {
+    match tensor.extents.as_computed()? {
+        (node, output, 0) if tensor.len > 0 => Some((node, output)),
+        _ => None,
+    }
+}

@@ -1,0 +1,163 @@
+//! What a quantization scheme must answer: [`Scheme`] for weights that are quantized, [`Encoding`] for
+//! weights that a view quantizes.
+
+use std::fmt::{self, Debug};
+use std::ops::Range;
+use std::path::Path;
+
+use indexmap::{IndexMap, IndexSet};
+use serde_json::Value;
+
+use crate::catalog::{Catalog, Tensor};
+use crate::error::Result;
+use crate::findings::Faults;
+use crate::format::StoredTensor;
+use crate::jobs::Progress;
+use crate::kernels::lanes::Precision;
+use crate::source::Blob;
+use crate::tensor::{Dtype, Name};
+
+/// How the weights of a checkpoint are quantized.
+pub trait Scheme: Debug + Send + Sync {
+    /// What messages call it.
+    fn name(&self) -> &'static str;
+
+    /// The weights that it can give as numbers, for messages.
+    fn readable(&self) -> &'static str;
+
+    /// Whether `declaration`, a `quantization_config`, is of this scheme.
+    fn is_declared(&self, declaration: &Value) -> bool;
+
+    /// The scheme as `declarations` have it, all of which [are of it](Scheme::is_declared) and in the
+    /// config.json `path`; without any, as it usually is.
+    ///
+    /// # Errors
+    /// If one is wrong, or they contradict each other.
+    fn declared(&self, declarations: &[Value], path: &Path) -> Result<Box<dyn Scheme>>;
+
+    /// The names of the companions of the weight `weight`.
+    fn companions(&self, weight: &str) -> Vec<String>;
+
+    /// The weight that a tensor called `name` is a companion of, by its name alone.
+    fn weight_of<'a>(&self, name: &'a str) -> Option<&'a str>;
+
+    /// Whether elements of `dtype` are codes or scales: numbers that mean something only together
+    /// with others.
+    fn has_dtype(&self, dtype: Dtype) -> bool;
+
+    /// The rows of a weight that share companions: a weight can be cut between them.
+    fn block_rows(&self) -> u64;
+
+    /// The rows of each companion that belong to `rows` of a weight, which begin and end between
+    /// blocks or at the weight's edges.
+    fn companion_rows(&self, rows: Range<u64>) -> Range<u64>;
+
+    /// Checks that the companions of `weight`, in the order of [`Scheme::companions`], have the
+    /// dtypes and shapes that belong to it.
+    ///
+    /// # Errors
+    /// If they have not, so that they cannot be moved with it.
+    fn check(&self, name: &str, weight: &Tensor, companions: &[&Tensor]) -> Result<()>;
+
+    /// Checks that the companion `name` among `tensors` is that of a weight which
+    /// [`Scheme::decoded`] takes.
+    ///
+    /// # Errors
+    /// If it is not.
+    fn check_companion(
+        &self,
+        tensors: &IndexMap<Name, Tensor>,
+        name: &str,
+        companion: &Tensor,
+    ) -> Result<()>;
+
+    /// The numbers, in dtype `to`, of the weight called `name`, whose companions are among
+    /// `tensors`.
+    ///
+    /// # Errors
+    /// If they are not, or have other dtypes or shapes.
+    fn decoded(
+        &self,
+        tensors: &IndexMap<Name, Tensor>,
+        name: &str,
+        weight: &Tensor,
+        to: Precision,
+    ) -> Result<Tensor>;
+
+    /// Finds what is wrong with the weights of `stored`, and with what `declaration`, the
+    /// `quantization_config` of config.json, says of them. Returns what loaders take for quantized.
+    ///
+    /// # Errors
+    /// If scales cannot be read.
+    fn verify<'a>(
+        &self,
+        declaration: Option<&Value>,
+        stored: &'a [StoredFile<'a>],
+        reading: &Reading,
+        faults: &mut Faults,
+    ) -> Result<Verified<'a>>;
+}
+
+/// How a view quantizes weights.
+pub trait Encoding: Debug + Send + Sync {
+    /// Checks that the config.json of `catalog` can declare it.
+    ///
+    /// # Errors
+    /// If it is missing, or declares something else.
+    fn check_base(&self, catalog: &mut Catalog) -> Result<()>;
+
+    /// Whether `tensor`, called `name`, has whole blocks only. `has_companions` says whether there
+    /// are companions of that name already.
+    ///
+    /// # Errors
+    /// If it cannot be quantized.
+    fn has_whole_blocks(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<bool>;
+
+    /// The weight `tensor` quantized: its codes, called as it was, and then its companions.
+    fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)>;
+
+    /// Declares in config.json that the tensors `quantized` of the finished catalog are quantized,
+    /// and warns of what loaders do not read as it is. `partial` are those that this view quantized
+    /// and that have blocks which are cut off at an edge.
+    ///
+    /// # Errors
+    /// If config.json or a scale cannot be read.
+    fn declare(
+        &self,
+        catalog: &mut Catalog,
+        quantized: &IndexSet<Name>,
+        partial: &[Name],
+    ) -> Result<()>;
+}
+
+/// A file of a checkpoint on disk and its tensors.
+#[derive(Debug)]
+pub struct StoredFile<'a> {
+    pub name: &'a str,
+    pub file: &'a dyn Blob,
+    pub tensors: &'a IndexMap<Name, StoredTensor>,
+}
+
+/// How scales are read where their values matter.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// Whether the scales of this name, in a file on this device, need no reading.
+    pub is_known: &'a (dyn Fn(&str, u64) -> bool + Sync),
+    pub jobs: usize,
+    pub progress: &'a dyn Progress,
+}
+
+impl Debug for Reading<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").finish_non_exhaustive()
+    }
+}
+
+/// What [`Scheme::verify`] found.
+#[derive(Debug, Default)]
+pub struct Verified<'a> {
+    /// Weights that have companions.
+    pub quantized: Vec<&'a str>,
+    /// How many of them have scales that were to be read, but are known.
+    pub known: usize,
+}

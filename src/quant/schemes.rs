@@ -1,0 +1,142 @@
+//! The list of schemes, and the questions that each of them is asked in turn.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
+use crate::error::setting::DTYPE;
+use crate::error::{Code, Error, Hint, Result};
+use crate::findings::Faults;
+use crate::quant::declared::{METHOD_KEY, all_declarations, declarations_in_text};
+use crate::quant::fp8_block::Fp8Block;
+use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
+use crate::tensor::{Dtype, Name};
+
+/// Every scheme, as it usually is. The first is the one of a checkpoint that declares none.
+const SCHEMES: &[&dyn Scheme] = &[&Fp8Block::USUAL];
+
+/// The scheme that the config.json of a checkpoint declares for its weights, or the usual one if it
+/// declares none.
+///
+/// # Errors
+/// If it declares a quantization that no scheme knows.
+pub(crate) fn declared(catalog: &mut Catalog) -> Result<Box<dyn Scheme>> {
+    let example = example(catalog);
+    match catalog.config_mut()? {
+        Some(config) => scheme_of(&all_declarations(config), config.path(), &example),
+        None => Ok(usual()),
+    }
+}
+
+/// The scheme that `text`, a config.json, declares, or the usual one if it cannot be understood.
+pub(crate) fn declared_in(text: &[u8]) -> Box<dyn Scheme> {
+    let declarations = declarations_in_text(text);
+    scheme_of(&declarations, CONFIG_FILE.as_ref(), "").unwrap_or_else(|_| usual())
+}
+
+fn usual() -> Box<dyn Scheme> {
+    let usual = SCHEMES[0].declared(&[], CONFIG_FILE.as_ref());
+    usual.expect("nothing is wrong with no declaration")
+}
+
+/// The scheme that all of `declarations`, which are in the config.json `path`, are of. `example` is a
+/// remark for the message.
+fn scheme_of(declarations: &[Value], path: &Path, example: &str) -> Result<Box<dyn Scheme>> {
+    let Some(first) = declarations.first() else {
+        return Ok(usual());
+    };
+    let scheme = SCHEMES.iter().find(|scheme| scheme.is_declared(first));
+    let is_other = |declaration: &&Value| scheme.is_none_or(|s| !s.is_declared(declaration));
+    match (scheme, declarations.iter().find(is_other)) {
+        (Some(scheme), None) => scheme.declared(declarations, path),
+        (_, other) => {
+            let other = other.unwrap_or(first);
+            let [method, activations] =
+                [METHOD_KEY, "activation_scheme"].map(|key| other.get(key).unwrap_or(&Value::Null));
+            let readable: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.readable()).collect();
+            let problem = format!(
+                "it declares {METHOD_KEY} {method} with activation_scheme {activations}{example}; only {} can be dequantized",
+                readable.join(" and ")
+            );
+            let hint = Hint::leave_out(DTYPE).or("start from the unquantized checkpoint");
+            Err(Error::of_file(Code::OtherQuantization, path, problem).with_hint(hint))
+        }
+    }
+}
+
+/// Finds what is wrong with the quantized weights of `stored`, and with what `declaration`, the
+/// `quantization_config` of config.json, says of them.
+///
+/// # Errors
+/// If scales cannot be read.
+pub(crate) fn verify<'a>(
+    declaration: Option<&Value>,
+    stored: &'a [StoredFile<'a>],
+    reading: &Reading,
+    faults: &mut Faults,
+) -> Result<Verified<'a>> {
+    let mut all = Verified::default();
+    for &scheme in SCHEMES {
+        let found = scheme.verify(declaration, stored, reading, faults)?;
+        all.quantized.extend(found.quantized);
+        all.known += found.known;
+    }
+    Ok(all)
+}
+
+/// The weight that a tensor called `name` is a companion of, by its name alone.
+pub fn weight_of(name: &str) -> Option<&str> {
+    SCHEMES.iter().find_map(|scheme| scheme.weight_of(name))
+}
+
+/// Every name that a companion of the weight `weight` may have; of `*`, patterns of such names.
+pub fn companions(weight: &str) -> impl Iterator<Item = String> {
+    SCHEMES
+        .iter()
+        .flat_map(move |scheme| scheme.companions(weight))
+}
+
+/// The scheme of the weight `name` of `tensors` and its companions, if these are there.
+pub(crate) fn stored<'a>(
+    tensors: &'a IndexMap<Name, Tensor>,
+    name: &str,
+) -> Option<(&'static dyn Scheme, Vec<&'a Tensor>)> {
+    SCHEMES.iter().find_map(|&scheme| {
+        let companions = scheme.companions(name).into_iter();
+        let companions: Option<Vec<&Tensor>> = companions
+            .map(|companion| tensors.get(&*companion))
+            .collect();
+        Some((scheme, companions?))
+    })
+}
+
+/// Whether elements of `dtype` mean something only together with scales.
+pub fn is_coded(dtype: Dtype) -> bool {
+    SCHEMES.iter().any(|scheme| scheme.has_dtype(dtype))
+}
+
+/// A tensor that shows how `catalog` is quantized, for a message.
+fn example(catalog: &Catalog) -> String {
+    const SUFFIXES: [&str; 9] = [
+        ".qweight",
+        ".weight_packed",
+        ".weight_scale",
+        ".weight_scale_2",
+        ".absmax",
+        ".SCB",
+        ".scales",
+        "_blocks",
+        "_scales",
+    ];
+    let is_quantized = |name: &str| {
+        weight_of(name).is_some() || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+    };
+    let mut tensors = catalog.tensors.iter();
+    tensors
+        .find(|(name, tensor)| is_coded(tensor.dtype) || is_quantized(name))
+        .map_or_else(String::new, |(name, _)| {
+            format!(" (a tensor of it is {name})")
+        })
+}

@@ -1,0 +1,69 @@
+//! A merge that a request starts from, and its models.
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::format::Checkpoint;
+use crate::ops::dtype::InDtype;
+use crate::ops::lora::Lora;
+use crate::ops::merge::{Definition, Merge, Source};
+use crate::ops::{Operator, Precision};
+use crate::quant::is_coded;
+use crate::recipe::yaml::Node;
+use crate::source::Location;
+use crate::tensor::Dtype;
+
+/// A merge and where its models are.
+#[derive(Debug, Clone)]
+pub struct MergeRequest {
+    pub definition: Definition,
+    /// In the order of [`Definition::models`].
+    pub models: Vec<MergedModel>,
+    /// The recipe that it is from.
+    pub(super) root: Node,
+    /// What the recipe calls models, and where they were found.
+    pub(super) found: Vec<(String, Location)>,
+}
+
+/// A model that takes part in a merge.
+#[derive(Debug, Clone)]
+pub struct MergedModel {
+    pub location: Location,
+    /// A LoRA adapter that is merged into it first.
+    pub lora: Option<Location>,
+}
+
+impl MergeRequest {
+    /// The merged model.
+    pub(super) fn catalog(&self) -> Result<Catalog> {
+        let names = self.definition.models.iter();
+        let sources = names.zip(&self.models).map(|(name, model)| {
+            let mut catalog = Catalog::from_base(Checkpoint::open(&model.location)?);
+            dequantize(&mut catalog, self.definition.dtype)?;
+            if let Some(adapter) = &model.lora {
+                Lora::open(adapter, 1.0)?.apply(&mut catalog)?;
+            }
+            Ok(Source {
+                name: name.name.clone(),
+                catalog,
+            })
+        });
+        let merge = Merge {
+            definition: self.definition.clone(),
+            sources: sources.collect::<Result<_>>()?,
+        };
+        merge.catalog()
+    }
+}
+
+/// Has the quantized weights of a model given as numbers, since merges compute with numbers: to the dtype of the
+/// merge, or to BF16 if it has none.
+fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
+    let mut tensors = catalog.tensors.values();
+    if !tensors.any(|tensor| is_coded(tensor.dtype)) {
+        return Ok(());
+    }
+    let to = dtype
+        .and_then(Precision::from_dtype)
+        .unwrap_or(Precision::Bf16);
+    InDtype::only_quantized(to).apply(catalog)
+}

@@ -1,0 +1,27 @@
+//! A safetensors file of the directory that is checked.
+
+use indexmap::IndexMap;
+
+use crate::format::StoredTensor;
+use crate::quant::StoredFile;
+use crate::source::LocalFile;
+use crate::tensor::Name;
+
+/// A safetensors file and its header.
+#[derive(Debug)]
+pub(super) struct ShardFile {
+    pub(super) name: String,
+    pub(super) file: LocalFile,
+    /// In offset order.
+    pub(super) header: IndexMap<Name, StoredTensor>,
+}
+
+impl ShardFile {
+    pub(super) fn stored(&self) -> StoredFile<'_> {
+        StoredFile {
+            name: &self.name,
+            file: &self.file,
+            tensors: &self.header,
+        }
+    }
+}
