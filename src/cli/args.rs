@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "fuse")]
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 
@@ -82,6 +83,7 @@ pub(crate) struct ViewOrDir {
 }
 
 /// The same, and where to mount it.
+#[cfg(feature = "fuse")]
 #[derive(Debug, Args)]
 #[command(mut_arg("base", |base| base.required_unless_present_any(["recipe", PLACES])))]
 pub(crate) struct ViewAndMountpoint {
@@ -94,8 +96,10 @@ pub(crate) struct ViewAndMountpoint {
     view: ViewArgs,
 }
 
+#[cfg(feature = "fuse")]
 const PLACES: &str = "places";
 
+#[cfg(feature = "fuse")]
 impl ViewAndMountpoint {
     /// The flags that say the same, and the mountpoint.
     ///

@@ -56,7 +56,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::cli::args::{ViewAndMountpoint, ViewOrDir};
+#[cfg(feature = "fuse")]
+use crate::cli::args::ViewAndMountpoint;
+use crate::cli::args::ViewOrDir;
 use crate::cli::messages::print_error;
 use crate::cli::progress::Stopped;
 use crate::cli::start::{BUILD, start};

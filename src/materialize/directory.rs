@@ -39,11 +39,11 @@ impl Begun {
 
 /// What a run has written.
 #[derive(Debug)]
-pub(super) enum Written {
-    /// The files of a part, which wait for the others.
-    Part(Summary),
-    /// All files. They are at the destination, and the partial directory can go.
-    Placed(Partial, Summary),
+pub(super) struct Written {
+    summary: Summary,
+    /// The partial directory, which can go: all files are at the destination. `None` where those of
+    /// a part wait for the others.
+    placed: Option<Partial>,
 }
 
 /// Takes the partial directory of the view of `plan`.
@@ -95,7 +95,10 @@ pub(super) fn write(
     let all = NewFile::all(plan);
     if was_placing && is_placed(&partial, destination, &all, options, progress)? {
         watcher.placed(destination.path(), &mut || Ok(()))?;
-        return Ok(Written::Placed(partial, all_kept(&all)));
+        return Ok(Written {
+            summary: all_kept(&all),
+            placed: Some(partial),
+        });
     }
     // What was there may be back.
     destination.check_replaceable(options.overwrite)?;
@@ -111,7 +114,12 @@ pub(super) fn write(
             write_manifest(&partial, &files, options)?;
             summary
         }
-        Share::Part(_) => return write(&files).map(Written::Part),
+        Share::Part(_) => {
+            return Ok(Written {
+                summary: write(&files)?,
+                placed: None,
+            });
+        }
         Share::Finish => {
             let parts = parts.expect("parts are finished");
             let shards: Vec<NewFile> = all.into_iter().filter(NewFile::is_shard).collect();
@@ -132,7 +140,10 @@ pub(super) fn write(
         || destination.replace_with(&partial.view(), &partial.previous(), options.overwrite);
     let placed = watcher.placed(destination.path(), &mut place);
     placed.inspect_err(|_| partial.end_placing())?;
-    Ok(Written::Placed(partial, summary))
+    Ok(Written {
+        summary,
+        placed: Some(partial),
+    })
 }
 
 /// The files that a run with this share of the view writes, shards first.
@@ -154,14 +165,12 @@ pub(super) fn files(plan: &Plan, share: Share) -> Vec<NewFile<'_>> {
 impl Written {
     /// Deletes what is left once the files are in place.
     pub(super) fn finish(self, destination: &Destination) -> Summary {
-        match self {
-            Written::Part(summary) => summary,
-            Written::Placed(partial, mut summary) => {
-                settle(destination.parent(), &mut summary);
-                discard(partial, &mut summary);
-                summary
-            }
+        let mut summary = self.summary;
+        if let Some(partial) = self.placed {
+            settle(destination.parent(), &mut summary);
+            discard(partial, &mut summary);
         }
+        summary
     }
 }
 

@@ -64,14 +64,8 @@ pub struct Persisting {
     plan: Arc<Plan>,
     destination: Destination,
     options: Options,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// An earlier run has written all of it.
-    Finished,
-    Begun(Begun),
+    /// `None` if an earlier run has written all of it.
+    begun: Option<Begun>,
 }
 
 impl Persisting {
@@ -99,25 +93,25 @@ impl Persisting {
         let destination = Destination::resolve(out, &plan, inputs, &options)?;
         let is_finished =
             !is_placing(&destination.partial_beside()) && is_finished(&plan, &destination)?;
-        let state = if is_finished {
-            State::Finished
+        let begun = if is_finished {
+            None
         } else {
             outlook(&plan, inputs, out, &options)?.check_space(out)?;
             let begun = directory::begin(&plan, &destination, &options, progress);
             let partial = destination.partial_beside();
-            State::Begun(begun.map_err(|e| destination.as_asked_for(e, &partial))?)
+            Some(begun.map_err(|e| destination.as_asked_for(e, &partial))?)
         };
         Ok(Persisting {
             plan,
             destination,
             options,
-            state,
+            begun,
         })
     }
 
     /// Bytes of the files that no earlier run has recorded as complete.
     pub fn bytes_left(&self) -> u64 {
-        let State::Begun(begun) = &self.state else {
+        let Some(begun) = &self.begun else {
             return 0;
         };
         let missing = NewFile::all(&self.plan).into_iter();
@@ -127,7 +121,7 @@ impl Persisting {
 
     /// Whether all is written already.
     pub fn is_finished(&self) -> bool {
-        matches!(self.state, State::Finished)
+        self.begun.is_none()
     }
 
     /// The directory, without links.
@@ -150,12 +144,12 @@ impl Persisting {
             plan,
             destination,
             options,
-            state,
+            begun,
         } = self;
         let files = NewFile::all(&plan);
-        let begun = match state {
-            State::Begun(begun) => begun,
-            State::Finished => {
+        let begun = match begun {
+            Some(begun) => begun,
+            None => {
                 let directory = destination.path();
                 for file in &files {
                     watcher.complete(file.entry, &directory.join(&file.path));
