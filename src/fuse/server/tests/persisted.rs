@@ -69,6 +69,9 @@ impl Server<PathBuf> {
 
 #[test]
 fn a_file_is_read_from_the_directory_from_its_next_opening_on() {
+    if obstacle().is_some() {
+        return; // Then this process reads all files, as another test has it.
+    }
     let (_fixture, server, path) = server(PersistOpen::Pass);
     let (before, opened) = server.open_shard();
     assert_eq!(opened.handle(), Handle::CACHED);
@@ -108,6 +111,9 @@ fn a_file_that_is_open_already_has_its_requests_answered_from_the_directory() {
 
 #[test]
 fn a_file_that_was_changed_in_the_directory_is_computed_again() {
+    if obstacle().is_some() {
+        return; // Then this process reads all files, as another test has it.
+    }
     let (_fixture, server, path) = server(PersistOpen::Pass);
     let (shard, expected) = (server.at(SHARD), fs::read(&path).unwrap());
     server.complete(&path);
@@ -122,6 +128,9 @@ fn a_file_that_was_changed_in_the_directory_is_computed_again() {
 
 #[test]
 fn files_that_were_moved_to_their_place_are_found_there() {
+    if obstacle().is_some() {
+        return; // Then this process reads all files, as another test has it.
+    }
     let (_fixture, server, path) = server(PersistOpen::Pass);
     server.complete(&path);
     let place = path.parent().unwrap().with_extension("place");
@@ -143,6 +152,9 @@ fn files_that_were_moved_to_their_place_are_found_there() {
 
 #[test]
 fn a_kernel_that_takes_no_file_has_them_read_by_this_process() {
+    if obstacle().is_some() {
+        return; // Then this process reads all files, as another test has it.
+    }
     let (_fixture, server, path) = server(PersistOpen::Pass);
     server.complete(&path);
     let native = server.at(SHARD).inode;
