@@ -9,6 +9,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,16 +93,17 @@ impl Persisting {
             ..options
         };
         let destination = Destination::resolve(out, &plan, inputs, &options)?;
-        let is_finished =
-            !is_placing(&destination.partial_beside()) && is_finished(&plan, &destination)?;
-        let begun = if is_finished {
-            None
-        } else {
+        let begun = once_others_have_ended(|| {
+            let partial = destination.partial_beside();
+            if !is_placing(&partial) && is_finished(&plan, &destination)? {
+                return Ok(None);
+            }
             outlook(&plan, inputs, out, &options)?.check_space(out)?;
             let begun = directory::begin(&plan, &destination, &options, progress);
-            let partial = destination.partial_beside();
-            Some(begun.map_err(|e| destination.as_asked_for(e, &partial))?)
-        };
+            begun
+                .map(Some)
+                .map_err(|e| destination.as_asked_for(e, &partial))
+        })?;
         Ok(Persisting {
             plan,
             destination,
@@ -167,6 +170,21 @@ impl Persisting {
         // Before what else would say so is deleted.
         leave_receipt(&plan, &destination, &files)?;
         Ok(written.finish(&destination))
+    }
+}
+
+/// What `begin` gives, tried again while another process has the directory: that of a mount which was
+/// just taken away is about to let go of it.
+fn once_others_have_ended<T>(begin: impl Fn() -> Result<T>) -> Result<T> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let start = Instant::now();
+    loop {
+        match begin() {
+            Err(error) if error.code() == Code::Locked && start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            begun => return begun,
+        }
     }
 }
 

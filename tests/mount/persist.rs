@@ -190,7 +190,7 @@ fn what_is_of_something_else_is_refused_and_left_alone() {
     fs::remove_dir_all(&out).unwrap();
 
     // An unfinished one.
-    mount(&fixture, &["--persist-rate", "800KB"]);
+    mount(&fixture, &["--persist-rate", "150KB"]);
     eventually("a shard is complete", || {
         persist(&fixture).files_complete >= 1
     });
