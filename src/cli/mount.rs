@@ -32,6 +32,7 @@ use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::messages::{self, flag};
 use crate::cli::service::ServiceManager;
+use crate::cli::status::bytes;
 use crate::cli::{logging, plan, privileges, signals};
 
 /// The heading of these flags.
@@ -92,8 +93,9 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = MOUNT)]
     direct_sources: bool,
 
-    /// Write the view to DIR in the background and serve each file from there once it is complete;
-    /// in the end DIR is what `materialize` writes. A stopped mount goes on with the next one
+    /// Write the view to DIR in the background, and serve each file from there once it is complete.
+    /// When all is written, DIR holds what `materialize` would write. If the mount ends before, the
+    /// next one continues
     #[arg(long, help_heading = MOUNT, value_name = "DIR")]
     persist: Option<PathBuf>,
 
@@ -246,7 +248,12 @@ fn persisting(
     let options = materialize::Options {
         check_space: !args.no_space_check,
         direct_sources: args.direct_sources,
-        facts_cache: args.facts_cache.clone(),
+        // The job begins after this process has left its directory.
+        facts_cache: args
+            .facts_cache
+            .as_ref()
+            .map(std::path::absolute)
+            .transpose()?,
         ..materialize::Options::default()
     };
     let inputs = request.inputs();
@@ -257,8 +264,8 @@ fn persisting(
             format!("{} is complete, and is served", directory.shown())
         } else {
             format!(
-                "{} bytes are written to {} while it is mounted",
-                left,
+                "{} are written to {} while the view is mounted",
+                bytes(left),
                 directory.shown()
             )
         };

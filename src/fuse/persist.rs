@@ -155,8 +155,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts `job`, or does it at once if there is nothing to write. `drop_pages` has the kernel drop
-    /// the pages that it has of a file of the mount.
+    /// Starts `job`, or does it at once if there is nothing to write. `drop_pages` tells the kernel to
+    /// drop the cached pages of a file of the mount.
     pub(super) fn start(
         job: Arc<Job>,
         persisting: Persisting,
@@ -177,7 +177,8 @@ impl Running {
                 drop_pages(inode);
             }
         };
-        // Not by those that answer: the kernel waits for answers to what it has asked of the file.
+        // Not by threads that answer requests: the kernel first waits for reads of the file that it has
+        // asked for, and they could be the ones to answer.
         start("persist-pages", Box::new(dropping))?;
         if persisting.is_finished() {
             job.run(persisting);
@@ -202,7 +203,7 @@ impl Drop for Running {
     }
 }
 
-/// Has this thread, and those that it starts, come after all others.
+/// Gives this thread, and those that it starts, the lowest priority.
 fn be_nice() {
     const LEAST: i32 = 19;
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LEAST)

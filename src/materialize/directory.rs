@@ -94,6 +94,9 @@ pub(super) fn write(
     } = begun;
     let all = NewFile::all(plan);
     if was_placing && is_placed(&partial, destination, &all, options, progress)? {
+        for file in &all {
+            watcher.complete(file.entry, &destination.path().join(&file.path));
+        }
         watcher.placed(destination.path(), &mut || Ok(()))?;
         return Ok(Written {
             summary: all_kept(&all),

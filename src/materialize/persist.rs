@@ -1,8 +1,8 @@
 //! Writing a view while something else uses it: each file as soon as it is complete, and in the end
 //! the directory, which is then the same that [`materialize`](super::materialize) writes.
 //!
-//! Where the directory is complete, a *receipt* beside it, `.NAME.ckptfs-persisted`, says of which
-//! request it is and what its files were, so that the next run finds it without reading it.
+//! A complete directory has a *receipt* beside it, `.NAME.ckptfs-persisted`: the request that it is of
+//! and the identity of each file. By it the next run knows the directory without reading it.
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;

@@ -43,7 +43,7 @@ fn origin(place: &Extent) -> Origin {
     }
 }
 
-/// The most bytes of inputs that bands share: enough for several of the nodes of `view` at once.
+/// How many bytes of inputs that bands share are held at most: enough for several nodes of `view`.
 fn shared_bytes(view: &View) -> usize {
     const NODES: usize = 4;
     const LEAST: usize = 64 << 20;

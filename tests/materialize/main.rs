@@ -22,6 +22,7 @@ mod full_disk;
 mod kill;
 #[cfg(feature = "cli")]
 mod parts;
+mod persist;
 mod resume;
 mod single_file;
 mod weights_only;

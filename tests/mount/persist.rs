@@ -360,3 +360,21 @@ fn who_reads_tensors_waits_for_the_next_file_and_has_it_from_the_directory() {
     assert!(first == *expected && again == *expected);
     assert_eq!(stats(&fixture).served.computed_bytes, before);
 }
+
+#[test]
+fn relative_paths_are_those_of_the_directory_that_the_command_was_given_in() {
+    let fixture = Fixture::new();
+    let facts = format!("facts-of-process-{}", std::process::id());
+    let mut command = ckptfs("mount");
+    command.args(fixture.flags(Kind::PatchedFp8));
+    command.args(["--persist", "out", "--facts-cache", &facts]);
+    command.arg(&fixture.mountpoint);
+    let output = command.current_dir(fixture.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    wait_until_complete(&fixture);
+    assert_same(
+        &read_tree(&fixture.path("out")),
+        &fixture.expected(Kind::PatchedFp8),
+    );
+    assert!(!Path::new("/").join(&facts).exists());
+}

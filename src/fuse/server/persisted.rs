@@ -16,7 +16,7 @@ use crate::fuse::options::{PersistOpen, PersistOptions};
 use crate::fuse::server::attributes::{Inode, inode};
 use crate::fuse::server::passthrough::local_source;
 use crate::materialize::Watcher;
-use crate::source::LocalFile;
+use crate::source::{Blob, LocalFile};
 use crate::view::{EntryId, View};
 
 /// The process that asks, by its number; 0 if it is not known.
@@ -32,6 +32,8 @@ const MOST_WAITING: usize = 256;
 const MOST_PROCESSES: usize = 4096;
 /// A reader that reads again within this time is still reading.
 const PAUSE: Duration = Duration::from_millis(2);
+
+const COMPUTED_AGAIN: &str = "the mount computes this file instead of reading it there";
 
 /// The files of a view that were written so far.
 #[derive(Debug)]
@@ -65,8 +67,8 @@ struct Openings {
     ended: bool,
 }
 
-/// Files of which the page cache of the mount may have pages that nobody needs any more: the kernel
-/// has those of the directory.
+/// Files whose pages in the page cache of the mount are no longer needed: the kernel reads these files
+/// from the directory.
 #[derive(Debug, Default)]
 struct Cached {
     unneeded: Vec<EntryId>,
@@ -134,7 +136,6 @@ impl Persisted {
         size: usize,
         into: &mut Vec<u8>,
     ) -> bool {
-        use crate::source::Blob;
         let Some(file) = self.file(entry) else {
             return false;
         };
@@ -149,10 +150,9 @@ impl Persisted {
         }
     }
 
-    /// Whether the kernel is to read file `entry`, which holds `content`, from the directory. All of a
-    /// source it reads from there.
+    /// Whether the kernel is to read file `entry`, which holds `content`, from the directory. A file
+    /// that is all of a source is read from the source.
     pub(super) fn is_native(&self, entry: EntryId, content: &Extents) -> bool {
-        use crate::source::Blob;
         if !self.is_native.load(Ordering::Relaxed) || local_source(content).is_some() {
             return false;
         }
@@ -169,7 +169,7 @@ impl Persisted {
     /// File `entry` cannot be used any more, and is made as before.
     pub(super) fn lost(&self, entry: EntryId, error: &Error) {
         if self.complete.write().remove(&entry).is_some() {
-            log::warn!("{error:#} (this file of the mount is computed again)");
+            log::warn!("{error:#}; {COMPUTED_AGAIN}");
         }
     }
 
@@ -325,7 +325,7 @@ impl Drop for Reading<'_> {
 
 impl Openings {
     fn habits(&mut self, process: Process) -> &mut Habits {
-        // Most of them have ended. Whoever is forgotten waits a little longer, or less.
+        // Most of them have ended. The next opening by one that has not counts as its first.
         if self.processes.len() >= MOST_PROCESSES && !self.processes.contains_key(&process) {
             self.processes.clear();
         }
@@ -368,12 +368,12 @@ impl Watcher for Persisted {
         match LocalFile::of_weights(path) {
             Ok(file) => {
                 self.complete.write().insert(entry, Arc::new(file));
-                // Whoever has just seen that it is not complete waits by now.
+                // An opening that found the file incomplete holds this lock until it waits.
                 drop(self.openings.lock());
                 self.changed.notify_all();
                 self.drop_pages(entry);
             }
-            Err(error) => log::warn!("{error:#} (this file of the mount is still computed)"),
+            Err(error) => log::warn!("{error:#}; {COMPUTED_AGAIN}"),
         }
     }
 
@@ -388,17 +388,24 @@ impl Watcher for Persisted {
         // Nobody looks for a file while it is moved.
         let mut complete = self.complete.write();
         place()?;
-        let entries: Vec<EntryId> = complete.keys().copied().collect();
-        for entry in entries {
-            let path: PathBuf = destination.join(self.view.path(entry));
-            match LocalFile::of_weights(path) {
-                Ok(file) => complete.insert(entry, Arc::new(file)),
-                Err(error) => {
-                    log::warn!("{error:#} (this file of the mount is computed again)");
-                    complete.remove(&entry)
+        complete.retain(|entry, file| {
+            let path: PathBuf = destination.join(self.view.path(*entry));
+            let moved = LocalFile::of_weights(path.clone()).and_then(|moved| {
+                if moved.identity() == file.identity() {
+                    Ok(moved)
+                } else {
+                    Err(Error::source_changed(
+                        &path,
+                        "it is not the file that was written",
+                    ))
                 }
-            };
-        }
+            });
+            match moved {
+                Ok(moved) => *file = Arc::new(moved),
+                Err(error) => log::warn!("{error:#}; {COMPUTED_AGAIN}"),
+            }
+            file.path() == path
+        });
         Ok(())
     }
 }
