@@ -2,8 +2,8 @@
 //! streaming the inputs once or a few times, on all processors, and kept.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -11,13 +11,22 @@ use crate::catalog::{Band, Node, NodeId, Survey};
 use crate::error::{Error, Result};
 use crate::jobs;
 use crate::read::input::Input;
+use crate::read::single_flight::{Keep, SingleFlight};
 
-type Outcome = Result<Arc<[f64]>>;
+type Facts = Arc<[f64]>;
 
 /// The facts that are known, by node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FactStore {
-    known: Mutex<HashMap<NodeId, Arc<OnceLock<Outcome>>>>,
+    nodes: SingleFlight<NodeId, Facts, HashMap<NodeId, Facts>>,
+}
+
+impl Default for FactStore {
+    fn default() -> Self {
+        FactStore {
+            nodes: SingleFlight::new(HashMap::new()),
+        }
+    }
 }
 
 impl FactStore {
@@ -27,16 +36,16 @@ impl FactStore {
         &self,
         node: NodeId,
         find: impl FnOnce() -> Result<Vec<f64>>,
-    ) -> Outcome {
-        let slot = self.known.lock().entry(node).or_default().clone();
-        let outcome = slot.get_or_init(|| find().map(Arc::from));
-        if outcome.is_err() {
-            let mut known = self.known.lock();
-            if known.get(&node).is_some_and(|now| Arc::ptr_eq(now, &slot)) {
-                known.remove(&node);
-            }
-        }
-        outcome.clone()
+    ) -> Result<Facts> {
+        let known = |known: &mut HashMap<NodeId, Facts>| known.get(&node).cloned();
+        let find = || find().map(Facts::from);
+        self.nodes.get(node, known, find, Facts::clone)
+    }
+}
+
+impl Keep<NodeId, Facts> for HashMap<NodeId, Facts> {
+    fn keep(&mut self, node: NodeId, facts: &Facts) {
+        self.insert(node, facts.clone());
     }
 }
 

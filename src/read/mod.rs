@@ -9,6 +9,7 @@ mod fetched;
 mod input;
 mod pace;
 mod reader;
+mod single_flight;
 mod stored;
 mod sync;
 mod tiles;

@@ -4,16 +4,16 @@
 //! scales of a quantized tensor) are kept apart once known, so that reading a tensor's codes
 //! makes its scales free even after the codes have left the cache.
 
-use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use lru::LruCache;
 
 use crate::catalog::{Band, Node, NodeId};
-use crate::error::Error;
+use crate::error::Result;
 use crate::read::buffers::Buffer;
-use crate::read::sync::{AtomicUsize, Mutex, OnceLock, Ordering};
+use crate::read::single_flight::{Keep, SingleFlight};
+use crate::read::sync::{AtomicUsize, Ordering};
 
 /// One band of a node, computed: the bytes of each output.
 #[derive(Debug)]
@@ -94,53 +94,27 @@ impl TileKey {
     }
 }
 
-type Outcome = Result<Arc<Tile>, Error>;
-type Slot = Arc<OnceLock<Outcome>>;
-
-/// Forgets the tile that is being computed if nobody else waits for it, unless it is forgotten
-/// itself.
-struct UnlistOnPanic<'a> {
-    cache: &'a TileCache,
-    key: TileKey,
-    slot: &'a Slot,
-    reader: Option<Arc<()>>,
-}
-
-impl Drop for UnlistOnPanic<'_> {
-    fn drop(&mut self) {
-        let mut state = self.cache.state.lock();
-        drop(self.reader.take());
-        let listed = state.tiles.peek(&self.key);
-        let listed = listed.filter(|listed| Arc::ptr_eq(&listed.slot, self.slot));
-        if listed.is_some_and(|listed| Arc::strong_count(&listed.readers) == 1) {
-            state.tiles.pop(&self.key);
-        }
-    }
-}
-
 /// A bounded cache of [`Tile`]s. Two readers of one tile compute it once; nothing is computed
 /// while the cache is locked.
 #[derive(Debug)]
 pub struct TileCache {
     capacity: usize,
-    state: Mutex<State>,
+    tiles: SingleFlight<TileKey, Arc<Tile>, Kept>,
 }
 
-/// A tile in the cache, computed or being computed.
-#[derive(Debug, Default)]
-struct Listed {
-    slot: Slot,
-    /// Held by every reader that waits for the slot, or computes it: one of them will finish it.
-    readers: Arc<()>,
-    /// What it adds to [`State::tile_bytes`]; `None` until its computation was taken into account.
-    bytes: Option<usize>,
-    /// Whether it also counts in [`State::spent_bytes`].
+/// A finished tile.
+#[derive(Debug)]
+struct Finished {
+    tile: Arc<Tile>,
+    /// Whether it also counts in [`Kept::spent_bytes`].
     spent: bool,
 }
 
+/// Finished tiles and small outputs.
 #[derive(Debug)]
-struct State {
-    tiles: LruCache<TileKey, Listed>,
+struct Kept {
+    capacity: usize,
+    tiles: LruCache<TileKey, Finished>,
     tile_bytes: usize,
     /// Bytes of tiles that were read to their end and are kept all the same.
     spent_bytes: usize,
@@ -149,17 +123,13 @@ struct State {
 }
 
 impl TileCache {
-    /// The part of the capacity that is set aside for small outputs.
-    const SMALL_SHARE: usize = 8;
-    /// The part of it that tiles may take which were read to their end.
-    const SPENT_SHARE: usize = 16;
-
     /// A cache of at most `capacity` bytes of finished tiles. Tiles that are being computed come
     /// on top, at most one for each reader.
     pub fn new(capacity: usize) -> Self {
         TileCache {
             capacity,
-            state: Mutex::new(State {
+            tiles: SingleFlight::new(Kept {
+                capacity,
                 tiles: LruCache::unbounded(),
                 tile_bytes: 0,
                 spent_bytes: 0,
@@ -180,134 +150,106 @@ impl TileCache {
     /// readers. Beyond a share of the capacity such tiles are dropped at once, and their memory,
     /// still in the processor's caches, serves for the next ones.
     pub fn served(&self, key: TileKey, output: &TileOutput, bytes: usize) {
-        if !output.serve(bytes) {
-            return;
-        }
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let Some(listed) = state.tiles.peek_mut(&key).filter(|listed| !listed.spent) else {
-            return;
-        };
-        let Some(bytes) = listed.bytes else {
-            return;
-        };
-        if state.spent_bytes + bytes <= self.capacity / Self::SPENT_SHARE {
-            listed.spent = true;
-            state.spent_bytes += bytes;
-        } else {
-            state.tiles.pop(&key);
-            state.tile_bytes -= bytes;
+        if output.serve(bytes) {
+            // Outside of the lock, since the tile may be freed.
+            drop(self.tiles.kept(|kept| kept.spend(key)));
         }
     }
 
     /// Bytes of finished tiles and small outputs now held.
     pub fn bytes(&self) -> usize {
-        let state = self.state.lock();
-        state.tile_bytes + state.small_bytes
+        self.tiles.kept(|kept| kept.tile_bytes + kept.small_bytes)
     }
 
     /// Whether `output` of tile `key` is here or being computed.
     pub(super) fn knows(&self, key: TileKey, output: usize) -> bool {
-        let state = self.state.lock();
-        state.tiles.contains(&key) || state.small.contains(&(key, output))
+        self.tiles.knows(&key, |kept| {
+            kept.tiles.contains(&key) || kept.small.contains(&(key, output))
+        })
     }
 
     /// Output `output` of tile `key`, computed by `compute` unless it is known. A failure is
     /// given to everyone who waits for it and then forgotten, so that a later reader tries anew.
     /// If `compute` panics, the next of those who wait computes it.
+    ///
+    /// # Errors
+    /// That of `compute`.
     pub fn output(
         &self,
         key: TileKey,
         output: usize,
-        compute: impl FnOnce() -> Outcome,
-    ) -> Result<TileOutput, Error> {
-        let (slot, reader) = {
-            let mut state = self.state.lock();
-            if let Some(bytes) = state.small.get(&(key, output)) {
-                return Ok(TileOutput::Small(bytes.clone()));
-            }
-            let listed = state.tiles.get_or_insert(key, Listed::default);
-            (listed.slot.clone(), listed.readers.clone())
-        };
-        let mut computed_here = false;
-        let outcome = slot.get_or_init(|| {
-            computed_here = true;
-            let mut unlist = UnlistOnPanic {
-                cache: self,
-                key,
-                slot: &slot,
-                reader: Some(reader),
-            };
-            let outcome = compute();
-            unlist.reader = None;
-            mem::forget(unlist);
-            outcome
-        });
-        if computed_here {
-            self.settle(key, &slot, outcome);
+        compute: impl FnOnce() -> Result<Arc<Tile>>,
+    ) -> Result<TileOutput> {
+        let find = |kept: &mut Kept| kept.find(key, output);
+        let give = |tile: &Arc<Tile>| TileOutput::Of(tile.clone(), output);
+        self.tiles.get(key, find, compute, give)
+    }
+}
+
+impl Kept {
+    /// The part of the capacity that is set aside for small outputs.
+    const SMALL_SHARE: usize = 8;
+    /// The part of it that tiles may take which were read to their end.
+    const SPENT_SHARE: usize = 16;
+
+    fn find(&mut self, key: TileKey, output: usize) -> Option<TileOutput> {
+        if let Some(bytes) = self.small.get(&(key, output)) {
+            return Some(TileOutput::Small(bytes.clone()));
         }
-        outcome
-            .as_ref()
-            .map(|tile| TileOutput::Of(tile.clone(), output))
-            .map_err(Error::clone)
+        let finished = self.tiles.get(&key)?;
+        Some(TileOutput::Of(finished.tile.clone(), output))
     }
 
-    /// Takes a finished slot into account.
-    fn settle(&self, key: TileKey, slot: &Slot, outcome: &Outcome) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let listed = state.tiles.peek_mut(&key);
-        let Some(listed) = listed.filter(|listed| Arc::ptr_eq(&listed.slot, slot)) else {
-            return;
-        };
-        match outcome {
-            Err(_) => {
-                state.tiles.pop(&key);
-            }
-            Ok(tile) => {
-                listed.bytes = Some(tile.bytes());
-                state.tile_bytes += tile.bytes();
-                // It was used now, not when its computation began.
-                state.tiles.promote(&key);
-                self.keep_small(state, key, tile);
-                self.evict(state);
-            }
+    /// Notes that tile `key` was read to its end; returns it if it is not kept any more.
+    fn spend(&mut self, key: TileKey) -> Option<Arc<Tile>> {
+        let finished = self.tiles.peek_mut(&key).filter(|tile| !tile.spent)?;
+        let bytes = finished.tile.bytes();
+        if self.spent_bytes + bytes <= self.capacity / Self::SPENT_SHARE {
+            finished.spent = true;
+            self.spent_bytes += bytes;
+            return None;
         }
+        self.tile_bytes -= bytes;
+        self.tiles.pop(&key).map(|finished| finished.tile)
     }
 
-    fn keep_small(&self, state: &mut State, key: TileKey, tile: &Tile) {
+    fn keep_small(&mut self, key: TileKey, tile: &Tile) {
         for (output, bytes) in tile.outputs.iter().enumerate() {
             if tile.is_small(output) {
-                state.small_bytes += bytes.len();
+                self.small_bytes += bytes.len();
                 let kept = Arc::from(&bytes[..]);
-                if let Some(old) = state.small.put((key, output), kept) {
-                    state.small_bytes -= old.len();
+                if let Some(old) = self.small.put((key, output), kept) {
+                    self.small_bytes -= old.len();
                 }
             }
         }
-        while state.small_bytes > self.capacity / Self::SMALL_SHARE {
-            let Some((_, bytes)) = state.small.pop_lru() else {
+        while self.small_bytes > self.capacity / Self::SMALL_SHARE {
+            let Some((_, bytes)) = self.small.pop_lru() else {
                 break;
             };
-            state.small_bytes -= bytes.len();
+            self.small_bytes -= bytes.len();
         }
     }
 
-    /// Drops the least recently used tiles. Those that are being computed stay, or else a second
-    /// reader would compute them again.
-    fn evict(&self, state: &mut State) {
+    /// Drops the least recently used tiles.
+    fn evict(&mut self) {
         let capacity = self.capacity - self.capacity / Self::SMALL_SHARE;
-        while state.tile_bytes > capacity {
-            let oldest_first = state.tiles.iter().rev();
-            let mut settled = oldest_first.filter(|(_, listed)| listed.bytes.is_some());
-            let Some((&key, _)) = settled.next() else {
+        while self.tile_bytes > capacity {
+            let Some((_, Finished { tile, spent })) = self.tiles.pop_lru() else {
                 break;
             };
-            if let Some(Listed { bytes, spent, .. }) = state.tiles.pop(&key) {
-                let bytes = bytes.unwrap_or(0);
-                state.tile_bytes -= bytes;
-                state.spent_bytes -= if spent { bytes } else { 0 };
-            }
+            self.tile_bytes -= tile.bytes();
+            self.spent_bytes -= if spent { tile.bytes() } else { 0 };
         }
+    }
+}
+
+impl Keep<TileKey, Arc<Tile>> for Kept {
+    fn keep(&mut self, key: TileKey, tile: &Arc<Tile>) {
+        self.tile_bytes += tile.bytes();
+        let tile = tile.clone();
+        self.keep_small(key, &tile);
+        self.tiles.put(key, Finished { tile, spent: false });
+        self.evict();
     }
 }

@@ -20,6 +20,10 @@ mod read {
     #[allow(dead_code, unreachable_pub)]
     pub(crate) mod buffers;
 
+    #[path = "../../../src/read/single_flight.rs"]
+    #[allow(dead_code, unreachable_pub)]
+    pub(crate) mod single_flight;
+
     #[path = "../../../src/read/tiles.rs"]
     #[allow(dead_code, unreachable_pub)]
     pub(crate) mod tiles;

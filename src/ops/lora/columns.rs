@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, RowBands, Tensor};
 use crate::kernels::low_rank::{self, Float};
 use crate::ops::lora::addition::Addition;
 use crate::ops::lora::factors::{F32, SINGLE_BAND, computed, with_float};
@@ -64,10 +64,6 @@ impl Kernel for ColumnSquares {
         )
     }
 
-    fn step(&self, _output: usize) -> Option<Step> {
-        None
-    }
-
     fn bands(&self) -> RowBands {
         self.bands
     }
@@ -118,10 +114,6 @@ struct ColumnFactors {
 impl Kernel for ColumnFactors {
     fn identity(&self) -> String {
         format!("{self:?}")
-    }
-
-    fn step(&self, _output: usize) -> Option<Step> {
-        None
     }
 
     fn bands(&self) -> RowBands {

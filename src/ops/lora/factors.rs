@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, Node, NonFinite, RowBands, Tensor};
 use crate::kernels::low_rank::{self, Strided};
 use crate::tensor::{Dtype, Name, Shape};
 
@@ -104,10 +104,6 @@ struct Factor {
 impl Kernel for Factor {
     fn identity(&self) -> String {
         format!("{self:?}")
-    }
-
-    fn step(&self, _output: usize) -> Option<Step> {
-        None
     }
 
     fn bands(&self) -> RowBands {
