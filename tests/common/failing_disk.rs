@@ -8,15 +8,17 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
-    TimeOrNow, WriteFlags,
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, TimeOrNow,
+    WriteFlags,
 };
 use rustix::mount::UnmountFlags;
+
+use crate::common::real_directory::{TTL, attributes, entries, kind, read};
 
 /// A mounted directory.
 pub(crate) struct FailingDisk {
@@ -66,8 +68,6 @@ struct Disk {
     until_failure: Arc<AtomicI64>,
 }
 
-const TTL: Duration = Duration::ZERO;
-
 impl Disk {
     fn path(&self, inode: INodeNo) -> PathBuf {
         self.paths.lock().unwrap()[&inode].clone()
@@ -83,26 +83,7 @@ impl Disk {
             INodeNo(metadata.ino())
         };
         self.paths.lock().unwrap().insert(inode, path);
-        let time = |seconds: i64, nanos: i64| {
-            UNIX_EPOCH + Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs() as u32)
-        };
-        Ok(FileAttr {
-            ino: inode,
-            size: metadata.len(),
-            blocks: metadata.blocks(),
-            atime: time(metadata.atime(), metadata.atime_nsec()),
-            mtime: time(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: time(metadata.ctime(), metadata.ctime_nsec()),
-            crtime: UNIX_EPOCH,
-            kind: kind(&metadata),
-            perm: (metadata.mode() & 0o7777) as u16,
-            nlink: metadata.nlink() as u32,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        })
+        Ok(attributes(inode, &metadata))
     }
 
     /// Makes a change, unless it is the one that fails.
@@ -111,14 +92,6 @@ impl Disk {
             return Err(Errno::EIO);
         }
         make().map_err(Errno::from)
-    }
-}
-
-fn kind(metadata: &fs::Metadata) -> FileType {
-    if metadata.is_dir() {
-        FileType::Directory
-    } else {
-        FileType::RegularFile
     }
 }
 
@@ -281,19 +254,7 @@ impl Filesystem for Disk {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut bytes = vec![0; size as usize];
-        let file = File::open(self.path(inode)).unwrap();
-        let mut done = 0;
-        loop {
-            match file
-                .read_at(&mut bytes[done..], offset + done as u64)
-                .unwrap()
-            {
-                0 => break,
-                count => done += count,
-            }
-        }
-        reply.data(&bytes[..done]);
+        reply.data(&read(&self.path(inode), offset, size));
     }
 
     fn write(
@@ -337,12 +298,7 @@ impl Filesystem for Disk {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let mut entries: Vec<_> = fs::read_dir(self.path(directory))
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .collect();
-        entries.sort_by_key(|entry| entry.file_name());
-        for (position, entry) in (1..).zip(entries).skip(offset as usize) {
+        for (position, entry) in entries(&self.path(directory), offset) {
             let metadata = entry.metadata().unwrap();
             let inode = INodeNo(metadata.ino());
             if reply.add(inode, position, kind(&metadata), entry.file_name()) {

@@ -18,6 +18,8 @@ pub(crate) mod connection;
 pub(crate) mod limited;
 pub(crate) mod oracle;
 pub(crate) mod readback;
+#[cfg(feature = "fuse")]
+pub(crate) mod real_directory;
 pub(crate) mod safetensors_file;
 pub(crate) mod strategies;
 pub(crate) mod values;

@@ -2,19 +2,18 @@
 //! wants it to.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry,
-    ReplyOpen, Request, Session,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen,
+    Request, Session,
 };
 use rustix::mount::UnmountFlags;
+
+use crate::common::real_directory::{self, TTL, entries, kind};
 
 /// Called with the number of the process or thread that reads, the path of the file behind, and
 /// the range; false fails the read with EIO.
@@ -80,9 +79,6 @@ struct PassThrough {
     on_read: Arc<Mutex<OnRead>>,
 }
 
-/// Nothing is remembered, so that every change is seen.
-const TTL: Duration = Duration::ZERO;
-
 impl PassThrough {
     fn path(&self, inode: INodeNo) -> PathBuf {
         self.paths.lock().unwrap()[inode.0 as usize - 1].clone()
@@ -100,30 +96,7 @@ impl PassThrough {
 
     fn attributes(&self, inode: INodeNo) -> std::io::Result<FileAttr> {
         let metadata = self.path(inode).metadata()?;
-        let time = |seconds: i64, nanos: i64| {
-            UNIX_EPOCH + Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs() as u32)
-        };
-        Ok(FileAttr {
-            ino: inode,
-            size: metadata.len(),
-            blocks: metadata.blocks(),
-            atime: time(metadata.atime(), metadata.atime_nsec()),
-            mtime: time(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: time(metadata.ctime(), metadata.ctime_nsec()),
-            crtime: UNIX_EPOCH,
-            kind: if metadata.is_dir() {
-                FileType::Directory
-            } else {
-                FileType::RegularFile
-            },
-            perm: (metadata.mode() & 0o7777) as u16,
-            nlink: 1,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        })
+        Ok(real_directory::attributes(inode, &metadata))
     }
 }
 
@@ -163,17 +136,7 @@ impl Filesystem for PassThrough {
         if !(self.on_read.lock().unwrap())(request.pid(), &path, range) {
             return reply.error(Errno::EIO);
         }
-        let mut bytes = vec![0; size as usize];
-        let mut done = 0;
-        let file = File::open(path).unwrap();
-        loop {
-            let count = file.read_at(&mut bytes[done..], offset + done as u64);
-            match count.unwrap() {
-                0 => break,
-                count => done += count,
-            }
-        }
-        reply.data(&bytes[..done]);
+        reply.data(&real_directory::read(&path, offset, size));
     }
 
     fn readdir(
@@ -184,18 +147,8 @@ impl Filesystem for PassThrough {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let path = self.path(directory);
-        let mut entries: Vec<_> = std::fs::read_dir(&path)
-            .unwrap()
-            .map(|e| e.unwrap())
-            .collect();
-        entries.sort_by_key(|entry| entry.file_name());
-        for (position, entry) in (1..).zip(entries).skip(offset as usize) {
-            let kind = if entry.path().is_dir() {
-                FileType::Directory
-            } else {
-                FileType::RegularFile
-            };
+        for (position, entry) in entries(&self.path(directory), offset) {
+            let kind = kind(&entry.metadata().unwrap());
             let inode = self.inode(entry.path());
             if reply.add(inode, position, kind, entry.file_name()) {
                 break;
