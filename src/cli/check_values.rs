@@ -1,7 +1,6 @@
 //! `ckptfs plan --check-values`: after the plan, every value that the view could not quantize.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -12,7 +11,7 @@ use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-use crate::cli::plan;
+use crate::cli::plan::{self, Details};
 use crate::cli::progress::Bar;
 
 /// Bytes of computed tiles that checking and inspecting keep; they read everything once.
@@ -26,9 +25,8 @@ pub(super) fn jobs() -> usize {
 /// Prints what was found, in JSON with the plan. An error if anything was: the view cannot be read whole.
 pub(crate) fn run(
     plan: &Plan,
-    directories: &[PathBuf],
+    details: &Details,
     json: bool,
-    with_provenance: bool,
     quiet: bool,
 ) -> anyhow::Result<ExitCode> {
     let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
@@ -37,7 +35,7 @@ pub(crate) fn run(
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     if json {
-        plan::print_json(plan, directories, Some(&found), with_provenance)?
+        plan::print_json(plan, details, Some(&found))?
     } else {
         plan::to_stdout(&report(&found, tensors.len())?)?
     }

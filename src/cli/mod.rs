@@ -52,6 +52,7 @@ mod verify;
 mod waiting;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -60,6 +61,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::cli::args::ViewAndMountpoint;
 use crate::cli::args::ViewOrDir;
 use crate::cli::messages::print_error;
+use crate::cli::plan::{Details, Writing};
 use crate::cli::progress::Stopped;
 use crate::cli::start::{BUILD, start};
 
@@ -94,6 +96,10 @@ enum Command {
         /// Read every tensor that would be quantized and report NaN and infinity
         #[arg(long)]
         check_values: bool,
+        /// Also say what `materialize --out DIR` or `mount --persist DIR` would write to DIR, and how
+        /// much space there is
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
         #[command(flatten)]
         emit: emit_recipe::EmitArgs,
     },
@@ -200,24 +206,31 @@ impl Command {
                 provenance,
                 summary,
                 check_values,
+                out,
                 emit,
             } => {
                 let request = view.into_view().request()?;
                 let plan = request.plan()?;
-                let directories = request.directories();
                 if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }
+                let writing = out.map(|out| Writing::new(&request, &plan, &out));
+                let details = Details {
+                    directories: request.directories(),
+                    writing: writing.transpose()?,
+                    only_summary: summary,
+                    provenance,
+                };
                 if check_values {
                     if !json {
-                        plan::print(&plan, &directories, summary)?;
+                        plan::print(&plan, &details)?;
                     }
-                    return check_values::run(&plan, &directories, json, provenance, quiet);
+                    return check_values::run(&plan, &details, json, quiet);
                 }
                 if json {
-                    plan::print_json(&plan, &directories, None, provenance)?
+                    plan::print_json(&plan, &details, None)?
                 } else {
-                    plan::print(&plan, &directories, summary)?
+                    plan::print(&plan, &details)?
                 }
                 Ok(ExitCode::SUCCESS)
             }

@@ -31,6 +31,7 @@ use crate::cli::allocator;
 use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::messages::{self, flag};
+use crate::cli::plan::Details;
 use crate::cli::service::ServiceManager;
 use crate::cli::status::bytes;
 use crate::cli::{logging, plan, privileges, signals};
@@ -396,7 +397,11 @@ fn obey_signals(
 
 /// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
 fn plan_text(plan: Arc<Plan>, directories: Vec<PathBuf>) -> LazyText {
-    LazyText::new(move || match plan::json(&plan, &directories, None, false) {
+    let details = Details {
+        directories,
+        ..Details::default()
+    };
+    LazyText::new(move || match plan::json(&plan, &details, None) {
         Ok(json) => json.into_bytes().into(),
         Err(error) => {
             log::error!("cannot tell the plan: {error:#}");

@@ -36,7 +36,7 @@ use crate::recipe::Plan;
 pub use crate::materialize::options::{Options, Share, Summary};
 pub use crate::materialize::outlook::outlook;
 pub use crate::materialize::parts::Part;
-pub use crate::materialize::persist::Persisting;
+pub use crate::materialize::persist::{Persisting, persist_outlook};
 pub use crate::materialize::space::Outlook;
 pub use crate::materialize::watcher::Watcher;
 

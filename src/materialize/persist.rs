@@ -23,6 +23,7 @@ use crate::materialize::options::{Options, Share, Summary};
 use crate::materialize::outlook::outlook;
 use crate::materialize::partial::is_placing;
 use crate::materialize::request::Request;
+use crate::materialize::space::Outlook;
 use crate::materialize::state::replace;
 use crate::materialize::watcher::Watcher;
 use crate::recipe::Plan;
@@ -171,6 +172,23 @@ impl Persisting {
         leave_receipt(&plan, &destination, &files)?;
         Ok(written.finish(&destination))
     }
+}
+
+/// What [`materialize`](super::materialize), or a [`Persisting`], would do with the directory `out`,
+/// which either may have written already.
+///
+/// # Errors
+/// If it is refused.
+pub fn persist_outlook(plan: &Plan, inputs: &[PathBuf], out: &Path) -> Result<Outlook> {
+    let options = Options::default();
+    let destination = Destination::resolve(out, plan, inputs, &options)?;
+    let is_complete = !is_placing(&destination.partial_beside())
+        && receipt_of(&destination).exists()
+        && is_finished(plan, &destination)?;
+    if is_complete {
+        return Outlook::complete(plan, destination.path());
+    }
+    outlook(plan, inputs, out, &options)
 }
 
 /// What `begin` gives, tried again while another process has the directory: that of a mount which was

@@ -10,6 +10,7 @@ use crate::error::{Code, Error, Hint, Result};
 use crate::materialize::copy;
 use crate::materialize::new_file::NewFile;
 use crate::materialize::options::Options;
+use crate::recipe::Plan;
 use crate::source::LocalFile;
 
 /// What a run would do with its files.
@@ -74,6 +75,23 @@ fn too_little(outlook: &Outlook, available: u64, shown: &Path) -> Error {
 }
 
 impl Outlook {
+    /// Of the view of `plan`, all of which is written in `directory`.
+    ///
+    /// # Errors
+    /// If the filesystem cannot be asked for its free space.
+    pub(super) fn complete(plan: &Plan, directory: &Path) -> Result<Self> {
+        let files = NewFile::all(plan);
+        let bytes = files.iter().map(|file| file.content.len()).sum();
+        Ok(Outlook {
+            files: files.len(),
+            bytes,
+            kept: files.len(),
+            kept_bytes: bytes,
+            available: Room::at(directory)?.available,
+            ..Outlook::default()
+        })
+    }
+
     /// # Errors
     /// If there is less space than is needed in the directory `shown`.
     pub fn check_space(&self, shown: &Path) -> Result<()> {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::common::checkpoint::{Checkpoint, bf16, tensor};
 use crate::common::command::{self, ckptfs, text};
 use crate::common::{Workspace, assert_names};
+use crate::directory::files;
 
 pub(crate) fn ckptfs_plan(workspace: &Workspace, flags: &str) -> Output {
     ckptfs(workspace, &format!("plan {flags}"))
@@ -409,4 +410,40 @@ fn planning_changes_nothing_in_the_sources() {
     assert!(!before.is_empty());
     stdout(&workspace, "--base base --extra extra --fp8 --json");
     assert!(before == list());
+}
+
+#[test]
+fn what_writing_the_view_would_take_is_told_for_a_directory() {
+    let workspace = sources();
+    let view = "--base base --extra extra --fp8";
+    let json = |out: &str| -> Value {
+        let json = stdout(&workspace, &format!("{view} --json --out {out}"));
+        serde_json::from_str::<Value>(&json).unwrap()["writing"].clone()
+    };
+    let flags = format!("materialize {view} --out written --quiet");
+    command::stdout(&workspace, &flags);
+    let written = files(&workspace.path().join("written"));
+    let sizes: Vec<u64> = written.values().map(|bytes| bytes.len() as u64).collect();
+    let all: u64 = sizes.iter().sum();
+
+    let writing = json("new/er");
+    assert_eq!(writing["directory"], "new/er");
+    assert_eq!(writing["files"], sizes.len());
+    assert_eq!(writing["bytes"], all);
+    assert_eq!(writing["complete_files"], 0);
+    let written = writing["written_bytes"].as_u64().unwrap();
+    assert_eq!(written + writing["shared_bytes"].as_u64().unwrap(), all);
+    assert!(writing["needed_bytes"].as_u64().unwrap() >= written);
+    assert!(writing["available_bytes"].as_u64().unwrap() > all);
+    assert!(!workspace.path().join("new").exists());
+
+    let shown = stdout(&workspace, &format!("{view} --summary --out new/er"));
+    let line = format!("\nwrite  {} files: ", sizes.len());
+    assert!(
+        shown.contains(&line) && shown.contains("\nspace  "),
+        "{shown}"
+    );
+    let output = ckptfs_plan(&workspace, &format!("{view} --out written"));
+    assert_eq!(output.status.code(), Some(1));
+    assert_names(text(&output.stderr), &["error[not-empty]", "written"]);
 }

@@ -109,6 +109,16 @@ fn a_finished_directory_is_served_at_once() {
     let out = mount(&fixture, &[]);
     wait_until_complete(&fixture);
     unmount(&fixture);
+    let planned = ckptfs("plan")
+        .args(fixture.flags(Kind::PatchedFp8))
+        .args(["--json", "--out", out.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let planned: serde_json::Value = serde_json::from_slice(&planned.stdout).unwrap();
+    let writing = &planned["writing"];
+    assert_eq!(writing["complete_files"], writing["files"]);
+    assert_eq!(writing["complete_bytes"], writing["bytes"]);
+    assert_eq!(writing["written_bytes"], 0);
     let identities = |out: &Path| -> Vec<(u64, i64, i64)> {
         let names = fs::read_dir(out).unwrap();
         let all = names.map(|entry| entry.unwrap().metadata().unwrap());

@@ -15,18 +15,18 @@ use ckptfs::recipe::{Plan, Surveys};
 
 use crate::cli::messages::WarningJson;
 use crate::cli::plan::aux_files::aux_files;
+use crate::cli::plan::details::Details;
 use crate::cli::plan::links;
 #[cfg(feature = "fuse")]
 use crate::cli::plan::passthrough::PassthroughJson;
+use crate::cli::plan::writing::WritingJson;
 use crate::cli::provenance;
 
-/// The plan, with what checking the values found if that was done; `directories` are those that
-/// the view reads from.
+/// The plan, with what checking the values found if that was done.
 pub(crate) fn json(
     plan: &Plan,
-    directories: &[PathBuf],
+    details: &Details,
     non_finite: Option<&[NonFiniteValues]>,
-    with_provenance: bool,
 ) -> anyhow::Result<String> {
     let lineages = provenance::lineages(plan);
     let counts = Counts::new(plan, lineages.iter().flatten());
@@ -40,7 +40,7 @@ pub(crate) fn json(
         kept: counts.kept.tensors,
         bytes: counts.shards.bytes + counts.other_files.bytes,
         tensor_bytes: counts.total.bytes,
-        links_out: links::leading_out(&plan.view, directories),
+        links_out: links::leading_out(&plan.view, &details.directories),
         counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
@@ -64,7 +64,7 @@ pub(crate) fn json(
                     .map(|(tensor, lineage)| TensorJson {
                         tensor,
                         scale_fmt: computed_scale_format(tensor),
-                        provenance: with_provenance.then_some(lineage),
+                        provenance: details.provenance.then_some(lineage),
                     })
                     .collect(),
             })
@@ -82,6 +82,7 @@ pub(crate) fn json(
         first_reads: FirstReadsJson::from_plan(plan),
         #[cfg(feature = "fuse")]
         passthrough: PassthroughJson::new(plan),
+        writing: details.writing.as_ref().map(WritingJson::new),
         non_finite,
     };
     Ok(serde_json::to_string_pretty(&json)? + "\n")
@@ -125,6 +126,9 @@ struct PlanJson<'a> {
     /// What a mount by this user on this machine reads straight from the sources.
     #[cfg(feature = "fuse")]
     passthrough: PassthroughJson,
+    /// What writing the view would take; only if a directory is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writing: Option<WritingJson<'a>>,
     /// Tensors with values that cannot be quantized; only if the values were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     non_finite: Option<&'a [NonFiniteValues]>,

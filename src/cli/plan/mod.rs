@@ -1,15 +1,16 @@
 //! `ckptfs plan`, and the summary that every command on a view prints first.
 
 mod aux_files;
+mod details;
 mod files;
 mod json;
 mod links;
 #[cfg(feature = "fuse")]
 mod passthrough;
 mod summary;
+mod writing;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::provenance::Counts;
@@ -19,18 +20,15 @@ use ckptfs::shown::lines;
 use crate::cli::provenance;
 
 pub(crate) use aux_files::aux_files;
+pub(crate) use details::Details;
 pub(crate) use json::json;
 pub(crate) use summary::summary;
+pub(crate) use writing::{Writing, writing_lines};
 
-/// Prints the plan for people, the summary last; `directories` are those that the view reads
-/// from.
-pub(crate) fn print(
-    plan: &Plan,
-    directories: &[PathBuf],
-    only_summary: bool,
-) -> anyhow::Result<()> {
+/// Prints the plan for people, the summary last.
+pub(crate) fn print(plan: &Plan, details: &Details) -> anyhow::Result<()> {
     let mut text = String::new();
-    let counts = if only_summary {
+    let counts = if details.only_summary {
         Counts::of_plan(plan)
     } else {
         let lineages = provenance::lineages(plan);
@@ -40,8 +38,7 @@ pub(crate) fn print(
         text.push('\n');
         Counts::new(plan, lineages.iter().flatten())
     };
-    let links = links::leading_out(&plan.view, directories);
-    text += &summary::of_plan(plan, &counts, links);
+    text += &summary::of_plan(plan, &counts, details);
     to_stdout(&text)
 }
 
@@ -58,11 +55,10 @@ pub(crate) fn print_warnings(plan: &Plan) -> anyhow::Result<()> {
 /// Prints the plan for programs, with what checking the values found if that was done.
 pub(crate) fn print_json(
     plan: &Plan,
-    directories: &[PathBuf],
+    details: &Details,
     non_finite: Option<&[NonFiniteValues]>,
-    with_provenance: bool,
 ) -> anyhow::Result<()> {
-    to_stdout(&json(plan, directories, non_finite, with_provenance)?)
+    to_stdout(&json(plan, details, non_finite)?)
 }
 
 /// Writes `text` to standard output. What a terminal would obey is escaped, so that JSON and YAML are

@@ -5,12 +5,14 @@ use indicatif::BinaryBytes;
 use ckptfs::catalog::{MergeReport, Role, StretchReport};
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::ReferenceReport;
-use ckptfs::provenance::{Counts, FileCount};
+use ckptfs::provenance::Counts;
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
 use crate::cli::messages;
+use crate::cli::plan::details::Details;
+use crate::cli::plan::links;
 
 /// The summary, with the warnings.
 pub(crate) fn summary(plan: &Plan) -> String {
@@ -20,9 +22,10 @@ pub(crate) fn summary(plan: &Plan) -> String {
     text + &remarks(plan)
 }
 
-/// The summary of `ckptfs plan`: `links` are files to which links lead out of the sources.
-pub(super) fn of_plan(plan: &Plan, counts: &Counts, links: FileCount) -> String {
+/// The summary of `ckptfs plan`.
+pub(super) fn of_plan(plan: &Plan, counts: &Counts, details: &Details) -> String {
     let mut text = head(plan, counts);
+    let links = links::leading_out(&plan.view, &details.directories);
     if links.files > 0 {
         text += &format!(
             "links  {} of {} outside of the sources: mount --allow-other needs --follow-symlinks\n",
@@ -33,6 +36,9 @@ pub(super) fn of_plan(plan: &Plan, counts: &Counts, links: FileCount) -> String 
     text += &surveys_line(plan.surveys());
     #[cfg(feature = "fuse")]
     text.push_str(&super::passthrough::mount_line(plan, counts));
+    if let Some(writing) = &details.writing {
+        text += &writing.lines();
+    }
     text + &remarks(plan)
 }
 

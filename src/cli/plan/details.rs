@@ -1,0 +1,18 @@
+//! What a plan is shown with.
+
+use std::path::PathBuf;
+
+use crate::cli::plan::writing::Writing;
+
+/// What is told besides the plan.
+#[derive(Debug, Default)]
+pub(crate) struct Details {
+    /// Those that the view reads from.
+    pub(crate) directories: Vec<PathBuf>,
+    /// Where the view may be written to.
+    pub(crate) writing: Option<Writing>,
+    /// For people: no tensors and files.
+    pub(crate) only_summary: bool,
+    /// For programs: the sources and steps of each tensor.
+    pub(crate) provenance: bool,
+}
