@@ -114,6 +114,11 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = MOUNT, value_name = "HOW", value_parser = parse_persist_open, default_value = "pass", requires = "persist")]
     persist_open: PersistOpen,
 
+    /// Bring the files into the page cache in the background with N threads [default: number of CPUs],
+    /// as far as there is memory; those first that somebody reads
+    #[arg(long, help_heading = MOUNT, value_name = "N", num_args = 0..=1, require_equals = true, value_parser = parse_threads, conflicts_with_all = ["persist", "direct_io"])]
+    prefetch: Option<Option<NonZeroUsize>>,
+
     /// Append the log to FILE
     #[arg(long, help_heading = MOUNT, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -275,6 +280,10 @@ fn persisting(
     Ok(Some(persisting))
 }
 
+fn processors() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 /// A number of bytes in a second.
 fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
     let rate = NonZeroU64::new(parse_size(text)?);
@@ -313,6 +322,9 @@ fn mount(
             open: args.persist_open,
             rate: args.persist_rate,
         }),
+        prefetch: args
+            .prefetch
+            .map(|threads| threads.unwrap_or_else(processors)),
         provenance: Some(Arc::new(provenance::Files::new(plan.clone()))),
         spelling: flag,
     };

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::error::{Code, Error, Spelling};
 use crate::fast_paths::FastPath;
 use crate::fuse::mount::{DEVICE, open_device};
-use crate::fuse::{fusermount, server};
+use crate::fuse::{fusermount, prefetch, server};
 use crate::shown::Show;
 
 /// How something is.
@@ -89,6 +89,13 @@ pub fn checkup(spelling: Spelling) -> Vec<Check> {
         ),
     });
     checks.push(read_ahead());
+    checks.extend(prefetch::room().map(|room| {
+        let found = format!(
+            "up to {} GiB of a mount's files fit into memory",
+            room >> 30
+        );
+        Check::ok("prefetch", found)
+    }));
     checks.push(open_files());
     checks.push(address_space());
     checks

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::fuse::options::MountOptions;
 use crate::fuse::persist::Job;
+use crate::fuse::prefetch::Prefetch;
 use crate::fuse::server::Persisted;
 use crate::read::Reader;
 use crate::source::Location;
@@ -18,6 +19,8 @@ pub struct Figures {
     pub(super) serving: Serving,
     /// The job that writes the view to a directory, if there is one.
     pub(super) persist: Option<Arc<Job>>,
+    /// What is brought into the page cache beforehand, if that is wanted.
+    pub(super) prefetch: Option<Arc<Prefetch>>,
     about: About,
     began: Instant,
 }
@@ -35,6 +38,7 @@ impl Figures {
         Figures {
             serving: Serving::new(reader.view().len()),
             persist: None,
+            prefetch: None,
             reader,
             about,
             began: Instant::now(),
@@ -48,6 +52,14 @@ impl Figures {
             Arc::new(Job::new(Arc::new(persisted), options.spelling))
         });
         Figures { persist, ..self }
+    }
+
+    /// The same of a view that is brought into the page cache, if `options` say so.
+    pub(super) fn prefetching(self, options: &MountOptions) -> Self {
+        let prefetch = options
+            .prefetch
+            .map(|_| Arc::new(Prefetch::new(self.reader.clone(), options.spelling)));
+        Figures { prefetch, ..self }
     }
 
     /// What is complete of the view in a directory.
@@ -89,6 +101,7 @@ impl Figures {
             tiles: reading.tile_stats(),
             facts: reading.fact_stats(),
             persist: self.persist.as_ref().map(|job| job.stats(count, bytes)),
+            prefetch: self.prefetch.as_ref().map(|prefetch| prefetch.stats()),
             files_used,
             files,
         }

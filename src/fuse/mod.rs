@@ -16,6 +16,7 @@ mod mountpoint;
 mod mounts;
 mod options;
 mod persist;
+mod prefetch;
 mod read_ahead;
 mod rehearsal;
 mod resolve;

@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +22,7 @@ use crate::fuse::filesystem::ViewFs;
 use crate::fuse::mount_table::{self, FILESYSTEM_TYPE, MountEntry};
 use crate::fuse::options::MountOptions;
 use crate::fuse::persist::Running;
+use crate::fuse::prefetch::{MountPages, Prefetching};
 use crate::fuse::resolve::resolve;
 use crate::fuse::server::Server;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
@@ -42,6 +44,8 @@ pub struct Mounted {
     notifier: Option<Notifier>,
     /// What writes the view to a directory, once it was started.
     persist: Option<Running>,
+    /// What brings the view into the page cache.
+    prefetch: Option<Prefetching>,
 }
 
 /// Ends a mount from another thread.
@@ -66,7 +70,8 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
     // and for the end.
     let ahead = threads_ahead(&reader, threads);
     let persist = options.persist.as_ref().map_or(0, |_| jobs::processors());
-    rehearsal::threads(threads, ahead + persist + 3).map_err(|e| {
+    let prefetch = options.prefetch.map_or(0, NonZeroUsize::get);
+    rehearsal::threads(threads, ahead + persist + prefetch + 3).map_err(|e| {
         let error = Error::io(format!("start the {threads} threads to serve"), &path, e);
         error.with_hint(Hint::give(THREADS).to("start fewer"))
     })?;
@@ -84,16 +89,22 @@ pub fn mount(reader: Arc<Reader>, mountpoint: &Path, options: &MountOptions) -> 
         request: options.request.clone(),
         sources: options.sources.clone(),
     };
-    let figures = Figures::new(reader, about).persisting(options);
+    let figures = Figures::new(reader, about);
+    let figures = figures.persisting(options).prefetching(options);
     let figures = Arc::new(figures);
     match start(figures.clone(), device, detacher.clone(), options, threads) {
-        Ok((session, notifier)) => Ok(Mounted {
-            detacher,
-            figures,
-            session: Some(session),
-            notifier: options.persist.is_some().then_some(notifier),
-            persist: None,
-        }),
+        Ok((session, notifier)) => {
+            let mut mounted = Mounted {
+                detacher,
+                figures,
+                session: Some(session),
+                notifier: options.persist.is_some().then(|| notifier.clone()),
+                persist: None,
+                prefetch: None,
+            };
+            mounted.prefetch(options, notifier)?;
+            Ok(mounted)
+        }
         Err(e) => {
             unmount::detach(&entry)?;
             Err(Error::io("start serving", &path, e))
@@ -127,6 +138,18 @@ impl Mounted {
         Ok(())
     }
 
+    /// Has threads bring the view into the page cache, if `options` say so.
+    fn prefetch(&mut self, options: &MountOptions, notifier: Notifier) -> Result<()> {
+        let Some((prefetch, threads)) = self.figures.prefetch.clone().zip(options.prefetch) else {
+            return Ok(());
+        };
+        let pages = MountPages::new(self.mountpoint(), notifier);
+        let started = Prefetching::start(prefetch, threads, pages);
+        let started = started.map_err(|e| Error::io("start to prefetch", self.mountpoint(), e))?;
+        self.prefetch = Some(started);
+        Ok(())
+    }
+
     /// A handle to end the mount while another thread waits for its end.
     pub fn detacher(&self) -> Detacher {
         self.detacher.clone()
@@ -153,7 +176,7 @@ impl Mounted {
             return Ok(());
         };
         // Stopped at the end, with whatever else is returned.
-        let _persist = self.persist.take();
+        let _jobs = (self.persist.take(), self.prefetch.take());
         let result = session
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the serving thread panicked")));

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -46,6 +46,9 @@ pub struct MountOptions {
     /// Have a job write the view to a directory while it is mounted, which
     /// [`Mounted::persist`](crate::fuse::Mounted::persist) starts.
     pub persist: Option<PersistOptions>,
+    /// Bring all files into the page cache in the background, by as many threads, as far as there is
+    /// memory; those first that somebody reads.
+    pub prefetch: Option<NonZeroUsize>,
     /// What the extended attribute [`crate::fuse::PROVENANCE_ATTRIBUTE`] of files tells; without it
     /// there are no extended attributes.
     pub provenance: Option<Arc<provenance::Files>>,
@@ -124,6 +127,7 @@ impl Default for MountOptions {
             plan: None,
             direct_io: false,
             persist: None,
+            prefetch: None,
             provenance: None,
             spelling: as_keys,
         }

@@ -11,6 +11,6 @@ mod snapshot;
 pub use counters::{Origin, Reading, Served, Serving};
 pub use histogram::{Bucket, Histogram, Latency};
 pub use snapshot::{
-    CacheStats, FactStats, FileStats, PassthroughStats, PersistState, PersistStats, RequestStats,
-    SCHEMA, ServedStats, Snapshot, TileStats, ViewStats,
+    CacheStats, FactStats, FileStats, PassthroughStats, PersistState, PersistStats, PrefetchState,
+    PrefetchStats, RequestStats, SCHEMA, ServedStats, Snapshot, TileStats, ViewStats,
 };

@@ -28,6 +28,9 @@ pub struct Snapshot {
     /// The job that writes the view to a directory, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persist: Option<PersistStats>,
+    /// What is brought into the page cache beforehand, if that is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<PrefetchStats>,
     /// Files that were read, or opened for passthrough, at all.
     pub files_used: u64,
     /// Of these, the 1,000 that were used last, the latest first.
@@ -58,8 +61,8 @@ pub struct RequestStats {
     pub open_handles: Option<u64>,
 }
 
-/// Bytes that requests were answered with. What is read again from the kernel's page cache asks
-/// for nothing.
+/// Bytes that requests were answered with, and those that were brought into the page cache before
+/// anybody asked. What is read again from the kernel's page cache asks for nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServedStats {
     pub computed_bytes: u64,
@@ -145,6 +148,28 @@ pub enum PersistState {
     /// It was told to stop.
     Stopped,
     Failed,
+}
+
+/// How much of the view was brought into the page cache before anybody asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefetchStats {
+    pub state: PrefetchState,
+    /// Of all files.
+    pub bytes: u64,
+    /// Those that were brought, or passed over since somebody read them before.
+    pub bytes_done: u64,
+}
+
+/// What prefetching does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefetchState {
+    Reading,
+    Complete,
+    /// More would have pushed others out of memory.
+    NoMemory,
+    /// The mount ended.
+    Stopped,
 }
 
 /// What is known of one file.

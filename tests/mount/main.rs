@@ -21,6 +21,7 @@ mod mountpoints;
 mod outputs;
 mod panics;
 mod persist;
+mod prefetch;
 mod propagation;
 mod provenance;
 mod read_only;

@@ -18,7 +18,7 @@ use asking::ask;
 use mount_status::{MountStatus, State};
 
 pub(crate) use asking::ask_for_figures;
-pub(crate) use text::{bytes, duration, micros, percent, persist};
+pub(crate) use text::{bytes, duration, micros, percent, persist, prefetch};
 
 pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit code:

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use indicatif::BinaryBytes;
 
 use ckptfs::shown::Show;
-use ckptfs::stats::{PersistState, PersistStats, Snapshot};
+use ckptfs::stats::{PersistState, PersistStats, PrefetchState, PrefetchStats, Snapshot};
 
 use crate::cli::status::mount_status::{MountStatus, State};
 
@@ -120,6 +120,9 @@ fn figures(stats: &Snapshot) -> String {
     if let Some(stats) = &stats.persist {
         line("persist", persist(stats));
     }
+    if let Some(stats) = &stats.prefetch {
+        line("prefetch", prefetch(stats));
+    }
     line(
         "cache",
         format!(
@@ -168,6 +171,18 @@ pub(crate) fn persist(stats: &PersistStats) -> String {
         stats.files,
         stats.directory.shown()
     )
+}
+
+/// "1.00 GiB of 2.00 GiB; reading"
+pub(crate) fn prefetch(stats: &PrefetchStats) -> String {
+    let state = match stats.state {
+        PrefetchState::Reading => "reading",
+        PrefetchState::Complete => "complete",
+        PrefetchState::NoMemory => "stopped: more would push others out of memory",
+        PrefetchState::Stopped => "stopped",
+    };
+    let (done, all) = (bytes(stats.bytes_done), bytes(stats.bytes));
+    format!("{done} of {all}; {state}")
 }
 
 /// "97 %" of hits, or "–" if there were no lookups.

@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{LineGauge, Paragraph, Row, Table};
 
-use crate::cli::status::{bytes, duration, micros, percent, persist};
+use crate::cli::status::{bytes, duration, micros, percent, persist, prefetch};
 use crate::cli::top::model::{Figures, FileFigures, Model};
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -15,12 +15,12 @@ const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 /// Draws all of the screen.
 pub(super) fn draw(frame: &mut Frame, model: &Model) {
     let figures = model.figures();
-    let persists = figures
-        .as_ref()
-        .is_some_and(|all| all.now.persist.is_some());
+    let jobs = figures.as_ref().map_or(0, |all| {
+        u16::from(all.now.persist.is_some()) + u16::from(all.now.prefetch.is_some())
+    });
     let [head, kinds, cache, _, files, foot] = Layout::vertical([
         Constraint::Length(3),
-        Constraint::Length(5 + u16::from(persists)),
+        Constraint::Length(5 + jobs),
         Constraint::Length(3),
         Constraint::Length(1),
         Constraint::Min(0),
@@ -106,6 +106,16 @@ fn draw_kinds(frame: &mut Frame, area: Rect, figures: &Figures) {
             served.persisted_bytes,
             persist(job),
         ));
+    }
+    if let Some(stats) = &now.prefetch {
+        let done = bytes(stats.bytes_done);
+        let cells = [
+            "prefetched".to_owned(),
+            String::new(),
+            done,
+            prefetch(stats),
+        ];
+        rows.push(Row::new(cells));
     }
     let widths = [
         Constraint::Length(12),

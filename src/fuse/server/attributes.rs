@@ -43,7 +43,7 @@ pub(in crate::fuse) struct Found {
 }
 
 /// The inode of an entry is its id + 1, so the top directory has FUSE's root inode.
-pub(super) fn inode(id: EntryId) -> Inode {
+pub(in crate::fuse) fn inode(id: EntryId) -> Inode {
     id as Inode + 1
 }
 

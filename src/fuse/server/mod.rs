@@ -30,17 +30,17 @@ use crate::shown::Show;
 use crate::stats::{Origin, Served};
 use crate::view::{EntryId, View};
 
-pub(super) use attributes::{Found, Inode, Kind, Stat, TTL};
+pub(super) use attributes::{Found, Inode, Kind, Stat, TTL, inode};
 pub(super) use kernel::{Capability, Kernel};
 pub(super) use opening::{Handle, Opened};
 pub(super) use own_files::{PLAN, PLAN_INODE, STATS};
-pub(super) use passthrough::obstacle;
+pub(super) use passthrough::{local_source, obstacle};
 pub(super) use persisted::{Persisted, Wait};
 
 pub use passthrough::PassthroughOutlook;
 pub use provenance::PROVENANCE_ATTRIBUTE;
 
-use attributes::{id, inode, is_native, kind, native_inode, stat};
+use attributes::{id, is_native, kind, native_inode, stat};
 use opening::Opening;
 use own_files::OwnFiles;
 use provenance::Provenance;
@@ -122,6 +122,9 @@ impl<Backing> Server<Backing> {
         self.opening.negotiate(view, persist, kernel)?;
         if let Some(persisted) = &self.persisted {
             persisted.set_native(self.opening.takes_persisted());
+        }
+        if let Some(prefetch) = &self.figures.prefetch {
+            prefetch.set_passthrough(self.opening.passes_through());
         }
         Ok(())
     }
@@ -266,6 +269,10 @@ impl<Backing> Server<Backing> {
                         (_, true) => Ahead::Tiles,
                     };
                     ahead.note(id, offset..offset.saturating_add(size.into()), what);
+                }
+                if let Some(prefetch) = &self.figures.prefetch {
+                    let range = offset..offset.saturating_add(size.into());
+                    prefetch.note_read(id, range, 2 * self.read_ahead);
                 }
                 let reader = &self.figures.reader;
                 reader.read_with(id, offset, size as usize, scratch, send)

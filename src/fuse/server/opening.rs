@@ -222,6 +222,12 @@ impl<Backing> Opening<Backing> {
         }
     }
 
+    /// Whether the kernel reads whole files of sources by itself.
+    pub(super) fn passes_through(&self) -> bool {
+        let passthrough = self.passthrough.as_ref();
+        passthrough.is_some_and(Passthrough::is_enabled)
+    }
+
     /// Whether files are handed to the kernel once they are written to a directory.
     pub(super) fn takes_persisted(&self) -> bool {
         let passthrough = self.passthrough.as_ref();

@@ -144,6 +144,11 @@ impl<Backing> Passthrough<Backing> {
         self.state.lock().persisted
     }
 
+    /// Whether the kernel reads whole files of sources by itself.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.state.lock().enabled
+    }
+
     /// Whether the kernel must ask before it opens a file.
     pub(super) fn needs_opens(&self) -> bool {
         let state = self.state.lock();
@@ -251,7 +256,7 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// The file that the kernel can read instead of `content`.
-pub(super) fn local_source(content: &Extents) -> Option<&LocalFile> {
+pub(in crate::fuse) fn local_source(content: &Extents) -> Option<&LocalFile> {
     content.whole_file()?.as_local()
 }
 
