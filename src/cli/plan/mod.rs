@@ -6,6 +6,7 @@ mod json;
 mod links;
 #[cfg(feature = "fuse")]
 mod passthrough;
+mod shards;
 mod summary;
 
 use std::io::Write as _;

@@ -11,6 +11,7 @@ use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
 use crate::cli::messages;
+use crate::cli::plan::shards;
 
 /// The summary, with the warnings.
 pub(crate) fn summary(plan: &Plan) -> String {
@@ -23,6 +24,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
 /// The summary of `ckptfs plan`: `links` are files to which links lead out of the sources.
 pub(super) fn of_plan(plan: &Plan, counts: &Counts, links: FileCount) -> String {
     let mut text = head(plan, counts);
+    text += &shards::line(plan);
     if links.files > 0 {
         text += &format!(
             "links  {} of {} outside of the sources: mount --allow-other needs --follow-symlinks\n",
