@@ -1,5 +1,7 @@
 //! `--shards` on the command line: what it gives, what excludes it, and what `plan` says of the choices.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::{Value, json};
 
 use crate::common::checkpoint::{Checkpoint, bf16};
@@ -113,6 +115,10 @@ fn every_command_on_a_view_takes_it() {
     }
     run("verify --base base --out out");
     assert_names(&command::stdout(&workspace, "verify out"), &["in 2 shards"]);
+    run("materialize --yes --base base --out linked --hardlink");
+    let inode = |path: &str| workspace.path().join(path).metadata().unwrap().ino();
+    let linked = inode("linked/model-00002-of-00002.safetensors");
+    assert_eq!(linked, inode("base/rank_1.safetensors"));
     run("inspect --base base");
     run("report --base base --out page.html");
     let output = ckptfs(&workspace, "verify --base base --shards keep --out out");
