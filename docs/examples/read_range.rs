@@ -9,7 +9,7 @@ use std::error::Error;
 use std::path::Path;
 
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::recipe::{Shards, ViewRequest};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +33,7 @@ pub(crate) fn read_range(
     length: usize,
 ) -> Result<Vec<u8>, Box<dyn Error>> {
     let request = ViewRequest {
-        repack: Repack::Always,
+        shards: Some(Shards::Repack),
         shard_bytes: 1 << 30,
         ..ViewRequest::new(base)
     };

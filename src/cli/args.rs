@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 
-use ckptfs::error::setting::MODEL;
+use ckptfs::error::setting::{self, MODEL};
 use ckptfs::error::{Code, Error, Hint};
 use ckptfs::jobs::MAX_THREADS;
 use ckptfs::ops::Group;
-use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest, parse_shard_size};
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest, parse_shard_size};
 use ckptfs::source::Location;
 
 use crate::cli::operations::{OperationArgs, heading};
 use crate::cli::waiting::note_silent_mount;
 
 const SOURCES: &str = heading(Group::Sources);
-const SHARDS: &str = "Shards";
+const SHARDS: &str = heading(Group::Shards);
 
 /// The group of the flags of [`ViewArgs`], but for those of operators.
 pub(crate) const VIEW_FLAGS: &str = "view";
@@ -53,16 +53,16 @@ pub(crate) struct ViewArgs {
     #[command(flatten)]
     pub(crate) operations: OperationArgs,
 
-    /// Pack all tensors into new shards with standard names
-    #[arg(long, help_heading = SHARDS, conflicts_with = "no_repack")]
+    /// Pack all tensors into new shards with standard names, like --shards repack
+    #[arg(long, help_heading = SHARDS, conflicts_with_all = ["no_repack", setting::SHARDS])]
     pub(crate) repack: bool,
 
-    /// Keep the base's shards even if their names are not standard
-    #[arg(long, help_heading = SHARDS)]
+    /// Keep the base's shards even if their names are not standard, like --shards keep
+    #[arg(long, help_heading = SHARDS, conflicts_with = setting::SHARDS)]
     pub(crate) no_repack: bool,
 
-    /// Pack all tensors into one model.safetensors without an index
-    #[arg(long, help_heading = SHARDS, conflicts_with_all = ["no_repack", "shard_size"])]
+    /// Pack all tensors into one model.safetensors without an index, like --shards single
+    #[arg(long, help_heading = SHARDS, conflicts_with_all = ["no_repack", "shard_size", setting::SHARDS])]
     pub(crate) single_file: bool,
 
     /// Maximum tensor bytes in a new shard; GiB if there is no unit [default: 4GiB]
@@ -165,23 +165,28 @@ impl ViewArgs {
             }
             (None, None) => unreachable!("one of them is required"),
         };
+        let from_recipe = request.shards.take();
         let find = |typed: &Location| places.location(typed.as_path());
-        self.operations.ask(&mut request.operations, find)?;
-        match (self.repack, self.no_repack) {
-            (true, _) => request.repack = Repack::Always,
-            (_, true) => request.repack = Repack::Never,
-            _ => {}
+        self.operations.ask(&mut request, find)?;
+        let other_words = [
+            (self.no_repack, Shards::Keep),
+            (self.repack, Shards::Repack),
+            (self.single_file, Shards::Single),
+        ];
+        for (_, shards) in other_words.into_iter().filter(|(given, _)| *given) {
+            request.shards = Some(shards);
+        }
+        match (request.shards, self.shard_size) {
+            // Flags win over the recipe: a size over its single file, and the other way round.
+            (None, Some(_)) if from_recipe == Some(Shards::Single) => {
+                request.shards = Some(Shards::Repack);
+            }
+            (None, _) => request.shards = from_recipe,
+            (Some(Shards::Single), None) => request.shard_bytes = DEFAULT_SHARD_BYTES,
+            (Some(_), _) => {}
         }
         if let Some(bytes) = self.shard_size {
             request.shard_bytes = bytes;
-            if request.repack == Repack::SingleFile {
-                // The recipe's; the flag wins.
-                request.repack = Repack::Always;
-            }
-        }
-        if self.single_file {
-            request.repack = Repack::SingleFile;
-            request.shard_bytes = DEFAULT_SHARD_BYTES;
         }
         Ok(request)
     }

@@ -7,15 +7,15 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use ckptfs::error::{Code, Error, Warning, in_words, setting};
-use ckptfs::ops::{Operations, Setting, Takes};
+use ckptfs::ops::{Setting, Takes};
+use ckptfs::recipe::ViewRequest;
 use ckptfs::shown::lines;
 
 use crate::cli::progress::Stopped;
 
 /// How a setting of the request is written as a flag, with its value if one is given.
 pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
-    let operations = Operations::default();
-    let mut settings = operations.each().flat_map(|params| params.settings());
+    let mut settings = ViewRequest::settings().into_iter();
     let found: Option<&Setting> = settings.find(|setting| setting.key == name);
     let switch = |flag: &str| format!("--{flag}");
     let with_value = |flag: &str| match value {
@@ -162,7 +162,7 @@ mod tests {
             ("experts", Some("unfuse"), "--unfuse-experts"),
             ("patch", None, "--extra"),
             ("fp8.partial_blocks", Some("keep"), "--partial-blocks keep"),
-            ("repack", Some("true"), "--repack"),
+            ("shards", Some("repack"), "--shards repack"),
             ("check_space", Some("false"), "--no-space-check"),
             ("lazy", Some("/mnt"), "ckptfs unmount --lazy /mnt"),
         ] {

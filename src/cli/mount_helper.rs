@@ -328,6 +328,7 @@ mod tests {
             ("cache-size=1GiB", "--cache-size=1GiB"),
             ("extra=/a=b", "--extra=/a=b"),
             ("fp8", "--fp8"),
+            ("shards=renumber", "--shards=renumber"),
         ] {
             assert_eq!(flag(option), Ok(Some(expected.to_owned())), "{option}");
         }

@@ -1,9 +1,10 @@
-//! Flags of the operators, made from what these say of their settings.
+//! Flags that are made from what the operators and the view say of their settings.
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
+use ckptfs::recipe::ViewRequest;
 use ckptfs::source::Location;
 
 use crate::cli::messages::problem_of_value;
@@ -11,7 +12,7 @@ use crate::cli::messages::problem_of_value;
 /// The group of all these flags.
 pub(crate) const OPERATION_FLAGS: &str = "operations";
 
-/// What is asked of the operators.
+/// What is asked by these flags.
 #[derive(Debug, Clone)]
 pub(crate) struct OperationArgs {
     /// By the key of the setting, as typed.
@@ -27,11 +28,11 @@ impl OperationArgs {
         })
     }
 
-    /// Asks it of `operations`: what is one thing replaces what is there, lists go on. `find` says
+    /// Asks it of `request`: what is one thing replaces what is there, lists go on. `find` says
     /// where a source is.
     pub(crate) fn ask(
         &self,
-        operations: &mut Operations,
+        request: &mut ViewRequest,
         find: impl Fn(&Location) -> ckptfs::Result<Location>,
     ) -> ckptfs::Result<()> {
         for (key, value) in &self.asked {
@@ -42,23 +43,16 @@ impl OperationArgs {
                 },
                 other => other.clone(),
             };
-            operations.set(key, value)?;
+            request.set(key, value)?;
         }
         Ok(())
     }
 }
 
-/// The settings of all operators.
-fn settings() -> Vec<&'static Setting> {
-    let operations = Operations::default();
-    let settings = operations.each().flat_map(|params| params.settings());
-    settings.collect()
-}
-
 impl Args for OperationArgs {
     fn augment_args(mut command: Command) -> Command {
         let mut group = ArgGroup::new(OPERATION_FLAGS).multiple(true);
-        for setting in settings() {
+        for setting in ViewRequest::settings() {
             for flag in flags(setting) {
                 group = group.arg(flag.get_id());
                 command = command.arg(flag.help_heading(heading(setting.group)));
@@ -75,7 +69,7 @@ impl Args for OperationArgs {
 impl FromArgMatches for OperationArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut asked = Vec::new();
-        for setting in settings() {
+        for setting in ViewRequest::settings() {
             let values = match setting.takes {
                 Takes::Switch => {
                     let on = matches.get_flag(setting.key);
@@ -115,6 +109,7 @@ pub(crate) const fn heading(group: Group) -> &'static str {
         Group::Sources => "Sources",
         Group::Tensors => "Changes to tensors",
         Group::Quantization => "Quantization",
+        Group::Shards => "Shards",
     }
 }
 

@@ -17,7 +17,7 @@ settings! {
     BASE = "base",
     RECIPE = "recipe",
     MODEL = "model",
-    REPACK = "repack",
+    SHARDS = "shards",
     SHARD_SIZE = "shard_size",
     SINGLE_FILE = "single_file",
 

@@ -1,8 +1,11 @@
 //! Arranging a catalog as the files of a view.
 
+mod costs;
+mod partition;
 mod plan;
 mod shard_file;
 mod shards;
 
-pub use plan::{Plan, PlannedShard, PlannedTensor};
-pub use shards::{Partition, shards};
+pub use partition::Shards;
+pub use plan::{Plan, PlannedShard, PlannedTensor, ShardCost, ShardCosts};
+pub use shards::shards;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::catalog::{Extents, Report, Sources, Tensor};
+use crate::layout::partition::Shards;
 use crate::tensor::{Dtype, Name, Shape};
 use crate::view::{EntryId, View};
 
@@ -17,9 +18,46 @@ pub struct Plan {
     pub shards: Vec<PlannedShard>,
     /// The index of the shards, unless there is a single file without one.
     pub index: Option<EntryId>,
+    /// What other shards of the same tensors would cost.
+    pub costs: ShardCosts,
     /// Which tensors are where in the source files.
     pub sources: Sources,
     pub report: Report,
+}
+
+/// How much of the tensors can be read from source files as they are, by how the view is cut into shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardCosts {
+    /// How the view is cut.
+    pub chosen: Shards,
+    /// Of the view as it is.
+    pub view: ShardCost,
+    /// Of the same view with other shards; none where standard names cannot number them.
+    pub keep: Option<ShardCost>,
+    pub renumber: Option<ShardCost>,
+    pub repack: Option<ShardCost>,
+}
+
+impl ShardCosts {
+    /// All that can be chosen among files with an index, with what each of them costs.
+    pub fn choices(&self) -> [(Shards, Option<ShardCost>); 3] {
+        [
+            (Shards::Keep, self.keep),
+            (Shards::Renumber, self.renumber),
+            (Shards::Repack, self.repack),
+        ]
+    }
+}
+
+/// What shards cost to read: whole source files cost nothing, all else is put together or computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ShardCost {
+    /// Files that hold tensors.
+    pub shards: usize,
+    /// Those of them that are source files, byte for byte.
+    pub whole_files: usize,
+    /// Bytes of the tensors in these, without headers.
+    pub bytes_in_whole_files: u64,
 }
 
 /// A file of a view that holds tensors.

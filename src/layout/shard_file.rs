@@ -33,7 +33,10 @@ pub(super) fn build(
 }
 
 /// The source file that holds exactly `tensors`, in the container of views, if there is one.
-fn whole_file<'a>(tensors: &[(&Name, &Tensor)], sources: &'a Sources) -> Option<&'a Arc<dyn Blob>> {
+pub(super) fn whole_file<'a>(
+    tensors: &[(&Name, &Tensor)],
+    sources: &'a Sources,
+) -> Option<&'a Arc<dyn Blob>> {
     let (blob, _) = tensors.first()?.1.as_stored()?;
     let shard = sources.shard(blob)?;
     let unchanged = |(name, tensor): &(&Name, &Tensor)| {

@@ -101,6 +101,7 @@ pub enum Group {
     Sources,
     Tensors,
     Quantization,
+    Shards,
 }
 
 /// A value of a setting.

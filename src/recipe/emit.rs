@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use crate::error::{Code, Error, Result};
+use crate::named::Named;
 use crate::ops::{self, Params, Section, Setting, Takes, short};
 use crate::recipe::document::Document;
 use crate::recipe::merge_request::MergeRequest;
 use crate::recipe::quoted::{float, text, tree};
-use crate::recipe::request::{DEFAULT_SHARD_BYTES, Repack, ViewRequest};
+use crate::recipe::request::{DEFAULT_SHARD_BYTES, SHARDS_SETTING, ViewRequest};
 use crate::recipe::yaml;
 use crate::recipe::yaml::{Node, Value};
 use crate::shown::Show;
@@ -51,11 +52,8 @@ impl ViewRequest {
         for params in self.operations.each().filter(|params| params.is_asked()) {
             view.operator(params)?;
         }
-        match self.repack {
-            Repack::Auto => {}
-            Repack::Always => view.one(2, "repack", "true"),
-            Repack::Never => view.one(2, "repack", "false"),
-            Repack::SingleFile => view.one(2, "single_file", "true"),
+        if let Some(shards) = self.shards {
+            view.setting(2, &SHARDS_SETTING, vec![ops::Value::text(shards.name())])?;
         }
         if self.shard_bytes != DEFAULT_SHARD_BYTES {
             view.one(2, "shard_size", &size(self.shard_bytes));

@@ -91,7 +91,7 @@ impl ViewRequest {
             let set = request.operations.set(source.key, value);
             set.map_err(|error| error.at(place))?;
         }
-        request.repack = view.repack.unwrap_or(request.repack);
+        request.shards = view.shards;
         request.shard_bytes = view.shard_bytes.unwrap_or(request.shard_bytes);
         Ok(request)
     }

@@ -16,8 +16,8 @@ mod yaml;
 
 pub use merge_request::{MergeRequest, MergedModel};
 pub use models::Places;
-pub use request::{DEFAULT_SHARD_BYTES, Repack, ViewRequest};
+pub use request::{DEFAULT_SHARD_BYTES, ViewRequest};
 pub use size::{parse_shard_size, parse_size};
 pub use surveys::Surveys;
 
-pub use crate::layout::Plan;
+pub use crate::layout::{Plan, Shards};

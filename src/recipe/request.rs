@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
-use crate::error::setting::{REPACK, SHARD_SIZE, SINGLE_FILE};
+use crate::error::setting::{SHARD_SIZE, SHARDS};
 use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::format::{Checkpoint, OUTPUT};
-use crate::layout::{self, Partition, Plan};
-use crate::ops::{Operations, Params};
+use crate::layout::{self, Plan, Shards};
+use crate::named::Named;
+use crate::ops::{Group, Operations, Params, Setting, Takes, Value, chosen};
 use crate::recipe::merge_request::MergeRequest;
 use crate::source::Location;
 
@@ -24,25 +25,24 @@ pub struct ViewRequest {
     pub recipe: Option<PathBuf>,
     /// What is done to its tensors.
     pub operations: Operations,
-    pub repack: Repack,
+    /// Which shards the view has. Without it, those of the base where they have standard names or the
+    /// view is a plain patch, and else new ones.
+    pub shards: Option<Shards>,
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
     /// What is probably not what was meant, found out before planning.
     pub warnings: Vec<Warning>,
 }
 
-/// Whether to pack tensors into new shards of the standard names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Repack {
-    /// Only if the base's shards do not have standard names (and the view is not a plain patch,
-    /// which renames shards without repacking them).
-    #[default]
-    Auto,
-    Always,
-    Never,
-    /// Into one `model.safetensors` without an index, as `save_pretrained` writes small models.
-    SingleFile,
-}
+/// The setting of [`ViewRequest::shards`].
+pub(super) static SHARDS_SETTING: Setting = Setting {
+    key: SHARDS,
+    flag: "shards",
+    takes: Takes::Choice(Shards::NAMES),
+    group: Group::Shards,
+    help: "Keep the base's shards, renumber them without cutting them, repack all tensors, or pack a single file [default: keep, or repack if names are not standard]",
+    comment: "",
+};
 
 /// The default of [`ViewRequest::shard_bytes`]: 4 GiB.
 pub const DEFAULT_SHARD_BYTES: u64 = 4 << 30;
@@ -55,7 +55,7 @@ impl ViewRequest {
             merge: None,
             recipe: None,
             operations: Operations::default(),
-            repack: Repack::Auto,
+            shards: None,
             shard_bytes: DEFAULT_SHARD_BYTES,
             warnings: Vec::new(),
         }
@@ -67,6 +67,28 @@ impl ViewRequest {
         self
     }
 
+    /// The settings that [`set`](Self::set) takes: those of the operators, then the view's own.
+    pub fn settings() -> Vec<&'static Setting> {
+        let operations = Operations::default();
+        let settings = operations.each().flat_map(|params| params.settings());
+        settings.chain([&SHARDS_SETTING]).collect()
+    }
+
+    /// Takes `value` for the setting `key`: a list goes on, all else is replaced.
+    ///
+    /// # Errors
+    /// If it is not a possible value.
+    ///
+    /// # Panics
+    /// If there is no such setting.
+    pub fn set(&mut self, key: &str, value: Value) -> Result<()> {
+        if key == SHARDS {
+            self.shards = Some(chosen(value)?);
+            return Ok(());
+        }
+        self.operations.set(key, value)
+    }
+
     /// Opens the sources and plans the view. Reads indexes, headers and configs, no tensors.
     ///
     /// # Errors
@@ -76,9 +98,9 @@ impl ViewRequest {
             let error = Error::new(Code::BadValue, "it must not be 0");
             return Err(error.about(SHARD_SIZE));
         }
-        if self.repack == Repack::SingleFile && self.shard_bytes != DEFAULT_SHARD_BYTES {
+        if self.shards == Some(Shards::Single) && self.shard_bytes != DEFAULT_SHARD_BYTES {
             let problem = "a single file and a shard size exclude each other";
-            let hint = Hint::leave_out(SINGLE_FILE).or(Hint::leave_out(SHARD_SIZE));
+            let hint = Hint::leave_out(SHARDS).or(Hint::leave_out(SHARD_SIZE));
             return Err(Error::new(Code::Conflict, problem).with_hint(hint));
         }
         let mut catalog = match &self.merge {
@@ -92,12 +114,12 @@ impl ViewRequest {
         for operator in self.operations.operators()? {
             operator.apply(&mut catalog)?;
         }
-        let partition = self.partition(&catalog);
-        self.warn_idle_shard_size(&mut catalog, partition);
+        let shards = self.shards_of(&catalog);
+        self.warn_idle_shard_size(&mut catalog, shards);
         let config = catalog.glance_at_config();
         let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
         catalog.report.warnings.extend(missing);
-        layout::shards(catalog, partition, self.shard_bytes)
+        layout::shards(catalog, shards, self.shard_bytes)
     }
 
     /// What the view reads from, the base first.
@@ -130,38 +152,61 @@ impl ViewRequest {
     }
 
     /// Where no tensor is packed, no shard has a size to keep to.
-    fn warn_idle_shard_size(&self, catalog: &mut Catalog, partition: Partition) {
-        let packs = matches!(partition, Partition::Repack | Partition::Single)
+    fn warn_idle_shard_size(&self, catalog: &mut Catalog, shards: Shards) {
+        let packs = matches!(shards, Shards::Repack | Shards::Single)
             || catalog.tensors.values().any(|tensor| tensor.home.is_none());
         if self.shard_bytes != DEFAULT_SHARD_BYTES && !packs {
             let problem = "it has no effect: the view keeps the shards of the base";
-            let repack = Hint::give_value(REPACK, "true").to("pack all tensors into new shards");
+            let repack = Hint::give_value(SHARDS, Shards::Repack.name());
+            let repack = repack.to("pack all tensors into new shards");
             let warning = Warning::new(Code::NoEffect, problem).about(SHARD_SIZE);
             catalog.report.warnings.push(warning.with_hint(repack));
         }
     }
 
-    fn partition(&self, catalog: &Catalog) -> Partition {
+    /// Which shards the view of `catalog` has: those asked for, or by the rules.
+    fn shards_of(&self, catalog: &Catalog) -> Shards {
         let patched = self.operations.patch.is_asked();
-        let mut asked = self.operations.each().filter(|params| params.is_asked());
-        let plain_patch = patched && asked.all(|params| params.keeps_shards());
-        let homes: HashSet<usize> = catalog.tensors.values().filter_map(|t| t.home).collect();
-        let standard = catalog
-            .homes
-            .iter()
-            .all(|home| OUTPUT.is_standard_name(&home.name));
-        match self.repack {
-            Repack::SingleFile => Partition::Single,
-            Repack::Always => Partition::Repack,
+        let adds = patched || catalog.tensors.values().any(|tensor| tensor.home.is_none());
+        match self.shards {
+            Some(Shards::Single) => Shards::Single,
+            Some(Shards::Repack) => Shards::Repack,
             // Slices have no shards to keep.
-            _ if catalog.homes.is_empty() => Partition::Repack,
-            Repack::Auto if !standard && !plain_patch => Partition::Repack,
-            _ if patched || catalog.tensors.values().any(|t| t.home.is_none()) => {
-                Partition::Renumber
-            }
+            _ if catalog.homes.is_empty() => Shards::Repack,
+            None if !self.is_plain_patch() && !has_standard_names(catalog) => Shards::Repack,
+            _ if adds => Shards::Renumber,
+            Some(Shards::Keep) => Shards::Keep,
+            Some(Shards::Renumber) if is_numbered(catalog) => Shards::Keep,
+            Some(Shards::Renumber) => Shards::Renumber,
             // Standard names count the shards, and operators may leave one without tensors.
-            Repack::Auto if homes.len() < catalog.homes.len() => Partition::Renumber,
-            _ => Partition::Keep,
+            None if kept_homes(catalog).count() < catalog.homes.len() => Shards::Renumber,
+            None => Shards::Keep,
         }
     }
+
+    /// Whether nothing is done but what keeps the shards of a patched view as they are.
+    fn is_plain_patch(&self) -> bool {
+        let mut asked = self.operations.each().filter(|params| params.is_asked());
+        self.operations.patch.is_asked() && asked.all(|params| params.keeps_shards())
+    }
+}
+
+/// Whether all shards of the base are called as loaders expect.
+fn has_standard_names(catalog: &Catalog) -> bool {
+    let mut homes = catalog.homes.iter();
+    homes.all(|home| OUTPUT.is_standard_name(&home.name))
+}
+
+/// The names of the base's shards of which tensors are left.
+fn kept_homes(catalog: &Catalog) -> impl Iterator<Item = &str> {
+    let homes: HashSet<usize> = catalog.tensors.values().filter_map(|t| t.home).collect();
+    homes.into_iter().map(|home| &*catalog.homes[home].name)
+}
+
+/// Whether the base's shards of which tensors are left have all numbers that they would be given, in
+/// whichever order the index names them.
+fn is_numbered(catalog: &Catalog) -> bool {
+    let kept: HashSet<&str> = kept_homes(catalog).collect();
+    let numbered = OUTPUT.standard_names(kept.len());
+    numbered.is_ok_and(|mut names| names.all(|name| kept.contains(&*name)))
 }

@@ -1,10 +1,12 @@
 //! `view` of a recipe: what follows the merge, or the base.
 
+use crate::error::setting::SHARDS;
 use crate::error::{Code, Place, Result};
+use crate::layout::Shards;
 use crate::ops::merge::Scalar;
 use crate::ops::{self, Operations, Section, Setting, Takes, short};
 use crate::recipe::models::{ModelPath, Reference};
-use crate::recipe::request::Repack;
+use crate::recipe::request::SHARDS_SETTING;
 use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
 
@@ -18,7 +20,7 @@ pub(super) struct ViewSection {
     /// What is asked of the operators, but for the sources.
     pub operations: Operations,
     pub sources: Vec<AskedSource>,
-    pub repack: Option<Repack>,
+    pub shards: Option<Shards>,
     pub shard_bytes: Option<u64>,
 }
 
@@ -47,7 +49,7 @@ impl ViewSection {
                 None => keys.extend(settings.iter().map(|setting| setting.key)),
             }
         }
-        keys.extend(["repack", "single_file", "shard_size"]);
+        keys.extend([SHARDS, "repack", "single_file", "shard_size"]);
         let fields = Fields::new(node, "view", &keys)?;
         if let Some(node) = fields.get("models") {
             for (id, directory) in node.map("models")? {
@@ -75,13 +77,6 @@ impl ViewSection {
                 None => section.ask_each(settings, &fields)?,
             }
         }
-        if let Some(node) = fields.get("repack") {
-            section.repack = Some(match &node.value {
-                Value::Scalar(Scalar::Bool(true)) => Repack::Always,
-                Value::Scalar(Scalar::Bool(false)) => Repack::Never,
-                _ => return Err(node.expected("repack", "true or false")),
-            });
-        }
         if let Some(node) = fields.get("shard_size") {
             let size = match &node.value {
                 Value::Scalar(Scalar::Int(bytes)) => u64::try_from(*bytes).ok(),
@@ -92,21 +87,47 @@ impl ViewSection {
             let bad = || node.expected("shard_size", "a size such as 4GiB or 512MiB");
             section.shard_bytes = Some(positive.ok_or_else(bad)?);
         }
-        if let Some(node) = fields.get("single_file")
-            && node.bool("single_file")?
-        {
-            if section.repack == Some(Repack::Never) || section.shard_bytes.is_some() {
-                return Err(node
-                    .place
-                    .error(
-                        Code::RecipeConflict,
-                        "single_file excludes repack: false and shard_size",
-                    )
-                    .with_hint("leave one of them out"));
-            }
-            section.repack = Some(Repack::SingleFile);
-        }
+        section.ask_each(std::slice::from_ref(&SHARDS_SETTING), &fields)?;
+        section.ask_for_shards_in_other_words(&fields)?;
         Ok(section)
+    }
+
+    /// Asks for what `repack` and `single_file` say, which `shards` says in one word.
+    fn ask_for_shards_in_other_words(&mut self, fields: &Fields) -> Result<()> {
+        let conflict = |node: &Node, problem: &str| {
+            let error = node.place.error(Code::RecipeConflict, problem);
+            Err(error.with_hint("leave one of them out"))
+        };
+        let repack = fields.get("repack");
+        let single_file = match fields.get("single_file") {
+            Some(node) if node.bool("single_file")? => Some(node),
+            _ => None,
+        };
+        if self.shards.is_some() {
+            if let Some(node) = repack {
+                return conflict(node, "repack and shards are the same setting");
+            }
+            if let Some(node) = single_file {
+                return conflict(node, "single_file and shards are the same setting");
+            }
+        }
+        if let Some(node) = repack {
+            let repack = node.bool("repack")?;
+            self.shards = Some(if repack { Shards::Repack } else { Shards::Keep });
+        }
+        if let Some(node) = single_file {
+            if self.shards == Some(Shards::Keep) || self.shard_bytes.is_some() {
+                let problem = "single_file excludes repack: false and shard_size";
+                return conflict(node, problem);
+            }
+            self.shards = Some(Shards::Single);
+        }
+        if self.shards == Some(Shards::Single)
+            && let Some(node) = fields.get("shard_size")
+        {
+            return conflict(node, "shards: single excludes shard_size");
+        }
+        Ok(())
     }
 
     /// Asks for the settings that `fields` has.
@@ -196,13 +217,21 @@ impl ViewSection {
     fn choose(&mut self, setting: &Setting, names: &[&str], node: &Node) -> Result<()> {
         let name = short(setting.key);
         let value = ops::Value::text(node.text(name)?);
-        let chosen = self.operations.set(setting.key, value);
+        let chosen = self.take(setting.key, value);
         chosen.map_err(|_| node.expected(name, &one_of(names)))
     }
 
     fn set(&mut self, key: &str, value: ops::Value, node: &Node) -> Result<()> {
-        let set = self.operations.set(key, value);
+        let set = self.take(key, value);
         set.map_err(|error| error.at(node.place.clone()))
+    }
+
+    fn take(&mut self, key: &str, value: ops::Value) -> Result<()> {
+        if key == SHARDS {
+            self.shards = Some(ops::chosen(value)?);
+            return Ok(());
+        }
+        self.operations.set(key, value)
     }
 }
 

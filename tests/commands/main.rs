@@ -18,5 +18,6 @@ mod outputs;
 mod plan;
 mod programs;
 mod report;
+mod shard_choices;
 mod troubleshooting;
 mod untrusted_names;

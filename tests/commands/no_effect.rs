@@ -136,7 +136,7 @@ fn every_option_without_effect_is_warned_of_and_named() {
         ),
         (
             "--base base --shard-size-gb 1",
-            &["--shard-size: it has no effect", "use --repack"],
+            &["--shard-size: it has no effect", "use --shards repack"],
         ),
         (
             "--recipe recipe.yml --model other=base",

@@ -7,7 +7,7 @@ use ckptfs::named::Named;
 use ckptfs::ops::{PartialBlocks, QuantizeParams};
 use ckptfs::provenance::Counts;
 use ckptfs::quant::fp8_block::ScaleFormat;
-use ckptfs::recipe::{Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -253,22 +253,25 @@ fn json_agrees_with_the_library_for_every_layout() {
     let workspace = sources();
     let base = workspace.path().join("base");
     let flags = format!("--base {} --json", base.display());
-    let request = |repack, shard_bytes| ViewRequest {
-        repack,
+    let request = |shards, shard_bytes| ViewRequest {
+        shards,
         shard_bytes,
         ..ViewRequest::new(&base)
     };
     let kib = 1 << 10;
     // 2^-15 GiB are 32 KiB.
     let cases = [
-        ("--repack", request(Repack::Always, 4 << 30)),
-        ("--no-repack", request(Repack::Never, 4 << 30)),
-        ("--single-file", request(Repack::SingleFile, 4 << 30)),
+        ("--repack", request(Some(Shards::Repack), 4 << 30)),
+        ("--no-repack", request(Some(Shards::Keep), 4 << 30)),
+        ("--single-file", request(Some(Shards::Single), 4 << 30)),
         (
             "--repack --shard-size 0.000030517578125",
-            request(Repack::Always, 32 * kib),
+            request(Some(Shards::Repack), 32 * kib),
         ),
-        ("--repack --shard-size 2", request(Repack::Always, 2 << 30)),
+        (
+            "--repack --shard-size 2",
+            request(Some(Shards::Repack), 2 << 30),
+        ),
     ];
     for (more, request) in cases {
         assert_agrees(&workspace, &format!("{flags} {more}"), &request);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ckptfs::recipe::{Plan, Repack};
+use ckptfs::recipe::{Plan, Shards};
 use serde_json::Value;
 
 use super::Workspace;
@@ -52,7 +52,7 @@ pub(crate) fn assert_plan(wanted: &Wanted, plan: &Plan) {
     }
     let tensors: Vec<ViewTensor> = expected.into_iter().flat_map(|s| s.tensors).collect();
     let has_index = files.contains_key(Path::new(INDEX));
-    assert_eq!(has_index, wanted.repack != Repack::SingleFile);
+    assert_eq!(has_index, wanted.shards != Some(Shards::Single));
     assert_index(&files, plan);
     assert_other_files(wanted, &tensors, &files);
     let made = tensors.iter().filter(|t| t.computed).count();

@@ -2,7 +2,7 @@
 
 use ckptfs::ops::{PartialBlocks, QuantizeParams};
 use ckptfs::quant::fp8_block::ScaleFormat;
-use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Repack};
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Shards};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -303,18 +303,19 @@ impl Selections {
 
 /// A view of random checkpoints.
 pub(crate) fn any_view() -> impl Strategy<Value = Wanted> {
-    let repack = select(vec![
-        Repack::Auto,
-        Repack::Auto,
-        Repack::Always,
-        Repack::Never,
-        Repack::SingleFile,
+    let shards = select(vec![
+        None,
+        None,
+        Some(Shards::Repack),
+        Some(Shards::Keep),
+        Some(Shards::Renumber),
+        Some(Shards::Single),
     ]);
     let shard_bytes = select(vec![1u64, 1000, 30_000, 4 << 30]);
     let sources = (0..=2usize, [packing(), packing(), packing()]);
     let fp8 = prop::option::weighted(0.75, selections());
-    (vec(item(), 0..=7), sources, fp8, repack, shard_bytes).prop_map(
-        |(items, (extras, packings), fp8, repack, shard_bytes)| {
+    (vec(item(), 0..=7), sources, fp8, shards, shard_bytes).prop_map(
+        |(items, (extras, packings), fp8, shards, shard_bytes)| {
             let source = |i: usize| {
                 let first = match i {
                     0 => bf16("always.weight", &[128, 128]),
@@ -324,9 +325,9 @@ pub(crate) fn any_view() -> impl Strategy<Value = Wanted> {
             };
             let wanted = Wanted {
                 extras: (1..=extras).map(source).collect(),
-                repack,
-                shard_bytes: match repack {
-                    Repack::SingleFile => DEFAULT_SHARD_BYTES,
+                shards,
+                shard_bytes: match shards {
+                    Some(Shards::Single) => DEFAULT_SHARD_BYTES,
                     _ => shard_bytes,
                 },
                 ..Wanted::new(source(0))

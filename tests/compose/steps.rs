@@ -8,7 +8,7 @@ use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::{DtypeParams, LoraParams, Operations, Precision, QuantizeParams};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::readback::read_all;
@@ -104,7 +104,7 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
         cast,
     );
     let repacked = ViewRequest {
-        repack: Repack::Always,
+        shards: Some(Shards::Repack),
         ..ViewRequest::new(quantized)
     };
     repacked.plan().unwrap()

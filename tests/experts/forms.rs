@@ -1,7 +1,7 @@
 //! The bytes, names and order of both forms.
 
 use ckptfs::ops::{Experts, ExpertsParams, Operations};
-use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::recipe::{Shards, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16};
@@ -130,7 +130,7 @@ fn order(workspace: &Workspace, base: &Checkpoint, experts: Experts) -> Vec<Stri
             },
             ..Operations::default()
         },
-        repack: Repack::Always,
+        shards: Some(Shards::Repack),
         shard_bytes: 1,
         ..ViewRequest::new(workspace.write(&format!("{experts:?}"), base))
     };
@@ -208,7 +208,7 @@ fn one_form_made_from_the_other_and_back_is_the_checkpoint_it_was_byte_for_byte(
         // Packed into one new shard, so that files can be compared whole.
         let original = workspace.path().join("original");
         let repacked = ViewRequest {
-            repack: Repack::Always,
+            shards: Some(Shards::Repack),
             shard_bytes: 1 << 20,
             ..ViewRequest::new(&base)
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use ckptfs::format;
 use ckptfs::inspect::{check_values, quantized_tensors};
-use ckptfs::layout::{self, Partition};
+use ckptfs::layout::{self, Shards};
 use ckptfs::ops::{Operator, PartialBlocks, Quantize, Selection};
 use ckptfs::quant::fp8_block::{Fp8BlockEncoding, ScaleFormat};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Plan};
@@ -97,7 +97,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
         partial_blocks: PartialBlocks::Quantize,
     };
     fp8.apply(&mut catalog).unwrap();
-    layout::shards(catalog, Partition::Keep, DEFAULT_SHARD_BYTES).unwrap()
+    layout::shards(catalog, Shards::Keep, DEFAULT_SHARD_BYTES).unwrap()
 }
 
 #[test]

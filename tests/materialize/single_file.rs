@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::ops::{Operations, QuantizeParams};
-use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::recipe::{Shards, ViewRequest};
 use ckptfs::verify::{KnownScales, against_view, structure};
 
 use crate::common::Workspace;
@@ -30,7 +30,7 @@ fn it_is_written_and_verified_like_any_other_view() {
         ..ViewRequest::new(workspace.write("base", &base))
     };
     let single = ViewRequest {
-        repack: Repack::SingleFile,
+        shards: Some(Shards::Single),
         ..numbered.clone()
     };
     let plan = single.plan().unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ckptfs::materialize::{Options, Summary, materialize};
-use ckptfs::recipe::{Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{CONFIG, Checkpoint, bf16, of_values};
@@ -168,7 +168,7 @@ fn other_weights_in_the_directory_are_named_and_refused_even_with_overwrite() {
 fn an_index_that_a_single_file_would_stand_beside_is_refused() {
     let model = Model::new(&base());
     let request = ViewRequest {
-        repack: Repack::SingleFile,
+        shards: Some(Shards::Single),
         ..ViewRequest::new(&model.sources[0])
     };
     let plan = request.plan().unwrap();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ckptfs::catalog::{Catalog, Node, Step, Tensor};
 use ckptfs::format;
 use ckptfs::kernels::lanes::{Precision, Round};
-use ckptfs::layout::{self, Partition, Plan};
+use ckptfs::layout::{self, Plan, Shards};
 use ckptfs::ops::merge::{At, Formula, Lanes, PointwiseKernel, Size};
 use ckptfs::read::{Ahead, FactsCache, ReadAhead, Reader};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, ViewRequest};
@@ -252,7 +252,7 @@ fn reading_in_order_finds_the_facts_of_the_next_tensor_ahead() {
         catalog.tensors.insert(name.into(), tensor);
     }
     let Plan { view, shards, .. } =
-        layout::shards(catalog, Partition::Repack, DEFAULT_SHARD_BYTES).unwrap();
+        layout::shards(catalog, Shards::Repack, DEFAULT_SHARD_BYTES).unwrap();
     let reader = Arc::new(Reader::new(view, 16 << 20));
     let ahead = ReadAhead::start(reader, 0, 1).unwrap();
     let start = shards[0]

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::recipe::{Plan, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 
@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Patched,
     /// All shards headed anew, with computed and stored tensors side by side.
     PatchedFp8,
+    /// The base alone, its shards under standard names.
+    Renumbered,
 }
 
 /// A base, an extra that adds a tensor to it, and an empty directory to mount on.
@@ -56,6 +58,10 @@ impl Fixture {
     /// The flags that name a view.
     pub(crate) fn flags(&self, kind: Kind) -> Vec<OsString> {
         let mut flags: Vec<OsString> = vec!["--base".into(), self.base.clone().into()];
+        if kind == Kind::Renumbered {
+            flags.extend(["--shards".into(), "renumber".into()]);
+            return flags;
+        }
         flags.extend(["--extra".into(), self.extra.clone().into()]);
         if kind == Kind::PatchedFp8 {
             flags.push("--fp8".into());
@@ -65,6 +71,13 @@ impl Fixture {
 
     /// The same view, to be read in this process.
     pub(crate) fn plan(&self, kind: Kind) -> Plan {
+        if kind == Kind::Renumbered {
+            let request = ViewRequest {
+                shards: Some(Shards::Renumber),
+                ..ViewRequest::new(&self.base)
+            };
+            return request.plan().unwrap();
+        }
         let request = ViewRequest::new(&self.base).with(|asked| {
             asked.patch.extras.push(self.extra.clone().into());
             asked.quantize.rules = kind == Kind::PatchedFp8;

@@ -155,6 +155,47 @@ fn whole_files_are_read_by_the_kernel_alone_where_it_can() {
 }
 
 #[test]
+fn renumbered_files_are_those_of_the_base_and_read_by_the_kernel_alone_where_it_can() {
+    let fixture = Fixture::new();
+    // As an engine names them, without an index.
+    let at = |name: &str| fixture.base.join(name);
+    fs::remove_file(at("model.safetensors.index.json")).unwrap();
+    let of_two = |i: usize| format!("model-0000{i}-of-00002.safetensors");
+    for i in [1, 2] {
+        fs::rename(at(&of_two(i)), at(&format!("rank_{i}.safetensors"))).unwrap();
+    }
+    let log = fixture.path("log");
+    let server = fixture.serve_logging_to(Kind::Renumbered, &log);
+    let open = [1, 2].map(|i| {
+        let file = File::open(fixture.mountpoint.join(of_two(i))).unwrap();
+        (
+            file,
+            fs::read(at(&format!("rank_{i}.safetensors"))).unwrap(),
+        )
+    });
+    let passed = !fs::read_to_string(&log)
+        .unwrap()
+        .contains("passthrough is off");
+    if passed {
+        server.signal(Signal::STOP);
+    }
+    let reader = thread::spawn(move || {
+        for (file, expected) in &open {
+            assert_range(file, expected, 0, expected.len());
+        }
+    });
+    eventually("the files are read without the process", || {
+        reader.is_finished()
+    });
+    server.signal(Signal::CONT);
+    reader.join().unwrap();
+    assert_same(
+        &read_tree(&fixture.mountpoint),
+        &fixture.expected(Kind::Renumbered),
+    );
+}
+
+#[test]
 fn whole_files_hold_the_same_bytes_without_passthrough() {
     let fixture = Fixture::new();
     fixture.mount(Kind::Patched, &["--no-passthrough"]);

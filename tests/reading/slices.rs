@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Tensor};
 use ckptfs::format;
-use ckptfs::layout::{self, Partition};
+use ckptfs::layout::{self, Shards};
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::ops::{Experts, Operator};
 use ckptfs::read::Reader;
@@ -90,7 +90,7 @@ fn catalog(workspace: &Workspace, tensors: &[TensorData]) -> Catalog {
 }
 
 fn plan(catalog: Catalog) -> Plan {
-    layout::shards(catalog, Partition::Keep, DEFAULT_SHARD_BYTES).unwrap()
+    layout::shards(catalog, Shards::Keep, DEFAULT_SHARD_BYTES).unwrap()
 }
 
 /// Something that is made of tensors made before, each named by any number.

@@ -151,3 +151,87 @@ fn a_single_file_excludes_what_is_about_several_and_flags_win_over_it() {
         assert_names(&error(&workspace, &recipe), &parts);
     }
 }
+
+#[test]
+fn shards_are_one_setting_however_they_are_spelled_and_flags_win() {
+    let workspace = with_adapters();
+    let first = |recipe: &str, flags: &str| {
+        write(&workspace, recipe);
+        let flags = format!("plan --recipe recipe.yml --json {flags}");
+        let json: Value = serde_json::from_str(&stdout(&workspace, &flags)).unwrap();
+        json["shards"][0]["name"].as_str().unwrap().to_owned()
+    };
+    let numbered = "model-00001-of-00001.safetensors";
+    let single = "model.safetensors";
+    for (view, shown) in [
+        ("shards: keep", single),
+        ("shards: single", single),
+        ("shards: renumber", numbered),
+        ("{shards: repack, shard_size: 1GiB}", numbered),
+        ("{shards: renumber, single_file: false}", numbered),
+    ] {
+        let recipe = format!("base: a\nview:\n  {view}\n");
+        assert_eq!(first(&recipe, ""), shown, "{view}");
+    }
+    let renumber = "base: a\nview: {shards: renumber}\n";
+    for (flags, shown) in [
+        ("--no-repack", single),
+        ("--shards keep", single),
+        ("--single-file", single),
+        ("--repack", numbered),
+        ("--shard-size 1", numbered),
+    ] {
+        assert_eq!(first(renumber, flags), shown, "{flags}");
+    }
+    assert_eq!(
+        first("base: a\nview: {repack: false}\n", "--shards renumber"),
+        numbered
+    );
+    // A size wins over the single file of a recipe, and a single file over its size.
+    assert_eq!(
+        first("base: a\nview: {shards: single}\n", "--shard-size 1"),
+        numbered
+    );
+    let sized = "base: a\nview: {shards: repack, shard_size: 1GiB}\n";
+    assert_eq!(first(sized, "--shards single"), single);
+
+    for (line, problem) in [
+        ("repack: true", "repack and shards are the same setting"),
+        ("repack: false", "repack and shards are the same setting"),
+        (
+            "single_file: true",
+            "single_file and shards are the same setting",
+        ),
+    ] {
+        let recipe = format!("base: a\nview:\n  shards: renumber\n  {line}\n");
+        let parts = ["recipe.yml:4", problem, "leave one of them out"];
+        assert_names(&error(&workspace, &recipe), &parts);
+    }
+    let sized = "base: a\nview:\n  shards: single\n  shard_size: 1GiB\n";
+    assert_names(
+        &error(&workspace, sized),
+        &["recipe.yml:4", "shards: single excludes"],
+    );
+    let unknown = "base: a\nview:\n  shards: rename\n";
+    let parts = [
+        "recipe.yml:3:11",
+        "\"rename\"",
+        "keep, renumber, repack or single",
+    ];
+    assert_names(&error(&workspace, unknown), &parts);
+}
+
+#[test]
+fn what_flags_say_of_shards_is_written_as_one_word() {
+    let workspace = with_adapters();
+    for (flags, word) in [
+        ("--shards renumber", "renumber"),
+        ("--repack", "repack"),
+        ("--no-repack", "keep"),
+        ("--single-file", "single"),
+    ] {
+        let recipe = stdout(&workspace, &format!("plan --base a {flags} --emit-recipe"));
+        let end = format!("view:\n  shards: {word}\n");
+        assert!(recipe.ends_with(&end), "{flags}: {recipe}");
+    }
+}

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use ckptfs::ops::{Operations, Takes};
+use ckptfs::ops::Takes;
+use ckptfs::recipe::ViewRequest;
 
 /// Rows of the table of `view` in docs/RECIPES.md: keys and flags.
 fn rows() -> BTreeSet<(String, String)> {
@@ -29,10 +30,9 @@ fn rows() -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn every_setting_of_an_operator_stands_in_the_table_of_recipes_with_its_flag() {
+fn every_setting_of_a_view_stands_in_the_table_of_recipes_with_its_flag() {
     let rows = rows();
-    let operations = Operations::default();
-    for setting in operations.each().flat_map(|params| params.settings()) {
+    for setting in ViewRequest::settings() {
         let flags = match setting.takes {
             Takes::Flags(flags) => flags.iter().map(|(_, flag, _)| *flag).collect(),
             _ => vec![setting.flag],

@@ -46,7 +46,7 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 19] = [
     "--extra extra",
     "--extra other+extra",
     "--lora l:0.5",
@@ -65,12 +65,16 @@ const FLAGS: [&str; 18] = [
     "--repack --shard-size-gb 0.000001",
     "--no-repack",
     "--single-file",
+    "--shards renumber",
 ];
 
-const EXCLUSIVE: [(&str, &str); 4] = [
+const EXCLUSIVE: [(&str, &str); 7] = [
     ("--repack --shard", "--no-repack"),
     ("--repack --shard", "--single-file"),
     ("--no-repack", "--single-file"),
+    ("--shards renumber", "--repack --shard-size-gb 0.000001"),
+    ("--shards renumber", "--no-repack"),
+    ("--shards renumber", "--single-file"),
     // Names of the reference are those before renaming.
     ("--reference", r"--rename q_(proj)=Q_$1"),
 ];

@@ -8,7 +8,7 @@ use ckptfs::ops::{
     LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
-use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Repack, ViewRequest};
+use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
 use ckptfs::source::Location;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -60,11 +60,11 @@ proptest! {
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
         (rules, float32, keep) in any::<(bool, bool, bool)>(),
-        repack in select(vec![Repack::Auto, Repack::Always, Repack::Never, Repack::SingleFile]),
+        shards in select(vec![None, Some(Shards::Repack), Some(Shards::Keep), Some(Shards::Renumber), Some(Shards::Single)]),
         shard_bytes in 1..u64::MAX,
     ) {
-        let shard_bytes = match repack {
-            Repack::SingleFile => DEFAULT_SHARD_BYTES,
+        let shard_bytes = match shards {
+            Some(Shards::Single) => DEFAULT_SHARD_BYTES,
             _ => shard_bytes,
         };
         let workspace = Workspace::new();
@@ -108,7 +108,7 @@ proptest! {
                 experts: ExpertsParams { form: experts },
                 quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
             },
-            repack,
+            shards,
             shard_bytes,
             ..ViewRequest::new(made(&drop.concat()))
         };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ckptfs::ops::QuantizeParams;
-use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::recipe::{Shards, ViewRequest};
 use rustix::mount::UnmountFlags;
 use safetensors::{Dtype, SafeTensors};
 
@@ -36,7 +36,7 @@ impl Fixture {
         let [base, extra] = checkpoints();
         let mut wanted = Wanted::new(base);
         wanted.extras = vec![extra];
-        wanted.repack = Repack::Always;
+        wanted.shards = Some(Shards::Repack);
         wanted.shard_bytes = SHARD_BYTES;
         let wanted = wanted.fp8_by_rules(QuantizeParams::default());
         let request = wanted.write(&workspace);

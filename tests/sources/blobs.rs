@@ -13,7 +13,7 @@ use ckptfs::catalog::Catalog;
 use ckptfs::error::Code;
 use ckptfs::format::{self, OUTPUT, Shard};
 use ckptfs::jobs::Progress;
-use ckptfs::layout::{self, Partition, Plan};
+use ckptfs::layout::{self, Plan, Shards};
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::ops::{LoraRequest, Precision, convert};
 use ckptfs::read::Reader;
@@ -184,7 +184,7 @@ fn plan(checkpoint: format::Checkpoint) -> Plan {
     let mut catalog = Catalog::from_base(checkpoint);
     let tensor = catalog.tensors.get_mut(CAST).unwrap();
     *tensor = convert(CAST, tensor, Precision::F32).unwrap();
-    layout::shards(catalog, Partition::Keep, u64::MAX).unwrap()
+    layout::shards(catalog, Shards::Keep, u64::MAX).unwrap()
 }
 
 fn plan_over(directory: &MemoryDirectory) -> Plan {

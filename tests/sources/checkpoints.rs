@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use ckptfs::error::Code;
-use ckptfs::recipe::{Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
@@ -21,7 +21,7 @@ fn plan(directory: &Path) -> ckptfs::Result<Plan> {
 /// Names of the tensors of `plan` as they would be packed: one per shard.
 fn packing_order(base: Checkpoint) -> Vec<String> {
     let mut wanted = Wanted::new(base);
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = 1;
     let shards = assert_view(&wanted).shards;
     shards
@@ -139,7 +139,7 @@ fn tensors_of_every_dtype_and_rank_are_passed_through() {
     all.push(tensor("deep", I16, &[1, 3, 1, 5, 1], 9));
     let mut wanted = Wanted::new(Checkpoint::single(all));
     assert_view(&wanted);
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     let plan = assert_view(&wanted);
     assert_eq!(plan.shards.len(), 1);
 }
@@ -155,7 +155,7 @@ fn names_with_any_characters_are_passed_through() {
         "\u{1}",
     ];
     let mut wanted = Wanted::new(Checkpoint::single(names.map(|name| bf16(name, &[4]))));
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     let plan = assert_view(&wanted);
     assert_eq!(plan.shards[0].tensors.len(), names.len());
 }

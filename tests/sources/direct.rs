@@ -10,7 +10,7 @@ use ckptfs::fast_paths::FastPath;
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::ops::{Operations, QuantizeParams};
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Places, Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Places, Plan, Shards, ViewRequest};
 use memmap2::{Advice, Mmap};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -86,7 +86,7 @@ impl Sources {
 
     fn repacked(&self) -> ViewRequest {
         ViewRequest {
-            repack: Repack::Always,
+            shards: Some(Shards::Repack),
             shard_bytes: 1 << 20,
             ..ViewRequest::new(&self.base)
         }

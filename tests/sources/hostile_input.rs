@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ckptfs::ops::{Experts, ExpertsParams, Operations, PartialBlocks, QuantizeParams};
 use ckptfs::quant::fp8_block::ScaleFormat;
-use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::recipe::{Shards, ViewRequest};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -161,7 +161,7 @@ fn tensors_without_bytes_come_in_the_same_order_every_time() {
     let directory = sparse(&workspace, &text, len);
     let view = || {
         let plan = ViewRequest {
-            repack: Repack::Always,
+            shards: Some(Shards::Repack),
             shard_bytes: 1,
             ..ViewRequest::new(&directory)
         }

@@ -12,4 +12,5 @@ mod patch_warnings;
 mod properties;
 mod provenance;
 mod rename;
+mod renumber;
 mod repack;

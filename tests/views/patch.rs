@@ -1,6 +1,6 @@
 //! Patched views: the base's tensors, and what the extras add to them.
 
-use ckptfs::recipe::Repack;
+use ckptfs::recipe::Shards;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, bf16, tensor};
@@ -238,7 +238,7 @@ fn what_an_extra_holds_unnamed_is_not_added() {
 fn a_patched_view_can_be_repacked() {
     let extra = Checkpoint::single([bf16("model.norm.weight", &[16])]);
     let mut wanted = patched(base(), [extra]);
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     let plan = assert_view(&wanted);
     assert_eq!(plan.shards.len(), 1);
 }

@@ -1,7 +1,7 @@
 //! Which shards a view has: the source's, or new ones of the standard names.
 
 use ckptfs::ops::QuantizeParams;
-use ckptfs::recipe::{Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
@@ -40,7 +40,7 @@ const TWO: &str = "model-00002-of-00002.safetensors";
 fn a_single_file_has_all_tensors_and_no_index() {
     let layer = bf16(LAYER, &[130, 140]);
     let plain = Wanted {
-        repack: Repack::SingleFile,
+        shards: Some(Shards::Single),
         ..Wanted::new(named(ONE, TWO).shard("other.safetensors", [layer]))
     };
     let plan = assert_view(&plain);
@@ -57,7 +57,7 @@ fn a_single_file_has_all_tensors_and_no_index() {
 #[test]
 fn a_single_file_that_is_there_is_the_source_file() {
     let wanted = Wanted {
-        repack: Repack::SingleFile,
+        shards: Some(Shards::Single),
         ..Wanted::new(Checkpoint::single([bf16("a", &[32]), bf16("b", &[2])]))
     };
     let plan = assert_view(&wanted);
@@ -68,7 +68,7 @@ fn a_single_file_that_is_there_is_the_source_file() {
 fn a_single_file_has_no_shard_size() {
     let workspace = Workspace::new();
     let request = ViewRequest {
-        repack: Repack::SingleFile,
+        shards: Some(Shards::Single),
         shard_bytes: 1 << 20,
         ..ViewRequest::new(workspace.write("base", &named(ONE, TWO)))
     };
@@ -89,7 +89,7 @@ fn a_header_too_long_for_readers_is_an_error_that_says_what_to_leave_out() {
     let kept = ViewRequest::new(workspace.write("base", &base));
     assert_eq!(kept.plan().unwrap().shards.len(), 2);
     let single = ViewRequest {
-        repack: Repack::SingleFile,
+        shards: Some(Shards::Single),
         ..kept
     };
     let parts = ["model.safetensors", "100000000", "leave out single_file"];
@@ -137,7 +137,7 @@ fn any_other_name_makes_the_view_repack() {
 #[test]
 fn other_names_are_kept_where_repacking_is_declined() {
     let mut wanted = Wanted::new(named("engine_b.safetensors", "engine_a.safetensors"));
-    wanted.repack = Repack::Never;
+    wanted.shards = Some(Shards::Keep);
     let plan = assert_view(&wanted);
     assert_eq!(
         names(&plan),
@@ -148,7 +148,7 @@ fn other_names_are_kept_where_repacking_is_declined() {
 #[test]
 fn standard_shards_are_repacked_where_that_is_asked_for() {
     let mut wanted = Wanted::new(named(ONE, TWO).index_order(["b", "c", "a"]));
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = 128;
     assert_eq!(contents(&assert_view(&wanted)), [vec!["b", "c"], vec!["a"]]);
     wanted.shard_bytes = 127;
@@ -160,7 +160,7 @@ fn standard_shards_are_repacked_where_that_is_asked_for() {
 #[test]
 fn a_single_file_becomes_numbered_shards_where_repacking_is_asked_for() {
     let mut wanted = Wanted::new(Checkpoint::single([bf16("a", &[32]), bf16("b", &[32])]));
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = 64;
     assert_eq!(names(&assert_view(&wanted)), [ONE, TWO]);
 }
@@ -174,7 +174,7 @@ fn a_tensor_larger_than_the_shard_size_is_alone() {
         bf16("d", &[8]),
     ];
     let mut wanted = Wanted::new(Checkpoint::single(tensors));
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = 100;
     assert_eq!(
         contents(&assert_view(&wanted)),
@@ -186,7 +186,7 @@ fn a_tensor_larger_than_the_shard_size_is_alone() {
 fn shards_are_numbered_with_five_digits_and_their_total() {
     let tensors = (0..12).map(|i| bf16(&format!("t{i:02}"), &[4]));
     let mut wanted = Wanted::new(Checkpoint::single(tensors));
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = 8;
     let plan = assert_view(&wanted);
     assert_eq!(plan.shards[10].name, "model-00011-of-00012.safetensors");
@@ -196,7 +196,7 @@ fn shards_are_numbered_with_five_digits_and_their_total() {
 fn packed_fp8(shard_bytes: u64) -> Plan {
     let base = Checkpoint::single([bf16("a", &[32]), bf16(LAYER, &[64, 128]), bf16("z", &[32])]);
     let mut wanted = Wanted::new(base).fp8_by_rules(QuantizeParams::default());
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = shard_bytes;
     assert_view(&wanted)
 }
@@ -238,7 +238,7 @@ fn quantized_before() -> Vec<TensorData> {
 #[test]
 fn a_weight_and_its_scale_that_are_far_apart_in_the_source_are_packed_together() {
     let mut wanted = Wanted::new(Checkpoint::single(quantized_before()));
-    wanted.repack = Repack::Always;
+    wanted.shards = Some(Shards::Repack);
     wanted.shard_bytes = 70;
     let plan = assert_view(&wanted);
     assert_eq!(plan.shards.len(), 4);
@@ -318,7 +318,7 @@ fn a_patched_fp8_view_repacks_shards_of_other_names_unless_declined() {
     let mut wanted = patched_fp8("engine_a.safetensors", "engine_b.safetensors");
     let plan = assert_view(&wanted);
     assert_eq!(contents(&plan)[0], ["a", "b", "c"]);
-    wanted.repack = Repack::Never;
+    wanted.shards = Some(Shards::Keep);
     let plan = assert_view(&wanted);
     assert_eq!(contents(&plan)[0], ["a", "c"]);
     assert_eq!(names(&plan)[0], "model-00001-of-00004.safetensors");

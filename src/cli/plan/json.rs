@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport};
 use ckptfs::inspect::NonFiniteValues;
-use ckptfs::layout::PlannedTensor;
+use ckptfs::layout::{PlannedTensor, ShardCosts};
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
@@ -69,6 +69,7 @@ pub(crate) fn json(
                     .collect(),
             })
             .collect(),
+        shard_choices: &plan.costs,
         edited_config: plan.report.edited_config.as_ref(),
         aux_files: aux_files(plan)
             .map(|(path, content)| AuxJson {
@@ -116,6 +117,8 @@ struct PlanJson<'a> {
     /// Tensors that come about in the same way.
     groups: Vec<Group>,
     shards: Vec<ShardJson<'a>>,
+    /// How much of the tensors is in whole source files, and how much would be with other shards.
+    shard_choices: &'a ShardCosts,
     /// What is changed in config.json; only if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_config: Option<&'a EditedConfig>,

@@ -7,6 +7,7 @@ mod json;
 mod links;
 #[cfg(feature = "fuse")]
 mod passthrough;
+mod shards;
 mod summary;
 mod writing;
 

@@ -13,6 +13,7 @@ use ckptfs::text::counted;
 use crate::cli::messages;
 use crate::cli::plan::details::Details;
 use crate::cli::plan::links;
+use crate::cli::plan::shards;
 
 /// The summary, with the warnings.
 pub(crate) fn summary(plan: &Plan) -> String {
@@ -26,6 +27,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
 pub(super) fn of_plan(plan: &Plan, counts: &Counts, details: &Details) -> String {
     let mut text = head(plan, counts);
     let links = links::leading_out(&plan.view, &details.directories);
+    text += &shards::line(plan);
     if links.files > 0 {
         text += &format!(
             "links  {} of {} outside of the sources: mount --allow-other needs --follow-symlinks\n",

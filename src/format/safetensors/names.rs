@@ -5,8 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::error::setting::SHARD_SIZE;
-use crate::error::{Code, Error, Hint, Result};
+use crate::error::{Code, Error, Result};
 
 /// The file name of an index.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -37,9 +36,12 @@ pub(in crate::format) fn is_shard(name: &OsStr) -> bool {
 pub(in crate::format) fn standard_names(count: usize) -> Result<impl Iterator<Item = String>> {
     const MAX_SHARDS: usize = 99_999;
     if count > MAX_SHARDS {
-        return Err(Error::new(Code::ShardLimit, format!(
-            "the view would have {count} shards, more than the {MAX_SHARDS} that standard names can number"
-        )).with_hint(Hint::give(SHARD_SIZE).to("choose larger shards")));
+        return Err(Error::new(
+            Code::ShardLimit,
+            format!(
+                "the view would have {count} shards, more than the {MAX_SHARDS} that standard names can number"
+            ),
+        ));
     }
     Ok((1..=count).map(move |number| format!("model-{number:05}-of-{count:05}.safetensors")))
 }

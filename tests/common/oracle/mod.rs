@@ -9,7 +9,7 @@ pub(crate) mod shards;
 use std::collections::BTreeSet;
 
 use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams};
-use ckptfs::recipe::{Repack, ViewRequest};
+use ckptfs::recipe::{Shards, ViewRequest};
 use ckptfs::source::Location;
 use safetensors::Dtype;
 
@@ -23,7 +23,7 @@ pub(crate) struct Wanted {
     pub(crate) base: Checkpoint,
     pub(crate) extras: Vec<Checkpoint>,
     pub(crate) fp8: Option<Fp8Wanted>,
-    pub(crate) repack: Repack,
+    pub(crate) shards: Option<Shards>,
     pub(crate) shard_bytes: u64,
 }
 
@@ -52,7 +52,7 @@ impl Wanted {
             base,
             extras: Vec::new(),
             fp8: None,
-            repack: Repack::Auto,
+            shards: None,
             shard_bytes: 4 << 30,
         }
     }
@@ -109,7 +109,7 @@ impl Wanted {
                 quantize: fp8.unwrap_or_default(),
                 ..Operations::default()
             },
-            repack: self.repack,
+            shards: self.shards,
             shard_bytes: self.shard_bytes,
             ..ViewRequest::new(workspace.write("base", &self.base))
         }

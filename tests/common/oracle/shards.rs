@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::recipe::Repack;
+use ckptfs::recipe::Shards;
 
 use super::numbers::scale_name;
 use super::{ViewTensor, Wanted};
@@ -23,17 +23,17 @@ impl Wanted {
         let standard = self.base.shards.iter().all(|s| is_standard(&s.file));
         let patched = !self.extras.is_empty();
         // A plain patch renumbers whatever the names are; all else packs what has other names.
-        let repack = match self.repack {
-            Repack::SingleFile => {
+        let repack = match self.shards {
+            Some(Shards::Single) => {
                 return vec![ExpectedShard {
                     name: "model.safetensors".to_owned(),
                     tensors,
                     unchanged: None,
                 }];
             }
-            Repack::Always => true,
-            Repack::Never => false,
-            Repack::Auto => !standard && (!patched || self.fp8.is_some()),
+            Some(Shards::Repack) => true,
+            Some(Shards::Keep | Shards::Renumber) => false,
+            None => !standard && (!patched || self.fp8.is_some()),
         };
         if repack {
             let packs = self.pack(tensors);
@@ -47,7 +47,7 @@ impl Wanted {
             let unchanged = shard.unnamed.is_empty() && tensors.iter().all(|t| !t.computed);
             shards.push((tensors, unchanged.then(|| shard.file.clone())));
         }
-        if patched {
+        if patched || self.shards == Some(Shards::Renumber) && !self.is_numbered() {
             shards.extend(self.pack(added).into_iter().map(|pack| (pack, None)));
             return numbered(shards);
         }
@@ -60,6 +60,16 @@ impl Wanted {
                 unchanged,
             })
             .collect()
+    }
+
+    /// Whether the base's shards have all the names that renumbering would give.
+    fn is_numbered(&self) -> bool {
+        let files: BTreeSet<&str> = self.base.shards.iter().map(|s| s.file.as_str()).collect();
+        let total = files.len();
+        files
+            .into_iter()
+            .enumerate()
+            .all(|(i, file)| file == number(i, total))
     }
 
     /// Packs in order: a shard is closed when the next tensor (with its scale) would make it
@@ -101,15 +111,19 @@ fn units(tensors: Vec<ViewTensor>) -> Vec<Vec<ViewTensor>> {
 
 fn numbered(shards: Vec<(Vec<ViewTensor>, Option<String>)>) -> Vec<ExpectedShard> {
     let total = shards.len();
-    let number = |i: usize| format!("model-{:05}-of-{total:05}.safetensors", i + 1);
     let shards = shards.into_iter().enumerate();
     shards
         .map(|(i, (tensors, unchanged))| ExpectedShard {
-            name: number(i),
+            name: number(i, total),
             tensors,
             unchanged,
         })
         .collect()
+}
+
+/// The name of shard `i` of `total`, counted from 0.
+fn number(i: usize, total: usize) -> String {
+    format!("model-{:05}-of-{total:05}.safetensors", i + 1)
 }
 
 /// `model.safetensors` or `model-NNNNN-of-NNNNN.safetensors`.

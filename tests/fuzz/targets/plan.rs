@@ -13,7 +13,7 @@ use ckptfs::ops::{Experts, LoraRequest, PartialBlocks, Precision, QuantizeParams
 use ckptfs::provenance::{Files, MAX_ATTRIBUTE_BYTES};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
-use ckptfs::recipe::{Plan, Repack, ViewRequest};
+use ckptfs::recipe::{Plan, Shards, ViewRequest};
 use ckptfs_fuzz::DIRECTORY;
 use ckptfs_fuzz::adapter::Adapter;
 use ckptfs_fuzz::checkpoint::Source;
@@ -36,7 +36,7 @@ struct Options {
     other_is_reference: bool,
     experts: Option<bool>,
     fp8: Option<Fp8>,
-    repack: u8,
+    shards: u8,
     shard_bytes: u16,
     dtype: Option<u8>,
     rename: Option<u8>,
@@ -95,12 +95,13 @@ impl Options {
             &mut asked.patch.extras
         };
         others.extend(other.map(Into::into));
-        request.repack = [
-            Repack::Auto,
-            Repack::Always,
-            Repack::Never,
-            Repack::SingleFile,
-        ][usize::from(self.repack) % 4];
+        request.shards = [
+            None,
+            Some(Shards::Repack),
+            Some(Shards::Keep),
+            Some(Shards::Renumber),
+            Some(Shards::Single),
+        ][usize::from(self.shards) % 5];
         request.shard_bytes = match self.shard_bytes {
             u16::MAX => u64::MAX,
             bytes => bytes.into(),
