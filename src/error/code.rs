@@ -80,6 +80,8 @@ codes! {
     BadIndex = "bad-index",
     /// A file is shorter than its header says.
     Truncated = "truncated",
+    /// A file is a pointer that stands for one which was not downloaded.
+    NotDownloaded = "not-downloaded",
     /// A safetensors header is not valid.
     BadHeader = "bad-header",
     /// A source changed after the view was planned.

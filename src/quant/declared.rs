@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::catalog::{Catalog, Config, values};
 use crate::error::Result;
+use crate::quant::activations;
 
 pub(crate) const KEY: &str = "quantization_config";
 /// Where multimodal models keep the configuration of their language model.
@@ -61,7 +62,7 @@ pub(super) fn hide_modelopt(catalog: &mut Catalog, because: &str) {
     }
 }
 
-/// Removes what declares a quantization.
+/// Removes what declares a quantization, and the scales of activations that were declared with it.
 ///
 /// # Errors
 /// If config.json cannot be read or edited.
@@ -70,10 +71,14 @@ pub(crate) fn undeclare(catalog: &mut Catalog) -> Result<()> {
     let Some(config) = catalog.config_mut()? else {
         return Ok(());
     };
+    let was_declared = !all_declarations(config).is_empty();
     config.remove(KEY);
     config.remove(COMPRESSION_KEY);
     if config.get_in(TEXT_CONFIG, KEY).is_some() {
         config.remove_in(TEXT_CONFIG, KEY)?;
+    }
+    if was_declared {
+        activations::remove(catalog);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! by their names. They are named, moved, kept and left out together. Nothing outside this module
 //! knows a companion's name, a block's size or what codes are made of.
 
+mod activations;
 mod declared;
 pub mod fp8_block;
 mod groups;
@@ -12,6 +13,7 @@ mod scheme;
 mod schemes;
 mod skip_list;
 
+pub(crate) use activations::is_activation_scale;
 pub(crate) use declared::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
 pub(crate) use declared::{MODELOPT_FILE, undeclare};
 pub(crate) use groups::{Group, group_of};
