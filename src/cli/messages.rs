@@ -24,7 +24,10 @@ pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
     };
     match (found, name, value) {
         (Some(setting), ..) => match setting.takes {
-            Takes::Switch => switch(setting.flag),
+            Takes::SwitchOrChoice { flag, .. } => match value {
+                Some(_) => with_value(flag),
+                None => switch(setting.flag),
+            },
             Takes::Flags(flags) => {
                 let given = flags.iter().find(|(name, ..)| Some(*name) == value);
                 let flags = given.map_or(flags, std::slice::from_ref);

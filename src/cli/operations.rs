@@ -77,9 +77,13 @@ impl FromArgMatches for OperationArgs {
         let mut asked = Vec::new();
         for setting in settings() {
             let values = match setting.takes {
-                Takes::Switch => {
+                Takes::SwitchOrChoice { flag, .. } => {
                     let on = matches.get_flag(setting.key);
-                    on.then_some(Value::Switch(true)).into_iter().collect()
+                    let named = matches.get_one::<String>(flag);
+                    let on = on.then_some(Value::Switch(true));
+                    on.into_iter()
+                        .chain(named.cloned().map(Value::Text))
+                        .collect()
                 }
                 Takes::Flags(names) => {
                     let given = names.iter().filter(|(_, flag, _)| matches.get_flag(flag));
@@ -123,7 +127,6 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
     let flag = |id, name, help| Arg::new(id).long(name).help(help);
     let one = || flag(setting.key, setting.flag, setting.help);
     match setting.takes {
-        Takes::Switch => vec![one().action(ArgAction::SetTrue)],
         Takes::Flags(names) => {
             let flags = names.iter().map(|(name, long, help)| {
                 let others = names.iter().filter(|(other, ..)| other != name);
@@ -133,16 +136,14 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             });
             flags.collect()
         }
-        Takes::Choice(names) => {
-            let names = names.iter().map(|names| {
-                let (first, others) = names.split_first().expect("each has a name");
-                PossibleValue::new(*first).aliases(others.iter().copied())
-            });
-            vec![
-                one()
-                    .value_parser(PossibleValuesParser::new(names))
-                    .ignore_case(true),
-            ]
+        Takes::Choice(names) => vec![choice(one(), names)],
+        Takes::SwitchOrChoice {
+            flag: long,
+            names,
+            help,
+        } => {
+            let named = choice(flag(long, long, help), names);
+            vec![one().action(ArgAction::SetTrue), named]
         }
         Takes::Texts(what) => {
             let accepted = |text: &str| {
@@ -178,6 +179,16 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
         ],
     }
     .into_iter()
+}
+
+/// A flag that takes one of `names`.
+fn choice(flag: Arg, names: &[&'static [&'static str]]) -> Arg {
+    let names = names.iter().map(|names| {
+        let (first, others) = names.split_first().expect("each has a name");
+        PossibleValue::new(*first).aliases(others.iter().copied())
+    });
+    flag.value_parser(PossibleValuesParser::new(names))
+        .ignore_case(true)
 }
 
 /// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.

@@ -33,7 +33,7 @@ pub use operator::Operator;
 pub(crate) use params::short;
 pub use params::{Group, Params, Section, Setting, Takes, Value};
 pub use patch::PatchParams;
-pub use quantize::{PartialBlocks, Quantize, QuantizeParams, Selection};
+pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;
 
 use crate::error::Result;

@@ -65,10 +65,14 @@ pub struct Setting {
 /// What a setting takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Takes {
-    /// On or off.
-    Switch,
     /// One of several names, each with the others that mean the same ([`Named::NAMES`]).
     Choice(&'static [&'static [&'static str]]),
+    /// On or off, or one of several names, which has a flag of its own with its help.
+    SwitchOrChoice {
+        flag: &'static str,
+        names: &'static [&'static [&'static str]],
+        help: &'static str,
+    },
     /// The same, and every name is a flag of its own, with its help.
     Flags(&'static [(&'static str, &'static str, &'static str)]),
     /// Any number of texts; what one is called.
@@ -125,13 +129,6 @@ impl Value {
         Value::Source {
             location: location.into(),
             weight: 1.0,
-        }
-    }
-
-    pub(crate) fn into_switch(self) -> bool {
-        match self {
-            Value::Switch(on) => on,
-            _ => unreachable!("a switch is given for a setting that takes one"),
         }
     }
 

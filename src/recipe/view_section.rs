@@ -158,11 +158,18 @@ impl ViewSection {
         let Setting { key, takes, .. } = setting;
         let name = short(key);
         match takes {
-            Takes::Switch => self.set(key, ops::Value::Switch(node.bool(name)?), node),
             Takes::Choice(names) => {
                 let names: Vec<&str> = names.iter().map(|names| names[0]).collect();
                 self.choose(setting, &names, node)
             }
+            Takes::SwitchOrChoice { names, .. } => match node.value {
+                Value::Scalar(Scalar::Bool(on)) => self.set(key, ops::Value::Switch(on), node),
+                _ => {
+                    let names = names.iter().map(|names| names[0]);
+                    let names: Vec<&str> = ["true", "false"].into_iter().chain(names).collect();
+                    self.choose(setting, &names, node)
+                }
+            },
             Takes::Flags(flags) => {
                 let names: Vec<&str> = flags.iter().map(|(name, ..)| *name).collect();
                 self.choose(setting, &names, node)

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ckptfs::ops::QuantizeParams;
 use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::ops::{QuantizeParams, RuleSet};
 use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
@@ -124,7 +124,7 @@ fn selections_are_ored() {
     let base = Checkpoint::single(small(names));
     let reference = workspace.write("reference", &reference(&[MLA], &[LAYER]));
     let request = QuantizeParams {
-        rules: true,
+        rules: Some(RuleSet::Exact),
         references: vec![reference.into()],
         patterns: vec!["none".to_owned(), r"oth.*".to_owned()],
         ..QuantizeParams::default()

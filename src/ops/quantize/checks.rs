@@ -8,14 +8,13 @@ use crate::catalog::{Catalog, OperatorReport};
 use crate::error::setting::{DTYPE, PATTERNS};
 use crate::error::{Code, Hint, Warning};
 use crate::ops::quantize::groups::Decision;
-use crate::ops::quantize::rules;
-use crate::ops::quantize::selection::{Selection, SelectionPart};
+use crate::ops::quantize::selection::{Rules, Selected, SelectionPart};
 use crate::quant::weight_of;
 use crate::shown::Show;
 use crate::text::{counted, listing};
 
-/// Which tensors of the view a reference has quantized, beside those that the built-in rule set
-/// would quantize. The reference decides.
+/// Which tensors of the view a reference has quantized, beside those that the rule set of the view,
+/// or else the built-in one, would quantize. The reference decides.
 #[derive(Debug, Clone, Serialize)]
 pub struct ReferenceReport {
     pub path: PathBuf,
@@ -31,8 +30,9 @@ impl OperatorReport for ReferenceReport {}
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
-pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
-    for reference in selection.references() {
+pub(super) fn note_references(catalog: &mut Catalog, selection: &Selected) {
+    let rules = selection.rules.as_ref().unwrap_or(&Rules::Exact);
+    for reference in selection.references {
         let directory = reference.directory.shown();
         let lacking: Vec<&str> = reference
             .names
@@ -48,7 +48,7 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
             .collect();
         let (mut agreed, mut only_in_reference, mut only_by_rules) = (0, Vec::new(), Vec::new());
         for name in catalog.tensors.keys() {
-            match (reference.quantized.contains(name), rules::matches(name)) {
+            match (reference.quantized.contains(name), rules.select(name)) {
                 (true, true) => agreed += 1,
                 (true, false) => only_in_reference.push(name.to_string()),
                 (false, true) => only_by_rules.push(name.to_string()),
@@ -83,7 +83,7 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
 
 /// Warns of each part of `selection` that quantizes nothing of `catalog`, whose tensors have the
 /// `decisions` that follow from all of it together.
-pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions: &[Decision]) {
+pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selected, decisions: &[Decision]) {
     let names: Vec<&str> = catalog.tensors.keys().map(|name| &**name).collect();
     let mut warnings = Vec::new();
     for part in selection.parts() {
@@ -93,9 +93,9 @@ pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions:
         let idle = |problem: &str| part.warning(Code::NoEffect, problem);
         if selected.is_empty() {
             warnings.push(match part {
-                SelectionPart::Rules => idle(
-                    "it quantizes nothing: no tensor of this view has a name of the built-in rules",
-                ),
+                SelectionPart::Rules(_) => {
+                    idle("it quantizes nothing: no tensor of this view has a name of these rules")
+                }
                 SelectionPart::Reference(_) => {
                     idle("it quantizes nothing: no tensor that it has in FP8 is in this view")
                 }
