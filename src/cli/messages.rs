@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use ckptfs::error::{Code, Error, Warning, in_words, setting};
-use ckptfs::ops::{Operations, Setting, Takes};
+use ckptfs::ops::{Operations, Setting, Takes, split_scope};
 use ckptfs::shown::lines;
 
 use crate::cli::progress::Stopped;
@@ -28,10 +28,14 @@ pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
                 Some(_) => with_value(flag),
                 None => switch(setting.flag),
             },
-            Takes::Flags(flags) => {
-                let given = flags.iter().find(|(name, ..)| Some(*name) == value);
+            Takes::ScopedFlags(flags) => {
+                let (name, scope) = value.map(split_scope).unwrap_or_default();
+                let given = flags.iter().find(|(known, ..)| *known == name);
                 let flags = given.map_or(flags, std::slice::from_ref);
-                let flags = flags.iter().map(|(_, flag, _)| switch(flag));
+                let flags = flags.iter().map(|(_, flag, _)| match scope {
+                    Some(scope) => format!("--{flag}={scope}"),
+                    None => switch(flag),
+                });
                 flags.collect::<Vec<_>>().join(" or ")
             }
             _ => with_value(setting.flag),

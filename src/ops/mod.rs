@@ -31,7 +31,7 @@ pub use filter::FilterParams;
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
 pub(crate) use params::short;
-pub use params::{Group, Params, Section, Setting, Takes, Value};
+pub use params::{Group, Params, Section, Setting, Takes, Value, split_scope};
 pub use patch::PatchParams;
 pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;

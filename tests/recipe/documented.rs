@@ -34,7 +34,7 @@ fn every_setting_of_an_operator_stands_in_the_table_of_recipes_with_its_flag() {
     let operations = Operations::default();
     for setting in operations.each().flat_map(|params| params.settings()) {
         let flags = match setting.takes {
-            Takes::Flags(flags) => flags.iter().map(|(_, flag, _)| *flag).collect(),
+            Takes::ScopedFlags(flags) => flags.iter().map(|(_, flag, _)| *flag).collect(),
             Takes::SwitchOrChoice { flag, .. } => vec![setting.flag, flag],
             _ => vec![setting.flag],
         };

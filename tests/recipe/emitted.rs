@@ -62,6 +62,7 @@ proptest! {
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
         rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
         (float32, keep) in any::<(bool, bool)>(),
+        scopes in vec(vec(any::<String>(), 0..3), 2),
         repack in select(vec![Repack::Auto, Repack::Always, Repack::Never, Repack::SingleFile]),
         shard_bytes in 1..u64::MAX,
     ) {
@@ -107,7 +108,11 @@ proptest! {
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },
                 dtype: DtypeParams { to: dtype },
-                experts: ExpertsParams { form: experts },
+                experts: ExpertsParams {
+                    form: experts,
+                    unfuse: pattern(&scopes[0]),
+                    fuse: pattern(&scopes[1]),
+                },
                 quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
             },
             repack,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::ops::{LoraParams, LoraRequest, Operations, Precision, RuleSet};
+use ckptfs::ops::{
+    Experts, ExpertsParams, LoraParams, LoraRequest, Operations, Precision, RuleSet,
+};
 use ckptfs::recipe::{Places, ViewRequest};
 use safetensors::Dtype;
 
@@ -181,4 +183,50 @@ fn rules_are_true_or_false_or_the_name_of_a_rule_set() {
     assert_eq!(rules("false"), None);
     let only = request(&workspace, "base: a\nview: {fp8: {rules: official}}\n");
     assert_eq!(only.operations.quantize.rules, Some(RuleSet::Official));
+}
+
+#[test]
+fn experts_are_a_form_or_a_map_of_forms_to_true_or_scopes() {
+    let workspace = workspace();
+    let experts = |text: &str| {
+        let recipe = format!("base: a\nview: {{experts: {text}}}\n");
+        request(&workspace, &recipe).operations.experts
+    };
+    assert_eq!(experts("fuse"), ExpertsParams::all(Experts::Fuse));
+    assert_eq!(experts("{fuse: true}"), ExpertsParams::all(Experts::Fuse));
+    let scoped = |form, unfuse: &[&str], fuse: &[&str]| {
+        let owned = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        ExpertsParams {
+            form,
+            unfuse: owned(unfuse),
+            fuse: owned(fuse),
+        }
+    };
+    for (text, expected) in [
+        ("{unfuse: 'mtp.*'}", scoped(None, &["mtp.*"], &[])),
+        (
+            "{unfuse: [a, b], fuse: c}",
+            scoped(None, &["a", "b"], &["c"]),
+        ),
+        (
+            "{fuse: true, unfuse: a}",
+            scoped(Some(Experts::Fuse), &["a"], &[]),
+        ),
+        (
+            "{fuse: [true, b], unfuse: false}",
+            scoped(Some(Experts::Fuse), &[], &["b"]),
+        ),
+        ("{fuse: 'true'}", scoped(None, &[], &["true"])),
+    ] {
+        assert_eq!(experts(text), expected, "{text}");
+    }
+    for (text, parts) in [
+        ("{split: a}", &["recipe.yml:2:", "split"][..]),
+        ("{fuse: 'a('}", &["recipe.yml:2:", "unclosed group"]),
+        ("[fuse]", &["recipe.yml:2:", "experts"]),
+        ("{fuse: {a: b}}", &["recipe.yml:2:", "fuse"]),
+    ] {
+        let text = error(&workspace, &format!("base: a\nview: {{experts: {text}}}\n"));
+        assert_names(&text, parts);
+    }
 }

@@ -254,9 +254,7 @@ fn a_shape_that_claims_billions_of_experts_is_refused() {
     fs::remove_file(directory.join("config.json")).unwrap();
     let request = ViewRequest {
         operations: Operations {
-            experts: ExpertsParams {
-                form: Some(Experts::Unfuse),
-            },
+            experts: ExpertsParams::all(Experts::Unfuse),
             ..Operations::default()
         },
         ..ViewRequest::new(directory)

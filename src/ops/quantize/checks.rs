@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::catalog::{Catalog, OperatorReport};
 use crate::error::setting::{DTYPE, PATTERNS};
 use crate::error::{Code, Hint, Warning};
+use crate::ops::experts::form_of;
+use crate::ops::quantize::expert_forms;
 use crate::ops::quantize::groups::Decision;
 use crate::ops::quantize::selection::{Rules, Selected, SelectionPart};
 use crate::quant::weight_of;
@@ -34,17 +36,23 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selected) {
     let rules = selection.rules.as_ref().unwrap_or(&Rules::Exact);
     for reference in selection.references {
         let directory = reference.directory.shown();
+        let mut warnings = Vec::new();
+        let explained = expert_forms::warn_of_other_forms(catalog, reference, &mut warnings);
+        let is_unexplained = |name: &&str| {
+            let is_explained = |(module, _)| explained.contains(module);
+            weight_of(name).is_none() && !form_of(name).is_some_and(is_explained)
+        };
         let lacking: Vec<&str> = reference
             .names
             .iter()
             .map(|name| &**name)
-            .filter(|name| weight_of(name).is_none() && !catalog.tensors.contains_key(*name))
+            .filter(|name| is_unexplained(name) && !catalog.tensors.contains_key(*name))
             .collect();
         let unknown: Vec<&str> = catalog
             .tensors
             .keys()
             .map(|name| &**name)
-            .filter(|name| weight_of(name).is_none() && !reference.names.contains(*name))
+            .filter(|name| is_unexplained(name) && !reference.names.contains(*name))
             .collect();
         let (mut agreed, mut only_in_reference, mut only_by_rules) = (0, Vec::new(), Vec::new());
         for name in catalog.tensors.keys() {
@@ -55,14 +63,8 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selected) {
                 (false, false) => {}
             }
         }
-        catalog.report.add(ReferenceReport {
-            path: reference.directory.clone(),
-            agreed,
-            only_in_reference,
-            only_by_rules,
-        });
         if !lacking.is_empty() {
-            catalog.report.warnings.push(Warning::new(
+            warnings.push(Warning::new(
                 Code::BadReference,
                 format!(
                     "{} of the reference {directory} are not in the view: {}",
@@ -72,12 +74,19 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selected) {
             ));
         }
         if !unknown.is_empty() {
-            catalog.report.warnings.push(Warning::new(Code::BadReference, format!(
+            warnings.push(Warning::new(Code::BadReference, format!(
                 "{} of the view are not in the reference {directory} and keep their dtype unless selected otherwise: {}",
                 counted(unknown.len(), "tensor"),
                 listing(&unknown)
             )));
         }
+        catalog.report.add(ReferenceReport {
+            path: reference.directory.clone(),
+            agreed,
+            only_in_reference,
+            only_by_rules,
+        });
+        catalog.report.warnings.extend(warnings);
     }
 }
 

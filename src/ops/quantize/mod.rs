@@ -1,6 +1,7 @@
 //! Quantizes selected weights, by any [`Encoding`].
 
 mod checks;
+mod expert_forms;
 mod groups;
 mod official;
 mod rules;
