@@ -1,5 +1,6 @@
 //! How much of a model stays unquantized where rules decide.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -69,7 +70,7 @@ pub(super) fn note(catalog: &mut Catalog, rules: &Rules, decisions: &[Decision])
         entry.bytes += tensor.len();
     }
     let mut modules: Vec<UnquantizedModule> = modules.into_values().collect();
-    modules.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+    modules.sort_by_key(|module| Reverse(module.bytes));
     let report = UnquantizedReport {
         layer_bytes,
         bytes: modules.iter().map(|module| module.bytes).sum(),
