@@ -75,6 +75,11 @@ impl Selection {
         Pattern::new(PATTERNS, pattern).map(drop)
     }
 
+    /// Whether one of its patterns matches all of `name`.
+    pub fn has_pattern_for(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
     /// What it selects of `catalog`.
     ///
     /// # Errors
