@@ -38,11 +38,11 @@ HYBRID = {
 SHARED = {**ROUTED, "num_experts": 4, "shared_expert_intermediate_size": 128}
 MAMBA = {
     "num_hidden_layers": None, "layers_block_type": ["mamba", "attention", "mlp"],
-    "mamba_num_heads": 4, "mamba_head_dim": 64, "n_groups": 1, "ssm_state_size": 64,
+    "mamba_num_heads": 4, "mamba_head_dim": 64, "n_groups": 1, "ssm_state_size": 128,
 }
 SPARSE = {
     "num_hidden_layers": None, "layers_block_type": ["mamba", "attention", "moe"],
-    "mamba_num_heads": 4, "mamba_head_dim": 64, "n_groups": 1, "ssm_state_size": 64,
+    "mamba_num_heads": 4, "mamba_head_dim": 64, "n_groups": 1, "ssm_state_size": 128,
     "n_routed_experts": 4, "moe_shared_expert_intermediate_size": 128, **ROUTED,
 }
 
@@ -69,7 +69,7 @@ FAMILIES = {
 ADDED = {
     "deepseek_v3": {"topk_method": "noaux_tc"},
     "kimi_k2": {"model_type": "kimi_k2", "topk_method": "noaux_tc"},
-    "minimax_m2": {"rotary_dim": 64},
+    "minimax_m2": {"rotary_dim": 64, "scoring_func": "sigmoid", "use_routing_bias": True},
 }
 
 
