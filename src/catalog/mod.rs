@@ -17,6 +17,7 @@ use indexmap::IndexMap;
 pub(crate) use config::values;
 pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
+pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{

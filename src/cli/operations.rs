@@ -1,6 +1,7 @@
 //! Flags that are made from what the operators and the view say of their settings.
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
@@ -24,7 +25,7 @@ impl OperationArgs {
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Location> {
         self.asked.iter().filter_map(|(_, value)| match value {
             Value::Source { location, .. } => Some(location),
-            Value::Switch(_) | Value::Text(_) => None,
+            Value::Switch(_) | Value::Text(_) | Value::Scoped { .. } => None,
         })
     }
 
@@ -71,16 +72,15 @@ impl FromArgMatches for OperationArgs {
         let mut asked = Vec::new();
         for setting in ViewRequest::settings() {
             let values = match setting.takes {
-                Takes::Switch => {
+                Takes::SwitchOrChoice { flag, .. } => {
                     let on = matches.get_flag(setting.key);
-                    on.then_some(Value::Switch(true)).into_iter().collect()
-                }
-                Takes::Flags(names) => {
-                    let given = names.iter().filter(|(_, flag, _)| matches.get_flag(flag));
-                    given
-                        .map(|(name, ..)| Value::Text((*name).to_owned()))
+                    let named = matches.get_one::<String>(flag);
+                    let on = on.then_some(Value::Switch(true));
+                    on.into_iter()
+                        .chain(named.cloned().map(Value::Text))
                         .collect()
                 }
+                Takes::ScopedFlags(names) => scoped(names, matches)?,
                 Takes::Choice(_) | Takes::Texts(_) => {
                     let texts = matches.get_many::<String>(setting.key);
                     let texts = texts.into_iter().flatten().cloned();
@@ -118,39 +118,39 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
     let flag = |id, name, help| Arg::new(id).long(name).help(help);
     let one = || flag(setting.key, setting.flag, setting.help);
     match setting.takes {
-        Takes::Switch => vec![one().action(ArgAction::SetTrue)],
-        Takes::Flags(names) => {
+        Takes::ScopedFlags(names) => {
             let flags = names.iter().map(|(name, long, help)| {
-                let others = names.iter().filter(|(other, ..)| other != name);
+                let scoped = |scope: &str| Value::Scoped {
+                    name: (*name).to_owned(),
+                    scope: scope.to_owned(),
+                };
+                // What follows a space may be a mountpoint.
                 flag(*long, *long, *help)
-                    .action(ArgAction::SetTrue)
-                    .conflicts_with_all(others.map(|(_, long, _)| *long))
+                    .value_name("REGEX")
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .action(ArgAction::Append)
+                    .value_parser(move |text: &str| accepted(setting, text, scoped(text)))
             });
             flags.collect()
         }
-        Takes::Choice(names) => {
-            let names = names.iter().map(|names| {
-                let (first, others) = names.split_first().expect("each has a name");
-                PossibleValue::new(*first).aliases(others.iter().copied())
-            });
-            vec![
-                one()
-                    .value_parser(PossibleValuesParser::new(names))
-                    .ignore_case(true),
-            ]
+        Takes::Choice(names) => vec![choice(one(), names)],
+        Takes::SwitchOrChoice {
+            flag: long,
+            names,
+            help,
+        } => {
+            let named = choice(flag(long, long, help), names);
+            vec![one().action(ArgAction::SetTrue), named]
         }
         Takes::Texts(what) => {
-            let accepted = |text: &str| {
-                let mut nothing = Operations::default();
-                let set = nothing.set(setting.key, Value::Text(text.to_owned()));
-                set.map(|()| text.to_owned())
-                    .map_err(|error| problem_of_value(&error))
-            };
             vec![
                 one()
                     .value_name(what)
                     .action(ArgAction::Append)
-                    .value_parser(accepted),
+                    .value_parser(|text: &str| {
+                        accepted(setting, text, Value::Text(text.to_owned()))
+                    }),
             ]
         }
         Takes::Sources => {
@@ -173,6 +173,51 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
         ],
     }
     .into_iter()
+}
+
+/// `text`, if `setting` takes `value`, which is made of it.
+fn accepted(setting: &Setting, text: &str, value: Value) -> Result<String, String> {
+    let set = Operations::default().set(setting.key, value);
+    set.map(|()| text.to_owned())
+        .map_err(|error| problem_of_value(&error))
+}
+
+/// The flags among `names` that are given, with their scopes.
+fn scoped(
+    names: &[(&str, &'static str, &str)],
+    matches: &ArgMatches,
+) -> Result<Vec<Value>, clap::Error> {
+    let mut values = Vec::new();
+    let mut without_scope: Option<&str> = None;
+    for (name, flag, _) in names {
+        let given = matches.get_occurrences::<String>(flag);
+        for mut scopes in given.into_iter().flatten() {
+            let name = (*name).to_owned();
+            if let Some(scope) = scopes.next() {
+                let scope = scope.clone();
+                values.push(Value::Scoped { name, scope });
+                continue;
+            }
+            if let Some(other) = without_scope.replace(flag).filter(|other| other != flag) {
+                let problem = format!(
+                    "the argument '--{flag}' cannot be used with '--{other}' unless one of them has a scope, '--{flag}=REGEX'\n"
+                );
+                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, problem));
+            }
+            values.push(Value::Text(name));
+        }
+    }
+    Ok(values)
+}
+
+/// A flag that takes one of `names`.
+fn choice(flag: Arg, names: &[&'static [&'static str]]) -> Arg {
+    let names = names.iter().map(|names| {
+        let (first, others) = names.split_first().expect("each has a name");
+        PossibleValue::new(*first).aliases(others.iter().copied())
+    });
+    flag.value_parser(PossibleValuesParser::new(names))
+        .ignore_case(true)
 }
 
 /// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.

@@ -148,6 +148,10 @@ codes! {
     FusedFp8 = "fused-fp8",
     /// The list of unquantized modules does not fit the tensors, or is ambiguous.
     SkipList = "skip-list",
+    /// Many weights are not quantized.
+    Unquantized = "unquantized",
+    /// No official FP8 release is known of this kind of model.
+    UnknownModelType = "unknown-model-type",
     /// The reference has no block FP8, or not the tensors of the view.
     BadReference = "bad-reference",
 

@@ -30,10 +30,10 @@ pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
-pub use params::{Group, Params, Section, Setting, Takes, Value};
+pub use params::{Group, Params, Section, Setting, Takes, Value, split_scope};
 pub(crate) use params::{chosen, short};
 pub use patch::PatchParams;
-pub use quantize::{PartialBlocks, Quantize, QuantizeParams, Selection};
+pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;
 
 use crate::error::Result;

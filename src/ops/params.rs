@@ -65,12 +65,17 @@ pub struct Setting {
 /// What a setting takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Takes {
-    /// On or off.
-    Switch,
     /// One of several names, each with the others that mean the same ([`Named::NAMES`]).
     Choice(&'static [&'static [&'static str]]),
-    /// The same, and every name is a flag of its own, with its help.
-    Flags(&'static [(&'static str, &'static str, &'static str)]),
+    /// On or off, or one of several names, which has a flag of its own with its help.
+    SwitchOrChoice {
+        flag: &'static str,
+        names: &'static [&'static [&'static str]],
+        help: &'static str,
+    },
+    /// One of several names, each with a flag of its own and its help. A regular expression behind
+    /// it says what that is about; there may be several of these.
+    ScopedFlags(&'static [(&'static str, &'static str, &'static str)]),
     /// Any number of texts; what one is called.
     Texts(&'static str),
     /// Any number of directories or the like.
@@ -110,6 +115,11 @@ pub enum Value {
     Switch(bool),
     /// A name or a text.
     Text(String),
+    /// A name, and a regular expression of what it is about.
+    Scoped {
+        name: String,
+        scope: String,
+    },
     Source {
         location: Location,
         /// 1 where it means nothing.
@@ -126,13 +136,6 @@ impl Value {
         Value::Source {
             location: location.into(),
             weight: 1.0,
-        }
-    }
-
-    pub(crate) fn into_switch(self) -> bool {
-        match self {
-            Value::Switch(on) => on,
-            _ => unreachable!("a switch is given for a setting that takes one"),
         }
     }
 
@@ -163,6 +166,23 @@ pub(crate) fn chosen<N: Named>(value: Value) -> Result<N> {
         let problem = format!("{name} is none of {}", names.join(", "));
         Error::new(Code::BadValue, problem)
     })
+}
+
+/// How hints and warnings have the name of a choice and its scope: as a recipe has them.
+pub(crate) fn scoped(name: &str, scope: &str) -> String {
+    format!("{{{name}: {scope}}}")
+}
+
+/// The name and the scope that [`Hint`](crate::error::Hint)s and warnings have as a value `{name: scope}`, or
+/// the name alone.
+pub fn split_scope(value: &str) -> (&str, Option<&str>) {
+    let inside = value
+        .strip_prefix('{')
+        .and_then(|value| value.strip_suffix('}'));
+    match inside.and_then(|inside| inside.split_once(": ")) {
+        Some((name, scope)) => (name, Some(scope)),
+        None => (value, None),
+    }
 }
 
 /// The key of a setting without that of its section.

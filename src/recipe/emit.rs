@@ -150,6 +150,17 @@ impl Lines {
 
     fn setting(&mut self, indent: usize, setting: &Setting, values: Vec<ops::Value>) -> Result<()> {
         let key = short(setting.key);
+        if let Takes::ScopedFlags(names) = setting.takes
+            && values
+                .iter()
+                .any(|v| matches!(v, ops::Value::Scoped { .. }))
+        {
+            self.0 += &format!("{:indent$}{key}:\n", "");
+            for (name, ..) in names {
+                self.scoped(indent + 2, name, &values);
+            }
+            return Ok(());
+        }
         if matches!(setting.takes, Takes::Texts(_)) || setting.takes.is_source() {
             self.0 += &format!("{:indent$}{key}:  # {}\n", "", setting.comment);
         }
@@ -162,6 +173,7 @@ impl Lines {
                     }
                     _ => self.one(indent, key, &value),
                 },
+                ops::Value::Scoped { .. } => unreachable!("those with a scope are written above"),
                 ops::Value::Source { location, weight } => match setting.takes {
                     Takes::WeightedSources => {
                         self.0 += &format!("{:indent$}  - path: {}\n", "", place(&location)?);
@@ -172,6 +184,21 @@ impl Lines {
             }
         }
         Ok(())
+    }
+
+    /// What `values` have of `name`: `true` without a scope, or the scope.
+    fn scoped(&mut self, indent: usize, name: &str, values: &[ops::Value]) {
+        let entries = values.iter().filter_map(|value| match value {
+            ops::Value::Text(given) if given == name => Some("true".to_owned()),
+            ops::Value::Scoped { name: given, scope } if given == name => Some(text(scope)),
+            _ => None,
+        });
+        let entries: String = entries
+            .map(|entry| format!("{:indent$}  - {entry}\n", ""))
+            .collect();
+        if !entries.is_empty() {
+            self.0 += &format!("{:indent$}{name}:\n{entries}", "");
+        }
     }
 }
 

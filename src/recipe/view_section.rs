@@ -179,14 +179,24 @@ impl ViewSection {
         let Setting { key, takes, .. } = setting;
         let name = short(key);
         match takes {
-            Takes::Switch => self.set(key, ops::Value::Switch(node.bool(name)?), node),
             Takes::Choice(names) => {
                 let names: Vec<&str> = names.iter().map(|names| names[0]).collect();
                 self.choose(setting, &names, node)
             }
-            Takes::Flags(flags) => {
+            Takes::SwitchOrChoice { names, .. } => match node.value {
+                Value::Scalar(Scalar::Bool(on)) => self.set(key, ops::Value::Switch(on), node),
+                _ => {
+                    let names = names.iter().map(|names| names[0]);
+                    let names: Vec<&str> = ["true", "false"].into_iter().chain(names).collect();
+                    self.choose(setting, &names, node)
+                }
+            },
+            Takes::ScopedFlags(flags) => {
                 let names: Vec<&str> = flags.iter().map(|(name, ..)| *name).collect();
-                self.choose(setting, &names, node)
+                match node.value {
+                    Value::Map(_) => self.ask_scoped(setting, &names, node),
+                    _ => self.choose(setting, &names, node),
+                }
             }
             Takes::Texts(_) => entries(node).iter().try_for_each(|node| {
                 let text = node.text(name)?;
@@ -212,6 +222,26 @@ impl ViewSection {
                 Ok(())
             }),
         }
+    }
+
+    /// Asks for each of `names` that the map `node` has, for all that it can be about (`true`) or
+    /// what regular expressions say.
+    fn ask_scoped(&mut self, setting: &Setting, names: &[&str], node: &Node) -> Result<()> {
+        let fields = Fields::new(node, short(setting.key), names)?;
+        for name in names {
+            for node in fields.get(name).map(entries).unwrap_or_default() {
+                let value = match node.value {
+                    Value::Scalar(Scalar::Bool(true)) => ops::Value::text(*name),
+                    Value::Scalar(Scalar::Bool(false)) => continue,
+                    _ => ops::Value::Scoped {
+                        name: (*name).to_owned(),
+                        scope: node.text(name)?.to_owned(),
+                    },
+                };
+                self.set(setting.key, value, node)?;
+            }
+        }
+        Ok(())
     }
 
     fn choose(&mut self, setting: &Setting, names: &[&str], node: &Node) -> Result<()> {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use ckptfs::ops::{
     CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams,
     LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
+    RuleSet,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -59,7 +60,9 @@ proptest! {
         weights in vec(any::<f64>().prop_filter("finite", |weight| weight.is_finite()), 2),
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
-        (rules, float32, keep) in any::<(bool, bool, bool)>(),
+        rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
+        (float32, keep) in any::<(bool, bool)>(),
+        scopes in vec(vec(any::<String>(), 0..3), 2),
         shards in select(vec![None, Some(Shards::Repack), Some(Shards::Keep), Some(Shards::Renumber), Some(Shards::Single)]),
         shard_bytes in 1..u64::MAX,
     ) {
@@ -85,7 +88,7 @@ proptest! {
         }).collect();
         let references: Vec<_> = references.iter().map(made).collect();
         let patterns = pattern(only);
-        let is_fp8 = rules || !references.is_empty() || !patterns.is_empty();
+        let is_fp8 = rules.is_some() || !references.is_empty() || !patterns.is_empty();
         let quantize = QuantizeParams {
             rules,
             references,
@@ -105,7 +108,11 @@ proptest! {
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },
                 dtype: DtypeParams { to: dtype },
-                experts: ExpertsParams { form: experts },
+                experts: ExpertsParams {
+                    form: experts,
+                    unfuse: pattern(&scopes[0]),
+                    fuse: pattern(&scopes[1]),
+                },
                 quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
             },
             shards,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::ops::QuantizeParams;
+use ckptfs::ops::{QuantizeParams, RuleSet};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::verify::{KnownScales, StructureReport};
 use safetensors::Dtype;
@@ -146,7 +146,7 @@ fn what_materialize_writes_is_sound() {
         );
         let base = workspace.write("base", &base);
         let request = QuantizeParams {
-            rules: true,
+            rules: Some(RuleSet::Exact),
             scale_format: Some(scale_format),
             ..QuantizeParams::default()
         };

@@ -123,7 +123,7 @@ fn tensors_of_extras_are_renamed_too_and_fp8_sees_the_new_names() {
     let extra = workspace.write("extra", &Checkpoint::single([bf16(name, &[128, 128])]));
     let request = request(&base, &["^backbone=model"]).with(|asked| {
         asked.patch.extras.push(extra.into());
-        asked.quantize.rules = true;
+        asked.quantize.rules = Some(ckptfs::ops::RuleSet::Exact);
     });
     let plan = request.plan().unwrap();
     let names: Vec<String> = tensors(&plan).into_keys().collect();

@@ -9,7 +9,7 @@ use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport};
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::{PlannedTensor, ShardCosts};
 use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
 use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
@@ -46,6 +46,7 @@ pub(crate) fn json(
         sources: &plan.report.sources,
         adapters: plan.report.reports().collect(),
         references: plan.report.reports().collect(),
+        unquantized: plan.report.reports().next(),
         warnings: WarningJson::each(&plan.report.warnings),
         notes: &plan.report.notes,
         groups: provenance::groups(plan, &lineages).0,
@@ -112,6 +113,9 @@ struct PlanJson<'a> {
     sources: &'a [SourceReport],
     adapters: Vec<&'a AdapterReport>,
     references: Vec<&'a ReferenceReport>,
+    /// What the rules for FP8 leave unquantized; only if rules are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unquantized: Option<&'a UnquantizedReport>,
     warnings: Vec<WarningJson>,
     notes: &'a [String],
     /// Tensors that come about in the same way.

@@ -4,11 +4,11 @@ use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{MergeReport, Role, StretchReport};
 use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
 use ckptfs::provenance::Counts;
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
-use ckptfs::text::counted;
+use ckptfs::text::{counted, listing, percent};
 
 use crate::cli::messages;
 use crate::cli::plan::details::Details;
@@ -129,6 +129,9 @@ fn list<'a>(counts: impl IntoIterator<Item = (usize, &'a str)>) -> String {
 /// What references decide, what is left out, notes and warnings.
 fn remarks(plan: &Plan) -> String {
     let mut text = String::new();
+    for unquantized in plan.report.reports::<UnquantizedReport>() {
+        text += &unquantized_line(unquantized);
+    }
     for reference in plan.report.reports::<ReferenceReport>() {
         text += &format!("reference  {}\n", reference.path.shown());
         text += &format!(
@@ -161,6 +164,18 @@ pub(super) fn warnings(plan: &Plan) -> String {
     warnings
         .map(|warning| messages::line("warning", warning))
         .collect()
+}
+
+/// What rules leave unquantized, if anything.
+fn unquantized_line(report: &UnquantizedReport) -> String {
+    if report.bytes == 0 {
+        return String::new();
+    }
+    format!(
+        "unquantized  {} of the bytes of weights in layers ({})\n",
+        percent(report.bytes, report.layer_bytes),
+        listing(&report.shares()).shown()
+    )
 }
 
 fn surveys_line(surveys: Surveys) -> String {

@@ -13,6 +13,8 @@ pub(in crate::ops) const GATE_UP: &str = "gate_up_proj";
 /// What becomes of the experts of one layer.
 #[derive(Debug)]
 pub(super) struct Change {
+    /// The module of the experts.
+    pub experts: String,
     /// The tensors that go.
     pub old: Vec<Name>,
     /// The tensors that stand, in this order, where the first of the old ones stood.
