@@ -16,6 +16,7 @@ use ckptfs::recipe::{Plan, Surveys};
 use crate::cli::messages::WarningJson;
 use crate::cli::plan::aux_files::aux_files;
 use crate::cli::plan::details::Details;
+use crate::cli::plan::figures::Figures;
 use crate::cli::plan::links;
 #[cfg(feature = "fuse")]
 use crate::cli::plan::passthrough::PassthroughJson;
@@ -31,6 +32,7 @@ pub(crate) fn json(
     let lineages = provenance::lineages(plan);
     let counts = Counts::new(plan, lineages.iter().flatten());
     let json = PlanJson {
+        figures: Figures::new(plan, &counts, details.writing.as_ref()),
         tensors: counts.total.tensors,
         renamed: plan.report.count("renamed"),
         dropped: plan.report.count("dropped"),
@@ -92,6 +94,7 @@ pub(crate) fn json(
 
 #[derive(Serialize)]
 struct PlanJson<'a> {
+    figures: Figures,
     /// Tensors in the view, scales included.
     tensors: usize,
     renamed: usize,
