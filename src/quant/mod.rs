@@ -6,6 +6,7 @@
 //! knows a companion's name, a block's size or what codes are made of.
 
 mod declared;
+mod edited;
 pub mod fp8_block;
 mod groups;
 mod scheme;
@@ -14,6 +15,7 @@ mod skip_list;
 
 pub(crate) use declared::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
 pub(crate) use declared::{MODELOPT_FILE, undeclare};
+pub(crate) use edited::{DeclarationCheck, check_declaration};
 pub(crate) use groups::{Group, group_of};
 pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
 pub use schemes::{companions, is_coded, weight_of};

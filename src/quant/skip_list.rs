@@ -78,7 +78,7 @@ pub(super) fn build(
 
 /// Quantized modules that some consumer would leave alone, each by the first entry that hits it:
 /// all that do may be as many as all names together have parts.
-fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<Warning> {
+pub(super) fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<Warning> {
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let mut by_consumer: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut seen: HashSet<(&str, &str)> = HashSet::new();
@@ -166,7 +166,7 @@ fn is_fused_expert(name: &str) -> bool {
 }
 
 /// The module that a tensor belongs to: its name without the last part.
-fn module_of(name: &str) -> &str {
+pub(super) fn module_of(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(module, _)| module)
 }
 

@@ -12,6 +12,7 @@ mod sync;
 
 pub use attributes::Attributes;
 pub use blob::{Blob, Identity};
+pub(crate) use directory::never_shown;
 pub use directory::{AuxEntry, AuxFiles, Class, Directory, MOUNT_DIRECTORY};
 pub(crate) use local::{BLOCK, with_room};
 pub use local::{Enclosure, Handle, LocalFile};
