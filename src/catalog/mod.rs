@@ -20,7 +20,8 @@ pub use described::Parts;
 pub use fidelity::{AmaxRange, Fidelity};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{
-    EditedConfig, FileChange, FileEdit, MergeReport, OperatorReport, Report, Role, SourceReport, StretchReport,
+    EditedConfig, FileChange, FileEdit, MergeReport, OperatorReport, Report, Role, SourceReport,
+    StretchReport,
 };
 pub use sources::Sources;
 pub use step::{Step, as_written};

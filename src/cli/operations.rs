@@ -81,7 +81,11 @@ impl FromArgMatches for OperationArgs {
             // By position on the command line: edits are made in their order.
             let positions: Vec<usize> = match setting.takes {
                 Takes::Flags(_) => Vec::new(),
-                _ => matches.indices_of(setting.key).into_iter().flatten().collect(),
+                _ => matches
+                    .indices_of(setting.key)
+                    .into_iter()
+                    .flatten()
+                    .collect(),
             };
             let values = match setting.takes {
                 Takes::Switch => {

@@ -121,6 +121,7 @@ impl Operations {
 
     /// Takes relative paths of files for relative to `directory`.
     pub(crate) fn relative_to(&mut self, directory: &Path) {
-        self.each_mut().for_each(|params| params.relative_to(directory));
+        self.each_mut()
+            .for_each(|params| params.relative_to(directory));
     }
 }

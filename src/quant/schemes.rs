@@ -43,7 +43,11 @@ fn usual() -> Box<dyn Scheme> {
 
 /// The scheme that all of `declarations`, which are in the config.json `path`, are of. `example` is a
 /// remark for the message.
-pub(super) fn scheme_of(declarations: &[Value], path: &Path, example: &str) -> Result<Box<dyn Scheme>> {
+pub(super) fn scheme_of(
+    declarations: &[Value],
+    path: &Path,
+    example: &str,
+) -> Result<Box<dyn Scheme>> {
     let Some(first) = declarations.first() else {
         return Ok(usual());
     };

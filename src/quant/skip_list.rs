@@ -78,7 +78,10 @@ pub(super) fn build(
 
 /// Quantized modules that some consumer would leave alone, each by the first entry that hits it:
 /// all that do may be as many as all names together have parts.
-pub(super) fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<Warning> {
+pub(super) fn contradictions(
+    entries: &IndexSet<String>,
+    quantized: &IndexSet<&str>,
+) -> Vec<Warning> {
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let mut by_consumer: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut seen: HashSet<(&str, &str)> = HashSet::new();

@@ -143,7 +143,11 @@ impl Lines {
         }
         if let Some(beside) = params.section().and_then(|section| section.in_order) {
             for (setting, value) in params.asked() {
-                let dash = if beside.contains(&setting.key) { " " } else { "-" };
+                let dash = if beside.contains(&setting.key) {
+                    " "
+                } else {
+                    "-"
+                };
                 let (key, value) = (short(setting.key), scalar(value)?);
                 self.0 += &format!("{:indent$}{dash} {key}: {value}\n", "");
             }

@@ -169,13 +169,17 @@ impl ViewSection {
         for node in node.list(section.key)? {
             let what = format!("an entry of {}", section.key);
             let fields = Fields::new(node, &what, &keys)?;
-            let given = settings.iter().filter(|s| fields.get(short(s.key)).is_some());
+            let given = settings
+                .iter()
+                .filter(|s| fields.get(short(s.key)).is_some());
             let (others, first): (Vec<_>, Vec<_>) =
                 given.partition(|setting| beside.contains(&setting.key));
             if first.len() > 1 || first.is_empty() && others.is_empty() {
                 let problem = format!("{what} has one of {}", keys.join(", "));
                 let error = node.place.error(Code::RecipeValue, problem);
-                return Err(error.with_hint("make a list of them, in the order in which they apply"));
+                return Err(
+                    error.with_hint("make a list of them, in the order in which they apply")
+                );
             }
             for setting in first.into_iter().chain(others) {
                 let value = fields.require(short(setting.key))?;
@@ -205,7 +209,8 @@ impl ViewSection {
             Takes::Files => entries(node).iter().try_for_each(|node| {
                 let value = named_file(node.text(name)?);
                 let value = value.map_err(|problem| {
-                    node.place.error(Code::RecipeValue, format!("{name}: {problem}"))
+                    node.place
+                        .error(Code::RecipeValue, format!("{name}: {problem}"))
                 })?;
                 self.set(key, value, node)
             }),

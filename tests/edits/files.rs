@@ -23,7 +23,9 @@ fn base() -> Checkpoint {
 /// The paths of the files of a view with `edits`, with the index left out.
 fn files(edits: &[(&str, &str)]) -> BTreeSet<String> {
     let workspace = Workspace::new();
-    let plan = request(workspace.write("base", &base()), edits).plan().unwrap();
+    let plan = request(workspace.write("base", &base()), edits)
+        .plan()
+        .unwrap();
     assert_eq!(plan.report.warnings, [""; 0]);
     let files = read_all(&plan).into_keys();
     let files = files.map(|path| path.to_str().unwrap().to_owned());
@@ -32,14 +34,37 @@ fn files(edits: &[(&str, &str)]) -> BTreeSet<String> {
 
 #[test]
 fn what_a_glob_matches_is_left_out_and_shards_never_are() {
-    let all = ["README.md", "config.json", "original/README.md", "original/params.json", "tokenizer.json"];
+    let all = [
+        "README.md",
+        "config.json",
+        "original/README.md",
+        "original/params.json",
+        "tokenizer.json",
+    ];
     for (edits, left) in [
         (vec![("drop_file", "*.md")], &all[1..]),
-        (vec![("drop_file", "**/*.md")], &["config.json", "original/params.json", "tokenizer.json"]),
-        (vec![("drop_file", "original")], &["README.md", "config.json", "tokenizer.json"]),
-        (vec![("drop_file", "original/p*")], &["README.md", "config.json", "original/README.md", "tokenizer.json"]),
+        (
+            vec![("drop_file", "**/*.md")],
+            &["config.json", "original/params.json", "tokenizer.json"],
+        ),
+        (
+            vec![("drop_file", "original")],
+            &["README.md", "config.json", "tokenizer.json"],
+        ),
+        (
+            vec![("drop_file", "original/p*")],
+            &[
+                "README.md",
+                "config.json",
+                "original/README.md",
+                "tokenizer.json",
+            ],
+        ),
         (vec![("drop_file", "*")], &[]),
-        (vec![("drop_file", "[!c]*"), ("drop_file", "x"), ("set", "a=2")][..1].to_vec(), &["config.json"]),
+        (
+            vec![("drop_file", "[!c]*"), ("drop_file", "x"), ("set", "a=2")][..1].to_vec(),
+            &["config.json"],
+        ),
     ] {
         let expected: BTreeSet<String> = left.iter().map(|&path| path.to_owned()).collect();
         assert_eq!(files(&edits), expected, "{edits:?}");
@@ -110,7 +135,9 @@ fn a_file_that_was_added_can_be_edited_and_stays_as_it_was_on_disk() {
     let plan = request(&directory, &edits).plan().unwrap();
     assert_eq!(text(&plan, "config.json"), "{\"b\":  3}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "{\"b\":  2}");
-    let replaced = request(&directory, &[("set", "a=9"), ("add_file", &add)]).plan().unwrap();
+    let replaced = request(&directory, &[("set", "a=9"), ("add_file", &add)])
+        .plan()
+        .unwrap();
     assert_eq!(text(&replaced, "config.json"), "{\"b\":  2}");
 }
 
@@ -146,13 +173,31 @@ fn a_file_that_cannot_be_added_is_an_error_that_names_it() {
     fs::write(workspace.path().join("template.jinja"), "").unwrap();
     let here = workspace.path().display().to_string();
     for (edit, code, words) in [
-        (format!("a={here}/templat.jinja"), Code::NotFound, "did you mean"),
+        (
+            format!("a={here}/templat.jinja"),
+            Code::NotFound,
+            "did you mean",
+        ),
         (format!("a={here}/base"), Code::WrongFileKind, "base"),
-        (format!("original={here}/template.jinja"), Code::WrongFileKind, "is a directory"),
-        (format!("README.md/a={here}/template.jinja"), Code::WrongFileKind, "no directory"),
-        ("a=s3://bucket/x".to_owned(), Code::UnsupportedPlace, "s3://bucket/x"),
+        (
+            format!("original={here}/template.jinja"),
+            Code::WrongFileKind,
+            "is a directory",
+        ),
+        (
+            format!("README.md/a={here}/template.jinja"),
+            Code::WrongFileKind,
+            "no directory",
+        ),
+        (
+            "a=s3://bucket/x".to_owned(),
+            Code::UnsupportedPlace,
+            "s3://bucket/x",
+        ),
     ] {
-        let error = request(&directory, &[("add_file", &edit)]).plan().unwrap_err();
+        let error = request(&directory, &[("add_file", &edit)])
+            .plan()
+            .unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert_names(&error.to_string(), &["edits.add_file", words]);
     }

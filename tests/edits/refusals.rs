@@ -22,18 +22,45 @@ fn assert_refused(edits: &[Edit], code: Code, words: &[&str]) {
 #[test]
 fn a_key_that_is_not_there_is_an_error_with_the_nearest_that_is() {
     for (edit, words) in [
-        (("unset", "model_typ"), &["the top level has no key model_typ", "did you mean model_type?"][..]),
-        (("set", "rope_scalin.type=\"x\""), &["has no key rope_scalin", "did you mean rope_scaling?"]),
-        (("unset", "rope_scaling.typ"), &["rope_scaling has no key typ", "did you mean type?"]),
-        (("set", "rope_scaling.x.y=1"), &["rope_scaling has no key x"]),
-        (("unset", "rope_theta"), &["has no key rope_theta", "text_config.rope_theta is there"]),
+        (
+            ("unset", "model_typ"),
+            &[
+                "the top level has no key model_typ",
+                "did you mean model_type?",
+            ][..],
+        ),
+        (
+            ("set", "rope_scalin.type=\"x\""),
+            &["has no key rope_scalin", "did you mean rope_scaling?"],
+        ),
+        (
+            ("unset", "rope_scaling.typ"),
+            &["rope_scaling has no key typ", "did you mean type?"],
+        ),
+        (
+            ("set", "rope_scaling.x.y=1"),
+            &["rope_scaling has no key x"],
+        ),
+        (
+            ("unset", "rope_theta"),
+            &["has no key rope_theta", "text_config.rope_theta is there"],
+        ),
         (("promote", "txt_config"), &["did you mean text_config?"]),
         (("promote", "n"), &["n is a number, no object"]),
         (("set", "n.x=1"), &["n is a number, no object with a key x"]),
         (("set", "model_type[0]=1"), &["model_type is text, no list"]),
-        (("set", "layer_types.x=1"), &["layer_types is a list, no object"]),
-        (("set", "layer_types[2]=\"c\""), &["layer_types has no [2]", "its last item is [1]"]),
-        (("unset", "layer_types[9]"), &["layer_types has no [9]", "its last item is [1]"]),
+        (
+            ("set", "layer_types.x=1"),
+            &["layer_types is a list, no object"],
+        ),
+        (
+            ("set", "layer_types[2]=\"c\""),
+            &["layer_types has no [2]", "its last item is [1]"],
+        ),
+        (
+            ("unset", "layer_types[9]"),
+            &["layer_types has no [9]", "its last item is [1]"],
+        ),
         (("unset", "[0]"), &["the top level is an object, no list"]),
     ] {
         assert_refused(&[edit], Code::MissingKey, words);
@@ -45,17 +72,44 @@ fn a_key_that_is_not_there_is_an_error_with_the_nearest_that_is() {
 #[test]
 fn a_file_that_is_not_there_is_an_error_with_the_nearest_that_is() {
     for (edit, words) in [
-        (("set", "generation_confg.json:a=1"), &["no file generation_confg.json", "did you mean generation_config.json?"][..]),
-        (("unset", "zzz:a"), &["no file zzz", "config.json", "more/a.json"]),
-        (("set", "model.safetensors:a=1"), &["model.safetensors is a shard or an index"]),
-        (("set", "model.safetensors.index.json:a=1"), &["is a shard or an index"]),
+        (
+            ("set", "generation_confg.json:a=1"),
+            &[
+                "no file generation_confg.json",
+                "did you mean generation_config.json?",
+            ][..],
+        ),
+        (
+            ("unset", "zzz:a"),
+            &["no file zzz", "config.json", "more/a.json"],
+        ),
+        (
+            ("set", "model.safetensors:a=1"),
+            &["model.safetensors is a shard or an index"],
+        ),
+        (
+            ("set", "model.safetensors.index.json:a=1"),
+            &["is a shard or an index"],
+        ),
     ] {
         assert_refused(&[edit], Code::MissingFile, words);
     }
-    assert_refused(&[("set", "more:a=1")], Code::WrongFileKind, &["more is a directory"]);
-    assert_refused(&[("set", "broken.json:a=1")], Code::BadConfig, &["broken.json", "not JSON"]);
+    assert_refused(
+        &[("set", "more:a=1")],
+        Code::WrongFileKind,
+        &["more is a directory"],
+    );
+    assert_refused(
+        &[("set", "broken.json:a=1")],
+        Code::BadConfig,
+        &["broken.json", "not JSON"],
+    );
     let dropped = [("drop_file", "gen*"), ("set", "generation_config.json:a=1")];
-    assert_refused(&dropped, Code::MissingFile, &["no file generation_config.json"]);
+    assert_refused(
+        &dropped,
+        Code::MissingFile,
+        &["no file generation_config.json"],
+    );
 }
 
 #[test]
@@ -66,7 +120,10 @@ fn a_value_that_is_not_json_is_refused_with_what_to_type() {
         error.to_string()
     };
     for (text, words) in [
-        ("model_type=llama", &["llama is not JSON", r#"'model_type="llama"'"#][..]),
+        (
+            "model_type=llama",
+            &["llama is not JSON", r#"'model_type="llama"'"#][..],
+        ),
         ("a=it's", &[r#"'a="it'\''s"'"#]),
         ("a.b=/x/y z", &[r#"'a.b="/x/y z"'"#]),
         ("a=True", &["True is not JSON", "'a=true'", r#"'a="True"'"#]),
@@ -96,16 +153,31 @@ fn what_is_kept_belongs_to_what_is_promoted_before_it() {
         assert_eq!(error.code(), Code::Conflict);
         assert_names(&error.to_string(), &["edits.keep: a", "edits.promote"]);
     }
-    let empty = ask(&mut ViewRequest::new("/a"), &[("promote", "x"), ("keep", "a,,b")]);
+    let empty = ask(
+        &mut ViewRequest::new("/a"),
+        &[("promote", "x"), ("keep", "a,,b")],
+    );
     assert_eq!(empty.unwrap_err().code(), Code::BadValue);
 }
 
 #[test]
 fn an_edit_that_changes_nothing_and_a_key_that_may_be_misspelt_are_warned_of() {
     for (edit, code, words) in [
-        ("n=1", Code::NoEffect, &["edits.set: n=1", "its value already"][..]),
-        ("model_typ=\"x\"", Code::MissingKey, &["new in config.json", "did you mean model_type"]),
-        ("rope_theta=2.0", Code::MissingKey, &["new", "text_config.rope_theta"]),
+        (
+            "n=1",
+            Code::NoEffect,
+            &["edits.set: n=1", "its value already"][..],
+        ),
+        (
+            "model_typ=\"x\"",
+            Code::MissingKey,
+            &["new in config.json", "did you mean model_type"],
+        ),
+        (
+            "rope_theta=2.0",
+            Code::MissingKey,
+            &["new", "text_config.rope_theta"],
+        ),
     ] {
         let plan = plan(&checkpoint(CONFIG), &[("set", edit)]).unwrap();
         let warnings = &plan.report.warnings;

@@ -9,7 +9,11 @@ fn a_value_takes_the_place_of_the_old_one_and_stands_as_it_was_typed() {
         ("a=1e400", "\"a\": 1,", "\"a\": 1e400,"),
         ("b.c[1]={\"x\":  [ ]}", "1, 2,", "1, {\"x\":  [ ]},"),
         ("b= null ", "{\"c\": [1, 2,  3]}", "null"),
-        ("config.json:a=\"é\\u00e9\"", "\"a\": 1", "\"a\": \"é\\u00e9\""),
+        (
+            "config.json:a=\"é\\u00e9\"",
+            "\"a\": 1",
+            "\"a\": \"é\\u00e9\"",
+        ),
         (
             "a=123456789012345678901234567890",
             "\"a\": 1",
@@ -24,10 +28,18 @@ fn a_value_takes_the_place_of_the_old_one_and_stands_as_it_was_typed() {
 #[test]
 fn a_new_key_stands_last_in_the_manner_of_the_one_before() {
     for (source, edit, expected) in [
-        ("{\n  \"a\": 1\n}\n", "zz=2", "{\n  \"a\": 1,\n  \"zz\": 2\n}\n"),
+        (
+            "{\n  \"a\": 1\n}\n",
+            "zz=2",
+            "{\n  \"a\": 1,\n  \"zz\": 2\n}\n",
+        ),
         ("{\"a\":1}", "zz=2", "{\"a\":1,\"zz\":2}"),
         ("{\"a\": 1}", "zz=2", "{\"a\": 1, \"zz\": 2}"),
-        ("{\"a\": 1, \"b\": 2}", "zz=2", "{\"a\": 1, \"b\": 2, \"zz\": 2}"),
+        (
+            "{\"a\": 1, \"b\": 2}",
+            "zz=2",
+            "{\"a\": 1, \"b\": 2, \"zz\": 2}",
+        ),
         ("{}", "zz=2", "{\"zz\": 2}"),
         (
             "{\r\n\t\"a\" : {\r\n\t}\r\n}\r\n",

@@ -59,8 +59,7 @@ pub(super) fn overwritten(changes: &[Change], catalog: &mut Catalog) -> Result<(
 /// config.json as edits left it and as the view has it, if operators edited it too.
 fn before_and_after(catalog: &Catalog) -> Option<(Document, Document)> {
     let finished = catalog.config.as_ref()?.edited_text()?;
-    let Some(AuxEntry::Edited { text: edited, .. }) = files::find(&catalog.aux, CONFIG_FILE)
-    else {
+    let Some(AuxEntry::Edited { text: edited, .. }) = files::find(&catalog.aux, CONFIG_FILE) else {
         return None;
     };
     let edited = Document::parse(edited).ok()?;
@@ -69,7 +68,9 @@ fn before_and_after(catalog: &Catalog) -> Option<(Document, Document)> {
 
 fn is_same(set: &str, written: Option<&str>) -> bool {
     let value = |text| serde_json::from_str::<Value>(text).ok();
-    written.is_some_and(|written| set == written || value(set).is_some() && value(set) == value(written))
+    // Who asks for a key that is not there gets null.
+    let written = written.unwrap_or("null");
+    set == written || value(set).is_some() && value(set) == value(written)
 }
 
 fn conflict(target: &Target, set: &str, written: Option<&str>) -> Error {
@@ -100,7 +101,8 @@ pub(super) fn merged(
     let Some(config) = &catalog.config else {
         return Ok(());
     };
-    let is_key = |step: Option<&Step>, name: &str| matches!(step, Some(Step::Key(key)) if key == name);
+    let is_key =
+        |step: Option<&Step>, name: &str| matches!(step, Some(Step::Key(key)) if key == name);
     let path = &target.path.0;
     let mut written = config.edits().keys();
     let is_written = written.any(|written| {
@@ -137,8 +139,7 @@ pub(super) fn dtypes(changes: &[Change], catalog: &mut Catalog) {
         let floating = catalog.tensors.values().map(|tensor| tensor.dtype);
         let mut floating = floating.filter(|dtype| is_convertible(*dtype)).peekable();
         if floating.peek().is_some() && !floating.any(|found| found == dtype.dtype()) {
-            let problem =
-                "no tensor of the view has this dtype, and a loader that goes by it converts all of them";
+            let problem = "no tensor of the view has this dtype, and a loader that goes by it converts all of them";
             let warning = Warning::new(Code::ConfigMismatch, problem);
             let warning = warning.about_value(SET, format!("{target}={value}"));
             let convert = Hint::give_value(DTYPE, dtype.name()).to("convert the tensors");

@@ -156,7 +156,12 @@ impl Document {
     }
 
     /// The entry of `container` that the step of `path` at `position` leads to.
-    fn step(&self, container: &Range<usize>, path: &Path, position: usize) -> Result<Entry, Problem> {
+    fn step(
+        &self,
+        container: &Range<usize>,
+        path: &Path,
+        position: usize,
+    ) -> Result<Entry, Problem> {
         let here = || match position {
             0 => "the top level".to_owned(),
             _ => Path(path.0[..position].to_vec()).to_string(),
@@ -300,7 +305,10 @@ impl Document {
             &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
         };
         let outer = of_line(start);
-        let first = self.entries(&self.top()).first().map(|entry| entry.key.start);
+        let first = self
+            .entries(&self.top())
+            .first()
+            .map(|entry| entry.key.start);
         let unit = match first.map_or("", of_line) {
             "" => "  ",
             unit => unit,
@@ -336,7 +344,10 @@ fn after_value(text: &str, at: usize) -> usize {
             _ if depth > 0 => at += 1,
             _ => {
                 let ends = |c: &u8| matches!(c, b',' | b']' | b'}' | b':') || is_space(*c as char);
-                return bytes[at..].iter().position(ends).map_or(text.len(), |n| at + n);
+                return bytes[at..]
+                    .iter()
+                    .position(ends)
+                    .map_or(text.len(), |n| at + n);
             }
         }
         if depth == 0 {

@@ -306,11 +306,16 @@ fn drop(catalog: &mut Catalog, glob: &Glob, text: &str) {
         let warning = match of_weights {
             Some(name) => Warning::new(
                 Code::NoMatch,
-                format!("it matches {name}, and no file beside the weights; shards are not left out so"),
+                format!(
+                    "it matches {name}, and no file beside the weights; shards are not left out so"
+                ),
             ),
             None => {
                 let near = did_you_mean(text, all.iter().map(String::as_str));
-                Warning::new(Code::NoMatch, format!("it matches no file of the view{near}"))
+                Warning::new(
+                    Code::NoMatch,
+                    format!("it matches no file of the view{near}"),
+                )
             }
         };
         let warning = warning.about_value(DROP_FILE, text);
