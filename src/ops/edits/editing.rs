@@ -6,6 +6,7 @@ use crate::catalog::{CONFIG_FILE, Catalog, Config, FileChange, FileEdit};
 use crate::error::setting::{ADD_FILE, DROP_FILE, PROMOTE, SET, UNSET};
 use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::ops::Operator;
+use crate::ops::edits::change::{Change, shortened};
 use crate::ops::edits::check;
 use crate::ops::edits::document::Document;
 use crate::ops::edits::files::{self, Glob};
@@ -24,21 +25,11 @@ pub(super) struct Edits {
     pub(super) changes: Vec<Change>,
 }
 
-/// An edit that is understood.
-#[derive(Debug)]
-pub(super) enum Change {
-    Set { target: Target, value: String },
-    Unset(Target),
-    Promote { target: Target, keep: Vec<String> },
-    Add { name: String, from: Location },
-    Drop { glob: Glob, text: String },
-}
-
 impl Operator for Edits {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         let before = DeclarationCheck::new(catalog);
         for change in &self.changes {
-            change.make(catalog)?;
+            make(change, catalog)?;
         }
         if before != DeclarationCheck::new(catalog) {
             catalog.report.add(check::Declared);
@@ -53,39 +44,38 @@ impl Operator for Edits {
     }
 }
 
-impl Change {
-    fn make(&self, catalog: &mut Catalog) -> Result<()> {
-        match self {
-            Change::Set { target, value } => set(catalog, target, value),
-            Change::Unset(target) => {
-                let mut file = EditedFile::open(catalog, UNSET, target)?;
-                let old = file.document.unset(&target.path);
-                let old = old.map_err(|problem| file.no_key(&target.path, problem))?;
-                file.write(
-                    catalog,
-                    FileChange::Unset {
-                        path: target.path.to_string(),
-                        old: shortened(&old),
-                    },
-                )
-            }
-            Change::Promote { target, keep } => {
-                let mut file = EditedFile::open(catalog, PROMOTE, target)?;
-                let promoted = file.document.promote(&target.path, keep);
-                promoted.map_err(|problem| file.no_key(&target.path, problem))?;
-                file.write(
-                    catalog,
-                    FileChange::Promoted {
-                        path: target.path.to_string(),
-                        kept: keep.clone(),
-                    },
-                )
-            }
-            Change::Add { name, from } => add(catalog, name, from),
-            Change::Drop { glob, text } => {
-                drop(catalog, glob, text);
-                Ok(())
-            }
+/// Makes one edit.
+fn make(change: &Change, catalog: &mut Catalog) -> Result<()> {
+    match change {
+        Change::Set { target, value } => set(catalog, target, value),
+        Change::Unset(target) => {
+            let mut file = EditedFile::open(catalog, UNSET, target)?;
+            let old = file.document.unset(&target.path);
+            let old = old.map_err(|problem| file.no_key(&target.path, problem))?;
+            file.write(
+                catalog,
+                FileChange::Unset {
+                    path: target.path.to_string(),
+                    old: shortened(&old),
+                },
+            )
+        }
+        Change::Promote { target, keep } => {
+            let mut file = EditedFile::open(catalog, PROMOTE, target)?;
+            let promoted = file.document.promote(&target.path, keep);
+            promoted.map_err(|problem| file.no_key(&target.path, problem))?;
+            file.write(
+                catalog,
+                FileChange::Promoted {
+                    path: target.path.to_string(),
+                    kept: keep.clone(),
+                },
+            )
+        }
+        Change::Add { name, from } => add(catalog, name, from),
+        Change::Drop { glob, text } => {
+            drop(catalog, glob, text);
+            Ok(())
         }
     }
 }
@@ -329,16 +319,4 @@ fn drop(catalog: &mut Catalog, glob: &Glob, text: &str) {
         change: FileChange::Dropped,
     });
     catalog.report.edits.extend(edits);
-}
-
-/// A JSON text on one line, and only its start if it is long.
-pub(super) fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
-    // No string has a line break.
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let line = lines.join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
 }

@@ -4,6 +4,7 @@
 //! is the view of an edited base. So the other operators see what was set, and what an edit says
 //! of what they write themselves is refused at the end.
 
+mod change;
 mod check;
 mod document;
 mod editing;
@@ -16,7 +17,8 @@ use serde_json::value::RawValue;
 
 use crate::error::setting::{ADD_FILE, DROP_FILE, KEEP, PROMOTE, SET, UNSET};
 use crate::error::{Code, Error, Hint, Result};
-use crate::ops::edits::editing::{Change, Edits};
+use crate::ops::edits::change::Change;
+use crate::ops::edits::editing::Edits;
 use crate::ops::edits::files::Glob;
 use crate::ops::edits::target::Target;
 use crate::ops::{Conversions, Group, Operator, Params, Section, Setting, Takes, Value};
