@@ -10,6 +10,7 @@ use crate::error::setting::DTYPE;
 use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::quant::declared::{KEY, METHOD_KEY, MODELOPT_FILE, all_declarations, skips};
 use crate::quant::schemes::{example, scheme_of, stored};
+use crate::quant::skip_entries::module_of;
 use crate::quant::skip_list;
 
 /// What declares a quantization, to be compared.
@@ -88,7 +89,7 @@ pub(crate) fn check_declaration(catalog: &mut Catalog) -> Result<()> {
                 error.problem()
             ))
         })?;
-        modules.insert(skip_list::module_of(name));
+        modules.insert(module_of(name));
     }
     let entries: IndexSet<String> = declarations.iter().flat_map(skips).collect();
     let hit = skip_list::contradictions(&entries, &modules);

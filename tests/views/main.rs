@@ -13,3 +13,4 @@ mod properties;
 mod provenance;
 mod rename;
 mod repack;
+mod skip_lists;
