@@ -92,10 +92,9 @@ impl Moves {
         for entry in &parsed {
             listed.extend(self.named(entry));
         }
-        parsed
-            .iter()
-            .map(|entry| self.fate(entry, &listed))
-            .collect()
+        let strangers = Strangers::new(&self.moves, &listed);
+        let fates = parsed.iter().map(|entry| self.fate(entry, &strangers));
+        fates.collect()
     }
 
     /// The positions of the tensors that `entry` names.
@@ -123,12 +122,12 @@ impl Moves {
         }
     }
 
-    fn fate(&self, entry: &Entry, listed: &HashSet<usize>) -> Fate {
+    fn fate(&self, entry: &Entry, strangers: &Strangers) -> Fate {
         let named = self.named(entry);
         match entry {
             Entry::Unreadable => Fate::Parted,
             Entry::Path(path) if named.is_empty() => self.fate_of_part(path),
-            Entry::Path(path) => self.fate_of_path(path, &named, listed),
+            Entry::Path(path) => self.fate_of_path(path, &named, strangers),
             Entry::Pattern(_) => {
                 let images = self.images(&named);
                 let all = self.moves.iter().flat_map(|(_, new)| new);
@@ -138,19 +137,19 @@ impl Moves {
                     let is_gone = images.is_empty() && !named.is_empty();
                     return if is_gone { Fate::Gone } else { Fate::Same };
                 }
-                self.listed_alone(&images, listed)
+                strangers.fate(&images)
             }
         }
     }
 
-    fn fate_of_path(&self, path: &str, named: &[usize], listed: &HashSet<usize>) -> Fate {
+    fn fate_of_path(&self, path: &str, named: &[usize], strangers: &Strangers) -> Fate {
         let moves = || named.iter().map(|&position| &self.moves[position]);
         let mut all = moves().flat_map(|(_, new)| new).peekable();
         if all.peek().is_none() {
             let is_head = path == HEAD || path.ends_with(".lm_head");
             return if is_head { Fate::Same } else { Fate::Gone };
         }
-        if all.all(|new| is_inside(new, path)) && self.is_alone(path, listed) {
+        if all.all(|new| is_inside(new, path)) && strangers.avoid(path) {
             return Fate::Same;
         }
         let one_each = moves().filter(|(_, new)| !new.is_empty());
@@ -161,11 +160,11 @@ impl Moves {
         let renamed: IndexSet<Option<&str>> = renamed.collect();
         if let (1, Some(Some(name))) = (renamed.len(), renamed.first())
             && !name.is_empty()
-            && self.is_alone(name, listed)
+            && strangers.avoid(name)
         {
             return Fate::To(vec![(*name).to_owned()]);
         }
-        self.listed_alone(&self.images(named), listed)
+        strangers.fate(&self.images(named))
     }
 
     /// A part of names, as older loaders search for it.
@@ -192,27 +191,41 @@ impl Moves {
         let new = named.iter().flat_map(|&position| &self.moves[position].1);
         new.map(|name| module_of(name)).collect()
     }
+}
 
-    /// Whether nothing is inside of the module `path` that is not `listed`.
-    fn is_alone(&self, path: &str, listed: &HashSet<usize>) -> bool {
-        let strangers = self.moves.iter().enumerate();
-        let mut strangers = strangers.filter(|(position, _)| !listed.contains(position));
-        strangers.all(|(_, (_, new))| !new.iter().any(|name| is_inside(name, path)))
+/// Where the tensors are now that no entry of a list names.
+struct Strangers<'a> {
+    /// Sorted.
+    names: Vec<&'a str>,
+    modules: HashSet<&'a str>,
+}
+
+impl<'a> Strangers<'a> {
+    fn new(moves: &'a [(Name, Vec<Name>)], listed: &HashSet<usize>) -> Self {
+        let strangers = moves.iter().enumerate();
+        let strangers = strangers.filter(|(position, _)| !listed.contains(position));
+        let names = strangers.flat_map(|(_, (_, new))| new);
+        let mut names: Vec<&str> = names.map(|name| &**name).collect();
+        names.sort_unstable();
+        let modules = names.iter().map(|name| module_of(name)).collect();
+        Strangers { names, modules }
     }
 
-    /// The modules by name, if nothing is in them that is not `listed`.
-    fn listed_alone(&self, modules: &IndexSet<&str>, listed: &HashSet<usize>) -> Fate {
-        let strangers = self.moves.iter().enumerate();
-        let mut strangers = strangers.filter(|(position, _)| !listed.contains(position));
-        let is_parted = strangers.any(|(_, (_, new))| {
-            let mut new = new.iter();
-            new.any(|name| modules.contains(module_of(name)))
-        });
-        if is_parted {
-            Fate::Parted
-        } else {
-            Fate::To(modules.iter().map(|&module| module.to_owned()).collect())
+    /// Whether none of them is inside of the module `path`.
+    fn avoid(&self, path: &str) -> bool {
+        let inside = format!("{path}.");
+        let first = self.names.partition_point(|name| *name < &*inside);
+        let next = self.names.get(first);
+        self.names.binary_search(&path).is_err()
+            && next.is_none_or(|name| !name.starts_with(&inside))
+    }
+
+    /// The modules by name, if none of them is there.
+    fn fate(&self, modules: &IndexSet<&str>) -> Fate {
+        if modules.iter().any(|module| self.modules.contains(module)) {
+            return Fate::Parted;
         }
+        Fate::To(modules.iter().map(|&module| module.to_owned()).collect())
     }
 }
 
