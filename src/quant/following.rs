@@ -1,6 +1,7 @@
 //! The lists of modules that stay as they are follow the tensors of these modules: to other names, into
 //! fused tensors and out of them, and away.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -188,7 +189,8 @@ impl Following<'_> {
         let Some(members) = declared.as_object().filter(|_| method != "fp8") else {
             return;
         };
-        let changed: Vec<&str> = self.moves.changed().collect();
+        let changed = self.moves.changed();
+        let changed: HashSet<&str> = changed.flat_map(|name| name.split('.')).collect();
         let others = members
             .iter()
             .filter(|(key, _)| !SKIP_KEYS.contains(&key.as_str()));
@@ -205,25 +207,20 @@ impl Following<'_> {
     }
 }
 
-/// Whether a text in `value`, or a key, has a word in it that one of `names` has, and looks like a path
-/// or a pattern of paths.
-fn may_name(value: &Value, names: &[&str]) -> bool {
+/// Whether a text in `value`, or a key, looks like a path or a pattern of paths, and has a word in it that
+/// is among `parts` of names.
+fn may_name(value: &Value, parts: &HashSet<&str>) -> bool {
     let is_name = |text: &str| {
         let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
         let mut words = words.filter(|word| word.len() > 2 && !word.starts_with(char::is_numeric));
-        text.contains(['.', '*'])
-            && words.any(|word| {
-                names
-                    .iter()
-                    .any(|name| name.split('.').any(|part| part == word))
-            })
+        text.contains(['.', '*']) && words.any(|word| parts.contains(word))
     };
     match value {
         Value::String(text) => is_name(text),
-        Value::Array(values) => values.iter().any(|value| may_name(value, names)),
+        Value::Array(values) => values.iter().any(|value| may_name(value, parts)),
         Value::Object(members) => members
             .iter()
-            .any(|(key, value)| is_name(key) || may_name(value, names)),
+            .any(|(key, value)| is_name(key) || may_name(value, parts)),
         _ => false,
     }
 }
