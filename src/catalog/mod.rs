@@ -21,7 +21,8 @@ pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{
-    EditedConfig, MergeReport, OperatorReport, Report, Role, SourceReport, StretchReport,
+    EditedConfig, FileChange, FileEdit, MergeReport, OperatorReport, Report, Role, SourceReport,
+    StretchReport,
 };
 pub use sources::Sources;
 pub use step::{Step, as_written};
@@ -100,12 +101,13 @@ impl Catalog {
         self.config.clone().or_else(|| {
             let mut aux = self.aux.iter();
             let entry = aux.find(|entry| entry.name() == CONFIG_FILE)?;
-            match entry {
-                AuxEntry::File { file, .. } if file.len() <= MAX_BYTES => {
-                    Config::find(std::slice::from_ref(entry)).ok().flatten()
-                }
-                _ => None,
-            }
+            let bytes = match entry {
+                AuxEntry::File { file, .. } => file.len(),
+                AuxEntry::Edited { text, .. } => text.len() as u64,
+                AuxEntry::Directory { .. } => return None,
+            };
+            let is_small = bytes <= MAX_BYTES;
+            is_small.then(|| Config::find(std::slice::from_ref(entry)).ok())??
         })
     }
 

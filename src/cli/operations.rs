@@ -4,7 +4,8 @@ use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, Typ
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
-use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
+use ckptfs::error::Code;
+use ckptfs::ops::{Group, Operations, Setting, Takes, Value, named_file};
 use ckptfs::recipe::ViewRequest;
 use ckptfs::source::Location;
 
@@ -23,10 +24,7 @@ pub(crate) struct OperationArgs {
 impl OperationArgs {
     /// The sources that it names, as typed.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Location> {
-        self.asked.iter().filter_map(|(_, value)| match value {
-            Value::Source { location, .. } => Some(location),
-            Value::Switch(_) | Value::Text(_) | Value::Scoped { .. } => None,
-        })
+        self.asked.iter().filter_map(|(_, value)| value.location())
     }
 
     /// Asks it of `request`: what is one thing replaces what is there, lists go on. `find` says
@@ -38,6 +36,10 @@ impl OperationArgs {
     ) -> ckptfs::Result<()> {
         for (key, value) in &self.asked {
             let value = match value {
+                Value::File { name, from } => Value::File {
+                    name: name.clone(),
+                    from: absolute(from),
+                },
                 Value::Source { location, weight } => Value::Source {
                     location: find(location)?,
                     weight: *weight,
@@ -71,6 +73,15 @@ impl FromArgMatches for OperationArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut asked = Vec::new();
         for setting in ViewRequest::settings() {
+            // By position on the command line: edits are made in their order.
+            let positions: Vec<usize> = match setting.takes {
+                Takes::ScopedFlags(_) | Takes::SwitchOrChoice { .. } => Vec::new(),
+                _ => matches
+                    .indices_of(setting.key)
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            };
             let values = match setting.takes {
                 Takes::SwitchOrChoice { flag, .. } => {
                     let on = matches.get_flag(setting.key);
@@ -86,14 +97,20 @@ impl FromArgMatches for OperationArgs {
                     let texts = texts.into_iter().flatten().cloned();
                     texts.map(Value::Text).collect()
                 }
-                Takes::Sources | Takes::WeightedSources => {
+                Takes::Files | Takes::Sources | Takes::WeightedSources => {
                     let sources = matches.get_many::<Value>(setting.key);
                     let sources = sources.into_iter().flatten().cloned();
                     sources.collect::<Vec<_>>()
                 }
             };
-            asked.extend(values.into_iter().map(|value| (setting.key, value)));
+            let values = values.into_iter().enumerate();
+            asked.extend(values.map(|(i, value)| {
+                let position = positions.get(i).copied().unwrap_or_default();
+                (position, (setting.key, value))
+            }));
         }
+        asked.sort_by_key(|(position, _)| *position);
+        let asked = asked.into_iter().map(|(_, asked)| asked).collect();
         Ok(OperationArgs { asked })
     }
 
@@ -107,6 +124,7 @@ impl FromArgMatches for OperationArgs {
 pub(crate) const fn heading(group: Group) -> &'static str {
     match group {
         Group::Sources => "Sources",
+        Group::Files => "Changes to config and other files",
         Group::Tensors => "Changes to tensors",
         Group::Quantization => "Quantization",
         Group::Shards => "Shards",
@@ -153,6 +171,12 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
                     }),
             ]
         }
+        Takes::Files => vec![
+            one()
+                .value_name("NAME=PATH")
+                .action(ArgAction::Append)
+                .value_parser(named_file),
+        ],
         Takes::Sources => {
             let source = |path| Value::Source {
                 location: Location::from(path),
@@ -177,9 +201,11 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
 
 /// `text`, if `setting` takes `value`, which is made of it.
 fn accepted(setting: &Setting, text: &str, value: Value) -> Result<String, String> {
-    let set = Operations::default().set(setting.key, value);
-    set.map(|()| text.to_owned())
-        .map_err(|error| problem_of_value(&error))
+    match Operations::default().set(setting.key, value) {
+        Err(error) if error.code() != Code::Conflict => Err(problem_of_value(&error)),
+        // Whether it goes with what stands before it shows once all is asked.
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// The flags among `names` that are given, with their scopes.
@@ -218,6 +244,14 @@ fn choice(flag: Arg, names: &[&'static [&'static str]]) -> Arg {
     });
     flag.value_parser(PossibleValuesParser::new(names))
         .ignore_case(true)
+}
+
+/// A view outlives the working directory of the command that made it.
+fn absolute(location: &Location) -> Location {
+    match location.local() {
+        Some(path) => Location::Local(std::path::absolute(path).unwrap_or_else(|_| path.into())),
+        None => location.clone(),
+    }
 }
 
 /// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.

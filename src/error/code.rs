@@ -101,6 +101,14 @@ codes! {
     /// config.json describes layers or parts that the view does not have.
     MissingLayers = "missing-layers",
 
+    // Edits.
+    /// A file that is to be edited is not there.
+    MissingFile = "missing-file",
+    /// A key or item that is to be edited is not there.
+    MissingKey = "missing-key",
+    /// A key is set that the view writes itself.
+    EditConflict = "edit-conflict",
+
     // Extras.
     /// An extra is a quantization of the base.
     QuantizedExtra = "quantized-extra",

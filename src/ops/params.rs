@@ -2,6 +2,7 @@
 //! the recipes that are written down are made from that.
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use crate::error::{Code, Error, Result};
 use crate::named::Named;
@@ -27,6 +28,19 @@ pub trait Params: Debug {
 
     /// What the setting `key` has, to be written down: nothing where nothing is asked.
     fn get(&self, key: &str) -> Vec<Value>;
+
+    /// What is asked, in the order in which it is written down.
+    fn asked(&self) -> Vec<(&'static Setting, Value)> {
+        let settings = self.settings().iter();
+        let asked = settings.flat_map(|setting| {
+            let values = self.get(setting.key).into_iter();
+            values.map(move |value| (setting, value))
+        });
+        asked.collect()
+    }
+
+    /// Takes relative paths of files for relative to `directory`.
+    fn relative_to(&mut self, _directory: &Path) {}
 
     /// Whether anything is asked of the operator.
     fn is_asked(&self) -> bool {
@@ -78,6 +92,8 @@ pub enum Takes {
     ScopedFlags(&'static [(&'static str, &'static str, &'static str)]),
     /// Any number of texts; what one is called.
     Texts(&'static str),
+    /// Any number of files, each with the name that it is to have.
+    Files,
     /// Any number of directories or the like.
     Sources,
     /// The same, each with a weight.
@@ -97,6 +113,9 @@ pub struct Section {
     /// Settings that say what its operator is done to; the first one is on where `true` stands for
     /// the section, or none of them is there.
     pub selecting: &'static [&'static str],
+    /// Whether they stand in a list, in the order in which they are applied, each as a map of its
+    /// own; a map may have several only if all but one are of these.
+    pub in_order: Option<&'static [&'static str]>,
     pub comment: &'static str,
 }
 
@@ -104,6 +123,7 @@ pub struct Section {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Sources,
+    Files,
     Tensors,
     Quantization,
     Shards,
@@ -119,6 +139,11 @@ pub enum Value {
     Scoped {
         name: String,
         scope: String,
+    },
+    /// A file and the name that it is to have.
+    File {
+        name: String,
+        from: Location,
     },
     Source {
         location: Location,
@@ -139,10 +164,26 @@ impl Value {
         }
     }
 
+    /// Where it is read from, if it is of a file or a source.
+    pub fn location(&self) -> Option<&Location> {
+        match self {
+            Value::File { from: location, .. } | Value::Source { location, .. } => Some(location),
+            Value::Switch(_) | Value::Text(_) | Value::Scoped { .. } => None,
+        }
+    }
+
     pub(crate) fn into_text(self) -> String {
         match self {
             Value::Text(text) => text,
             _ => unreachable!("a text is given for a setting that takes one"),
+        }
+    }
+
+    /// The name that a file is to have, and the file.
+    pub(crate) fn into_file(self) -> (String, Location) {
+        match self {
+            Value::File { name, from } => (name, from),
+            _ => unreachable!("a file is given for a setting that takes one"),
         }
     }
 
@@ -152,6 +193,22 @@ impl Value {
             Value::Source { location, weight } => (location, weight),
             _ => unreachable!("a source is given for a setting that takes one"),
         }
+    }
+}
+
+/// The value of a file that `text` names: `NAME=PATH`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn named_file(text: &str) -> std::result::Result<Value, String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Value::File {
+            name: name.to_owned(),
+            from: Location::from(path),
+        }),
+        _ => Err(format!(
+            "{text:?} is not NAME=PATH, such as chat_template.jinja=/files/template.jinja"
+        )),
     }
 }
 

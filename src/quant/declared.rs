@@ -1,5 +1,6 @@
 //! What config.json declares about quantization, and where.
 
+use indexmap::IndexSet;
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Config, values};
@@ -11,6 +12,17 @@ pub(crate) const KEY: &str = "quantization_config";
 pub(crate) const TEXT_CONFIG: &str = "text_config";
 pub(crate) const METHOD_KEY: &str = "quant_method";
 pub(crate) const SKIP_KEY: &str = "modules_to_not_convert";
+/// Every key under which lists of modules that stay as they are stand. vLLM and SGLang look for the
+/// second before the first; the third is that of compressed-tensors, the next two of ModelOpt, the
+/// last of bitsandbytes.
+pub(crate) const SKIP_KEYS: [&str; 6] = [
+    SKIP_KEY,
+    "ignored_layers",
+    "ignore",
+    "exclude_modules",
+    "exclude",
+    "llm_int8_skip_modules",
+];
 /// Where older compressed-tensors checkpoints have their declaration.
 pub(super) const COMPRESSION_KEY: &str = "compression_config";
 /// A declaration by another tool, which some loaders prefer.
@@ -42,14 +54,13 @@ pub(super) fn declarations_in_text(text: &[u8]) -> Vec<Value> {
         .collect()
 }
 
-/// The modules that `declaration` leaves alone.
+/// The entries of all lists of modules that `declaration` leaves alone, each once.
 pub(crate) fn skips(declaration: &Value) -> Vec<String> {
-    let list = declaration.get(SKIP_KEY).and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .filter_map(|module| module.as_str().map(str::to_owned))
-        .filter(|module| !module.is_empty())
-        .collect()
+    let lists = SKIP_KEYS.iter().filter_map(|key| declaration.get(key));
+    let entries = lists.filter_map(Value::as_array).flatten();
+    let entries = entries.filter_map(|module| module.as_str().map(str::to_owned));
+    let entries: IndexSet<String> = entries.filter(|module| !module.is_empty()).collect();
+    entries.into_iter().collect()
 }
 
 /// Takes the declaration of another tool out of the view, `because` it would contradict it.

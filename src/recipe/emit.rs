@@ -139,6 +139,18 @@ impl Lines {
             self.0 += &format!("{:indent$}{key}:  # {comment}\n", "");
             indent += 2;
         }
+        if let Some(beside) = params.section().and_then(|section| section.in_order) {
+            for (setting, value) in params.asked() {
+                let dash = if beside.contains(&setting.key) {
+                    " "
+                } else {
+                    "-"
+                };
+                let (key, value) = (short(setting.key), scalar(value)?);
+                self.0 += &format!("{:indent$}{dash} {key}: {value}\n", "");
+            }
+            return Ok(());
+        }
         for setting in params.settings() {
             let values = params.get(setting.key);
             if !values.is_empty() {
@@ -174,6 +186,9 @@ impl Lines {
                     _ => self.one(indent, key, &value),
                 },
                 ops::Value::Scoped { .. } => unreachable!("those with a scope are written above"),
+                ops::Value::File { .. } => {
+                    self.0 += &format!("{:indent$}  - {}\n", "", scalar(value)?);
+                }
                 ops::Value::Source { location, weight } => match setting.takes {
                     Takes::WeightedSources => {
                         self.0 += &format!("{:indent$}  - path: {}\n", "", place(&location)?);
@@ -199,6 +214,20 @@ impl Lines {
         if !entries.is_empty() {
             self.0 += &format!("{:indent$}{name}:\n{entries}", "");
         }
+    }
+}
+
+/// A value in a line.
+fn scalar(value: ops::Value) -> Result<String> {
+    match value {
+        ops::Value::Switch(on) => Ok(on.to_string()),
+        ops::Value::Text(value) => Ok(text(&value)),
+        ops::Value::File { name, from } => {
+            place(&from)?;
+            Ok(text(&format!("{name}={}", from.as_path().display())))
+        }
+        ops::Value::Source { location, .. } => model(&location),
+        ops::Value::Scoped { .. } => unreachable!("no list of a section has scopes"),
     }
 }
 

@@ -111,8 +111,12 @@ impl ViewRequest {
             .report
             .warnings
             .extend(self.warnings.iter().cloned());
-        for operator in self.operations.operators()? {
+        let operators = self.operations.operators()?;
+        for operator in &operators {
             operator.apply(&mut catalog)?;
+        }
+        for operator in &operators {
+            operator.finish(&mut catalog)?;
         }
         let shards = self.shards_of(&catalog);
         self.warn_idle_shard_size(&mut catalog, shards);

@@ -21,6 +21,8 @@ pub(crate) fn not_downloaded(entries: &[AuxEntry]) -> Vec<Warning> {
     for entry in entries {
         match entry {
             AuxEntry::Directory { entries, .. } => warnings.extend(not_downloaded(entries)),
+            // Edited as the JSON that it is.
+            AuxEntry::Edited { .. } => {}
             AuxEntry::File { file, .. } => {
                 warnings.extend(pointer(&**file).map(|it| it.warning(file.location())));
             }

@@ -14,6 +14,7 @@ mod sync;
 
 pub use attributes::Attributes;
 pub use blob::{Blob, Identity};
+pub(crate) use directory::never_shown;
 pub use directory::{AuxEntry, AuxFiles, Class, Directory, MOUNT_DIRECTORY};
 pub(crate) use downloads::{not_downloaded, pointer};
 pub(crate) use local::{BLOCK, with_room};

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
-    CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams,
-    LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
-    RuleSet,
+    CastParams, CastRule, DtypeParams, Edit, EditsParams, Experts, ExpertsParams, FilterParams,
+    LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams,
+    RenameParams, RuleSet,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -78,6 +78,7 @@ proptest! {
             fs::create_dir_all(&directory).unwrap();
             Location::Local(directory)
         };
+        let extras_texts = &texts[1];
         let [loras, extras, references, only, drop, renames] = &texts[..] else { unreachable!() };
         let pattern = |texts: &[String]| -> Vec<String> {
             texts.iter().map(|text| regex::escape(text)).collect()
@@ -96,12 +97,26 @@ proptest! {
             scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
             partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),
         };
+        let edits = EditsParams {
+            edits: renames.iter().zip(extras_texts).flat_map(|(text, other)| {
+                let key = serde_json::Value::from(text.as_str());
+                [
+                    Edit::Set(format!("{key}={}", serde_json::Value::from(other.as_str()))),
+                    Edit::Unset(format!("generation_config.json:{key}[3].a")),
+                    Edit::Promote { from: key.to_string(), keep: vec![other.clone(), text.clone()] },
+                    Edit::Promote { from: "a".to_owned(), keep: Vec::new() },
+                    Edit::AddFile { name: "a.txt".to_owned(), from: made(text) },
+                    Edit::DropFile(text.replace('[', "")),
+                ]
+            }).collect(),
+        };
         let rules = pattern(renames).into_iter();
         let rules = rules.map(|from| format!("x{}=$0", from.replace('=', "."))).collect();
         let cast = pattern(drop).into_iter();
         let cast = cast.map(|names| CastRule { names, to: Precision::F32 }).collect();
         let request = ViewRequest {
             operations: Operations {
+                edits,
                 lora: LoraParams { adapters: loras },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
                 rename: RenameParams { rules },

@@ -578,6 +578,25 @@ fn an_unquantized_module_that_is_not_listed_is_warned_of() {
 }
 
 #[test]
+fn every_list_is_read_with_its_patterns() {
+    for key in ["ignored_layers", "ignore", "exclude_modules", "exclude"] {
+        let with = |entries: Value| fp8_declared(|declared| declared[key] = entries);
+        for entry in [MODULE, "re:.*o_proj$", "model.layers.*"] {
+            let checkpoint = with(json!(["lm_head", entry]));
+            assert_problem(&found(&checkpoint, nothing), &[key, MODULE]);
+        }
+        let lacking = with(json!(["re:elsewhere"]));
+        let report = found(&lacking, nothing);
+        assert_warning(&report, &[key, "does not list", "lm_head"]);
+        for head in ["lm_head", "re:.*lm_head", "*head"] {
+            let listed = found(&with(json!([head])), nothing);
+            let problems = listed.warnings.join("\n");
+            assert!(!problems.contains("does not list"), "{problems}");
+        }
+    }
+}
+
+#[test]
 fn a_fault_that_many_tensors_have_is_one_line() {
     let names: Vec<String> = (0..20).map(|i| format!("x{i:02}.weight")).collect();
     let unnamed = names.iter().map(|name| bf16(name, &[1]));

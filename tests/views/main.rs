@@ -14,3 +14,4 @@ mod provenance;
 mod rename;
 mod renumber;
 mod repack;
+mod skip_lists;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport};
+use ckptfs::catalog::{EditedConfig, FileEdit, MergeReport, SourceReport};
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::{PlannedTensor, ShardCosts};
 use ckptfs::ops::lora::AdapterReport;
@@ -74,6 +74,7 @@ pub(crate) fn json(
             .collect(),
         shard_choices: &plan.costs,
         edited_config: plan.report.edited_config.as_ref(),
+        edits: &plan.report.edits,
         aux_files: aux_files(plan)
             .map(|(path, content)| AuxJson {
                 path: path.to_string_lossy().into_owned(),
@@ -129,6 +130,8 @@ struct PlanJson<'a> {
     /// What is changed in config.json; only if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_config: Option<&'a EditedConfig>,
+    /// What was asked to be changed in the files beside the weights.
+    edits: &'a [FileEdit],
     aux_files: Vec<AuxJson>,
     /// What is streamed to find facts about whole tensors; only if some need any.
     #[serde(skip_serializing_if = "Option::is_none")]

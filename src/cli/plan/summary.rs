@@ -72,6 +72,9 @@ fn head(plan: &Plan, counts: &Counts) -> String {
     if !changes.is_empty() {
         text += &format!("change {changes}\n");
     }
+    for edit in &plan.report.edits {
+        text += &format!("edit   {edit}\n");
+    }
     text + &view_lines(plan, counts)
 }
 

@@ -26,6 +26,7 @@ use crate::named::Named;
 use crate::ops::params::{chosen, scoped};
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
+use crate::quant::{self, Doing, Moves};
 use crate::shown::Show;
 use crate::tensor::Name;
 pub use form::Experts;
@@ -244,14 +245,29 @@ impl Operator for ChangeExperts {
                 Experts::Unfuse => unfuse::changes(catalog, &model, &in_scope)?,
                 Experts::Fuse => fuse::changes(catalog, &model, &in_scope)?,
             };
-            if form == Experts::Fuse {
-                model.warn_of_stale_skips(catalog, &changed);
-            }
             changes.extend(changed);
         }
         self.warn_idle(catalog, &changes);
+        quant::follow(catalog, &moves(catalog, &changes), Doing::Regrouping)?;
         carry_out(catalog, changes)
     }
+}
+
+/// What becomes of each tensor.
+fn moves(catalog: &Catalog, changes: &[Change]) -> Moves {
+    let mut becomes: HashMap<&Name, Vec<Name>> = HashMap::new();
+    for change in changes {
+        for old in &change.old {
+            let new = change.new.iter().map(|(name, _)| name);
+            let new = new.filter(|new| weight::are_of_one_kind(old, new)).cloned();
+            becomes.insert(old, new.collect());
+        }
+    }
+    let names = catalog.tensors.keys();
+    Moves::new(names.map(|name| {
+        let new = becomes.remove(name);
+        (name.clone(), new.unwrap_or_else(|| vec![name.clone()]))
+    }))
 }
 
 fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {

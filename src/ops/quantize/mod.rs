@@ -125,6 +125,7 @@ impl Params for QuantizeParams {
         Some(&Section {
             key: "fp8",
             selecting: &[RULES, REFERENCES, PATTERNS],
+            in_order: None,
             comment: "what any of these selects is quantized",
         })
     }
