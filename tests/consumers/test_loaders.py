@@ -2,6 +2,8 @@
 
 import mmap
 import os
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,28 @@ def test_hundreds_of_direct_reads_in_flight_are_right_and_take_no_memory(interfa
         read_many(queue, mounted.path / largest.name, bytearray(largest.read_bytes()))
         assert mounted.peak_memory() <= CACHE + BESIDE_CACHE
     queue.close()
+
+
+@contextmanager
+def interrupted(seconds: float):
+    """Signals come all the time, while this process reads."""
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_reader_that_is_interrupted_reads_what_is_written_and_leaves_no_error(mount, written):
+    # Nothing is answered from a cache: a signal then finds the reader waiting for the mount.
+    with mount("--direct-io", "--cache-size", MIB) as mounted, interrupted(seconds=0.0003):
+        for shard in shards(written):
+            expected = shard.read_bytes()
+            file = os.open(mounted.path / shard.name, os.O_RDONLY)
+            try:
+                for at in range(0, len(expected), MIB):
+                    assert os.pread(file, MIB, at) == expected[at : at + MIB], f"{shard.name}: {at}"
+            finally:
+                os.close(file)
