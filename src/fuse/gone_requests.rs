@@ -52,6 +52,10 @@ mod tests {
         assert!(!is_left_out(Level::Warn, SENDER, &text));
         assert!(!is_left_out(Level::Error, "ckptfs::fuse", &text));
         assert!(!is_left_out(Level::Error, SENDER, &format!("{text}.")));
-        assert!(!is_left_out(Level::Error, SENDER, &format!("model: {text}")));
+        assert!(!is_left_out(
+            Level::Error,
+            SENDER,
+            &format!("model: {text}")
+        ));
     }
 }

@@ -76,14 +76,20 @@ def vllm_runai_streamer(directory: Path) -> Tensors:
 def sglang(directory: Path) -> Tensors:
     """`load_file` in 8 threads, then 32 that copy, and so have the pages mapped.
 
-    The package is not installed for it: it comes with CUDA kernels, without which it cannot be
-    imported.
+    The package itself is not installed: it asks for kernels of CUDA and for another torch.
     """
     with ThreadPoolExecutor(8) as loading:
         files = list(loading.map(load_file, shards(directory)))
     mapped = [item for tensors in files for item in tensors.items()]
     with ThreadPoolExecutor(32) as copying:
         return dict(copying.map(lambda item: (item[0], item[1].clone()), mapped))
+
+
+def sglang_without_mmap(directory: Path) -> Tensors:
+    """Whole files by read, in 8 threads."""
+    with ThreadPoolExecutor(8) as loading:
+        files = loading.map(lambda shard: load(shard.read_bytes()), shards(directory))
+        return {name: tensor for tensors in files for name, tensor in tensors.items()}
 
 
 def slices_in_threads(directory: Path) -> Tensors:
@@ -128,5 +134,5 @@ def direct_in_flight(directory: Path) -> Tensors:
 
 LOADERS = [
     vllm_default, vllm_prefetch, vllm_eager, vllm_multithread, vllm_runai_streamer, sglang,
-    slices_in_threads, fastsafetensors, fastsafetensors_one_by_one, direct_in_flight,
+    sglang_without_mmap, slices_in_threads, fastsafetensors, fastsafetensors_one_by_one, direct_in_flight,
 ]  # fmt: skip
