@@ -36,13 +36,13 @@ def own(tensors) -> Tensors:
 
 
 def by_vllm(directory: Path, **config) -> Tensors:
-    others = set(threading.enumerate())
     config = LoadConfig(load_format="safetensors", use_tqdm_on_load=False, **config)
     source = DefaultModelLoader.Source(str(directory), revision=None)
     tensors = own(DefaultModelLoader(config)._get_weights_iterator(source))
-    # One that reads ahead may not be done yet.
-    for thread in set(threading.enumerate()) - others:
-        thread.join()
+    # What reads ahead may not be done yet. Others, such as tqdm's, never end.
+    for thread in threading.enumerate():
+        if "_run_prefetch" in thread.name:
+            thread.join()
     return tensors
 
 
