@@ -335,7 +335,7 @@ mod tests {
         for (option, problem) in [
             (
                 "fp9",
-                "the option fp9 is not known; known are allow-other, ",
+                "the option fp9 is not known; known are add-file, allow-other, ",
             ),
             ("foreground", "not known"),
             ("base=/x", "not known"),

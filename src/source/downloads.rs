@@ -3,11 +3,11 @@
 use crate::error::Warning;
 use crate::source::blob::Blob;
 use crate::source::directory::AuxEntry;
-use crate::source::pointer::{MAX_BYTES, Pointer};
+use crate::source::pointer::{BYTES, Pointer};
 
 /// The pointer that `blob` is, if it is not the file itself.
 pub(crate) fn pointer(blob: &dyn Blob) -> Option<Pointer> {
-    if blob.len() > MAX_BYTES {
+    if !BYTES.contains(&blob.len()) {
         return None;
     }
     let mut text = vec![0; blob.len() as usize];

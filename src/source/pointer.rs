@@ -1,13 +1,15 @@
 //! Pointers of Git LFS, which stand in place of files that were not downloaded:
 //! <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::error::{Code, Error, Hint, Warning};
 use crate::shown::Show;
 
-/// A file of 1,024 bytes or more is no pointer.
-pub(super) const MAX_BYTES: u64 = 1023;
+/// The length of a pointer: a line of 43 bytes, one of 76 with a SHA-256, and the size. Of other lengths
+/// nobody writes any, and no such file is opened to see.
+pub(super) const BYTES: RangeInclusive<u64> = 120..=200;
 
 /// A pointer to a file of this many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub(crate) struct Pointer(u64);
 impl Pointer {
     /// The pointer that `text` is.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        if text.len() as u64 > MAX_BYTES {
+        if !BYTES.contains(&(text.len() as u64)) {
             return None;
         }
         let text = std::str::from_utf8(text).ok()?;
@@ -73,9 +75,10 @@ mod tests {
             "{\"version\": \"https://git-lfs.github.com/spec/v1\"}",
         ];
         for other in others {
-            assert_eq!(Pointer::parse(other.as_bytes()), None, "{other}");
+            let padded = format!("{other}{}", "\n".repeat(text.len() - other.len()));
+            assert_eq!(Pointer::parse(padded.as_bytes()), None, "{other}");
         }
-        let long = format!("{text}{}", " ".repeat(1024));
+        let long = format!("{text}{}", " ".repeat(100));
         assert_eq!(Pointer::parse(long.as_bytes()), None);
     }
 }
