@@ -26,6 +26,10 @@ SEPARATOR = "\x1e"
 ENTER = r"""
 set -euo pipefail
 scratch=$1 models=$2 repository=$3 script=$4
+# Copies of the mounts of other tests, which would not end before the page does.
+awk '$3 == "fuse.ckptfs" { print $2 }' /proc/self/mounts | while read -r mountpoint; do
+    umount --lazy "$(printf '%b' "$mountpoint")" || true
+done
 mount -t tmpfs tmpfs "$scratch"
 mkdir "$scratch"/{upper,work,root}
 mount -t overlay overlay -o "lowerdir=/,upperdir=$scratch/upper,workdir=$scratch/work" "$scratch/root"
