@@ -24,6 +24,7 @@ settings! {
     // Operators.
     LORA = "lora",
     PATCH = "patch",
+    GRAFT = "graft",
     RENAME = "rename",
     ONLY = "only",
     DROP = "drop",

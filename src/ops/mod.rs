@@ -2,16 +2,18 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: adapters are merged, the result is
-//! patched, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
+//! patched, grafted on, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
+mod architecture;
 pub mod cast;
 mod conversions;
 mod convert;
 pub mod dtype;
 pub mod experts;
 pub mod filter;
+pub mod graft;
 pub mod lora;
 pub mod merge;
 mod operator;
@@ -28,6 +30,7 @@ pub(crate) use convert::{Converted, is_convertible};
 pub use dtype::DtypeParams;
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
+pub use graft::{GraftParams, GraftRequest};
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value};
@@ -65,6 +68,7 @@ macro_rules! operations {
 operations! {
     lora: lora::LoraParams,
     patch: patch::PatchParams,
+    graft: graft::GraftParams,
     rename: rename::RenameParams,
     filter: filter::FilterParams,
     cast: cast::CastParams,
@@ -96,6 +100,7 @@ impl Operations {
         let conversions = Conversions {
             dtype: self.dtype.to,
             rules: &self.cast.rules,
+            quantizes: self.quantize.is_asked(),
         };
         let mut operators = Vec::new();
         for params in self.each().filter(|params| params.is_asked()) {

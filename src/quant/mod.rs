@@ -16,5 +16,5 @@ pub(crate) use declared::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
 pub(crate) use declared::{MODELOPT_FILE, undeclare};
 pub(crate) use groups::{Group, group_of};
 pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
+pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};
 pub use schemes::{companions, is_coded, weight_of};
-pub(crate) use schemes::{declared, declared_in, stored, verify};

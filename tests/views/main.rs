@@ -14,3 +14,4 @@ mod provenance;
 mod rename;
 mod renumber;
 mod repack;
+mod single_files;

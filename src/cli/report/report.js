@@ -1,9 +1,9 @@
 "use strict";
 // Text of the view goes into the page as text only: nothing here parses markup.
 const data = JSON.parse(document.getElementById("data").textContent);
-const FATES = ["kept", "added", "changed", "scales"];
+const FATES = ["kept", "added", "grafted", "changed", "scales"];
 const MEANS = {
-  kept: "as in the source", added: "from an extra, as it is there",
+  kept: "as in the source", added: "from an extra, as it is there", grafted: "from a graft, as it is there, in the place of another",
   changed: "by operators", scales: "FP8 scales that the view computes",
 };
 const T = data.tensors;
