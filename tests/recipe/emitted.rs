@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
-    CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams,
-    LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
+    CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, GraftParams,
+    GraftRequest, LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams, Precision,
+    QuantizeParams, RenameParams,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -93,6 +94,10 @@ proptest! {
             scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
             partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),
         };
+        let grafts = extras.iter().chain(renames).enumerate().map(|(i, name)| GraftRequest {
+            source: made(name),
+            names: (i % 2 == 0).then(|| regex::escape(name)),
+        }).collect();
         let rules = pattern(renames).into_iter();
         let rules = rules.map(|from| format!("x{}=$0", from.replace('=', "."))).collect();
         let cast = pattern(drop).into_iter();
@@ -101,6 +106,7 @@ proptest! {
             operations: Operations {
                 lora: LoraParams { adapters: loras },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
+                graft: GraftParams { grafts },
                 rename: RenameParams { rules },
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },

@@ -7,6 +7,8 @@ mod common;
 mod command;
 mod described;
 mod filter;
+mod graft;
+mod graft_refusals;
 mod patch;
 mod patch_warnings;
 mod properties;
