@@ -47,6 +47,11 @@ impl Source {
         &self.shard
     }
 
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        self.shard.blob.location()
+    }
+
     /// The file's name.
     pub fn file(&self) -> &str {
         &self.shard.name

@@ -366,8 +366,8 @@ function detail(i) {
   const list = element("dl", {});
   const say = (what, text) => list.append(element("dt", {}, what), element("dd", {}, text));
   for (const [file, name, begin, end] of from) {
-    const [label, directory, shard] = data.source_files[file];
-    say("from", `${label}: ${name === 0 ? T.name[i] : name} – ${directory}/${shard}, bytes ${number(begin)} to ${number(end)}`);
+    const [label, path] = data.source_files[file];
+    say("from", `${label}: ${name === 0 ? T.name[i] : name} – ${path}, bytes ${number(begin)} to ${number(end)}`);
   }
   if (more) say("from", `${number(more)} tensors more; ckptfs plan --json --provenance tells of all`);
   say("steps", data.ways[T.way[i]] || "none: the bytes of the source");
