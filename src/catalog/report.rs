@@ -37,7 +37,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Notes that the view reads from `path`, a directory or file: it is not left out.
+    /// Notes that the view has the tensors of `path`, a directory or file: it is not left out.
     pub fn name_source(&mut self, path: &Path) {
         for source in &mut self.sources {
             let is_other = |left_out: &LeftOut| left_out.file.as_deref() != Some(path);

@@ -53,11 +53,11 @@ fn the_plan_counts_what_a_graft_gives_and_names_it() {
     let tuned = workspace.path().join("tuned");
     let parts = [
         &format!("graft  {}: 3 tensors of ", tuned.display()),
-        r"1 taken, 1 not matching model\.layers\..*, 1 not in the view, 1 scale is taken out",
+        r"1 taken, 1 not matching model\.layers\..*, 1 not in the view, 1 scale removed",
         "view   4 tensors: 3 kept, 1 grafted\n",
         "1 unchanged",
         &format!("graft {}", tuned.display()),
-        "note: config.json declares what is not quantized, in the place of weights that were",
+        "note: unquantized weights replace quantized ones, and config.json lists their modules",
     ];
     assert_names(&plan, &parts);
 

@@ -373,3 +373,38 @@ fn a_single_file_can_be_grafted() {
     assert_eq!(&tensors(&plan)[&layer(1)], two_layers(5).get(&layer(1)));
     assert_eq!(plan.report.sources[1].path, source);
 }
+
+#[test]
+fn a_plain_graft_keeps_standard_names_and_renumbers_others() {
+    let shard = |i: usize| tensor(&layer(i), Dtype::BF16, &[8, 16], i as u64);
+    let other = Checkpoint::new()
+        .shard("rank_0.safetensors", [shard(0)])
+        .shard("rank_1.safetensors", [shard(1)]);
+    let graft = Checkpoint::single([tensor(&layer(1), Dtype::BF16, &[8, 16], 9)]);
+    let standard = [1, 2].map(|i| format!("model-0000{i}-of-00002.safetensors"));
+    for base in [two_layers(1), other] {
+        let workspace = Workspace::new();
+        let plan = request(&workspace, &base, &graft, None).plan().unwrap();
+        let names: Vec<&str> = plan.shards.iter().map(|shard| &*shard.name).collect();
+        assert_eq!(names, standard);
+        let first = workspace.path().join("base").join(&base.shards[0].file);
+        assert_eq!(plan.shards[0].whole_file, Some(first));
+    }
+}
+
+#[test]
+fn the_list_of_unquantized_modules_follows_a_renaming() {
+    let workspace = Workspace::new();
+    let both = [0, 1]
+        .map(|i| fp8(&layer(i), &[128, 128], i as u64))
+        .concat();
+    let base = Checkpoint::single(both).config(FP8_CONFIG);
+    let graft = Checkpoint::single([bf16(&layer(0), &[128, 128])]).config("{}");
+    let request = request(&workspace, &base, &graft, None);
+    let request = request.with(|asked| asked.rename.rules.push("^model=language".to_owned()));
+    let text = read_path(&request.plan().unwrap(), "config.json").unwrap();
+    let config: Value = serde_json::from_slice(&text).unwrap();
+    let listed = &config["quantization_config"]["modules_to_not_convert"];
+    let expected = ["language.layers.0.mlp.down_proj", "lm_head"];
+    assert_eq!(*listed, serde_json::json!(expected));
+}

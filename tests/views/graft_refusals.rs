@@ -219,6 +219,24 @@ fn two_block_sizes_in_one_view_are_refused() {
 }
 
 #[test]
+fn codes_of_two_dtypes_in_one_view_are_refused() {
+    let other = "model.layers.1.mlp.down_proj.weight";
+    let both = [fp8(WEIGHT, &[128, 128], 1), fp8(other, &[128, 128], 1)].concat();
+    let [codes, scales] = fp8(WEIGHT, &[128, 128], 1);
+    let codes = TensorData {
+        dtype: Dtype::F8_E5M2,
+        ..codes
+    };
+    refused(
+        Checkpoint::single(both).config(FP8_CONFIG),
+        Checkpoint::single([codes, scales]).config(FP8_CONFIG),
+        None,
+        Code::OtherQuantization,
+        &[WEIGHT, "F8_E5M2", "F8_E4M3"],
+    );
+}
+
+#[test]
 fn of_another_quantization_only_plain_modules_are_grafted() {
     let gptq = r#"{"quantization_config": {"quant_method": "gptq", "bits": 4}}"#;
     let packed = |seed| {
@@ -351,7 +369,10 @@ fn a_weight_that_is_no_longer_quantized_is_noted_and_its_scales_are_counted() {
     let [note] = &plan.report.notes[..] else {
         panic!("{:?}", plan.report.notes);
     };
-    assert_names(note, &["not quantized", WEIGHT]);
+    assert_names(
+        note,
+        &["unquantized weights replace quantized ones", WEIGHT],
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ckptfs::ops::quantize::ReferenceReport;
 use ckptfs::provenance::Counts;
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
-use ckptfs::text::{are, counted};
+use ckptfs::text::counted;
 
 use crate::cli::messages::{self, flag};
 use crate::cli::plan::details::Details;
@@ -88,12 +88,9 @@ fn graft_line(source: &SourceReport) -> String {
         parts.extend(
             (graft.not_in_view > 0).then(|| format!("{} not in the view", graft.not_in_view)),
         );
-        if graft.removed > 0 {
-            let removed = are(graft.removed, "scale");
-            parts.push(format!(
-                "{removed} taken out with the weights that were replaced"
-            ));
-        }
+        parts.extend(
+            (graft.removed > 0).then(|| format!("{} removed", counted(graft.removed, "scale"))),
+        );
     }
     format!(
         "graft  {}: {} of {}, {}\n",

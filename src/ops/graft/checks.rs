@@ -4,19 +4,26 @@ use crate::catalog::{Catalog, Config, Tensor};
 use crate::error::setting::{DTYPE, GRAFT, PATCH};
 use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::ops::architecture;
-use crate::ops::graft::Graft;
 use crate::ops::graft::choice::Choice;
+use crate::ops::graft::source::{Afterwards, GraftSource};
 use crate::quant::is_coded;
 use crate::tensor::shape_text;
 use crate::text::{counted, listing};
 
 /// Signs that the graft does not do what was meant.
-pub(super) fn warnings(graft: &Graft, catalog: &mut Catalog, choice: &Choice) -> Vec<Warning> {
+pub(super) fn warnings(
+    graft: &GraftSource,
+    catalog: &mut Catalog,
+    choice: &Choice,
+    afterwards: Afterwards,
+) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if choice.taken.is_empty() {
         warnings.push(idle(graft, choice));
     } else {
-        warnings.extend(other_dtypes(graft, catalog, choice));
+        if !afterwards.dequantizes {
+            warnings.extend(other_dtypes(graft, catalog, choice));
+        }
         warnings.extend(lost_adapters(catalog, choice));
     }
     // What cannot be read is an error where it matters.
@@ -29,7 +36,7 @@ pub(super) fn warnings(graft: &Graft, catalog: &mut Catalog, choice: &Choice) ->
 }
 
 /// Nothing is replaced, for this reason.
-fn idle(graft: &Graft, choice: &Choice) -> Warning {
+fn idle(graft: &GraftSource, choice: &Choice) -> Warning {
     if let Some(names) = &graft.names
         && choice.not_in_view.is_empty()
     {
@@ -52,10 +59,7 @@ fn idle(graft: &Graft, choice: &Choice) -> Warning {
 }
 
 /// Tensors that are numbers in both, of other dtypes.
-fn other_dtypes(graft: &Graft, catalog: &Catalog, choice: &Choice) -> Option<Warning> {
-    if graft.is_dequantized {
-        return None;
-    }
+fn other_dtypes(graft: &GraftSource, catalog: &Catalog, choice: &Choice) -> Option<Warning> {
     let differing = choice.weights.iter().filter_map(|name| {
         let (ours, theirs) = (
             catalog.tensors[*name].dtype,
@@ -100,7 +104,7 @@ fn lost_adapters(catalog: &Catalog, choice: &Choice) -> Option<Warning> {
 ///
 /// # Errors
 /// If it has not: config.json, which stays the base's, describes its shapes.
-pub(super) fn check_shapes(graft: &Graft, catalog: &Catalog, choice: &Choice) -> Result<()> {
+pub(super) fn check_shapes(graft: &GraftSource, catalog: &Catalog, choice: &Choice) -> Result<()> {
     let mut differing = choice.weights.iter().filter_map(|name| {
         let (ours, theirs) = (
             &catalog.tensors[*name].shape,
@@ -118,14 +122,14 @@ pub(super) fn check_shapes(graft: &Graft, catalog: &Catalog, choice: &Choice) ->
         format!("; shapes also differ of {}", listing(&others))
     };
     let problem = format!(
-        "its shape is {}, expected {} as in the view, which config.json describes{others}",
+        "its shape is {}, expected {} as in the view, because config.json stays the base's{others}",
         shape_text(theirs),
         shape_text(ours)
     );
     Err(refused(graft, name, problem))
 }
 
-fn refused(graft: &Graft, name: &str, problem: String) -> Error {
+fn refused(graft: &GraftSource, name: &str, problem: String) -> Error {
     let others =
         Hint::text("graft the other tensors alone, by a regular expression of their names");
     let other_way = "start from the graft's checkpoint, and graft what is to stay of the base";

@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 
 use crate::catalog::Catalog;
-use crate::error::setting::GRAFT;
 use crate::error::{Code, Error, Result};
-use crate::ops::graft::Graft;
-use crate::ops::pattern::Pattern;
-use crate::quant::{companions, weight_of};
+use crate::ops::graft::source::GraftSource;
+use crate::quant::weight_of;
 
 /// The tensors of a graft, by what becomes of them.
 #[derive(Debug, Default)]
@@ -27,7 +25,7 @@ impl<'a> Choice<'a> {
     ///
     /// # Errors
     /// If a companion is asked for without its weight, or has none in the graft.
-    pub(super) fn new(graft: &'a Graft, catalog: &Catalog) -> Result<Self> {
+    pub(super) fn new(graft: &'a GraftSource, catalog: &Catalog) -> Result<Self> {
         let theirs = &graft.checkpoint.tensors;
         let mut choice = Choice::default();
         for name in theirs.keys() {
@@ -57,30 +55,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-impl Graft {
-    /// An error about the tensor `name` of the graft.
-    pub(super) fn error(&self, code: Code, name: &str, problem: String) -> Error {
-        let shard = self.checkpoint.tensors.get(name);
-        let file = shard.map(|&shard| self.checkpoint.shards[shard].blob.location());
-        let file = file.map_or(&*self.checkpoint.path, |location| &**location);
-        Error::of_tensor(code, file, name, problem).about_value(GRAFT, self.text())
-    }
-
-    /// The companions of `weight` that the graft has.
-    pub(super) fn companions(&self, weight: &str) -> Vec<String> {
-        let companions = companions(weight);
-        companions
-            .filter(|name| self.checkpoint.tensors.contains_key(&**name))
-            .collect()
-    }
-
-    /// The pattern of the names, for messages.
-    pub(super) fn names(&self) -> &str {
-        self.names.as_ref().map_or(".*", Pattern::text)
-    }
-}
-
-fn scales_alone(graft: &Graft, name: &str, weight: &str) -> Error {
+fn scales_alone(graft: &GraftSource, name: &str, weight: &str) -> Error {
     let problem = format!(
         "{} matches these scales, but not {weight}, which stays as it is",
         graft.names()
@@ -89,7 +64,7 @@ fn scales_alone(graft: &Graft, name: &str, weight: &str) -> Error {
     error.with_hint("let the expression match the weight too (its scales go with it)")
 }
 
-fn without_weight(graft: &Graft, name: &str, weight: &str) -> Error {
+fn without_weight(graft: &GraftSource, name: &str, weight: &str) -> Error {
     let problem = format!("these are scales of {weight}, which the graft does not have");
     let error = graft.error(Code::MissingWeight, name, problem);
     error.with_hint("take weight and scales from the same checkpoint, or graft other tensors by a regular expression of their names")

@@ -7,19 +7,20 @@
 mod checks;
 mod choice;
 mod quantization;
+mod source;
 
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, GraftReport, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::GRAFT;
-use crate::format::Checkpoint;
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::{companions, weight_of};
 use crate::source::Location;
 use crate::tensor::Name;
 use choice::Choice;
+use source::{Afterwards, GraftSource};
 
 /// Where tensors are taken from, and which.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +75,12 @@ impl Params for GraftParams {
     fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         for GraftRequest { source, names } in &self.grafts {
-            let names = names.as_ref().map(|names| Pattern::new(GRAFT, names));
             operators.push(Box::new(Graft {
-                checkpoint: Checkpoint::open_or_file(source)?,
-                names: names.transpose()?,
-                is_dequantized: conversions.dtype.is_some(),
-                is_quantized: conversions.quantizes,
+                source: GraftSource::open(source, names.as_deref())?,
+                afterwards: Afterwards {
+                    dequantizes: conversions.dtype.is_some(),
+                    quantizes: conversions.quantizes,
+                },
             }));
         }
         Ok(operators)
@@ -89,30 +90,11 @@ impl Params for GraftParams {
 /// Replaces tensors of a catalog by those of a checkpoint.
 #[derive(Debug)]
 struct Graft {
-    checkpoint: Checkpoint,
-    names: Option<Pattern>,
-    /// Whether every quantized weight is given as numbers later.
-    is_dequantized: bool,
-    /// Whether weights are quantized later.
-    is_quantized: bool,
+    source: GraftSource,
+    afterwards: Afterwards,
 }
 
 impl Graft {
-    /// As the request has it, for messages: `DIR`, or `DIR:REGEX`.
-    fn text(&self) -> String {
-        let path = self.checkpoint.path.display();
-        match &self.names {
-            Some(names) => format!("{path}:{}", names.text()),
-            None => path.to_string(),
-        }
-    }
-
-    /// The tensor `name` of the checkpoint, at `home`.
-    fn tensor(&self, name: &str, home: Option<usize>) -> (Name, Tensor) {
-        let shard = self.checkpoint.tensors[name];
-        Tensor::stored(name, &self.checkpoint.shards[shard], home)
-    }
-
     /// `old` with the tensors of `choice` in their places. Also gives how many companions of those
     /// that are replaced have no successor.
     fn grafted(
@@ -124,7 +106,7 @@ impl Graft {
         let mut removed = 0;
         for (name, tensor) in old {
             if choice.taken.contains(&**name) {
-                tensors.extend([self.tensor(name, tensor.home)]);
+                tensors.extend([self.source.tensor(name, tensor.home)]);
             } else if weight_of(name).is_some_and(|weight| choice.taken.contains(weight)) {
                 removed += 1;
                 continue;
@@ -135,7 +117,7 @@ impl Graft {
             let new = companions(name).filter(|companion| {
                 choice.taken.contains(&**companion) && !old.contains_key(&**companion)
             });
-            tensors.extend(new.map(|companion| self.tensor(&companion, tensor.home)));
+            tensors.extend(new.map(|companion| self.source.tensor(&companion, tensor.home)));
         }
         (tensors, removed)
     }
@@ -143,37 +125,40 @@ impl Graft {
 
 impl Operator for Graft {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let choice = Choice::new(self, catalog)?;
-        let warnings = checks::warnings(self, catalog, &choice);
+        let GraftSource { checkpoint, names } = &self.source;
+        let choice = Choice::new(&self.source, catalog)?;
+        let warnings = checks::warnings(&self.source, catalog, &choice, self.afterwards);
         catalog.report.warnings.extend(warnings);
-        checks::check_shapes(self, catalog, &choice)?;
-        let change = quantization::check(self, catalog, &choice)?;
+        checks::check_shapes(&self.source, catalog, &choice)?;
+        let change = quantization::check(&self.source, catalog, &choice)?;
 
         let old = std::mem::take(&mut catalog.tensors);
         let (tensors, removed) = self.grafted(&old, &choice);
         catalog.tensors = tensors;
         let taken = choice.taken.iter().map(|name| catalog.tensors[*name].len());
         let added_bytes = taken.fold(0, u64::saturating_add);
-        catalog.sources.extend(&self.checkpoint.shards, Role::Graft);
-        catalog.report.name_source(&self.checkpoint.path);
+        catalog.sources.extend(&checkpoint.shards, Role::Graft);
+        if choice.not_in_view.is_empty() {
+            catalog.report.name_source(&checkpoint.path);
+        }
         catalog.report.sources.push(SourceReport {
             role: Role::Graft,
-            path: self.checkpoint.path.clone(),
-            tensors: self.checkpoint.tensors.len(),
-            bytes: self.checkpoint.tensor_bytes(),
+            path: checkpoint.path.clone(),
+            tensors: checkpoint.tensors.len(),
+            bytes: checkpoint.tensor_bytes(),
             added: choice.taken.len(),
             added_bytes,
             overlapping: 0,
-            left_out: self.checkpoint.left_out.clone(),
+            left_out: checkpoint.left_out.clone(),
             graft: Some(GraftReport {
-                names: self.names.as_ref().map(|names| names.text().to_owned()),
+                names: names.as_ref().map(|names| names.text().to_owned()),
                 not_matching: choice.not_matching,
                 not_in_view: choice.not_in_view.len(),
                 removed,
             }),
         });
         match change {
-            Some(change) => quantization::declare(self, catalog, change),
+            Some(change) => quantization::declare(&self.source, catalog, change, self.afterwards),
             None => Ok(()),
         }
     }

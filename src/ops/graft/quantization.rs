@@ -1,19 +1,19 @@
-//! What a graft does to the quantization of a view: weights that are replaced by others which are quantized
-//! or not, and what config.json must say of that.
+//! How a graft changes the quantization of a view: which weights may replace which, and what config.json
+//! declares afterwards.
 //!
-//! Weights of a scheme that is known move with their companions, and config.json then tells which
-//! weights are quantized. Of other schemes nobody knows here what belongs together: there only modules
-//! that are plain numbers in both checkpoints are replaced.
+//! Weights of a known scheme move with their companions, and config.json lists which are quantized.
+//! Which tensors of other schemes belong together is not known here, so a graft then replaces only
+//! modules that are plain numbers in both checkpoints.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config, Tensor};
 use crate::error::setting::{DTYPE, GRAFT};
 use crate::error::{Code, Error, Hint, Result};
-use crate::ops::graft::Graft;
 use crate::ops::graft::choice::Choice;
+use crate::ops::graft::source::{Afterwards, GraftSource};
 use crate::quant::{self, Declared, Group, Scheme, companions, group_of, is_coded, weight_of};
 use crate::tensor::{Dtype, Name};
 use crate::text::listing;
@@ -37,7 +37,7 @@ pub(super) struct Change {
 /// # Errors
 /// If the weights that are grafted do not go with the view's.
 pub(super) fn check(
-    graft: &Graft,
+    graft: &GraftSource,
     catalog: &mut Catalog,
     choice: &Choice,
 ) -> Result<Option<Change>> {
@@ -87,7 +87,12 @@ pub(super) fn check(
 
 /// Checks that all that is replaced is plain numbers, and so are the modules that it is in, since
 /// `reason`.
-fn check_plain(graft: &Graft, catalog: &Catalog, choice: &Choice, reason: &str) -> Result<()> {
+fn check_plain(
+    graft: &GraftSource,
+    catalog: &Catalog,
+    choice: &Choice,
+    reason: &str,
+) -> Result<()> {
     let ours = catalog.tensors.iter();
     let ours = ours.map(|(name, tensor)| (&**name, tensor.dtype));
     let theirs = graft.checkpoint.tensors.keys();
@@ -104,7 +109,7 @@ fn check_plain(graft: &Graft, catalog: &Catalog, choice: &Choice, reason: &str) 
         let (module, _) = name.rsplit_once('.').unwrap_or((name, ""));
         if odd.contains(module) {
             let problem = format!(
-                "{reason}, and what belongs to a weight of that is not known; of such checkpoints only modules that are plain numbers in both can be grafted, and {module} is not"
+                "{reason}, and ckptfs does not know which tensors of that belong together; it grafts only modules that are plain floating-point numbers in both checkpoints, and {module} is not one"
             );
             let error = graft.error(Code::OtherQuantization, name, problem);
             return Err(
@@ -119,7 +124,7 @@ fn check_plain(graft: &Graft, catalog: &Catalog, choice: &Choice, reason: &str) 
 ///
 /// # Errors
 /// If it has codes without companions: what else belongs to it is not known.
-fn is_quantized(catalog: &Catalog, name: &str, graft: &Graft) -> Result<bool> {
+fn is_quantized(catalog: &Catalog, name: &str, graft: &GraftSource) -> Result<bool> {
     let tensor = &catalog.tensors[name];
     if !is_coded(tensor.dtype) {
         return Ok(false);
@@ -134,7 +139,7 @@ fn is_quantized(catalog: &Catalog, name: &str, graft: &Graft) -> Result<bool> {
 ///
 /// # Errors
 /// If it has codes without companions, or companions of numbers.
-fn comes_quantized(graft: &Graft, name: &str) -> Result<bool> {
+fn comes_quantized(graft: &GraftSource, name: &str) -> Result<bool> {
     let tensor = graft.checkpoint.tensor(name);
     let dtype = tensor.expect("it is one of the graft's").dtype;
     let companions = graft.companions(name);
@@ -151,10 +156,10 @@ fn comes_quantized(graft: &Graft, name: &str) -> Result<bool> {
     }
 }
 
-fn without_scales(graft: &Graft, name: &str, whose: &str, dtype: Dtype) -> Error {
+fn without_scales(graft: &GraftSource, name: &str, whose: &str, dtype: Dtype) -> Error {
     let expected: Vec<String> = companions(name).collect();
     let problem = format!(
-        "it is {dtype} in the {whose}, without {}, so what belongs to it is not known",
+        "it is {dtype} in the {whose}, without {}; ckptfs does not know which scales belong to it",
         expected.join(" or ")
     );
     let error = graft.error(Code::MissingScales, name, problem);
@@ -162,32 +167,47 @@ fn without_scales(graft: &Graft, name: &str, whose: &str, dtype: Dtype) -> Error
 }
 
 impl Change {
-    /// Checks that the weights that are brought are quantized as those of the view, which `ours` says.
-    fn check_scheme(&self, graft: &Graft, catalog: &Catalog, ours: Declared) -> Result<()> {
-        let is_declared = matches!(ours, Declared::By { .. });
-        let ours = ours.into_scheme();
-        let (found, expected) = (self.scheme.geometry(), ours.geometry());
-        let stays = |name: &str| {
-            let weight = catalog.tensors.get(name);
-            weight.is_some_and(|weight| is_coded(weight.dtype)) && !self.brought.contains(name)
-        };
-        let mut others = catalog.tensors.keys().filter_map(|name| weight_of(name));
-        if self.brought.is_empty() || found == expected || !is_declared && !others.any(stays) {
+    /// Checks that the weights that are brought are quantized as those that stay in the view, and as
+    /// its config.json says, which `ours` is.
+    fn check_scheme(&self, graft: &GraftSource, catalog: &Catalog, ours: Declared) -> Result<()> {
+        let brought = graft.checkpoint.tensors.keys().map(|name| &**name);
+        let brought: Vec<&str> = brought
+            .filter(|name| self.brought.contains(*name))
+            .collect();
+        let Some(&first) = brought.first() else {
             return Ok(());
+        };
+        let weights = catalog.tensors.keys().filter_map(|name| weight_of(name));
+        let staying = weights.filter_map(|name| {
+            let dtype = catalog.tensors.get(name)?.dtype;
+            (is_coded(dtype) && !self.brought.contains(name)).then_some(dtype)
+        });
+        let staying: BTreeSet<Dtype> = staying.collect();
+        let refuse = |name: &str, found: &str, expected: &str| {
+            let problem = format!(
+                "the graft is quantized in {found}, and the view in {expected}; {CONFIG_FILE} can declare only one of them"
+            );
+            let error = graft.error(Code::OtherQuantization, name, problem);
+            Err(error
+                .with_hint("dequantize one of them first, as a view of its own, and graft that"))
+        };
+        let is_declared = matches!(ours, Declared::By { .. });
+        let (found, expected) = (self.scheme.geometry(), ours.into_scheme().geometry());
+        if found != expected && (is_declared || !staying.is_empty()) {
+            return refuse(first, &found, &expected);
         }
-        let first = graft.checkpoint.tensors.keys();
-        let first = first
-            .map(|name| &**name)
-            .find(|name| self.brought.contains(*name));
-        let problem = format!(
-            "the graft is quantized in {found}, and the view in {expected}; {CONFIG_FILE} can declare one of them"
-        );
-        let error = graft.error(Code::OtherQuantization, first.unwrap_or_default(), problem);
-        Err(error.with_hint("dequantize one of them first, as a view of its own, and graft that"))
+        for name in brought {
+            let dtype = graft.checkpoint.tensor(name).map(|tensor| tensor.dtype);
+            let other = staying.iter().find(|other| Some(**other) != dtype);
+            if let (Some(dtype), Some(other)) = (dtype, other) {
+                return refuse(name, &dtype.to_string(), &other.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Checks the companions that are brought.
-    fn check_brought(&self, graft: &Graft, choice: &Choice) -> Result<()> {
+    fn check_brought(&self, graft: &GraftSource, choice: &Choice) -> Result<()> {
         for name in choice
             .weights
             .iter()
@@ -211,7 +231,12 @@ impl Change {
 ///
 /// # Errors
 /// If it cannot, or engines could not load what is mixed.
-pub(super) fn declare(graft: &Graft, catalog: &mut Catalog, change: Change) -> Result<()> {
+pub(super) fn declare(
+    graft: &GraftSource,
+    catalog: &mut Catalog,
+    change: Change,
+    afterwards: Afterwards,
+) -> Result<()> {
     let quantized: IndexSet<Name> = catalog
         .tensors
         .iter()
@@ -221,7 +246,7 @@ pub(super) fn declare(graft: &Graft, catalog: &mut Catalog, change: Change) -> R
         .map(|(name, _)| name.clone())
         .collect();
     if !change.changed.is_empty() {
-        if !graft.is_dequantized && !graft.is_quantized {
+        if !afterwards.dequantizes && !afterwards.quantizes {
             check_layers(graft, &catalog.tensors, &quantized, &change.changed)?;
         }
         check_others(graft, catalog, &quantized)?;
@@ -237,36 +262,39 @@ pub(super) fn declare(graft: &Graft, catalog: &mut Catalog, change: Change) -> R
         change.declaration.as_ref(),
         !change.changed.is_empty(),
     )?;
-    if graft.is_dequantized {
-        // What loaders make of the list is of no interest where nothing stays quantized.
+    if afterwards.dequantizes || afterwards.quantizes {
+        // A later step removes this list or replaces it.
         catalog.report.warnings.truncate(warnings);
     } else {
-        note_mixed(catalog, &quantized, &change);
+        note_changes(catalog, &quantized, &change);
     }
     Ok(())
 }
 
-/// Says of which weights the quantization changed.
-fn note_mixed(catalog: &mut Catalog, quantized: &IndexSet<Name>, change: &Change) {
-    for (is_quantized, what) in [
-        (true, "quantized, in the place of weights that were not"),
-        (false, "not quantized, in the place of weights that were"),
-    ] {
-        let names = catalog.tensors.keys().map(|name| &**name);
-        let names = names.filter(|name| change.changed.contains(*name));
-        let names: Vec<&str> = names
-            .filter(|name| quantized.contains(*name) == is_quantized)
-            .collect();
-        if !names.is_empty() {
-            let note = format!("{CONFIG_FILE} declares what is {what}: {}", listing(&names));
-            catalog.report.notes.push(note);
-        }
+/// Notes which weights are quantized now and were not, and the reverse.
+fn note_changes(catalog: &mut Catalog, quantized: &IndexSet<Name>, change: &Change) {
+    let names = catalog.tensors.keys().map(|name| &**name);
+    let changed = names.filter(|name| change.changed.contains(*name));
+    let (now, before): (Vec<&str>, Vec<&str>) = changed.partition(|name| quantized.contains(*name));
+    let mut notes = Vec::new();
+    if !now.is_empty() {
+        notes.push(format!(
+            "quantized weights replace unquantized ones, and {CONFIG_FILE} declares them: {}",
+            listing(&now)
+        ));
     }
+    if !before.is_empty() {
+        notes.push(format!(
+            "unquantized weights replace quantized ones, and {CONFIG_FILE} lists their modules: {}",
+            listing(&before)
+        ));
+    }
+    catalog.report.notes.extend(notes);
 }
 
 /// Checks that what engines load as one layer is quantized as one, where the graft `changed` a part of it.
 fn check_layers(
-    graft: &Graft,
+    graft: &GraftSource,
     tensors: &IndexMap<Name, Tensor>,
     quantized: &IndexSet<Name>,
     changed: &HashSet<String>,
@@ -304,7 +332,7 @@ fn check_layers(
 
 /// Checks that there are no weights in codes beside those that are `quantized`, which config.json would
 /// be wrong about.
-fn check_others(graft: &Graft, catalog: &Catalog, quantized: &IndexSet<Name>) -> Result<()> {
+fn check_others(graft: &GraftSource, catalog: &Catalog, quantized: &IndexSet<Name>) -> Result<()> {
     let mut tensors = catalog.tensors.iter();
     let other = tensors.find(|(name, tensor)| {
         let is_weight = is_coded(tensor.dtype) && tensor.shape.len() >= 2;
@@ -313,9 +341,7 @@ fn check_others(graft: &Graft, catalog: &Catalog, quantized: &IndexSet<Name>) ->
         is_weight && !is_scale && !quantized.contains(*name)
     });
     match other {
-        Some((name, tensor)) if !quantized.is_empty() => {
-            Err(without_scales(graft, name, "view", tensor.dtype))
-        }
-        _ => Ok(()),
+        Some((name, tensor)) => Err(without_scales(graft, name, "view", tensor.dtype)),
+        None => Ok(()),
     }
 }
