@@ -44,7 +44,7 @@ impl Params for GraftParams {
             flag: "graft",
             takes: Takes::SelectiveSources,
             group: Group::Sources,
-            help: "Replace tensors by those of the same names in this checkpoint directory or .safetensors file, all that both have or those whose whole name matches REGEX (repeatable, the last that has a tensor counts)",
+            help: "Replace tensors by those of the same names in this directory or .safetensors file: all, or those whose whole name matches REGEX (repeatable, the last that has a tensor counts)",
             comment: "replace the tensors of the same names, in this order",
         }]
     }

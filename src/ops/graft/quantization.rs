@@ -321,7 +321,7 @@ fn check_layers(
             let problem = format!(
                 "it would be {is} and {other} {other_is}, but engines load them as one layer"
             );
-            let both = Hint::text("let the expression match both, or neither");
+            let both = Hint::text("graft both, or neither");
             let one = Hint::give_value(DTYPE, "bf16").to("dequantize all");
             let error = graft.error(Code::MixedLayer, grafted, problem);
             return Err(error.with_hint(both.or(one)));
