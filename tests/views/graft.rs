@@ -259,6 +259,19 @@ proptest! {
         }
         assert_declared(&plan, std::str::from_utf8(&base.aux.0[std::path::Path::new("config.json")]).unwrap(), &found);
 
+        // Scales that the base lacks are in the shard of their weight.
+        let shard_of = |name: &str| {
+            let mut shards = plan.shards.iter();
+            shards.position(|shard| shard.tensors.iter().any(|tensor| &*tensor.name == name))
+        };
+        let in_base = |name: &str| base.in_order().iter().any(|(data, _)| data.name == name);
+        for (name, (_, source)) in &expected {
+            let scales = scales_of(name);
+            if *source == 1 && expected.contains_key(&scales) && !in_base(&scales) {
+                prop_assert_eq!(shard_of(name), shard_of(&scales), "{}", name);
+            }
+        }
+
         // What a recipe says of it plans the same.
         let recipe = workspace.path().join("recipe.yml");
         std::fs::write(&recipe, request.to_recipe().unwrap()).unwrap();
