@@ -12,6 +12,7 @@
 //! ```
 //! use std::fs;
 //!
+//! use ckptfs::ops::QuantizeParams;
 //! use ckptfs::read::Reader;
 //! use ckptfs::recipe::ViewRequest;
 //! use safetensors::Dtype::BF16;
@@ -26,7 +27,8 @@
 //! fs::write(directory.path().join("config.json"), "{}")?;
 //!
 //! // The view of it in block FP8: what is planned here was not computed yet.
-//! let request = ViewRequest::new(directory.path()).with(|asked| asked.quantize.rules = true);
+//! let by_rules = QuantizeParams::by_rules();
+//! let request = ViewRequest::new(directory.path()).with(|asked| asked.quantize = by_rules);
 //! let plan = request.plan()?;
 //! let (shard, _, content) = plan
 //!     .view

@@ -82,6 +82,10 @@ impl View {
                     let content = Content::File(Extents::whole(file.clone()));
                     view.add(parent, name.clone(), file.attributes(), content);
                 }
+                AuxEntry::Edited { name, file, text } => {
+                    let content = Content::File(Extents::made_of(text.clone()));
+                    view.add(parent, name.clone(), file.attributes(), content);
+                }
                 AuxEntry::Directory {
                     name,
                     attributes,

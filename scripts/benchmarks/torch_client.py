@@ -1,4 +1,4 @@
-"""A process with torch and safetensors that does what it is told (see `torch_worker`)."""
+"""A process with torch and safetensors that does what it is told (see `torch_worker`, `loader_worker`)."""
 
 import json
 import os
@@ -7,10 +7,9 @@ from pathlib import Path
 
 
 class Torch:
-    def __init__(self, python: Path):
-        worker = Path(__file__).with_name("torch_worker.py")
+    def __init__(self, python: Path, worker: str = "torch_worker.py"):
         self.process = subprocess.Popen(
-            [python, worker],
+            [python, Path(__file__).with_name(worker)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

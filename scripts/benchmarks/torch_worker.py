@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -176,8 +176,9 @@ FUNCTIONS = (
 )  # fmt: skip
 
 
-def main() -> None:
-    functions = {function.__name__: function for function in FUNCTIONS}
+def serve(functions: Iterable[Callable]) -> None:
+    """Answers calls until there are no more."""
+    functions = {function.__name__: function for function in functions}
     for line in sys.stdin:
         call = json.loads(line)
         try:
@@ -188,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(FUNCTIONS)

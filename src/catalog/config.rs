@@ -32,6 +32,8 @@ pub struct Config {
     object: Object,
     /// In the order in which keys were first edited.
     edits: IndexMap<String, Edit>,
+    /// Whether it is as it was read, so that its text is.
+    is_as_read: bool,
 }
 
 impl Config {
@@ -44,11 +46,14 @@ impl Config {
     /// If it is not a JSON object. (Python also reads and writes `NaN` and `Infinity`, which JSON
     /// does not have: such a file can be shown, but not edited.)
     pub fn find(aux: &[AuxEntry]) -> Result<Option<Self>> {
-        let file = aux.iter().find_map(|entry| match entry {
-            AuxEntry::File { name, file } if name == CONFIG_FILE => Some(file.clone()),
-            _ => None,
-        });
-        file.map(Config::read).transpose()
+        let entry = aux.iter().find(|entry| entry.name() == CONFIG_FILE);
+        match entry {
+            Some(AuxEntry::File { file, .. }) => Config::read(file.clone()).map(Some),
+            Some(AuxEntry::Edited { file, text, .. }) => {
+                Config::parse(text, file.clone()).map(Some)
+            }
+            Some(AuxEntry::Directory { .. }) | None => Ok(None),
+        }
     }
 
     fn read(file: Arc<dyn Blob>) -> Result<Self> {
@@ -76,6 +81,7 @@ impl Config {
             file,
             object,
             edits: IndexMap::new(),
+            is_as_read: true,
         })
     }
 
@@ -112,13 +118,13 @@ impl Config {
     /// Sets a top-level key, in its place if it exists, else at the end.
     pub fn set(&mut self, key: &str, value: &Value) {
         self.object.insert(key.to_owned(), raw(value, 1));
-        self.edits.insert(key.to_owned(), Edit::Set);
+        self.note(key.to_owned(), Edit::Set);
     }
 
     /// Removes a top-level key.
     pub fn remove(&mut self, key: &str) {
         if self.object.shift_remove(key).is_some() {
-            self.edits.insert(key.to_owned(), Edit::Removed);
+            self.note(key.to_owned(), Edit::Removed);
         }
     }
 
@@ -156,9 +162,20 @@ impl Config {
         if let Some(edit) = edit(&mut inner) {
             self.object
                 .insert(outer.to_owned(), raw_text(render(&inner, 1)));
-            self.edits.insert(format!("{outer}.{key}"), edit);
+            self.note(format!("{outer}.{key}"), edit);
         }
         Ok(())
+    }
+
+    fn note(&mut self, key: String, edit: Edit) {
+        self.edits.insert(key, edit);
+        self.is_as_read = false;
+    }
+
+    /// Says that `edits` were made to it before it was read.
+    pub(crate) fn after(mut self, edits: IndexMap<String, Edit>) -> Self {
+        self.edits = edits;
+        self
     }
 
     /// What became of which keys: `key`, or `outer.key` inside of an object.
@@ -166,9 +183,9 @@ impl Config {
         &self.edits
     }
 
-    /// The new text, or `None` if nothing was edited.
+    /// The new text, or `None` if nothing was edited since it was read.
     pub fn edited_text(&self) -> Option<String> {
-        (!self.edits.is_empty()).then(|| render(&self.object, 0) + "\n")
+        (!self.is_as_read).then(|| render(&self.object, 0) + "\n")
     }
 }
 

@@ -138,6 +138,17 @@ fn has_one_of(name: &str, words: &[&str]) -> bool {
     words.iter().any(|word| name.contains(word))
 }
 
+/// What follows the number of a layer of the language model in the name of a tensor inside of it.
+pub(crate) fn in_layer(name: &str) -> Option<&str> {
+    let is_of_modality = |(_, words): &(&str, &[&str])| has_one_of(name, words);
+    if MODALITIES.iter().any(is_of_modality) {
+        return None;
+    }
+    let (list, _) = layer_of(name)?;
+    let after_list = &name[list.len() + 1..];
+    Some(after_list.split_once('.')?.1)
+}
+
 /// `model.layers.7.mlp.experts.3.up_proj.weight` → (`model.layers`, 7).
 fn layer_of(name: &str) -> Option<(&str, u64)> {
     let mut end = 0;

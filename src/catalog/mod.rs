@@ -17,11 +17,12 @@ use indexmap::IndexMap;
 pub(crate) use config::values;
 pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
+pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{
-    EditedConfig, GraftReport, MergeReport, OperatorReport, Report, Role, SourceReport,
-    StretchReport,
+    EditedConfig, FileChange, FileEdit, GraftReport, MergeReport, OperatorReport, Report, Role,
+    SourceReport, StretchReport,
 };
 pub use sources::Sources;
 pub use step::{Step, as_written};
@@ -101,12 +102,13 @@ impl Catalog {
         self.config.clone().or_else(|| {
             let mut aux = self.aux.iter();
             let entry = aux.find(|entry| entry.name() == CONFIG_FILE)?;
-            match entry {
-                AuxEntry::File { file, .. } if file.len() <= MAX_BYTES => {
-                    Config::find(std::slice::from_ref(entry)).ok().flatten()
-                }
-                _ => None,
-            }
+            let bytes = match entry {
+                AuxEntry::File { file, .. } => file.len(),
+                AuxEntry::Edited { text, .. } => text.len() as u64,
+                AuxEntry::Directory { .. } => return None,
+            };
+            let is_small = bytes <= MAX_BYTES;
+            is_small.then(|| Config::find(std::slice::from_ref(entry)).ok())??
         })
     }
 

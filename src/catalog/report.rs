@@ -1,7 +1,7 @@
 //! What the plan tells about a view, beside the files themselves.
 
 use std::any::Any;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::catalog::config::Edit;
 use crate::error::Warning;
 use crate::format::LeftOut;
+use crate::shown::Show;
+use crate::text::listing;
 
 /// What an operator tells of what it did.
 pub trait OperatorReport: Any + Debug + Send + Sync {
@@ -30,6 +32,8 @@ pub struct Report {
     pub operators: Vec<Arc<dyn OperatorReport>>,
     /// What the view changes in config.json, if it does.
     pub edited_config: Option<EditedConfig>,
+    /// What was asked to be changed in the files beside the weights, in this order.
+    pub edits: Vec<FileEdit>,
     /// What is probably not what was meant.
     pub warnings: Vec<Warning>,
     /// What is worth knowing.
@@ -48,6 +52,12 @@ impl Report {
     /// Adds what an operator tells.
     pub fn add(&mut self, report: impl OperatorReport) {
         self.operators.push(Arc::new(report));
+    }
+
+    /// What was asked to be changed in the file at `path` of the view.
+    pub fn edits_of(&self, path: &Path) -> impl Iterator<Item = &FileEdit> {
+        let edits = self.edits.iter();
+        edits.filter(move |edit| Path::new(&edit.file) == path)
     }
 
     /// All reports of the type `R`, in order.
@@ -71,6 +81,70 @@ pub struct EditedConfig {
     pub from: PathBuf,
     /// Keys, `outer.key` inside of objects.
     pub edits: IndexMap<String, Edit>,
+}
+
+/// Something that was asked to be changed in the files beside the weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileEdit {
+    /// Its path in the view.
+    pub file: String,
+    #[serde(flatten)]
+    pub change: FileChange,
+}
+
+/// What is changed. JSON texts are on one line, and only their start is there if they are long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "edit", rename_all = "lowercase")]
+pub enum FileChange {
+    Set {
+        path: String,
+        /// Nothing if the key is new.
+        old: Option<String>,
+        new: String,
+    },
+    Unset {
+        path: String,
+        old: String,
+    },
+    /// The object at `path` is the top level, with keys of the old one.
+    Promoted {
+        path: String,
+        kept: Vec<String>,
+    },
+    Added {
+        from: PathBuf,
+    },
+    /// The same, where there was a file.
+    Replaced {
+        from: PathBuf,
+    },
+    Dropped,
+}
+
+/// In words: `config.json: model_type "qwen3" → "llama"`.
+impl fmt::Display for FileEdit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file.shown())?;
+        match &self.change {
+            FileChange::Set { path, old, new } => {
+                let old = old.as_deref().unwrap_or("new");
+                write!(f, "{} {} → {}", path.shown(), old.shown(), new.shown())
+            }
+            FileChange::Unset { path, old } => {
+                write!(f, "{} removed (it was {})", path.shown(), old.shown())
+            }
+            FileChange::Promoted { path, kept } => {
+                write!(f, "{} is the top level", path.shown())?;
+                match &kept[..] {
+                    [] => Ok(()),
+                    kept => write!(f, ", with {} of the old one", listing(kept).shown()),
+                }
+            }
+            FileChange::Added { from } => write!(f, "added, from {}", from.shown()),
+            FileChange::Replaced { from } => write!(f, "replaced by {}", from.shown()),
+            FileChange::Dropped => f.write_str("dropped"),
+        }
+    }
 }
 
 /// The part that a source plays in a view.

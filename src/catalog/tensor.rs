@@ -117,7 +117,11 @@ impl Extents {
 
     /// Bytes that the view makes itself.
     pub fn made(bytes: Vec<u8>) -> Self {
-        let bytes = Arc::new(bytes);
+        Self::made_of(Arc::new(bytes))
+    }
+
+    /// The same of bytes that others have too.
+    pub(crate) fn made_of(bytes: Arc<Vec<u8>>) -> Self {
         Runs::one(bytes.len() as u64, Extent::Made { bytes, offset: 0 })
     }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ckptfs::fuse::is_of_gone_request;
 use ckptfs::shown::lines;
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
@@ -34,6 +35,9 @@ impl<W: Write + Send> Log for Logger<W> {
     }
 
     fn log(&self, record: &Record) {
+        if is_of_gone_request(record) {
+            return;
+        }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let line = format!(
             "{} {:5} {}\n",

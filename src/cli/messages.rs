@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use ckptfs::error::{Code, Error, Warning, in_words, setting};
-use ckptfs::ops::{Setting, Takes};
+use ckptfs::ops::{Setting, Takes, split_scope};
 use ckptfs::recipe::ViewRequest;
 use ckptfs::shown::lines;
 
@@ -24,11 +24,18 @@ pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
     };
     match (found, name, value) {
         (Some(setting), ..) => match setting.takes {
-            Takes::Switch => switch(setting.flag),
-            Takes::Flags(flags) => {
-                let given = flags.iter().find(|(name, ..)| Some(*name) == value);
+            Takes::SwitchOrChoice { flag, .. } => match value {
+                Some(_) => with_value(flag),
+                None => switch(setting.flag),
+            },
+            Takes::ScopedFlags(flags) => {
+                let (name, scope) = value.map(split_scope).unwrap_or_default();
+                let given = flags.iter().find(|(known, ..)| *known == name);
                 let flags = given.map_or(flags, std::slice::from_ref);
-                let flags = flags.iter().map(|(_, flag, _)| switch(flag));
+                let flags = flags.iter().map(|(_, flag, _)| match scope {
+                    Some(scope) => format!("--{flag}={scope}"),
+                    None => switch(flag),
+                });
                 flags.collect::<Vec<_>>().join(" or ")
             }
             _ => with_value(setting.flag),

@@ -141,7 +141,7 @@ pub(crate) struct Manner {
 /// Mounts a view. Unless in the foreground, it returns in this process as soon as the mount
 /// answers, and in a background process once it was unmounted.
 pub(crate) fn run(view: &ViewArgs, args: &MountArgs) -> anyhow::Result<()> {
-    allocator::share_pools();
+    allocator::set_nothing_aside();
     let readiness = if args.foreground {
         None
     } else {

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
-use ckptfs::ops::{Group, Operations, Setting, Takes, Value};
+use ckptfs::error::Code;
+use ckptfs::ops::{Group, Operations, Setting, Takes, Value, named_file};
 use ckptfs::recipe::ViewRequest;
 use ckptfs::source::Location;
 
@@ -24,10 +26,7 @@ pub(crate) struct OperationArgs {
 impl OperationArgs {
     /// The sources that it names, as typed.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Location> {
-        self.asked.iter().filter_map(|(_, value)| match value {
-            Value::Source { location, .. } => Some(location),
-            Value::Switch(_) | Value::Text(_) => None,
-        })
+        self.asked.iter().filter_map(|(_, value)| value.location())
     }
 
     /// Asks it of `request`: what is one thing replaces what is there, lists go on. `find` says
@@ -39,6 +38,10 @@ impl OperationArgs {
     ) -> ckptfs::Result<()> {
         for (key, value) in &self.asked {
             let value = match value {
+                Value::File { name, from } => Value::File {
+                    name: name.clone(),
+                    from: absolute(from),
+                },
                 Value::Source {
                     location,
                     weight,
@@ -77,30 +80,47 @@ impl FromArgMatches for OperationArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut asked = Vec::new();
         for setting in ViewRequest::settings() {
+            // By position on the command line: edits are made in their order.
+            let positions: Vec<usize> = match setting.takes {
+                Takes::ScopedFlags(_) | Takes::SwitchOrChoice { .. } => Vec::new(),
+                _ => matches
+                    .indices_of(setting.key)
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            };
             let values = match setting.takes {
-                Takes::Switch => {
+                Takes::SwitchOrChoice { flag, .. } => {
                     let on = matches.get_flag(setting.key);
-                    on.then_some(Value::Switch(true)).into_iter().collect()
-                }
-                Takes::Flags(names) => {
-                    let given = names.iter().filter(|(_, flag, _)| matches.get_flag(flag));
-                    given
-                        .map(|(name, ..)| Value::Text((*name).to_owned()))
+                    let named = matches.get_one::<String>(flag);
+                    let on = on.then_some(Value::Switch(true));
+                    on.into_iter()
+                        .chain(named.cloned().map(Value::Text))
                         .collect()
                 }
+                Takes::ScopedFlags(names) => scoped(names, matches)?,
                 Takes::Choice(_) | Takes::Texts(_) => {
                     let texts = matches.get_many::<String>(setting.key);
                     let texts = texts.into_iter().flatten().cloned();
                     texts.map(Value::Text).collect()
                 }
-                Takes::Sources | Takes::WeightedSources | Takes::SelectiveSources => {
+                Takes::Files
+                | Takes::Sources
+                | Takes::WeightedSources
+                | Takes::SelectiveSources => {
                     let sources = matches.get_many::<Value>(setting.key);
                     let sources = sources.into_iter().flatten().cloned();
                     sources.collect::<Vec<_>>()
                 }
             };
-            asked.extend(values.into_iter().map(|value| (setting.key, value)));
+            let values = values.into_iter().enumerate();
+            asked.extend(values.map(|(i, value)| {
+                let position = positions.get(i).copied().unwrap_or_default();
+                (position, (setting.key, value))
+            }));
         }
+        asked.sort_by_key(|(position, _)| *position);
+        let asked = asked.into_iter().map(|(_, asked)| asked).collect();
         Ok(OperationArgs { asked })
     }
 
@@ -114,6 +134,7 @@ impl FromArgMatches for OperationArgs {
 pub(crate) const fn heading(group: Group) -> &'static str {
     match group {
         Group::Sources => "Sources",
+        Group::Files => "Changes to config and other files",
         Group::Tensors => "Changes to tensors",
         Group::Quantization => "Quantization",
         Group::Shards => "Shards",
@@ -125,41 +146,47 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
     let flag = |id, name, help| Arg::new(id).long(name).help(help);
     let one = || flag(setting.key, setting.flag, setting.help);
     match setting.takes {
-        Takes::Switch => vec![one().action(ArgAction::SetTrue)],
-        Takes::Flags(names) => {
+        Takes::ScopedFlags(names) => {
             let flags = names.iter().map(|(name, long, help)| {
-                let others = names.iter().filter(|(other, ..)| other != name);
+                let scoped = |scope: &str| Value::Scoped {
+                    name: (*name).to_owned(),
+                    scope: scope.to_owned(),
+                };
+                // What follows a space may be a mountpoint.
                 flag(*long, *long, *help)
-                    .action(ArgAction::SetTrue)
-                    .conflicts_with_all(others.map(|(_, long, _)| *long))
+                    .value_name("REGEX")
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .action(ArgAction::Append)
+                    .value_parser(move |text: &str| accepted(setting, text, scoped(text)))
             });
             flags.collect()
         }
-        Takes::Choice(names) => {
-            let names = names.iter().map(|names| {
-                let (first, others) = names.split_first().expect("each has a name");
-                PossibleValue::new(*first).aliases(others.iter().copied())
-            });
-            vec![
-                one()
-                    .value_parser(PossibleValuesParser::new(names))
-                    .ignore_case(true),
-            ]
+        Takes::Choice(names) => vec![choice(one(), names)],
+        Takes::SwitchOrChoice {
+            flag: long,
+            names,
+            help,
+        } => {
+            let named = choice(flag(long, long, help), names);
+            vec![one().action(ArgAction::SetTrue), named]
         }
         Takes::Texts(what) => {
-            let accepted = |text: &str| {
-                let mut nothing = Operations::default();
-                let set = nothing.set(setting.key, Value::Text(text.to_owned()));
-                set.map(|()| text.to_owned())
-                    .map_err(|error| problem_of_value(&error))
-            };
             vec![
                 one()
                     .value_name(what)
                     .action(ArgAction::Append)
-                    .value_parser(accepted),
+                    .value_parser(|text: &str| {
+                        accepted(setting, text, Value::Text(text.to_owned()))
+                    }),
             ]
         }
+        Takes::Files => vec![
+            one()
+                .value_name("NAME=PATH")
+                .action(ArgAction::Append)
+                .value_parser(named_file),
+        ],
         Takes::Sources => {
             let source = |path| Value::Source {
                 location: Location::from(path),
@@ -196,6 +223,61 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
         }
     }
     .into_iter()
+}
+
+/// `text`, if `setting` takes `value`, which is made of it.
+fn accepted(setting: &Setting, text: &str, value: Value) -> Result<String, String> {
+    match Operations::default().set(setting.key, value) {
+        Err(error) if error.code() != Code::Conflict => Err(problem_of_value(&error)),
+        // Whether it goes with what stands before it shows once all is asked.
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// The flags among `names` that are given, with their scopes.
+fn scoped(
+    names: &[(&str, &'static str, &str)],
+    matches: &ArgMatches,
+) -> Result<Vec<Value>, clap::Error> {
+    let mut values = Vec::new();
+    let mut without_scope: Option<&str> = None;
+    for (name, flag, _) in names {
+        let given = matches.get_occurrences::<String>(flag);
+        for mut scopes in given.into_iter().flatten() {
+            let name = (*name).to_owned();
+            if let Some(scope) = scopes.next() {
+                let scope = scope.clone();
+                values.push(Value::Scoped { name, scope });
+                continue;
+            }
+            if let Some(other) = without_scope.replace(flag).filter(|other| other != flag) {
+                let problem = format!(
+                    "the argument '--{flag}' cannot be used with '--{other}' unless one of them has a scope, '--{flag}=REGEX'\n"
+                );
+                return Err(clap::Error::raw(ErrorKind::ArgumentConflict, problem));
+            }
+            values.push(Value::Text(name));
+        }
+    }
+    Ok(values)
+}
+
+/// A flag that takes one of `names`.
+fn choice(flag: Arg, names: &[&'static [&'static str]]) -> Arg {
+    let names = names.iter().map(|names| {
+        let (first, others) = names.split_first().expect("each has a name");
+        PossibleValue::new(*first).aliases(others.iter().copied())
+    });
+    flag.value_parser(PossibleValuesParser::new(names))
+        .ignore_case(true)
+}
+
+/// A view outlives the working directory of the command that made it.
+fn absolute(location: &Location) -> Location {
+    match location.local() {
+        Some(path) => Location::Local(std::path::absolute(path).unwrap_or_else(|_| path.into())),
+        None => location.clone(),
+    }
 }
 
 /// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.

@@ -80,6 +80,8 @@ codes! {
     BadIndex = "bad-index",
     /// A file is shorter than its header says.
     Truncated = "truncated",
+    /// A file is a pointer that stands for one which was not downloaded.
+    NotDownloaded = "not-downloaded",
     /// A safetensors header is not valid.
     BadHeader = "bad-header",
     /// A source changed after the view was planned.
@@ -98,6 +100,14 @@ codes! {
     ConfigNotUpdated = "config-not-updated",
     /// config.json describes layers or parts that the view does not have.
     MissingLayers = "missing-layers",
+
+    // Edits.
+    /// A file that is to be edited is not there.
+    MissingFile = "missing-file",
+    /// A key or item that is to be edited is not there.
+    MissingKey = "missing-key",
+    /// A key is set that the view writes itself.
+    EditConflict = "edit-conflict",
 
     // Extras.
     /// An extra is a quantization of the base.
@@ -150,6 +160,10 @@ codes! {
     FusedFp8 = "fused-fp8",
     /// The list of unquantized modules does not fit the tensors, or is ambiguous.
     SkipList = "skip-list",
+    /// Many weights are not quantized.
+    Unquantized = "unquantized",
+    /// No official FP8 release is known of this kind of model.
+    UnknownModelType = "unknown-model-type",
     /// The reference has no block FP8, or not the tensors of the view.
     BadReference = "bad-reference",
 

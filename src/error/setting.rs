@@ -22,6 +22,12 @@ settings! {
     SINGLE_FILE = "single_file",
 
     // Operators.
+    SET = "edits.set",
+    UNSET = "edits.unset",
+    PROMOTE = "edits.promote",
+    KEEP = "edits.keep",
+    ADD_FILE = "edits.add_file",
+    DROP_FILE = "edits.drop_file",
     LORA = "lora",
     PATCH = "patch",
     GRAFT = "graft",

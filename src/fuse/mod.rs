@@ -8,6 +8,7 @@ mod condition;
 mod figures;
 mod filesystem;
 mod fusermount;
+mod gone_requests;
 mod holders;
 mod mount;
 mod mount_plan;
@@ -26,6 +27,7 @@ mod unmount;
 pub use checkup::{Check, Level, checkup};
 pub use condition::ServingProcess;
 pub use figures::Figures;
+pub use gone_requests::is_of_gone_request;
 pub use mount::{Detacher, Mounted, mount};
 pub use mount_plan::{MountPlan, mount_plan};
 pub use mounts::{

@@ -50,11 +50,13 @@ pub fn shards(mut catalog: Catalog, shards: Shards, shard_bytes: u64) -> Result<
         files.push(synthesized(name, index(&planned), &catalog, newest));
     }
     if let Some(config) = &catalog.config
-        && let Some(text) = config.edited_text()
+        && !config.edits().is_empty()
     {
-        let mut file = synthesized(CONFIG_FILE, text.into_bytes(), &catalog, newest);
-        file.attributes.mode &= mode_for(catalog.attributes, config.file().attributes());
-        files.push(file);
+        if let Some(text) = config.edited_text() {
+            let mut file = synthesized(CONFIG_FILE, text.into_bytes(), &catalog, newest);
+            file.attributes.mode &= mode_for(catalog.attributes, config.file().attributes());
+            files.push(file);
+        }
         catalog.report.edited_config = Some(EditedConfig {
             from: config.path().to_owned(),
             edits: config.edits().clone(),

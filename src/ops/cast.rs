@@ -117,7 +117,8 @@ impl Operator for Cast {
             let Some(to) = self.rules.target(name) else {
                 continue;
             };
-            if is_convertible(tensor.dtype) && quant::weight_of(name).is_none() {
+            let is_scale = quant::weight_of(name).is_some() || quant::is_activation_scale(name);
+            if is_convertible(tensor.dtype) && !is_scale {
                 let new = convert(name, tensor, to)?;
                 cast += usize::from(tensor.dtype != new.dtype);
                 *tensor = new;

@@ -10,7 +10,7 @@ use crate::error::setting::{DROP, ONLY};
 use crate::error::{Code, Error, Result, Warning};
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
-use crate::quant::weight_of;
+use crate::quant::{self, Doing, Moves, weight_of};
 use crate::tensor::Name;
 use crate::text::counted;
 
@@ -191,6 +191,14 @@ impl Operator for Filter {
             catalog.report.warnings.push(warning);
         }
         catalog.report.add(Dropped(before - tensors.len()));
+        let moves = old.keys().map(|name| {
+            let stays = tensors.contains_key(name);
+            (
+                name.clone(),
+                stays.then(|| name.clone()).into_iter().collect(),
+            )
+        });
+        quant::follow(catalog, &Moves::new(moves), Doing::Regrouping)?;
         catalog.tensors = tensors;
         if let Some(config) = catalog.glance_at_config() {
             let lost = parts.lost(&catalog.parts(), &config);

@@ -1,8 +1,8 @@
 //! Operators: each rewrites a catalog from headers alone (the plan half) and brings the kernels
 //! that compute what it adds (the kernel half).
 //!
-//! The order in which they are applied is that of [`Operations`]: adapters are merged, the result is
-//! patched, grafted on, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
+//! The order in which they are applied is that of [`Operations`]: config and other files of the base
+//! are edited, adapters are merged, the result is patched, grafted on, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -11,6 +11,7 @@ pub mod cast;
 mod conversions;
 mod convert;
 pub mod dtype;
+pub mod edits;
 pub mod experts;
 pub mod filter;
 pub mod graft;
@@ -28,16 +29,19 @@ pub use conversions::{CastRule, Conversions};
 pub use convert::convert;
 pub(crate) use convert::{Converted, is_convertible};
 pub use dtype::DtypeParams;
+pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
 pub use graft::{GraftParams, GraftRequest};
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
-pub use params::{Group, Params, Section, Setting, Takes, Value};
+pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
 pub(crate) use params::{chosen, short};
 pub use patch::PatchParams;
-pub use quantize::{PartialBlocks, Quantize, QuantizeParams, Selection};
+pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;
+
+use std::path::Path;
 
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
@@ -66,6 +70,7 @@ macro_rules! operations {
 }
 
 operations! {
+    edits: edits::EditsParams,
     lora: lora::LoraParams,
     patch: patch::PatchParams,
     graft: graft::GraftParams,
@@ -112,12 +117,15 @@ impl Operations {
     /// What they read from, in order.
     pub(crate) fn sources(&self) -> impl Iterator<Item = Location> {
         let settings = self.each().flat_map(|params| {
-            let sources = params
-                .settings()
-                .iter()
-                .filter(|setting| setting.takes.is_source());
-            sources.flat_map(|setting| params.get(setting.key))
+            let settings = params.settings().iter();
+            settings.flat_map(|setting| params.get(setting.key))
         });
-        settings.map(|source| source.into_source().0)
+        settings.filter_map(|value| value.location().cloned())
+    }
+
+    /// Takes relative paths of files for relative to `directory`.
+    pub(crate) fn relative_to(&mut self, directory: &Path) {
+        self.each_mut()
+            .for_each(|params| params.relative_to(directory));
     }
 }

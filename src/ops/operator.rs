@@ -12,4 +12,12 @@ pub trait Operator: Debug {
     /// # Errors
     /// If the view asked for cannot exist; the catalog is then not to be used.
     fn apply(&self, catalog: &mut Catalog) -> Result<()>;
+
+    /// Looks at what the operators after it made of what it did.
+    ///
+    /// # Errors
+    /// If that contradicts what was asked.
+    fn finish(&self, _catalog: &mut Catalog) -> Result<()> {
+        Ok(())
+    }
 }

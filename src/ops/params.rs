@@ -2,6 +2,7 @@
 //! the recipes that are written down are made from that.
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use crate::error::{Code, Error, Result};
 use crate::named::Named;
@@ -27,6 +28,19 @@ pub trait Params: Debug {
 
     /// What the setting `key` has, to be written down: nothing where nothing is asked.
     fn get(&self, key: &str) -> Vec<Value>;
+
+    /// What is asked, in the order in which it is written down.
+    fn asked(&self) -> Vec<(&'static Setting, Value)> {
+        let settings = self.settings().iter();
+        let asked = settings.flat_map(|setting| {
+            let values = self.get(setting.key).into_iter();
+            values.map(move |value| (setting, value))
+        });
+        asked.collect()
+    }
+
+    /// Takes relative paths of files for relative to `directory`.
+    fn relative_to(&mut self, _directory: &Path) {}
 
     /// Whether anything is asked of the operator.
     fn is_asked(&self) -> bool {
@@ -65,14 +79,21 @@ pub struct Setting {
 /// What a setting takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Takes {
-    /// On or off.
-    Switch,
     /// One of several names, each with the others that mean the same ([`Named::NAMES`]).
     Choice(&'static [&'static [&'static str]]),
-    /// The same, and every name is a flag of its own, with its help.
-    Flags(&'static [(&'static str, &'static str, &'static str)]),
+    /// On or off, or one of several names, which has a flag of its own with its help.
+    SwitchOrChoice {
+        flag: &'static str,
+        names: &'static [&'static [&'static str]],
+        help: &'static str,
+    },
+    /// One of several names, each with a flag of its own and its help. A regular expression behind
+    /// it says what that is about; there may be several of these.
+    ScopedFlags(&'static [(&'static str, &'static str, &'static str)]),
     /// Any number of texts; what one is called.
     Texts(&'static str),
+    /// Any number of files, each with the name that it is to have.
+    Files,
     /// Any number of directories or the like.
     Sources,
     /// The same, each with a weight.
@@ -97,6 +118,9 @@ pub struct Section {
     /// Settings that say what its operator is done to; the first one is on where `true` stands for
     /// the section, or none of them is there.
     pub selecting: &'static [&'static str],
+    /// Whether they stand in a list, in the order in which they are applied, each as a map of its
+    /// own; a map may have several only if all but one are of these.
+    pub in_order: Option<&'static [&'static str]>,
     pub comment: &'static str,
 }
 
@@ -104,6 +128,7 @@ pub struct Section {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Sources,
+    Files,
     Tensors,
     Quantization,
     Shards,
@@ -115,6 +140,16 @@ pub enum Value {
     Switch(bool),
     /// A name or a text.
     Text(String),
+    /// A name, and a regular expression of what it is about.
+    Scoped {
+        name: String,
+        scope: String,
+    },
+    /// A file and the name that it is to have.
+    File {
+        name: String,
+        from: Location,
+    },
     Source {
         location: Location,
         /// 1 where it means nothing.
@@ -137,10 +172,11 @@ impl Value {
         }
     }
 
-    pub(crate) fn into_switch(self) -> bool {
+    /// Where it is read from, if it is of a file or a source.
+    pub fn location(&self) -> Option<&Location> {
         match self {
-            Value::Switch(on) => on,
-            _ => unreachable!("a switch is given for a setting that takes one"),
+            Value::File { from: location, .. } | Value::Source { location, .. } => Some(location),
+            Value::Switch(_) | Value::Text(_) | Value::Scoped { .. } => None,
         }
     }
 
@@ -148,6 +184,14 @@ impl Value {
         match self {
             Value::Text(text) => text,
             _ => unreachable!("a text is given for a setting that takes one"),
+        }
+    }
+
+    /// The name that a file is to have, and the file.
+    pub(crate) fn into_file(self) -> (String, Location) {
+        match self {
+            Value::File { name, from } => (name, from),
+            _ => unreachable!("a file is given for a setting that takes one"),
         }
     }
 
@@ -172,6 +216,22 @@ impl Value {
     }
 }
 
+/// The value of a file that `text` names: `NAME=PATH`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn named_file(text: &str) -> std::result::Result<Value, String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Value::File {
+            name: name.to_owned(),
+            from: Location::from(path),
+        }),
+        _ => Err(format!(
+            "{text:?} is not NAME=PATH, such as chat_template.jinja=/files/template.jinja"
+        )),
+    }
+}
+
 /// The value of a choice that is called `value`.
 ///
 /// # Errors
@@ -183,6 +243,23 @@ pub(crate) fn chosen<N: Named>(value: Value) -> Result<N> {
         let problem = format!("{name} is none of {}", names.join(", "));
         Error::new(Code::BadValue, problem)
     })
+}
+
+/// How hints and warnings have the name of a choice and its scope: as a recipe has them.
+pub(crate) fn scoped(name: &str, scope: &str) -> String {
+    format!("{{{name}: {scope}}}")
+}
+
+/// The name and the scope that [`Hint`](crate::error::Hint)s and warnings have as a value `{name: scope}`, or
+/// the name alone.
+pub fn split_scope(value: &str) -> (&str, Option<&str>) {
+    let inside = value
+        .strip_prefix('{')
+        .and_then(|value| value.strip_suffix('}'));
+    match inside.and_then(|inside| inside.split_once(": ")) {
+        Some((name, scope)) => (name, Some(scope)),
+        None => (value, None),
+    }
 }
 
 /// The key of a setting without that of its section.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::catalog::{CONFIG_FILE, EditedConfig};
+use crate::catalog::{CONFIG_FILE, EditedConfig, FileEdit};
 use crate::layout::PlannedTensor;
 use crate::provenance::{Group, Lineage, groups};
 use crate::recipe::Plan;
@@ -14,6 +14,9 @@ use crate::view::EntryId;
 
 /// The most bytes that Linux takes as the value of an extended attribute.
 pub const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+
+/// More than an edit takes there, but for paths that are very long.
+const MOST_EDIT_BYTES: usize = 1 << 10;
 
 /// The provenance of the files of a view.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ struct FileJson<'a> {
     bytes: u64,
     #[serde(flatten)]
     made: Made<'a>,
+    /// What was asked to be changed in it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    asked: &'a [&'a FileEdit],
 }
 
 #[derive(Serialize)]
@@ -43,6 +49,8 @@ enum Made<'a> {
     },
     /// A config.json with some keys edited.
     EditedConfig(&'a EditedConfig),
+    /// Another file that was asked to be edited.
+    EditedFile,
     /// A file that the plan made.
     #[serde(rename = "made_by_the_plan")]
     New,
@@ -96,11 +104,16 @@ impl Files {
     /// groups of tensors where all would not fit. `None` if it is not a file.
     pub fn json(&self, entry: EntryId) -> Option<Vec<u8>> {
         let content = self.plan.view.file(entry)?;
+        let path = self.plan.view.path(entry);
+        let mut asked: Vec<&FileEdit> = self.plan.report.edits_of(&path).collect();
+        // Many edits of a file that is no shard: the plan has all of them.
+        asked.truncate(MAX_ATTRIBUTE_BYTES / MOST_EDIT_BYTES);
         let told = |made| {
             let json = FileJson {
-                file: self.plan.view.path(entry).to_string_lossy().into_owned(),
+                file: path.to_string_lossy().into_owned(),
                 bytes: content.len(),
                 made,
+                asked: &asked,
             };
             serde_json::to_vec(&json).expect("strings and numbers have a JSON text")
         };
@@ -112,9 +125,8 @@ impl Files {
                     from,
                     tensors: None,
                 },
-                (None, Some(config)) if self.plan.view.path(entry) == *CONFIG_FILE => {
-                    Made::EditedConfig(config)
-                }
+                (None, Some(config)) if path == *CONFIG_FILE => Made::EditedConfig(config),
+                _ if !asked.is_empty() => Made::EditedFile,
                 _ => Made::New,
             }));
         };

@@ -1,15 +1,28 @@
 //! What config.json declares about quantization, and where.
 
+use indexmap::IndexSet;
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Config, values};
 use crate::error::Result;
+use crate::quant::activations;
 
 pub(crate) const KEY: &str = "quantization_config";
 /// Where multimodal models keep the configuration of their language model.
 pub(crate) const TEXT_CONFIG: &str = "text_config";
 pub(crate) const METHOD_KEY: &str = "quant_method";
 pub(crate) const SKIP_KEY: &str = "modules_to_not_convert";
+/// Every key under which lists of modules that stay as they are stand. vLLM and SGLang look for the
+/// second before the first; the third is that of compressed-tensors, the next two of ModelOpt, the
+/// last of bitsandbytes.
+pub(crate) const SKIP_KEYS: [&str; 6] = [
+    SKIP_KEY,
+    "ignored_layers",
+    "ignore",
+    "exclude_modules",
+    "exclude",
+    "llm_int8_skip_modules",
+];
 /// Where older compressed-tensors checkpoints have their declaration.
 pub(super) const COMPRESSION_KEY: &str = "compression_config";
 /// A declaration by another tool, which some loaders prefer.
@@ -41,14 +54,13 @@ pub(super) fn declarations_in_text(text: &[u8]) -> Vec<Value> {
         .collect()
 }
 
-/// The modules that `declaration` leaves alone.
+/// The entries of all lists of modules that `declaration` leaves alone, each once.
 pub(crate) fn skips(declaration: &Value) -> Vec<String> {
-    let list = declaration.get(SKIP_KEY).and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .filter_map(|module| module.as_str().map(str::to_owned))
-        .filter(|module| !module.is_empty())
-        .collect()
+    let lists = SKIP_KEYS.iter().filter_map(|key| declaration.get(key));
+    let entries = lists.filter_map(Value::as_array).flatten();
+    let entries = entries.filter_map(|module| module.as_str().map(str::to_owned));
+    let entries: IndexSet<String> = entries.filter(|module| !module.is_empty()).collect();
+    entries.into_iter().collect()
 }
 
 /// Takes the declaration of another tool out of the view, `because` it would contradict it.
@@ -61,7 +73,7 @@ pub(super) fn hide_modelopt(catalog: &mut Catalog, because: &str) {
     }
 }
 
-/// Removes what declares a quantization.
+/// Removes what declares a quantization, and the scales of activations that were declared with it.
 ///
 /// # Errors
 /// If config.json cannot be read or edited.
@@ -70,10 +82,14 @@ pub(crate) fn undeclare(catalog: &mut Catalog) -> Result<()> {
     let Some(config) = catalog.config_mut()? else {
         return Ok(());
     };
+    let was_declared = !all_declarations(config).is_empty();
     config.remove(KEY);
     config.remove(COMPRESSION_KEY);
     if config.get_in(TEXT_CONFIG, KEY).is_some() {
         config.remove_in(TEXT_CONFIG, KEY)?;
+    }
+    if was_declared {
+        activations::remove(catalog);
     }
     Ok(())
 }

@@ -5,16 +5,24 @@
 //! by their names. They are named, moved, kept and left out together. Nothing outside this module
 //! knows a companion's name, a block's size or what codes are made of.
 
+mod activations;
 mod declared;
+mod edited;
+mod following;
 pub mod fp8_block;
 mod groups;
 mod scheme;
 mod schemes;
+mod skip_entries;
 mod skip_list;
 
-pub(crate) use declared::{KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, skips};
+pub(crate) use activations::is_activation_scale;
+pub(crate) use declared::{KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG};
 pub(crate) use declared::{MODELOPT_FILE, undeclare};
+pub(crate) use edited::{DeclarationCheck, check_declaration};
+pub(crate) use following::{Doing, follow};
 pub(crate) use groups::{Group, group_of};
 pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
 pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};
 pub use schemes::{companions, is_coded, weight_of};
+pub(crate) use skip_entries::{Entry, Moves};

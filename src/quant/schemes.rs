@@ -95,7 +95,11 @@ fn usual() -> Box<dyn Scheme> {
 
 /// The scheme that all of `declarations`, which are in the config.json `path`, are of. `example` is a
 /// remark for the message.
-fn scheme_of(declarations: &[Value], path: &Path, example: &str) -> Result<Box<dyn Scheme>> {
+pub(super) fn scheme_of(
+    declarations: &[Value],
+    path: &Path,
+    example: &str,
+) -> Result<Box<dyn Scheme>> {
     let Some(first) = declarations.first() else {
         return Ok(usual());
     };
@@ -170,7 +174,7 @@ pub fn is_coded(dtype: Dtype) -> bool {
 }
 
 /// A tensor that shows how `catalog` is quantized, for a message.
-fn example(catalog: &Catalog) -> String {
+pub(super) fn example(catalog: &Catalog) -> String {
     const SUFFIXES: [&str; 9] = [
         ".qweight",
         ".weight_packed",

@@ -21,6 +21,7 @@ use indexmap::IndexSet;
 use crate::catalog::Catalog;
 use crate::error::{Code, Warning};
 use crate::quant::scheme::Scheme;
+use crate::quant::skip_entries::module_of;
 use crate::tensor::Name;
 use crate::text::listing;
 
@@ -78,7 +79,10 @@ pub(super) fn build(
 
 /// Quantized modules that some consumer would leave alone, each by the first entry that hits it:
 /// all that do may be as many as all names together have parts.
-fn contradictions(entries: &IndexSet<String>, quantized: &IndexSet<&str>) -> Vec<Warning> {
+pub(super) fn contradictions(
+    entries: &IndexSet<String>,
+    quantized: &IndexSet<&str>,
+) -> Vec<Warning> {
     let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
     let mut by_consumer: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut seen: HashSet<(&str, &str)> = HashSet::new();
@@ -163,11 +167,6 @@ fn is_head(name: &str) -> bool {
 /// Whether `name` is a 3-D expert tensor, which has no module of its own.
 fn is_fused_expert(name: &str) -> bool {
     name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj")
-}
-
-/// The module that a tensor belongs to: its name without the last part.
-fn module_of(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(module, _)| module)
 }
 
 /// Whether one of `names`, which are sorted, lies inside `module`.

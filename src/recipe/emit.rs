@@ -139,6 +139,18 @@ impl Lines {
             self.0 += &format!("{:indent$}{key}:  # {comment}\n", "");
             indent += 2;
         }
+        if let Some(beside) = params.section().and_then(|section| section.in_order) {
+            for (setting, value) in params.asked() {
+                let dash = if beside.contains(&setting.key) {
+                    " "
+                } else {
+                    "-"
+                };
+                let (key, value) = (short(setting.key), scalar(value)?);
+                self.0 += &format!("{:indent$}{dash} {key}: {value}\n", "");
+            }
+            return Ok(());
+        }
         for setting in params.settings() {
             let values = params.get(setting.key);
             if !values.is_empty() {
@@ -150,6 +162,17 @@ impl Lines {
 
     fn setting(&mut self, indent: usize, setting: &Setting, values: Vec<ops::Value>) -> Result<()> {
         let key = short(setting.key);
+        if let Takes::ScopedFlags(names) = setting.takes
+            && values
+                .iter()
+                .any(|v| matches!(v, ops::Value::Scoped { .. }))
+        {
+            self.0 += &format!("{:indent$}{key}:\n", "");
+            for (name, ..) in names {
+                self.scoped(indent + 2, name, &values);
+            }
+            return Ok(());
+        }
         if matches!(setting.takes, Takes::Texts(_)) || setting.takes.is_source() {
             self.0 += &format!("{:indent$}{key}:  # {}\n", "", setting.comment);
         }
@@ -162,6 +185,10 @@ impl Lines {
                     }
                     _ => self.one(indent, key, &value),
                 },
+                ops::Value::Scoped { .. } => unreachable!("those with a scope are written above"),
+                ops::Value::File { .. } => {
+                    self.0 += &format!("{:indent$}  - {}\n", "", scalar(value)?);
+                }
                 ops::Value::Source {
                     location,
                     weight,
@@ -180,6 +207,35 @@ impl Lines {
             }
         }
         Ok(())
+    }
+
+    /// What `values` have of `name`: `true` without a scope, or the scope.
+    fn scoped(&mut self, indent: usize, name: &str, values: &[ops::Value]) {
+        let entries = values.iter().filter_map(|value| match value {
+            ops::Value::Text(given) if given == name => Some("true".to_owned()),
+            ops::Value::Scoped { name: given, scope } if given == name => Some(text(scope)),
+            _ => None,
+        });
+        let entries: String = entries
+            .map(|entry| format!("{:indent$}  - {entry}\n", ""))
+            .collect();
+        if !entries.is_empty() {
+            self.0 += &format!("{:indent$}{name}:\n{entries}", "");
+        }
+    }
+}
+
+/// A value in a line.
+fn scalar(value: ops::Value) -> Result<String> {
+    match value {
+        ops::Value::Switch(on) => Ok(on.to_string()),
+        ops::Value::Text(value) => Ok(text(&value)),
+        ops::Value::File { name, from } => {
+            place(&from)?;
+            Ok(text(&format!("{name}={}", from.as_path().display())))
+        }
+        ops::Value::Source { location, .. } => model(&location),
+        ops::Value::Scoped { .. } => unreachable!("no list of a section has scopes"),
     }
 }
 

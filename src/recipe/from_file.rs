@@ -82,6 +82,7 @@ impl ViewRequest {
         request.recipe = Some(absolute.clone());
         request.warnings = warnings;
         request.operations = view.operations;
+        request.operations.relative_to(beside);
         for source in view.sources {
             let place = source.place;
             let value = Value::Source {

@@ -11,7 +11,7 @@ use crate::layout::{self, Plan, Shards};
 use crate::named::Named;
 use crate::ops::{Group, Operations, Params, Setting, Takes, Value, chosen};
 use crate::recipe::merge_request::MergeRequest;
-use crate::source::Location;
+use crate::source::{Location, not_downloaded};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -111,11 +111,17 @@ impl ViewRequest {
             .report
             .warnings
             .extend(self.warnings.iter().cloned());
-        for operator in self.operations.operators()? {
+        let operators = self.operations.operators()?;
+        for operator in &operators {
             operator.apply(&mut catalog)?;
+        }
+        for operator in &operators {
+            operator.finish(&mut catalog)?;
         }
         let shards = self.shards_of(&catalog);
         self.warn_idle_shard_size(&mut catalog, shards);
+        let not_downloaded = not_downloaded(&catalog.aux);
+        catalog.report.warnings.extend(not_downloaded);
         let config = catalog.glance_at_config();
         let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
         catalog.report.warnings.extend(missing);

@@ -4,7 +4,7 @@ use crate::error::setting::SHARDS;
 use crate::error::{Code, Place, Result};
 use crate::layout::Shards;
 use crate::ops::merge::Scalar;
-use crate::ops::{self, Operations, Section, Setting, Takes, short};
+use crate::ops::{self, Operations, Section, Setting, Takes, named_file, short};
 use crate::recipe::models::{ModelPath, Reference};
 use crate::recipe::request::SHARDS_SETTING;
 use crate::recipe::size::parse_size;
@@ -149,6 +149,9 @@ impl ViewSection {
         settings: &'static [Setting],
         node: &Node,
     ) -> Result<()> {
+        if let Some(beside) = section.in_order {
+            return self.ask_in_order(section, beside, settings, node);
+        }
         let &[first, ..] = section.selecting else {
             unreachable!("a section selects something");
         };
@@ -176,22 +179,72 @@ impl ViewSection {
         self.ask_each(settings, &fields)
     }
 
+    /// Asks for what stands in the list under the key of `section`, one after the other.
+    fn ask_in_order(
+        &mut self,
+        section: &Section,
+        beside: &[&str],
+        settings: &'static [Setting],
+        node: &Node,
+    ) -> Result<()> {
+        let keys: Vec<&str> = settings.iter().map(|setting| short(setting.key)).collect();
+        for node in node.list(section.key)? {
+            let what = format!("an entry of {}", section.key);
+            let fields = Fields::new(node, &what, &keys)?;
+            let given = settings
+                .iter()
+                .filter(|s| fields.get(short(s.key)).is_some());
+            let (others, first): (Vec<_>, Vec<_>) =
+                given.partition(|setting| beside.contains(&setting.key));
+            if first.len() > 1 || first.is_empty() && others.is_empty() {
+                let problem = format!("{what} has one of {}", keys.join(", "));
+                let error = node.place.error(Code::RecipeValue, problem);
+                return Err(
+                    error.with_hint("make a list of them, in the order in which they apply")
+                );
+            }
+            for setting in first.into_iter().chain(others) {
+                let value = fields.require(short(setting.key))?;
+                self.ask(setting, value)?;
+            }
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, setting: &'static Setting, node: &Node) -> Result<()> {
         let Setting { key, takes, .. } = setting;
         let name = short(key);
         match takes {
-            Takes::Switch => self.set(key, ops::Value::Switch(node.bool(name)?), node),
             Takes::Choice(names) => {
                 let names: Vec<&str> = names.iter().map(|names| names[0]).collect();
                 self.choose(setting, &names, node)
             }
-            Takes::Flags(flags) => {
+            Takes::SwitchOrChoice { names, .. } => match node.value {
+                Value::Scalar(Scalar::Bool(on)) => self.set(key, ops::Value::Switch(on), node),
+                _ => {
+                    let names = names.iter().map(|names| names[0]);
+                    let names: Vec<&str> = ["true", "false"].into_iter().chain(names).collect();
+                    self.choose(setting, &names, node)
+                }
+            },
+            Takes::ScopedFlags(flags) => {
                 let names: Vec<&str> = flags.iter().map(|(name, ..)| *name).collect();
-                self.choose(setting, &names, node)
+                match node.value {
+                    Value::Map(_) => self.ask_scoped(setting, &names, node),
+                    _ => self.choose(setting, &names, node),
+                }
             }
             Takes::Texts(_) => entries(node).iter().try_for_each(|node| {
                 let text = node.text(name)?;
                 self.set(key, ops::Value::text(text), node)
+            }),
+            Takes::Files => entries(node).iter().try_for_each(|node| {
+                let value = named_file(node.text(name)?);
+                let value = value.map_err(|problem| {
+                    node.place
+                        .error(Code::RecipeValue, format!("{name}: {problem}"))
+                })?;
+                self.set(key, value, node)
             }),
             Takes::Sources => entries(node).iter().try_for_each(|node| {
                 self.sources.push(AskedSource {
@@ -226,6 +279,26 @@ impl ViewSection {
                 Ok(())
             }),
         }
+    }
+
+    /// Asks for each of `names` that the map `node` has, for all that it can be about (`true`) or
+    /// what regular expressions say.
+    fn ask_scoped(&mut self, setting: &Setting, names: &[&str], node: &Node) -> Result<()> {
+        let fields = Fields::new(node, short(setting.key), names)?;
+        for name in names {
+            for node in fields.get(name).map(entries).unwrap_or_default() {
+                let value = match node.value {
+                    Value::Scalar(Scalar::Bool(true)) => ops::Value::text(*name),
+                    Value::Scalar(Scalar::Bool(false)) => continue,
+                    _ => ops::Value::Scoped {
+                        name: (*name).to_owned(),
+                        scope: node.text(name)?.to_owned(),
+                    },
+                };
+                self.set(setting.key, value, node)?;
+            }
+        }
+        Ok(())
     }
 
     fn choose(&mut self, setting: &Setting, names: &[&str], node: &Node) -> Result<()> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error, Result};
 use crate::memory;
 use crate::source::Attributes;
+use crate::source::pointer::Pointer;
 
 /// A run of bytes that can be read at any offset and is pinned: it returns the bytes that the view
 /// was planned from, or an error.
@@ -44,7 +45,8 @@ pub trait Blob: Any + fmt::Debug + Send + Sync {
     /// The whole content.
     ///
     /// # Errors
-    /// Also if it has more than `max` bytes: it is not the text that it should be.
+    /// Also if it has more than `max` bytes, or stands for a file that was not downloaded: it is not the
+    /// text that it should be.
     fn read_all(&self, max: u64) -> Result<Vec<u8>> {
         if self.len() > max {
             return Err(Error::of_file(
@@ -55,7 +57,10 @@ pub trait Blob: Any + fmt::Debug + Send + Sync {
         }
         let mut content = memory::zeros(self.len())?;
         self.read_at(&mut content, 0)?;
-        Ok(content)
+        match Pointer::parse(&content) {
+            Some(pointer) => Err(pointer.error(self.location())),
+            None => Ok(content),
+        }
     }
 }
 

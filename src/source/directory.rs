@@ -68,12 +68,19 @@ pub struct AuxFiles {
     pub left_out: Vec<String>,
 }
 
-/// A file or directory that a view shows as it is.
+/// A file or directory beside the weights.
 #[derive(Debug, Clone)]
 pub enum AuxEntry {
     File {
         name: OsString,
         file: Arc<dyn Blob>,
+    },
+    /// A file with another text than in the source.
+    Edited {
+        name: OsString,
+        /// What it was.
+        file: Arc<dyn Blob>,
+        text: Arc<Vec<u8>>,
     },
     Directory {
         name: OsString,
@@ -86,7 +93,9 @@ impl AuxEntry {
     /// The name inside its directory.
     pub fn name(&self) -> &OsString {
         match self {
-            AuxEntry::File { name, .. } | AuxEntry::Directory { name, .. } => name,
+            AuxEntry::File { name, .. }
+            | AuxEntry::Edited { name, .. }
+            | AuxEntry::Directory { name, .. } => name,
         }
     }
 }
@@ -96,7 +105,7 @@ impl AuxEntry {
 pub const MOUNT_DIRECTORY: &str = ".ckptfs";
 
 /// Why no view shows what has this name in a source, whatever its weights are in.
-pub(super) fn never_shown(name: &str) -> Option<&'static str> {
+pub(crate) fn never_shown(name: &str) -> Option<&'static str> {
     if matches!(name, ".git" | ".cache") || name.ends_with(".ckptfs-partial") {
         Some("not part of the model")
     } else if name == MOUNT_DIRECTORY {

@@ -4,15 +4,19 @@
 mod attributes;
 mod blob;
 mod directory;
+mod downloads;
 mod local;
 mod location;
 mod naming;
+mod pointer;
 mod pool;
 mod sync;
 
 pub use attributes::Attributes;
 pub use blob::{Blob, Identity};
+pub(crate) use directory::never_shown;
 pub use directory::{AuxEntry, AuxFiles, Class, Directory, MOUNT_DIRECTORY};
+pub(crate) use downloads::{not_downloaded, pointer};
 pub(crate) use local::{BLOCK, with_room};
 pub use local::{Enclosure, Handle, LocalFile};
 pub use location::Location;

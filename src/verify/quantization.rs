@@ -12,7 +12,8 @@ use crate::error::{Code, Result, Warning};
 use crate::findings::Faults;
 use crate::jobs::Progress;
 use crate::quant::{
-    self, KEY, MODELOPT_FILE, Reading, SKIP_KEY, StoredFile, TEXT_CONFIG, weight_of,
+    self, Entry, KEY, MODELOPT_FILE, Reading, SKIP_KEY, SKIP_KEYS, StoredFile, TEXT_CONFIG,
+    weight_of,
 };
 use crate::source::with_room;
 use crate::verify::known_scales::KnownScales;
@@ -111,20 +112,45 @@ fn check_skip_list(
     quantized: &[&str],
     faults: &mut Faults,
 ) {
-    let listed = declaration.get(SKIP_KEY).and_then(Value::as_array);
-    let entries: Vec<&str> = listed
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .filter(|entry| !entry.is_empty())
-        .collect();
+    let has_list = |key: &&str| declaration.get(key).is_some_and(Value::is_array);
+    let lists: Vec<&str> = SKIP_KEYS.into_iter().filter(has_list).collect();
+    let keys = if lists.is_empty() {
+        vec![SKIP_KEY]
+    } else {
+        lists
+    };
+    for key in keys {
+        check_list(key, declaration, shards, quantized, faults);
+    }
+}
+
+/// The same of the list `key`, and each loader reads one of them.
+fn check_list(
+    key: &str,
+    declaration: &Value,
+    shards: &[ShardFile],
+    quantized: &[&str],
+    faults: &mut Faults,
+) {
+    let listed = declaration.get(key).and_then(Value::as_array);
+    let all = listed.into_iter().flatten().filter_map(Value::as_str);
+    let all = all.filter(|entry| !entry.is_empty());
+    let all = all.map(|text| (text, Entry::new(text)));
+    let (paths, patterns): (Vec<_>, Vec<_>) =
+        all.partition(|(_, entry)| matches!(entry, Entry::Path(_)));
+    let entries: Vec<&str> = paths.into_iter().map(|(text, _)| text).collect();
     let exact: HashSet<&str> = entries.iter().copied().collect();
+    let pattern_of = |module: &str| {
+        let mut patterns = patterns.iter();
+        let found = patterns.find(|(_, pattern)| pattern.names(module));
+        found.map(|(text, _)| *text)
+    };
     let anywhere = AhoCorasick::new(&entries).expect("a list of names can be searched for");
     for name in quantized {
         let module = module_of(name);
-        if let Some(entry) = itself_and_ancestors(module).find(|path| exact.contains(path)) {
-            let fault =
-                format!("modules that {SKIP_KEY} lists, although their weight is quantized");
+        let by_name = itself_and_ancestors(module).find(|path| exact.contains(path));
+        if let Some(entry) = by_name.or_else(|| pattern_of(module)) {
+            let fault = format!("modules that {key} lists, although their weight is quantized");
             let item = if entry == module {
                 module.to_owned()
             } else {
@@ -134,7 +160,7 @@ fn check_skip_list(
         } else if let Some(hit) = anywhere.find(module) {
             let entry = entries[hit.pattern().as_usize()];
             faults.warnings.add_item(Code::SkipList, format!(
-                    "quantized modules whose path holds an entry of {SKIP_KEY}, which some loaders take for a match"
+                    "quantized modules whose path holds an entry of {key}, which some loaders take for a match"
                 ),
                 format!("{module} (by {entry})"),
             );
@@ -147,8 +173,10 @@ fn check_skip_list(
             continue;
         }
         let module = module_of(name);
-        if !itself_and_ancestors(module).any(|path| exact.contains(path)) {
-            let fault = format!("unquantized modules that {SKIP_KEY} does not list");
+        let is_listed = itself_and_ancestors(module).any(|path| exact.contains(path))
+            || pattern_of(module).is_some();
+        if !is_listed {
+            let fault = format!("unquantized modules that {key} does not list");
             faults.warnings.add_item(Code::SkipList, fault, module);
         }
     }

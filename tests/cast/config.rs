@@ -1,6 +1,6 @@
 //! What a view in one dtype says of itself, and what it leaves alone.
 
-use ckptfs::ops::Precision;
+use ckptfs::ops::{CastRule, Precision};
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, bf16, tensor};
@@ -137,4 +137,64 @@ fn config_json_without_a_dtype_gets_one() {
         let declared = top.iter().find(|(_, value)| *value == "float16");
         assert_eq!(declared.map(|(key, _)| key.as_str()), key, "{config}");
     }
+}
+
+/// Scales of a KV cache and of activations, whose values bf16 cannot hold.
+const ACTIVATION_SCALES: [&str; 4] = [
+    "model.layers.0.self_attn.k_scale",
+    "model.layers.0.self_attn.attn.v_scale",
+    "model.layers.0.self_attn.k_proj.output_scale",
+    "model.layers.0.mlp.down_proj.input_scale",
+];
+
+fn with_activation_scales() -> Checkpoint {
+    let scales = ACTIVATION_SCALES
+        .iter()
+        .map(|name| tensor(name, Dtype::F32, &[], 7));
+    let weights = [tensor("model.norm.weight", Dtype::F32, &[8], 1)];
+    Checkpoint::single(scales.chain(weights))
+}
+
+#[test]
+fn scales_of_activations_and_of_the_cache_keep_their_dtype_and_bytes() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &with_activation_scales());
+    let stored = tensors(&ckptfs::recipe::ViewRequest::new(&base).plan().unwrap());
+    let converted = tensors(&plan(&base, Precision::Bf16).unwrap());
+    for name in ACTIVATION_SCALES {
+        assert_eq!(converted[name], stored[name], "{name}");
+    }
+    assert_eq!(converted["model.norm.weight"].dtype, Dtype::BF16);
+
+    let cast = ckptfs::recipe::ViewRequest::new(&base).with(|asked| {
+        asked.cast.rules.push(CastRule {
+            names: ".*".to_owned(),
+            to: Precision::F16,
+        });
+    });
+    let cast = tensors(&cast.plan().unwrap());
+    for name in ACTIVATION_SCALES {
+        assert_eq!(cast[name], stored[name], "{name}");
+    }
+    assert_eq!(cast["model.norm.weight"].dtype, Dtype::F16);
+}
+
+#[test]
+fn scales_of_activations_go_with_the_declaration_that_they_belong_to() {
+    let weight = quantized(
+        "a.weight",
+        Dtype::F8_E4M3,
+        Dtype::F32,
+        &[130, 260],
+        [128, 128],
+    );
+    let scale = tensor("a.k_scale", Dtype::F32, &[], 7);
+    let config =
+        r#"{"quantization_config": {"quant_method": "fp8", "activation_scheme": "dynamic"}}"#;
+    let workspace = Workspace::new();
+    let checkpoint = Checkpoint::single(weight.both().into_iter().chain([scale]));
+    let base = workspace.write("base", &checkpoint.config(config));
+    let plan = plan(&base, Precision::F32).unwrap();
+    assert_eq!(tensors(&plan).keys().collect::<Vec<_>>(), ["a.weight"]);
+    assert_names(&plan.report.notes.join("\n"), &["1 scale of activations"]);
 }

@@ -1,6 +1,6 @@
 //! The numbers of a view in one dtype.
 
-use ckptfs::ops::{Experts, Precision, QuantizeParams};
+use ckptfs::ops::{Experts, Precision, QuantizeParams, RuleSet};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
 use safetensors::Dtype;
@@ -149,7 +149,7 @@ fn a_view_quantized_by_ckptfs_is_dequantized_to_codes_times_scales() {
         let fp8 = plan_fp8(
             &base,
             QuantizeParams {
-                rules: true,
+                rules: Some(RuleSet::Exact),
                 scale_format: Some(format),
                 ..QuantizeParams::default()
             },
@@ -182,7 +182,7 @@ fn fp8_quantizes_what_was_dequantized() {
         &Checkpoint::single(old.both()).config(&fp8_config([64, 256])),
     );
     for (to, dtype, _) in TARGETS {
-        let request = request(&base, to).with(|asked| asked.quantize.rules = true);
+        let request = request(&base, to).with(|asked| asked.quantize.rules = Some(RuleSet::Exact));
         let plan = request.plan().unwrap();
         let new = quantize(&old.dequantized(dtype), ScaleFormat::Ue8m0);
         assert_eq!(tensors(&plan), by_name([new.weight, new.scale]));

@@ -13,7 +13,7 @@ fn what_cannot_be_dequantized_is_refused_by_name() {
     let scale = |dtype, shape: &[usize]| tensor("a.weight_scale_inv", dtype, shape, 2);
     let named = |name: &str, shape: &[usize]| tensor(name, Dtype::F32, shape, 2);
     let square = || codes(&[256, 256]);
-    let cases: [(Vec<TensorData>, &[&str]); 15] = [
+    let cases: [(Vec<TensorData>, &[&str]); 16] = [
         (
             vec![square()],
             &["a.weight", "F8_E4M3", "a.weight_scale_inv"],
@@ -25,6 +25,10 @@ fn what_cannot_be_dequantized_is_refused_by_name() {
         (
             vec![square(), named("a.scale", &[1])],
             &["a.weight:", "a.scale ", "per tensor or per channel"],
+        ),
+        (
+            vec![square(), tensor("a.scale", Dtype::F8_E8M0, &[2, 2], 2)],
+            &["a.scale ", "F8_E8M0", "[2, 2]", "another scheme"],
         ),
         (
             vec![square(), scale(Dtype::F32, &[])],

@@ -64,6 +64,9 @@ fn the_plan_counts_what_a_graft_gives_and_names_it() {
     let json = stdout(&workspace, &format!("plan {GRAFT} --json --provenance"));
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["counts"]["grafted"]["tensors"], 1);
+    let figures = &json["figures"];
+    assert_eq!(figures["base_tensors"], 5);
+    assert_eq!(figures["grafted"], 1);
     let source = &json["sources"][1];
     assert_eq!(source["role"], "graft");
     assert_eq!(source["added"], 1);

@@ -9,6 +9,7 @@ mod build_info;
 mod demo;
 mod diff;
 mod figures;
+mod fp8_rules;
 mod graft;
 mod long_work;
 mod man_and_completions;

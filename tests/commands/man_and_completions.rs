@@ -27,7 +27,7 @@ fn flags(help: &str) -> BTreeSet<String> {
     let lines = lines.filter(|line| line.starts_with('-'));
     // What it does, and its aliases, stand behind two spaces.
     let names = lines.filter_map(|line| line.split("  ").next());
-    let words = names.flat_map(|names| names.split([' ', ',', '=']));
+    let words = names.flat_map(|names| names.split([' ', ',', '=', '[']));
     let flags = words.filter(|word| word.starts_with("--") && !word.ends_with(']'));
     flags.map(str::to_owned).collect()
 }

@@ -450,3 +450,46 @@ fn what_writing_the_view_would_take_is_told_for_a_directory() {
     assert_eq!(output.status.code(), Some(1));
     assert_names(text(&output.stderr), &["error[not-empty]", "written"]);
 }
+
+#[test]
+fn the_json_begins_with_the_figures_in_one_flat_object() {
+    let workspace = sources();
+    let json = |flags: &str| -> Value {
+        let json = stdout(
+            &workspace,
+            &format!("--base base --extra extra {flags} --json"),
+        );
+        serde_json::from_str(&json).unwrap()
+    };
+    let plan = json(r"--fp8 --drop model\.norm\.weight --out new");
+    let figures = plan["figures"].as_object().unwrap();
+    assert!(figures.values().all(Value::is_number), "{figures:?}");
+    // The base has four tensors, the extra three, one of which the base has too.
+    let expected = [
+        ("base_tensors", 4),
+        ("base_bytes", 2 * (2 * 130 * 140 + 20 * 140 + 140)),
+        ("extra_tensors", 3),
+        ("added", 2),
+        ("overlapping", 1),
+        ("renamed", 0),
+        ("dropped", 1),
+        ("quantized", 3),
+        ("kept", 1),
+        ("tensors", 3 + 3 + 2),
+    ];
+    for (name, value) in expected {
+        assert_eq!(figures[name], value, "{name}");
+    }
+    assert_eq!(figures["file_bytes"], plan["bytes"]);
+    assert_eq!(figures["tensor_bytes"], plan["tensor_bytes"]);
+    assert_eq!(
+        figures["warnings"],
+        plan["warnings"].as_array().unwrap().len()
+    );
+    assert_eq!(figures["written_bytes"], plan["writing"]["written_bytes"]);
+    assert_eq!(
+        figures["available_bytes"],
+        plan["writing"]["available_bytes"]
+    );
+    assert!(json("")["figures"].get("written_bytes").is_none());
+}

@@ -11,7 +11,7 @@ use regex::Regex;
 
 /// In packages that every Debian has.
 const OF_EVERY_DEBIAN: &str = "bash cat cp env find ls mkdir mount prlimit setpriv setsid sh sha256sum \
-     sleep umount unshare ln sync";
+     sleep umount unshare ln sync tar";
 /// What is tested, and what comes with Rust and with `scripts/python-env`.
 const NOT_OF_DEBIAN: &str = "ckptfs rustc vllm";
 const OF_THE_SHELL: &str = "command do done echo kill time true until wait";

@@ -1,6 +1,6 @@
 //! Random views: checkpoints of random tensors in random shards, and every combination of flags.
 
-use ckptfs::ops::{PartialBlocks, QuantizeParams};
+use ckptfs::ops::{PartialBlocks, QuantizeParams, RuleSet};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Shards};
 use proptest::collection::vec;
@@ -260,7 +260,7 @@ fn selections() -> impl Strategy<Value = Selections> {
             pattern,
             reference,
             request: QuantizeParams {
-                rules,
+                rules: rules.then_some(RuleSet::Exact),
                 scale_format: Some(scale_format),
                 partial_blocks: Some(partial_blocks),
                 ..QuantizeParams::default()
@@ -283,7 +283,7 @@ impl Selections {
         let by_reference = |name: &str| self.reference && name.starts_with("referenced.");
         let selected = names.iter().copied().filter(|name| {
             *name == "always.weight"
-                || request.rules && rule_set_selects(name)
+                || request.rules.is_some() && rule_set_selects(name)
                 || self.pattern && name.starts_with("pattern.")
                 || by_reference(name)
         });

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::{DtypeParams, GraftRequest, LoraParams, Operations, Precision, QuantizeParams};
+use ckptfs::ops::{
+    DtypeParams, GraftRequest, LoraParams, Operations, Precision, QuantizeParams, RuleSet,
+};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
 use ckptfs::recipe::{Plan, Shards, ViewRequest};
@@ -106,7 +108,7 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
         "7-quantized",
         &|r| {
             r.operations.quantize = QuantizeParams {
-                rules: true,
+                rules: Some(RuleSet::Exact),
                 scale_format: Some(ScaleFormat::Float32),
                 ..QuantizeParams::default()
             };

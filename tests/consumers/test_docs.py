@@ -11,7 +11,8 @@ import doc_pages
 import playground
 from doc_pages import REPOSITORY, Command
 
-PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
+SKILL = REPOSITORY / "docs/skill/SKILL.md"
+PAGES = sorted([REPOSITORY / "README.md", SKILL, *(REPOSITORY / "docs").glob("*.md")])
 # What is left behind by a command that stands alone.
 CLEAN_UP = "for at in /mnt/*; do ! mountpoint -q $at || ckptfs unmount $at; done; rm -rf DIR report.html"
 
@@ -44,6 +45,16 @@ def test_the_commands_in_the_tables_of_the_readme_succeed(run):
     commands = doc_pages.in_tables((REPOSITORY / "README.md").read_text())
     assert len(commands) > 20
     run([Command(0, "mkdir -p /mnt/m"), *commands], CLEAN_UP)
+
+
+def test_the_jobs_of_the_skill_succeed_and_it_is_short(run):
+    text = SKILL.read_text()
+    commands = doc_pages.in_tables(text)
+    assert len(commands) > 5
+    run(commands)
+    front = yaml.safe_load(text.removeprefix("---\n").split("\n---\n")[0])
+    assert set(front) == {"name", "description"}
+    assert len(text.splitlines()) < 200
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

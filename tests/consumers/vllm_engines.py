@@ -54,6 +54,17 @@ class Engines:
         fp8       the layers whose weights are block FP8: names, and digests of what was loaded
         logprobs  the logarithms of the probabilities of these tokens
         """
+        return self._ask(directory, prompts)
+
+    def load(self, directory: Path) -> dict:
+        """What vLLM makes of the weights of a checkpoint before any kernel sees them, or an error.
+
+        fp8       how many numbers are in parameters of block FP8
+        missing   parameters that got no weight
+        """
+        return self._ask(directory, None)
+
+    def _ask(self, directory: Path, prompts: list[list[int]] | None) -> dict:
         print(json.dumps([str(directory), prompts]), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         assert answer, f"no vLLM:\n{self.log.read_text()}"
@@ -97,9 +108,9 @@ def serve() -> None:
         print(answer or json.dumps({"error": f"wait status {status}"}), file=answers, flush=True)
 
 
-def attempt(vllm, directory: str, prompts: list[list[int]]) -> dict:
+def attempt(vllm, directory: str, prompts: list[list[int]] | None) -> dict:
     try:
-        return generate(vllm, directory, prompts)
+        return load(directory) if prompts is None else generate(vllm, directory, prompts)
     except Exception as error:
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
@@ -124,6 +135,35 @@ def generate(vllm, directory: str, prompts: list[list[int]]) -> dict:
             for made in (output.outputs[0] for output in outputs)
         ],
         "fp8": fp8,
+    }
+
+
+def load(directory: str) -> dict:
+    import torch
+    from vllm.config import set_current_vllm_config
+    from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.model_loader import get_model_loader
+    from vllm.model_executor.model_loader.utils import initialize_model
+    from vllm.utils.torch_utils import set_default_torch_dtype
+
+    config = EngineArgs(
+        directory, dtype="bfloat16", enforce_eager=True, max_model_len=64, skip_tokenizer_init=True
+    ).create_engine_config()
+    with set_current_vllm_config(config), tempfile.NamedTemporaryFile() as rendezvous:
+        init_distributed_environment(1, 0, f"file://{rendezvous.name}", 0, "gloo")
+        ensure_model_parallel_initialized(1, 1)
+        with set_default_torch_dtype(torch.bfloat16):
+            model = initialize_model(vllm_config=config)
+        weights = get_model_loader(config.load_config).get_all_weights(config.model_config, model)
+        loaded = model.load_weights(weights)
+    parameters = dict(model.named_parameters())
+    # Scales of the cache, which checkpoints seldom have.
+    of_cache = (".k_scale", ".v_scale", ".q_scale", ".prob_scale")
+    missing = (name for name in parameters if name not in loaded and not name.endswith(of_cache))
+    return {
+        "fp8": sum(p.numel() for p in parameters.values() if p.dtype == torch.float8_e4m3fn),
+        "missing": sorted(missing),
     }
 
 

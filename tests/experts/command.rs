@@ -76,3 +76,55 @@ fn both_flags_at_once_are_wrong_usage() {
         &["--unfuse-experts", "--fuse-experts", "cannot be used"],
     );
 }
+
+#[test]
+fn a_flag_takes_a_scope_behind_an_equals_sign_and_leaves_a_mountpoint_alone() {
+    let workspace = Workspace::new();
+    let mtp = "mtp.layers.0.mlp";
+    let main = fused_layer(LAYER, Dtype::BF16, SIZES);
+    let tensors = [main, fused_layer(mtp, Dtype::BF16, SIZES)].concat();
+    workspace.write("base", &single(&tensors, SIZES.hidden));
+    let unfused = |flags: &str| -> Vec<String> {
+        let output = ckptfs(&workspace, &format!("plan {flags} --json"));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let shards = json["shards"].as_array().unwrap().iter();
+        let tensors = shards.flat_map(|shard| shard["tensors"].as_array().unwrap());
+        let names = tensors.map(|tensor| tensor["name"].as_str().unwrap().to_owned());
+        names
+            .filter(|name| name.ends_with("experts.0.up_proj.weight"))
+            .collect()
+    };
+    let [of_main, of_mtp] = [LAYER, mtp].map(|l| format!("{l}.experts.0.up_proj.weight"));
+    let scoped = unfused(r"--base base --unfuse-experts=mtp\..*");
+    assert_eq!(scoped, [&*of_mtp]);
+    // What follows a space is the positional argument: here, the base.
+    assert_eq!(unfused("--unfuse-experts base"), [&*of_main, &*of_mtp]);
+    let both = r"--base base --unfuse-experts=model\..* --unfuse-experts=mtp\..*";
+    assert_eq!(unfused(both), [&*of_main, &*of_mtp]);
+
+    let emitted = ckptfs(
+        &workspace,
+        r"plan --base base --fuse-experts --unfuse-experts=mtp\..* --emit-recipe",
+    );
+    let recipe = String::from_utf8(emitted.stdout).unwrap();
+    std::fs::write(workspace.path().join("view.yml"), &recipe).unwrap();
+    assert_eq!(unfused("--recipe view.yml"), [&*of_mtp], "{recipe}");
+}
+
+#[test]
+fn a_scope_that_is_no_regular_expression_is_wrong_usage_and_messages_spell_scopes_as_flags() {
+    let workspace = Workspace::new();
+    let output = ckptfs(&workspace, "plan --base x --unfuse-experts=a(");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_names(&text, &["--unfuse-experts", "unclosed group"]);
+    let fused = fused_layer(LAYER, Dtype::BF16, SIZES);
+    workspace.write("base", &single(&fused, SIZES.hidden));
+    let output = ckptfs(&workspace, "plan --base base --unfuse-experts=mtp.*");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_names(
+        &text,
+        &["warning[no-effect]: --unfuse-experts=mtp.*: it has no effect"],
+    );
+}

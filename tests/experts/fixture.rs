@@ -16,9 +16,7 @@ use crate::common::values::bits;
 pub(crate) fn plan(base: &Path, experts: Experts) -> ckptfs::Result<Plan> {
     ViewRequest {
         operations: Operations {
-            experts: ExpertsParams {
-                form: Some(experts),
-            },
+            experts: ExpertsParams::all(experts),
             ..Operations::default()
         },
         ..ViewRequest::new(base)
@@ -30,7 +28,10 @@ pub(crate) fn plan(base: &Path, experts: Experts) -> ckptfs::Result<Plan> {
 pub(crate) fn plan_fp8(base: &Path, experts: Option<Experts>) -> Plan {
     ViewRequest {
         operations: Operations {
-            experts: ExpertsParams { form: experts },
+            experts: ExpertsParams {
+                form: experts,
+                ..ExpertsParams::default()
+            },
             quantize: QuantizeParams::by_rules(),
             ..Operations::default()
         },

@@ -125,9 +125,7 @@ fn a_layer_of_one_expert_changes_form_too() {
 fn order(workspace: &Workspace, base: &Checkpoint, experts: Experts) -> Vec<String> {
     let request = ViewRequest {
         operations: Operations {
-            experts: ExpertsParams {
-                form: Some(experts),
-            },
+            experts: ExpertsParams::all(experts),
             ..Operations::default()
         },
         shards: Some(Shards::Repack),

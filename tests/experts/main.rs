@@ -11,4 +11,5 @@ mod forms;
 mod fp8;
 mod ranges;
 mod refusals;
+mod scopes;
 mod shards;

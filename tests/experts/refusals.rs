@@ -371,9 +371,7 @@ fn the_plan_warns_if_a_skip_list_names_experts_that_become_part_of_fused_tensors
         let base = workspace.write("base", &Checkpoint::single(tensors).config(config));
         let request = ViewRequest {
             operations: Operations {
-                experts: ExpertsParams {
-                    form: Some(Experts::Fuse),
-                },
+                experts: ExpertsParams::all(Experts::Fuse),
                 ..Operations::default()
             },
             ..ViewRequest::new(base)

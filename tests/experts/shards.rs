@@ -157,9 +157,7 @@ fn plan_patched(
             patch: PatchParams {
                 extras: vec![workspace.write("extra", extra).into()],
             },
-            experts: ExpertsParams {
-                form: Some(experts),
-            },
+            experts: ExpertsParams::all(experts),
             ..Operations::default()
         },
         ..ViewRequest::new(workspace.write("base", base))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ckptfs::ops::QuantizeParams;
+use ckptfs::ops::{QuantizeParams, RuleSet};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use safetensors::Dtype;
 use serde_json::Value;
@@ -238,7 +238,7 @@ fn a_quantized_head_is_not_skipped() {
     ]);
     let request = QuantizeParams {
         patterns: vec![r"lm_head\.weight".to_owned()],
-        rules: true,
+        rules: Some(RuleSet::Exact),
         ..QuantizeParams::default()
     };
     assert_view(&Wanted::new(base).fp8(request, [LAYER, "lm_head.weight"]));

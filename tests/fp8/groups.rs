@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::ops::{PartialBlocks, QuantizeParams};
+use ckptfs::ops::{PartialBlocks, QuantizeParams, RuleSet};
 use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
@@ -105,7 +105,7 @@ fn a_group_of_which_a_part_is_kept_is_kept_as_a_whole_with_a_warning() {
     for group in groups() {
         let workspace = Workspace::new();
         let request = QuantizeParams {
-            rules: true,
+            rules: Some(RuleSet::Exact),
             partial_blocks: Some(PartialBlocks::Keep),
             ..QuantizeParams::default()
         };

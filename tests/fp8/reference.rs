@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ckptfs::ops::QuantizeParams;
+use ckptfs::error::{Code, Warning};
 use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::ops::{QuantizeParams, RuleSet};
 use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
-use crate::common::checkpoint::{Checkpoint, small, tensor};
+use crate::common::checkpoint::{Checkpoint, bf16, small, tensor};
 use crate::common::compare::assert_view;
 use crate::common::oracle::Wanted;
 use crate::common::{Workspace, assert_names, fp8_names, plan_fp8};
@@ -124,10 +125,99 @@ fn selections_are_ored() {
     let base = Checkpoint::single(small(names));
     let reference = workspace.write("reference", &reference(&[MLA], &[LAYER]));
     let request = QuantizeParams {
-        rules: true,
+        rules: Some(RuleSet::Exact),
         references: vec![reference.into()],
         patterns: vec!["none".to_owned(), r"oth.*".to_owned()],
         ..QuantizeParams::default()
     };
     assert_view(&Wanted::new(base).fp8(request, [LAYER, MLA, "other.weight"]));
+}
+
+/// The experts of a module, fused or two single ones.
+fn experts(module: &str, is_fused: bool) -> Vec<String> {
+    if is_fused {
+        let names = ["gate_up_proj", "down_proj"];
+        return names.map(|name| format!("{module}.{name}")).into();
+    }
+    let of_one = |i: usize| {
+        let names = ["gate_proj", "up_proj", "down_proj"];
+        names.map(|name| format!("{module}.{i}.{name}.weight"))
+    };
+    [0, 1].map(of_one).concat()
+}
+
+/// A view of experts of `ours` by a reference of `theirs`; `true` is fused.
+fn plan_experts(ours: &[(&str, bool)], theirs: &[(&str, bool)]) -> Plan {
+    let workspace = Workspace::new();
+    let all = |modules: &[(&str, bool)]| -> Vec<String> {
+        let modules = modules.iter();
+        modules
+            .flat_map(|(module, is_fused)| experts(module, *is_fused))
+            .collect()
+    };
+    let (ours, theirs) = (all(ours), all(theirs));
+    let shape = |name: &str| -> &[usize] {
+        match name {
+            _ if name.ends_with("experts.gate_up_proj") => &[2, 4, 4],
+            _ if name.ends_with("experts.down_proj") => &[2, 4, 2],
+            _ if name.ends_with(".down_proj.weight") => &[4, 2],
+            _ => &[2, 4],
+        }
+    };
+    let tensors = ours.iter().map(|name| bf16(name, shape(name)));
+    let base = workspace.write("base", &Checkpoint::single(tensors));
+    let theirs: Vec<&str> = theirs.iter().map(String::as_str).collect();
+    let reference = workspace.write("reference", &reference(&theirs, &[]));
+    plan_reference(&base, &reference).unwrap()
+}
+
+const MAIN: [&str; 2] = ["model.layers.0.mlp.experts", "model.layers.1.mlp.experts"];
+const MTP: &str = "mtp.layers.0.mlp.experts";
+
+#[test]
+fn experts_in_another_form_than_the_reference_has_them_are_warned_of_with_what_changes_the_form() {
+    for (is_fused, hint) in [(true, "use experts: unfuse"), (false, "use experts: fuse")] {
+        let ours = MAIN.map(|module| (module, is_fused));
+        let theirs = MAIN.map(|module| (module, !is_fused));
+        let plan = plan_experts(&ours, &theirs);
+        assert_eq!(fp8_names(&plan), BTreeSet::new());
+        let warnings = &plan.report.warnings;
+        let about = |w: &&Warning| w.code() == Code::BadReference;
+        let about: Vec<&Warning> = warnings.iter().filter(about).collect();
+        let [warning] = about[..] else {
+            panic!("one warning of the reference: {warnings:?}");
+        };
+        assert_names(warning, &[hint, MAIN[0], MAIN[1], "reference"]);
+        assert!(!warning.text().contains('{'), "{warning}");
+    }
+}
+
+#[test]
+fn the_change_has_a_scope_where_other_experts_are_as_the_reference_has_them() {
+    let ours = [(MAIN[0], true), (MAIN[1], true), (MTP, true)];
+    let plan = plan_experts(&ours, &[(MAIN[0], true), (MAIN[1], true), (MTP, false)]);
+    let said = plan.report.warnings.join("\n");
+    assert_names(
+        &said,
+        &[r"use experts: {unfuse: mtp\.layers\.[0-9]+\.mlp\.experts}"],
+    );
+    // Numbers tell them apart here.
+    let plan = plan_experts(&ours, &[(MAIN[0], false), (MAIN[1], true), (MTP, true)]);
+    let said = plan.report.warnings.join("\n");
+    assert_names(
+        &said,
+        &[r"use experts: {unfuse: model\.layers\.0\.mlp\.experts}"],
+    );
+}
+
+#[test]
+fn experts_in_the_form_of_the_reference_are_not_warned_of() {
+    for is_fused in [true, false] {
+        let modules = MAIN.map(|module| (module, is_fused));
+        let plan = plan_experts(&modules, &modules);
+        let warnings = plan.report.warnings.iter();
+        let codes: Vec<Code> = warnings.map(Warning::code).collect();
+        assert!(!codes.contains(&Code::BadReference), "{codes:?}");
+        assert!(!fp8_names(&plan).is_empty());
+    }
 }

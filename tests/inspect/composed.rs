@@ -90,7 +90,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
         .tensors
         .insert(source.name.as_str().into(), computed);
     let fp8 = Quantize {
-        selection: Selection::new(false, &[], &[".*".to_owned()]).unwrap(),
+        selection: Selection::new(None, &[], &[".*".to_owned()]).unwrap(),
         encoding: Box::new(Fp8BlockEncoding {
             scale_format: ScaleFormat::Float32,
         }),

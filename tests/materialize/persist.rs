@@ -48,7 +48,8 @@ fn view(workspace: &Workspace) -> (Arc<Plan>, Vec<PathBuf>) {
         )
         .aux("tokenizer/vocab.json", "{}");
     let base = workspace.write("base", &base);
-    let request = ViewRequest::new(&base).with(|asked| asked.quantize.rules = true);
+    let request = ViewRequest::new(&base)
+        .with(|asked| asked.quantize.rules = Some(ckptfs::ops::RuleSet::Exact));
     (Arc::new(request.plan().unwrap()), vec![base])
 }
 

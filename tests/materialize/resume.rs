@@ -236,7 +236,7 @@ fn another_view_is_begun_anew() {
             ckptfs::quant::fp8_block::ScaleFormat::Ue8m0
         };
         let fp8 = ckptfs::ops::QuantizeParams {
-            rules: true,
+            rules: Some(ckptfs::ops::RuleSet::Exact),
             scale_format: Some(format),
             ..Default::default()
         };

@@ -80,7 +80,8 @@ impl Fixture {
         }
         let request = ViewRequest::new(&self.base).with(|asked| {
             asked.patch.extras.push(self.extra.clone().into());
-            asked.quantize.rules = kind == Kind::PatchedFp8;
+            asked.quantize.rules =
+                (kind == Kind::PatchedFp8).then_some(ckptfs::ops::RuleSet::Exact);
         });
         request.plan().unwrap()
     }

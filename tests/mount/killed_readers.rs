@@ -1,5 +1,6 @@
 //! A reader that is killed in the midst of a read leaves nothing behind.
 
+use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -23,7 +24,8 @@ fn start(script: &str, fixture: &Fixture) -> Child {
 fn a_reader_that_is_killed_while_it_waits_ends_and_leaves_no_request() {
     for script in READERS {
         let fixture = Fixture::new();
-        let mut server = fixture.serve_with(Kind::PatchedFp8, &["--no-passthrough"]);
+        let log = fixture.path("log");
+        let mut server = fixture.serve_logging_to(Kind::PatchedFp8, &log);
         let connection = Connection::of(&fixture.mountpoint).unwrap();
         eventually("nothing is asked", || connection.waiting() == 0);
         server.signal(Signal::STOP);
@@ -46,5 +48,8 @@ fn a_reader_that_is_killed_while_it_waits_ends_and_leaves_no_request() {
         let output = fixture.unmount(&[]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(server.status().code(), Some(0));
+        // Nor a line that looks as if something was wrong.
+        let log = fs::read_to_string(log).unwrap();
+        assert!(!log.contains(" ERROR "), "{log}");
     }
 }

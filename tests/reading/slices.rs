@@ -7,7 +7,7 @@ use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Tensor};
 use ckptfs::format;
 use ckptfs::layout::{self, Shards};
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::ops::{Experts, Operator};
+use ckptfs::ops::{Conversions, Experts, ExpertsParams, Params};
 use ckptfs::read::Reader;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Plan};
 use proptest::prelude::*;
@@ -187,7 +187,13 @@ fn experts_of_computed_tensors_are_unfused_and_fused_as_stored_ones_are() {
                 *tensor = computed(tensor)[0].clone();
             }
             for form in form {
-                form.apply(&mut catalog).unwrap();
+                let nothing = Conversions {
+                    dtype: None,
+                    rules: &[],
+                    quantizes: false,
+                };
+                let operators = ExpertsParams::all(*form).operators(&nothing).unwrap();
+                operators[0].apply(&mut catalog).unwrap();
             }
             let plan = plan(catalog);
             let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);

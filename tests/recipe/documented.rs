@@ -34,7 +34,8 @@ fn every_setting_of_a_view_stands_in_the_table_of_recipes_with_its_flag() {
     let rows = rows();
     for setting in ViewRequest::settings() {
         let flags = match setting.takes {
-            Takes::Flags(flags) => flags.iter().map(|(_, flag, _)| *flag).collect(),
+            Takes::ScopedFlags(flags) => flags.iter().map(|(_, flag, _)| *flag).collect(),
+            Takes::SwitchOrChoice { flag, .. } => vec![setting.flag, flag],
             _ => vec![setting.flag],
         };
         for flag in flags {

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
-    CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, GraftParams,
-    GraftRequest, LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams, Precision,
-    QuantizeParams, RenameParams,
+    CastParams, CastRule, DtypeParams, Edit, EditsParams, Experts, ExpertsParams, FilterParams,
+    GraftParams, GraftRequest, LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams,
+    Precision, QuantizeParams, RenameParams, RuleSet,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -60,7 +60,9 @@ proptest! {
         weights in vec(any::<f64>().prop_filter("finite", |weight| weight.is_finite()), 2),
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
-        (rules, float32, keep) in any::<(bool, bool, bool)>(),
+        rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
+        (float32, keep) in any::<(bool, bool)>(),
+        scopes in vec(vec(any::<String>(), 0..3), 2),
         shards in select(vec![None, Some(Shards::Repack), Some(Shards::Keep), Some(Shards::Renumber), Some(Shards::Single)]),
         shard_bytes in 1..u64::MAX,
     ) {
@@ -76,6 +78,7 @@ proptest! {
             fs::create_dir_all(&directory).unwrap();
             Location::Local(directory)
         };
+        let extras_texts = &texts[1];
         let [loras, extras, references, only, drop, renames] = &texts[..] else { unreachable!() };
         let pattern = |texts: &[String]| -> Vec<String> {
             texts.iter().map(|text| regex::escape(text)).collect()
@@ -86,7 +89,7 @@ proptest! {
         }).collect();
         let references: Vec<_> = references.iter().map(made).collect();
         let patterns = pattern(only);
-        let is_fp8 = rules || !references.is_empty() || !patterns.is_empty();
+        let is_fp8 = rules.is_some() || !references.is_empty() || !patterns.is_empty();
         let quantize = QuantizeParams {
             rules,
             references,
@@ -98,12 +101,26 @@ proptest! {
             source: made(name),
             names: (i % 2 == 0).then(|| regex::escape(name)),
         }).collect();
+        let edits = EditsParams {
+            edits: renames.iter().zip(extras_texts).flat_map(|(text, other)| {
+                let key = serde_json::Value::from(text.as_str());
+                [
+                    Edit::Set(format!("{key}={}", serde_json::Value::from(other.as_str()))),
+                    Edit::Unset(format!("generation_config.json:{key}[3].a")),
+                    Edit::Promote { from: key.to_string(), keep: vec![other.clone(), text.clone()] },
+                    Edit::Promote { from: "a".to_owned(), keep: Vec::new() },
+                    Edit::AddFile { name: "a.txt".to_owned(), from: made(text) },
+                    Edit::DropFile(text.replace('[', "")),
+                ]
+            }).collect(),
+        };
         let rules = pattern(renames).into_iter();
         let rules = rules.map(|from| format!("x{}=$0", from.replace('=', "."))).collect();
         let cast = pattern(drop).into_iter();
         let cast = cast.map(|names| CastRule { names, to: Precision::F32 }).collect();
         let request = ViewRequest {
             operations: Operations {
+                edits,
                 lora: LoraParams { adapters: loras },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
                 graft: GraftParams { grafts },
@@ -111,7 +128,11 @@ proptest! {
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },
                 dtype: DtypeParams { to: dtype },
-                experts: ExpertsParams { form: experts },
+                experts: ExpertsParams {
+                    form: experts,
+                    unfuse: pattern(&scopes[0]),
+                    fuse: pattern(&scopes[1]),
+                },
                 quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
             },
             shards,

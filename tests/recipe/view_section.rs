@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use ckptfs::ops::{LoraParams, LoraRequest, Operations, Precision};
+use ckptfs::ops::{
+    Experts, ExpertsParams, LoraParams, LoraRequest, Operations, Precision, RuleSet,
+};
 use ckptfs::recipe::{Places, ViewRequest};
 use safetensors::Dtype;
 
@@ -161,8 +163,70 @@ fn what_is_wrong_is_told_with_its_line() {
     refused("  drop:\n    - a\n    - '*'\n", &["recipe.yml:6:7", "*"]);
     let pattern = "  fp8:\n    patterns: [a, 'b(']\n";
     refused(pattern, &["recipe.yml:5:19", "unclosed group"]);
+    refused("  fp8: {rules: some}\n", &["recipe.yml:4:16", "official"]);
     refused("  dtype: int8\n", &["recipe.yml:4:10", "\"int8\"", "bf16"]);
     refused("  dtype: [bf16]\n", &["recipe.yml:4:10", "dtype"]);
     let base = error(&workspace, "base: a+l\n");
     assert_names(&base, &["recipe.yml:1:7", "model of the merge"]);
+}
+
+#[test]
+fn rules_are_true_or_false_or_the_name_of_a_rule_set() {
+    let workspace = workspace();
+    let rules = |text: &str| {
+        let recipe = format!("base: a\nview: {{fp8: {{rules: {text}, patterns: x}}}}\n");
+        request(&workspace, &recipe).operations.quantize.rules
+    };
+    assert_eq!(rules("true"), Some(RuleSet::Exact));
+    assert_eq!(rules("exact"), Some(RuleSet::Exact));
+    assert_eq!(rules("official"), Some(RuleSet::Official));
+    assert_eq!(rules("false"), None);
+    let only = request(&workspace, "base: a\nview: {fp8: {rules: official}}\n");
+    assert_eq!(only.operations.quantize.rules, Some(RuleSet::Official));
+}
+
+#[test]
+fn experts_are_a_form_or_a_map_of_forms_to_true_or_scopes() {
+    let workspace = workspace();
+    let experts = |text: &str| {
+        let recipe = format!("base: a\nview: {{experts: {text}}}\n");
+        request(&workspace, &recipe).operations.experts
+    };
+    assert_eq!(experts("fuse"), ExpertsParams::all(Experts::Fuse));
+    assert_eq!(experts("{fuse: true}"), ExpertsParams::all(Experts::Fuse));
+    let scoped = |form, unfuse: &[&str], fuse: &[&str]| {
+        let owned = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        ExpertsParams {
+            form,
+            unfuse: owned(unfuse),
+            fuse: owned(fuse),
+        }
+    };
+    for (text, expected) in [
+        ("{unfuse: 'mtp.*'}", scoped(None, &["mtp.*"], &[])),
+        (
+            "{unfuse: [a, b], fuse: c}",
+            scoped(None, &["a", "b"], &["c"]),
+        ),
+        (
+            "{fuse: true, unfuse: a}",
+            scoped(Some(Experts::Fuse), &["a"], &[]),
+        ),
+        (
+            "{fuse: [true, b], unfuse: false}",
+            scoped(Some(Experts::Fuse), &[], &["b"]),
+        ),
+        ("{fuse: 'true'}", scoped(None, &[], &["true"])),
+    ] {
+        assert_eq!(experts(text), expected, "{text}");
+    }
+    for (text, parts) in [
+        ("{split: a}", &["recipe.yml:2:", "split"][..]),
+        ("{fuse: 'a('}", &["recipe.yml:2:", "unclosed group"]),
+        ("[fuse]", &["recipe.yml:2:", "experts"]),
+        ("{fuse: {a: b}}", &["recipe.yml:2:", "fuse"]),
+    ] {
+        let text = error(&workspace, &format!("base: a\nview: {{experts: {text}}}\n"));
+        assert_names(&text, parts);
+    }
 }

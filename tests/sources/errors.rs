@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ckptfs::error::Code;
+use ckptfs::kernels::lanes::Precision;
 use ckptfs::recipe::{Plan, ViewRequest};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -375,4 +377,62 @@ fn a_source_that_is_no_directory() {
     let workspace = Workspace::new();
     let directory = valid(&workspace);
     assert_names(&message(plan(&directory.join(SHARD))), &[SHARD]);
+}
+
+/// What a clone without Git LFS has in place of a file of `size` bytes.
+fn lfs_pointer(size: u64) -> String {
+    let id = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393";
+    format!("version https://git-lfs.github.com/spec/v1\noid sha256:{id}\nsize {size}\n")
+}
+
+#[test]
+fn a_pointer_in_place_of_weights_index_or_config_says_what_to_run() {
+    for name in [SHARD, INDEX, "config.json"] {
+        let workspace = Workspace::new();
+        let directory = valid(&workspace);
+        fs::write(directory.join(name), lfs_pointer(4_976_698_672)).unwrap();
+        // --dtype reads config.json.
+        let request = ViewRequest::new(&directory);
+        let request = request.with(|asked| asked.dtype.to = Some(Precision::F32));
+        let error = request.plan().unwrap_err();
+        assert_eq!(error.code(), Code::NotDownloaded, "{name}");
+        let pull = format!("git -C {} lfs pull", directory.display());
+        assert_names(&error.to_string(), &[name, "4976698672 bytes"]);
+        let hint = error.hint().unwrap().spelled(ckptfs::error::as_keys);
+        assert_names(&hint, &[&pull]);
+    }
+}
+
+#[test]
+fn a_pointer_in_place_of_another_file_is_shown_and_warned_of() {
+    let workspace = Workspace::new();
+    let directory = valid(&workspace);
+    let pointer = lfs_pointer(17_209_003);
+    fs::create_dir(directory.join("deep")).unwrap();
+    for name in ["tokenizer.json", "deep/vocab.txt"] {
+        fs::write(directory.join(name), &pointer).unwrap();
+    }
+    let plan = plan(&directory).unwrap();
+    let warnings = &plan.report.warnings;
+    let codes: Vec<Code> = warnings.iter().map(|warning| warning.code()).collect();
+    assert_eq!(codes, [Code::NotDownloaded; 2]);
+    assert_names(warnings[0].text(), &["deep/vocab.txt", "17209003"]);
+    assert_names(warnings[1].text(), &["tokenizer.json", "17209003"]);
+    let shown = crate::common::readback::read_all(&plan);
+    assert_eq!(shown[Path::new("tokenizer.json")], pointer.as_bytes());
+}
+
+#[test]
+fn other_files_with_the_name_of_a_shard_are_called_what_they_are() {
+    for (content, found) in [
+        (&b"PK\x03\x04\x14\x00\x08\x08archive"[..], "zip"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j", "pickle"),
+        (b"GGUF\x03\x00\x00\x00\x00", "GGUF"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+    ] {
+        assert_refused(
+            |directory| fs::write(directory.join(SHARD), content).unwrap(),
+            &[SHARD, "not a safetensors file", found],
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ckptfs::ops::{Experts, ExpertsParams, Operations, PartialBlocks, QuantizeParams};
+use ckptfs::ops::{Experts, ExpertsParams, Operations, PartialBlocks, QuantizeParams, RuleSet};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{Shards, ViewRequest};
 use safetensors::Dtype;
@@ -192,7 +192,7 @@ fn a_tensor_without_bytes_may_have_dimensions_of_any_size() {
             let text = json!({WEIGHT: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]}});
             let directory = sparse(&workspace, &text.to_string(), 0);
             let request = QuantizeParams {
-                rules: true,
+                rules: Some(RuleSet::Exact),
                 partial_blocks: Some(partial_blocks),
                 ..QuantizeParams::default()
             };
@@ -223,7 +223,7 @@ fn scales_of_terabytes_are_not_read_at_once() {
     ]);
     let directory = sparse(&workspace, &text, len);
     let request = QuantizeParams {
-        rules: true,
+        rules: Some(RuleSet::Exact),
         scale_format: Some(ScaleFormat::Ue8m0),
         ..QuantizeParams::default()
     };
@@ -254,9 +254,7 @@ fn a_shape_that_claims_billions_of_experts_is_refused() {
     fs::remove_file(directory.join("config.json")).unwrap();
     let request = ViewRequest {
         operations: Operations {
-            experts: ExpertsParams {
-                form: Some(Experts::Unfuse),
-            },
+            experts: ExpertsParams::all(Experts::Unfuse),
             ..Operations::default()
         },
         ..ViewRequest::new(directory)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ckptfs::jobs::Progress;
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::ops::QuantizeParams;
+use ckptfs::ops::{QuantizeParams, RuleSet};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::verify::{KnownScales, StructureReport};
 use safetensors::Dtype;
@@ -146,7 +146,7 @@ fn what_materialize_writes_is_sound() {
         );
         let base = workspace.write("base", &base);
         let request = QuantizeParams {
-            rules: true,
+            rules: Some(RuleSet::Exact),
             scale_format: Some(scale_format),
             ..QuantizeParams::default()
         };
@@ -575,6 +575,25 @@ fn an_unquantized_module_that_is_not_listed_is_warned_of() {
         declared["modules_to_not_convert"] = json!([]);
     });
     assert_warning(&found(&checkpoint, nothing), &["does not list", "lm_head"]);
+}
+
+#[test]
+fn every_list_is_read_with_its_patterns() {
+    for key in ["ignored_layers", "ignore", "exclude_modules", "exclude"] {
+        let with = |entries: Value| fp8_declared(|declared| declared[key] = entries);
+        for entry in [MODULE, "re:.*o_proj$", "model.layers.*"] {
+            let checkpoint = with(json!(["lm_head", entry]));
+            assert_problem(&found(&checkpoint, nothing), &[key, MODULE]);
+        }
+        let lacking = with(json!(["re:elsewhere"]));
+        let report = found(&lacking, nothing);
+        assert_warning(&report, &[key, "does not list", "lm_head"]);
+        for head in ["lm_head", "re:.*lm_head", "*head"] {
+            let listed = found(&with(json!([head])), nothing);
+            let problems = listed.warnings.join("\n");
+            assert!(!problems.contains("does not list"), "{problems}");
+        }
+    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn the_plan_folds_layers_and_tells_of_every_tensor_if_asked() {
             .patch
             .extras
             .push(workspace.path().join("extra").into());
-        asked.quantize.rules = true;
+        asked.quantize.rules = Some(ckptfs::ops::RuleSet::Exact);
     });
     let expected = lineages(&request);
     let mut seen = 0;

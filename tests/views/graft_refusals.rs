@@ -2,7 +2,7 @@
 //! needs.
 
 use ckptfs::error::{Code, Warning};
-use ckptfs::ops::Precision;
+use ckptfs::ops::{Precision, RuleSet};
 use ckptfs::recipe::{Places, ViewRequest};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -319,7 +319,7 @@ fn a_layer_that_engines_load_as_one_is_grafted_as_one() {
             .unwrap()
             .contains("quantization")
     );
-    let fp8 = asked.with(|asked| asked.quantize.rules = true);
+    let fp8 = asked.with(|asked| asked.quantize.rules = Some(RuleSet::Exact));
     assert_eq!(tensors(&fp8.plan().unwrap()).len(), 6);
 }
 
@@ -354,6 +354,33 @@ fn scales_that_are_not_powers_of_two_are_not_declared_to_be() {
     let found: Value = serde_json::from_slice(&text).unwrap();
     let expected: Value = serde_json::from_str(FP8_CONFIG).unwrap();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn lists_of_modules_under_other_keys_become_one() {
+    let module = WEIGHT.strip_suffix(".weight").unwrap();
+    let listed =
+        format!(r#""ignored_layers": ["{module}", "model.visual"], "modules_to_not_convert"#);
+    let config = FP8_CONFIG.replace("\"modules_to_not_convert", &listed);
+    let other = "model.layers.1.mlp.down_proj.weight";
+    let base = fp8(other, &[128, 128], 0).into_iter().chain([numbers()]);
+    let base = Checkpoint::single(base).config(&config);
+    let workspace = Workspace::new();
+    let plan = request(&workspace, &base, &quantized(), None)
+        .plan()
+        .unwrap();
+    let text = read_path(&plan, "config.json").unwrap();
+    let found: Value = serde_json::from_slice(&text).unwrap();
+    let declared = &found["quantization_config"];
+    assert_eq!(declared["ignored_layers"], Value::Null);
+    let mut listed: Vec<&str> = declared["modules_to_not_convert"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(listed, ["lm_head", "model.visual"]);
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod rename;
 mod renumber;
 mod repack;
 mod single_files;
+mod skip_lists;

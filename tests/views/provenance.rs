@@ -112,9 +112,7 @@ fn the_bytes_of_moved_tensors_are_where_their_provenance_says() {
     };
     let unfused = ViewRequest {
         operations: Operations {
-            experts: ExpertsParams {
-                form: Some(Experts::Unfuse),
-            },
+            experts: ExpertsParams::all(Experts::Unfuse),
             ..Operations::default()
         },
         ..plain.clone()
@@ -122,9 +120,7 @@ fn the_bytes_of_moved_tensors_are_where_their_provenance_says() {
     let unfused_directory = crate::common::materialized(&workspace, "unfused", &unfused);
     let fused = ViewRequest {
         operations: Operations {
-            experts: ExpertsParams {
-                form: Some(Experts::Fuse),
-            },
+            experts: ExpertsParams::all(Experts::Fuse),
             ..Operations::default()
         },
         ..ViewRequest::new(unfused_directory)

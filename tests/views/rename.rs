@@ -123,7 +123,7 @@ fn tensors_of_extras_are_renamed_too_and_fp8_sees_the_new_names() {
     let extra = workspace.write("extra", &Checkpoint::single([bf16(name, &[128, 128])]));
     let request = request(&base, &["^backbone=model"]).with(|asked| {
         asked.patch.extras.push(extra.into());
-        asked.quantize.rules = true;
+        asked.quantize.rules = Some(ckptfs::ops::RuleSet::Exact);
     });
     let plan = request.plan().unwrap();
     let names: Vec<String> = tensors(&plan).into_keys().collect();
@@ -287,25 +287,44 @@ fn a_skip_list_in_text_config_follows_too() {
 fn modules_that_cannot_be_followed_are_warned_of() {
     let skips = ["model.b", "visual", "model.c"];
     let checkpoint = with_skips(&fp8_with_skips(&skips));
-    let plan = plan(&checkpoint, &[r"b\.x=z.x"]).unwrap();
+    let plan = plan(&checkpoint, &[r"b\.x\.weight=a.proj.bias"]).unwrap();
     assert_eq!(quantization_of(&plan), fp8_with_skips(&skips));
     let warnings = plan.report.warnings.join("\n");
     assert_names(
         &warnings,
         &[
             "modules_to_not_convert",
-            "different modules: model.b",
+            "modules now that others are in too: model.b",
             "no tensor of this view belongs to: visual",
         ],
     );
 }
 
 #[test]
-fn another_methods_declaration_is_left_and_warned_of() {
-    let quantization = json!({"quant_method": "awq", "modules_to_not_convert": ["model.c"]});
-    let plan = plan(&with_skips(&quantization), &["^model=m"]).unwrap();
-    assert_eq!(quantization_of(&plan), quantization);
-    assert_names(&plan.report.warnings.join("\n"), &["awq", "old names"]);
+fn a_module_whose_tensors_part_is_named_by_its_new_modules() {
+    let checkpoint = with_skips(&fp8_with_skips(&["model.b", "model.c"]));
+    let plan = plan(&checkpoint, &[r"b\.x=z.x"]).unwrap();
+    let expected = ["model.b.y", "model.z.x", "model.c"];
+    let mut found = quantization_of(&plan);
+    let list = found["modules_to_not_convert"].as_array_mut().unwrap();
+    list[..2].sort_by_key(Value::to_string);
+    assert_eq!(found, fp8_with_skips(&expected));
+    assert_eq!(plan.report.warnings, [""; 0]);
+}
+
+#[test]
+fn what_else_another_method_says_of_modules_is_left_and_warned_of() {
+    let rules = |modules: &str| json!({"-:.*model[.]c.*": {}, "modules": [modules]});
+    let quantization = json!({"quant_method": "gptq", "bits": 4, "dynamic": rules("x")});
+    let left = plan(&with_skips(&quantization), &["^model=m"]).unwrap();
+    assert_eq!(quantization_of(&left), quantization);
+    let warnings = left.report.warnings.join("\n");
+    assert_names(&warnings, &["gptq", "old names", "dynamic"]);
+    let lists = json!({"quant_method": "awq", "modules_to_not_convert": ["model.c"]});
+    let plan = plan(&with_skips(&lists), &["^model=m"]).unwrap();
+    let followed = json!({"quant_method": "awq", "modules_to_not_convert": ["m.c"]});
+    assert_eq!(quantization_of(&plan), followed);
+    assert_eq!(plan.report.warnings, [""; 0]);
 }
 
 #[test]

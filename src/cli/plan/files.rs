@@ -50,6 +50,7 @@ pub(super) fn lines(plan: &Plan) -> String {
         let how = match (content.whole_file(), &plan.report.edited_config) {
             (Some(source), _) => format!("= {}", source.location().shown()),
             (None, Some(config)) if path == Path::new(CONFIG_FILE) => edits(config),
+            _ if plan.report.edits_of(&path).next().is_some() => "edited".to_owned(),
             _ => "new".to_owned(),
         };
         let len = BinaryBytes(content.len());

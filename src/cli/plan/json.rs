@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport};
+use ckptfs::catalog::{EditedConfig, FileEdit, MergeReport, SourceReport};
 use ckptfs::inspect::NonFiniteValues;
 use ckptfs::layout::{PlannedTensor, ShardCosts};
 use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
 use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
 use ckptfs::recipe::{Plan, Surveys};
 
 use crate::cli::messages::WarningJson;
 use crate::cli::plan::aux_files::aux_files;
 use crate::cli::plan::details::Details;
+use crate::cli::plan::figures::Figures;
 use crate::cli::plan::links;
 #[cfg(feature = "fuse")]
 use crate::cli::plan::passthrough::PassthroughJson;
@@ -31,6 +32,7 @@ pub(crate) fn json(
     let lineages = provenance::lineages(plan);
     let counts = Counts::new(plan, lineages.iter().flatten());
     let json = PlanJson {
+        figures: Figures::new(plan, &counts, details.writing.as_ref()),
         tensors: counts.total.tensors,
         renamed: plan.report.count("renamed"),
         dropped: plan.report.count("dropped"),
@@ -46,6 +48,7 @@ pub(crate) fn json(
         sources: &plan.report.sources,
         adapters: plan.report.reports().collect(),
         references: plan.report.reports().collect(),
+        unquantized: plan.report.reports().next(),
         warnings: WarningJson::each(&plan.report.warnings),
         notes: &plan.report.notes,
         groups: provenance::groups(plan, &lineages).0,
@@ -71,6 +74,7 @@ pub(crate) fn json(
             .collect(),
         shard_choices: &plan.costs,
         edited_config: plan.report.edited_config.as_ref(),
+        edits: &plan.report.edits,
         aux_files: aux_files(plan)
             .map(|(path, content)| AuxJson {
                 path: path.to_string_lossy().into_owned(),
@@ -91,6 +95,7 @@ pub(crate) fn json(
 
 #[derive(Serialize)]
 struct PlanJson<'a> {
+    figures: Figures,
     /// Tensors in the view, scales included.
     tensors: usize,
     renamed: usize,
@@ -112,6 +117,9 @@ struct PlanJson<'a> {
     sources: &'a [SourceReport],
     adapters: Vec<&'a AdapterReport>,
     references: Vec<&'a ReferenceReport>,
+    /// What the rules for FP8 leave unquantized; only if rules are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unquantized: Option<&'a UnquantizedReport>,
     warnings: Vec<WarningJson>,
     notes: &'a [String],
     /// Tensors that come about in the same way.
@@ -122,6 +130,8 @@ struct PlanJson<'a> {
     /// What is changed in config.json; only if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_config: Option<&'a EditedConfig>,
+    /// What was asked to be changed in the files beside the weights.
+    edits: &'a [FileEdit],
     aux_files: Vec<AuxJson>,
     /// What is streamed to find facts about whole tensors; only if some need any.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 mod aux_files;
 mod details;
+mod figures;
 mod files;
 mod json;
 mod links;

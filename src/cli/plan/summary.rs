@@ -5,11 +5,11 @@ use indicatif::BinaryBytes;
 use ckptfs::catalog::{MergeReport, Role, SourceReport, StretchReport};
 use ckptfs::format::LeftOut;
 use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::quantize::ReferenceReport;
+use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
 use ckptfs::provenance::Counts;
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
-use ckptfs::text::counted;
+use ckptfs::text::{counted, listing, percent};
 
 use crate::cli::messages::{self, flag};
 use crate::cli::plan::details::Details;
@@ -73,6 +73,9 @@ fn head(plan: &Plan, counts: &Counts) -> String {
     let changes = list(["renamed", "dropped"].map(|what| (plan.report.count(what), what)));
     if !changes.is_empty() {
         text += &format!("change {changes}\n");
+    }
+    for edit in &plan.report.edits {
+        text += &format!("edit   {edit}\n");
     }
     text + &view_lines(plan, counts)
 }
@@ -156,6 +159,9 @@ fn list<'a>(counts: impl IntoIterator<Item = (usize, &'a str)>) -> String {
 /// What references decide, what is left out, notes and warnings.
 fn remarks(plan: &Plan) -> String {
     let mut text = String::new();
+    for unquantized in plan.report.reports::<UnquantizedReport>() {
+        text += &unquantized_line(unquantized);
+    }
     for reference in plan.report.reports::<ReferenceReport>() {
         text += &format!("reference  {}\n", reference.path.shown());
         text += &format!(
@@ -194,6 +200,18 @@ pub(super) fn warnings(plan: &Plan) -> String {
     warnings
         .map(|warning| messages::line("warning", warning))
         .collect()
+}
+
+/// What rules leave unquantized, if anything.
+fn unquantized_line(report: &UnquantizedReport) -> String {
+    if report.bytes == 0 {
+        return String::new();
+    }
+    format!(
+        "unquantized  {} of the bytes of weights in layers ({})\n",
+        percent(report.bytes, report.layer_bytes),
+        listing(&report.shares()).shown()
+    )
 }
 
 fn surveys_line(surveys: Surveys) -> String {

@@ -30,6 +30,10 @@ impl Writing {
         })
     }
 
+    pub(super) fn outlook(&self) -> &Outlook {
+        &self.outlook
+    }
+
     /// For the plan.
     pub(super) fn lines(&self) -> String {
         writing_lines(&self.outlook)

@@ -36,6 +36,8 @@ pub(super) struct Data<'a> {
     adapters: Vec<&'a AdapterReport>,
     references: Vec<&'a ReferenceReport>,
     edited_config: Option<&'a EditedConfig>,
+    /// What was asked to be changed in other files, in words.
+    edits: Vec<String>,
     warnings: Vec<WarningJson>,
     notes: &'a [String],
     shards: Vec<Shard<'a>>,
@@ -168,6 +170,7 @@ impl<'a> Data<'a> {
             adapters: report.reports().collect(),
             references: report.reports().collect(),
             edited_config: report.edited_config.as_ref(),
+            edits: report.edits.iter().map(ToString::to_string).collect(),
             warnings: WarningJson::each(&report.warnings),
             notes: &report.notes,
             shards: plan

@@ -81,6 +81,7 @@ function summary() {
     const edits = Object.entries(data.edited_config.edits).map(([key, how]) => `${key} ${how}`);
     remarks.push(element("li", {}, `config.json: ${edits.join(", ")}`));
   }
+  for (const edit of data.edits) remarks.push(element("li", {}, `edit: ${edit}`));
   for (const warning of data.warnings) remarks.push(element("li", { className: "warning" }, `warning[${warning.code}]: ${warning.text}`));
   for (const note of data.notes) remarks.push(element("li", {}, `note: ${note}`));
   $("remarks").append(...remarks);

@@ -20,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::StoredTensor;
 use crate::format::safetensors::text::Text;
 use crate::memory;
-use crate::source::Blob;
+use crate::source::{Blob, pointer};
 use crate::tensor::{Name, Shape, byte_len};
 
 /// The longest header that readers accept, in bytes.
@@ -56,13 +56,7 @@ pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
     file.read_at(&mut length, 0)?;
     let header_len = u64::from_le_bytes(length);
     if header_len > MAX_HEADER_BYTES {
-        return Err(Error::of_file(
-            Code::BadHeader,
-            path,
-            format!(
-                "the header claims {header_len} bytes; at most {MAX_HEADER_BYTES} are allowed, so this is not a safetensors file"
-            ),
-        ));
+        return Err(not_a_header(file, length));
     }
     if data_start(header_len) > file.len() {
         return Err(Error::of_file(
@@ -78,6 +72,31 @@ pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
     let mut json = memory::zeros(header_len)?;
     file.read_at(&mut json, LENGTH_BYTES)?;
     parse(&json, file.len(), path)
+}
+
+/// The error that `file` does not begin with the length of a header, but with `start`.
+fn not_a_header(file: &dyn Blob, start: [u8; LENGTH_BYTES as usize]) -> Error {
+    let path = file.location();
+    if let Some(pointer) = pointer(file) {
+        return pointer.error(path);
+    }
+    let found = match start {
+        [b'P', b'K', 3, 4, ..] => "it is a zip archive, as torch.save writes it",
+        [0x80, 2..=5, ..] => "it is a pickle",
+        [b'G', b'G', b'U', b'F', ..] => "it is GGUF",
+        [b'<', ..] => {
+            "it is a page of HTML or XML, maybe the answer of a server that refused a download"
+        }
+        _ => {
+            let header_len = u64::from_le_bytes(start);
+            let problem = format!(
+                "the header claims {header_len} bytes; at most {MAX_HEADER_BYTES} are allowed, so this is not a safetensors file"
+            );
+            return Error::of_file(Code::BadHeader, path, problem);
+        }
+    };
+    let problem = format!("this is not a safetensors file: {found}");
+    Error::of_file(Code::BadHeader, path, problem)
 }
 
 /// Parses and validates `json`, the header of a file at `path` that has `file_len` bytes; tensors

@@ -6,6 +6,7 @@
 //! | BF16, F16, F32, F64 | the target; as it is if it has that dtype |
 //! | codes and their companions | the weight in the target |
 //! | integers, booleans | as they are |
+//! | scales of activations and of the KV cache | as they are; left out if no quantization is declared any more |
 
 mod config;
 
@@ -97,7 +98,8 @@ impl Operator for InDtype {
                 continue;
             }
             let to = self.others.target(name).unwrap_or(self.to);
-            let new = if is_convertible(tensor.dtype) && !self.only_quantized {
+            let stays = self.only_quantized || quant::is_activation_scale(name);
+            let new = if is_convertible(tensor.dtype) && !stays {
                 let new = convert(name, tensor, to)?;
                 cast_count += usize::from(tensor.dtype != new.dtype);
                 new

@@ -21,11 +21,16 @@ struct Layer<'a> {
     other: Option<&'a str>,
 }
 
-/// One change for every layer with experts that can be fused.
-pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
+/// One change for every layer with experts that can be fused, and whose module is `in_scope`.
+pub(super) fn changes(
+    catalog: &Catalog,
+    model: &Model,
+    in_scope: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Change>> {
     let mut layers: IndexMap<&str, Layer> = IndexMap::new();
     for name in catalog.tensors.keys() {
-        let Some((experts, rest)) = in_experts(name) else {
+        let Some((experts, rest)) = in_experts(name).filter(|(experts, _)| in_scope(experts))
+        else {
             continue;
         };
         let Some((digits, rest)) = rest.split_once('.') else {
@@ -76,6 +81,7 @@ fn change(catalog: &Catalog, model: &Model, experts: &str, layer: &Layer) -> Res
     let mut new = joined(format!("{experts}.{GATE_UP}"), &gate_up, 2);
     new.extend(joined(format!("{experts}.{DOWN}"), &down, 1));
     Ok(Change {
+        experts: experts.to_owned(),
         old: gate_up
             .iter()
             .chain(&down)

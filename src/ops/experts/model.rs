@@ -1,15 +1,13 @@
 //! What config.json says that bears on the form of experts.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::catalog::{CONFIG_FILE, Catalog, Config};
+use crate::catalog::{CONFIG_FILE, Catalog};
 use crate::error::setting::{EXPERTS, PATCH};
-use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::ops::experts::weight::{Change, Weight};
-use crate::text::listing;
+use crate::error::{Code, Error, Hint, Result};
+use crate::ops::experts::weight::Weight;
 
 /// Families that store fused experts transposed, by the beginning of their model_type (read from
 /// transformers 5.23).
@@ -29,8 +27,6 @@ pub(in crate::ops) struct Model {
     types: Vec<String>,
     hidden_size: Option<u64>,
     experts: Option<u64>,
-    /// Modules that the source's quantization leaves alone.
-    skipped: Vec<String>,
 }
 
 impl Model {
@@ -49,7 +45,6 @@ impl Model {
             types: types.into_iter().flatten().filter_map(text).collect(),
             hidden_size: number("hidden_size"),
             experts: counts.into_iter().find_map(number),
-            skipped: skipped(config).unwrap_or_default(),
         })
     }
 
@@ -103,31 +98,6 @@ impl Model {
             _ => Ok(()),
         }
     }
-
-    /// Warns if the source's quantization leaves modules alone that are no more.
-    pub(super) fn warn_of_stale_skips(&self, catalog: &mut Catalog, changes: &[Change]) {
-        let old: HashSet<&str> = changes
-            .iter()
-            .flat_map(|change| &change.old)
-            .filter_map(|name| name.strip_suffix(".weight"))
-            .collect();
-        let skipped = self.skipped.iter();
-        let stale: Vec<&String> = skipped
-            .filter(|module| old.contains(module.as_str()))
-            .collect();
-        if !stale.is_empty() {
-            catalog.report.warnings.push(Warning::new(Code::SkipList, format!(
-                "modules_to_not_convert in {CONFIG_FILE} names modules that become part of fused tensors; loaders may take those for quantized, unless this view quantizes, which makes a new list: {}",
-                listing(&stale)
-            )));
-        }
-    }
-}
-
-fn skipped(config: &Config) -> Option<Vec<String>> {
-    let quantization = config.text_model("quantization_config")?;
-    let list = quantization.get("modules_to_not_convert")?.as_array()?;
-    Some(list.iter().cloned().filter_map(text).collect())
 }
 
 fn text(value: Value) -> Option<String> {

@@ -16,11 +16,16 @@ use crate::tensor::{byte_len, shape_text};
 /// names and tensors of its own.
 const MOST_EXPERTS: u64 = 1 << 18;
 
-/// One change for every layer with fused experts.
-pub(super) fn changes(catalog: &Catalog, model: &Model) -> Result<Vec<Change>> {
+/// One change for every layer with fused experts whose module is `in_scope`.
+pub(super) fn changes(
+    catalog: &Catalog,
+    model: &Model,
+    in_scope: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Change>> {
     let mut layers: IndexSet<&str> = IndexSet::new();
     for (name, tensor) in &catalog.tensors {
-        let Some((experts, rest)) = in_experts(name) else {
+        let Some((experts, rest)) = in_experts(name).filter(|(experts, _)| in_scope(experts))
+        else {
             continue;
         };
         let weight = quant::weight_of(rest).unwrap_or(rest);
@@ -83,6 +88,7 @@ fn change(catalog: &Catalog, model: &Model, experts: &str, total: &mut u64) -> R
         }
     }
     Ok(Change {
+        experts: experts.to_owned(),
         old: gate_up.names().chain(down.names()).collect(),
         new,
     })

@@ -13,10 +13,24 @@ pub(in crate::ops) const GATE_UP: &str = "gate_up_proj";
 /// What becomes of the experts of one layer.
 #[derive(Debug)]
 pub(super) struct Change {
+    /// The module of the experts.
+    pub experts: String,
     /// The tensors that go.
     pub old: Vec<Name>,
     /// The tensors that stand, in this order, where the first of the old ones stood.
     pub new: Vec<(Name, Tensor)>,
+}
+
+/// Whether two tensors of the experts of one layer, in either form, hold the same weights: those of down,
+/// or those of gate and up.
+pub(super) fn are_of_one_kind(a: &str, b: &str) -> bool {
+    let is_down = |name: &str| {
+        in_experts(name).is_some_and(|(_, rest)| {
+            let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            rest.starts_with(DOWN)
+        })
+    };
+    is_down(a) == is_down(b)
 }
 
 /// `model.layers.0.mlp.experts.7.up_proj.weight` → (`model.layers.0.mlp.experts`,

@@ -7,15 +7,16 @@ use serde::Serialize;
 use crate::catalog::{Catalog, OperatorReport};
 use crate::error::setting::{DTYPE, PATTERNS};
 use crate::error::{Code, Hint, Warning};
+use crate::ops::experts::form_of;
+use crate::ops::quantize::expert_forms;
 use crate::ops::quantize::groups::Decision;
-use crate::ops::quantize::rules;
-use crate::ops::quantize::selection::{Selection, SelectionPart};
+use crate::ops::quantize::selection::{Rules, Selected, SelectionPart};
 use crate::quant::weight_of;
 use crate::shown::Show;
 use crate::text::{counted, listing};
 
-/// Which tensors of the view a reference has quantized, beside those that the built-in rule set
-/// would quantize. The reference decides.
+/// Which tensors of the view a reference has quantized, beside those that the rule set of the view,
+/// or else the built-in one, would quantize. The reference decides.
 #[derive(Debug, Clone, Serialize)]
 pub struct ReferenceReport {
     pub path: PathBuf,
@@ -31,38 +32,39 @@ impl OperatorReport for ReferenceReport {}
 
 /// Reports what a reference decides otherwise than the rule set, and where it and the view do not
 /// have the same tensors.
-pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
-    for reference in selection.references() {
+pub(super) fn note_references(catalog: &mut Catalog, selection: &Selected) {
+    let rules = selection.rules.as_ref().unwrap_or(&Rules::Exact);
+    for reference in selection.references {
         let directory = reference.directory.shown();
+        let mut warnings = Vec::new();
+        let explained = expert_forms::warn_of_other_forms(catalog, reference, &mut warnings);
+        let is_unexplained = |name: &&str| {
+            let is_explained = |(module, _)| explained.contains(module);
+            weight_of(name).is_none() && !form_of(name).is_some_and(is_explained)
+        };
         let lacking: Vec<&str> = reference
             .names
             .iter()
             .map(|name| &**name)
-            .filter(|name| weight_of(name).is_none() && !catalog.tensors.contains_key(*name))
+            .filter(|name| is_unexplained(name) && !catalog.tensors.contains_key(*name))
             .collect();
         let unknown: Vec<&str> = catalog
             .tensors
             .keys()
             .map(|name| &**name)
-            .filter(|name| weight_of(name).is_none() && !reference.names.contains(*name))
+            .filter(|name| is_unexplained(name) && !reference.names.contains(*name))
             .collect();
         let (mut agreed, mut only_in_reference, mut only_by_rules) = (0, Vec::new(), Vec::new());
         for name in catalog.tensors.keys() {
-            match (reference.quantized.contains(name), rules::matches(name)) {
+            match (reference.quantized.contains(name), rules.select(name)) {
                 (true, true) => agreed += 1,
                 (true, false) => only_in_reference.push(name.to_string()),
                 (false, true) => only_by_rules.push(name.to_string()),
                 (false, false) => {}
             }
         }
-        catalog.report.add(ReferenceReport {
-            path: reference.directory.clone(),
-            agreed,
-            only_in_reference,
-            only_by_rules,
-        });
         if !lacking.is_empty() {
-            catalog.report.warnings.push(Warning::new(
+            warnings.push(Warning::new(
                 Code::BadReference,
                 format!(
                     "{} of the reference {directory} are not in the view: {}",
@@ -72,18 +74,25 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selection) {
             ));
         }
         if !unknown.is_empty() {
-            catalog.report.warnings.push(Warning::new(Code::BadReference, format!(
+            warnings.push(Warning::new(Code::BadReference, format!(
                 "{} of the view are not in the reference {directory} and keep their dtype unless selected otherwise: {}",
                 counted(unknown.len(), "tensor"),
                 listing(&unknown)
             )));
         }
+        catalog.report.add(ReferenceReport {
+            path: reference.directory.clone(),
+            agreed,
+            only_in_reference,
+            only_by_rules,
+        });
+        catalog.report.warnings.extend(warnings);
     }
 }
 
 /// Warns of each part of `selection` that quantizes nothing of `catalog`, whose tensors have the
 /// `decisions` that follow from all of it together.
-pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions: &[Decision]) {
+pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selected, decisions: &[Decision]) {
     let names: Vec<&str> = catalog.tensors.keys().map(|name| &**name).collect();
     let mut warnings = Vec::new();
     for part in selection.parts() {
@@ -93,9 +102,9 @@ pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selection, decisions:
         let idle = |problem: &str| part.warning(Code::NoEffect, problem);
         if selected.is_empty() {
             warnings.push(match part {
-                SelectionPart::Rules => idle(
-                    "it quantizes nothing: no tensor of this view has a name of the built-in rules",
-                ),
+                SelectionPart::Rules(_) => {
+                    idle("it quantizes nothing: no tensor of this view has a name of these rules")
+                }
                 SelectionPart::Reference(_) => {
                     idle("it quantizes nothing: no tensor that it has in FP8 is in this view")
                 }

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, Report};
 use crate::error::setting::PATTERNS;
 use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::ops::quantize::selection::Selection;
+use crate::ops::quantize::selection::Selected;
 use crate::quant::{Group, group_of};
 use crate::text::{are, listing};
 
@@ -30,7 +30,7 @@ pub(super) enum Decision {
 /// then there is no way to load it.
 pub(super) fn close(
     catalog: &Catalog,
-    selection: &Selection,
+    selection: &Selected,
     decisions: &mut [Decision],
     report: &mut Report,
 ) -> Result<()> {

@@ -1,9 +1,12 @@
 //! Quantizes selected weights, by any [`Encoding`].
 
 mod checks;
+mod expert_forms;
 mod groups;
-pub(crate) mod rules;
+mod official;
+mod rules;
 mod selection;
+mod unquantized;
 
 use indexmap::{IndexMap, IndexSet};
 
@@ -19,7 +22,10 @@ use crate::source::Location;
 use crate::tensor::Name;
 pub use checks::ReferenceReport;
 use groups::Decision;
-pub use selection::Selection;
+pub use official::{FAMILIES, Family};
+use selection::Selected;
+pub use selection::{RuleSet, Selection};
+pub use unquantized::{UnquantizedModule, UnquantizedReport};
 
 /// What to do with tensors that have blocks which are cut off at an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,8 +45,8 @@ named!(PartialBlocks {
 /// Which tensors to quantize to block FP8, and how. The selections are or-ed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuantizeParams {
-    /// Select by the built-in rule set.
-    pub rules: bool,
+    /// Select by this rule set.
+    pub rules: Option<RuleSet>,
     /// Select the names that are quantized in one of these checkpoints.
     pub references: Vec<Location>,
     /// Select the names that one of these regular expressions matches as a whole.
@@ -52,16 +58,16 @@ pub struct QuantizeParams {
 }
 
 impl QuantizeParams {
-    /// By the built-in rule set.
+    /// By the built-in rules.
     pub fn by_rules() -> Self {
         QuantizeParams {
-            rules: true,
+            rules: Some(RuleSet::Exact),
             ..QuantizeParams::default()
         }
     }
 
     fn selects(&self) -> bool {
-        self.rules || !self.references.is_empty() || !self.patterns.is_empty()
+        self.rules.is_some() || !self.references.is_empty() || !self.patterns.is_empty()
     }
 }
 
@@ -71,7 +77,11 @@ impl Params for QuantizeParams {
             Setting {
                 key: RULES,
                 flag: "fp8",
-                takes: Takes::Switch,
+                takes: Takes::SwitchOrChoice {
+                    flag: "fp8-rules",
+                    names: RuleSet::NAMES,
+                    help: "Quantize by the built-in rules (exact), or as official FP8 releases of this model_type do (official)",
+                },
                 group: Group::Quantization,
                 help: "Quantize to 128x128-block FP8 by the built-in rules",
                 comment: "",
@@ -115,13 +125,19 @@ impl Params for QuantizeParams {
         Some(&Section {
             key: "fp8",
             selecting: &[RULES, REFERENCES, PATTERNS],
+            in_order: None,
             comment: "what any of these selects is quantized",
         })
     }
 
     fn set(&mut self, key: &str, value: Value) -> Result<()> {
         match key {
-            RULES => self.rules = value.into_switch(),
+            RULES => {
+                self.rules = match value {
+                    Value::Switch(on) => on.then_some(RuleSet::Exact),
+                    name => Some(chosen(name)?),
+                }
+            }
             REFERENCES => self.references.push(value.into_source().0),
             PATTERNS => {
                 let pattern = value.into_text();
@@ -139,7 +155,11 @@ impl Params for QuantizeParams {
             return Vec::new();
         }
         match key {
-            RULES => vec![Value::Switch(self.rules)],
+            RULES => vec![match self.rules {
+                None => Value::Switch(false),
+                Some(RuleSet::Exact) => Value::Switch(true),
+                Some(official) => Value::text(official.name()),
+            }],
             REFERENCES => self.references.iter().map(Value::source).collect(),
             PATTERNS => self.patterns.iter().map(Value::text).collect(),
             SCALE_FORMAT => vec![Value::text(self.scale_format.unwrap_or_default().name())],
@@ -190,18 +210,25 @@ pub struct Quantize {
 impl Operator for Quantize {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         self.encoding.check_base(catalog)?;
-        checks::note_references(catalog, &self.selection);
+        let selection = self.selection.resolve(catalog)?;
+        checks::note_references(catalog, &selection);
 
         let have_companions = have_companions(&catalog.tensors);
         let mut decisions = catalog
             .tensors
             .iter()
             .zip(&have_companions)
-            .map(|((name, tensor), &has_companions)| self.decide(name, tensor, has_companions))
+            .map(|((name, tensor), &has_companions)| {
+                self.decide(&selection, name, tensor, has_companions)
+            })
             .collect::<Result<Vec<_>>>()?;
-        checks::warn_idle(catalog, &self.selection, &decisions);
+        checks::warn_idle(catalog, &selection, &decisions);
         let mut report = std::mem::take(&mut catalog.report);
-        groups::close(catalog, &self.selection, &mut decisions, &mut report)?;
+        groups::close(catalog, &selection, &mut decisions, &mut report)?;
+        catalog.report = report;
+        if let Some(rules) = &selection.rules {
+            unquantized::note(catalog, rules, &decisions);
+        }
 
         let unquantized = std::mem::take(&mut catalog.tensors);
         let added = decisions.iter().filter(|d| **d == Decision::Quantize);
@@ -228,19 +255,24 @@ impl Operator for Quantize {
             tensors.extend(self.encoding.encode(&name, tensor));
             count += 1;
         }
-        report.add(Quantized(count));
-        catalog.report = report;
+        catalog.report.add(Quantized(count));
         catalog.tensors = tensors;
         self.encoding.declare(catalog, &quantized, &partial)
     }
 }
 
 impl Quantize {
-    fn decide(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<Decision> {
+    fn decide(
+        &self,
+        selection: &Selected,
+        name: &str,
+        tensor: &Tensor,
+        has_companions: bool,
+    ) -> Result<Decision> {
         if has_companions && quant::is_coded(tensor.dtype) {
             return Ok(Decision::Quantized);
         }
-        if !self.selection.selects(name) {
+        if !selection.selects(name) {
             return Ok(Decision::Keep);
         }
         let whole = (self.encoding).has_whole_blocks(name, tensor, has_companions)?;

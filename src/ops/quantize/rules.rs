@@ -1,4 +1,4 @@
-//! The built-in rule set: which tensors of a Qwen-style model are quantized .
+//! The built-in rule set: which tensors of a Qwen-style model are quantized.
 //!
 //! | group | tensors, behind the prefix |
 //! |---|---|

@@ -3,27 +3,44 @@
 use std::path::PathBuf;
 
 use indexmap::IndexSet;
+use regex::Regex;
 
+use crate::catalog::Catalog;
 use crate::error::setting::{PATTERNS, REFERENCES, RULES};
 use crate::error::{Code, Error, Result, Warning};
 use crate::format;
+use crate::named::{Named, named};
 use crate::ops::pattern::Pattern;
-use crate::ops::quantize::rules;
+use crate::ops::quantize::{official, rules};
 use crate::quant::{companions, weight_of};
 use crate::source::Location;
 use crate::tensor::Name;
 
-/// A set of tensor names, given by any of the three ways.
+/// A set of names to quantize that ckptfs brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleSet {
+    /// The built-in rules, the same for all models.
+    Exact,
+    /// What official FP8 releases of the same `model_type` quantize.
+    Official,
+}
+
+named!(RuleSet {
+    Exact: "exact",
+    Official: "official",
+});
+
+/// What is to be quantized, in any of the three ways.
 #[derive(Debug)]
 pub struct Selection {
-    rules: bool,
+    rules: Option<RuleSet>,
     references: Vec<Reference>,
     patterns: Vec<Pattern>,
 }
 
 /// The names that a reference checkpoint has quantized.
 #[derive(Debug)]
-pub struct Reference {
+pub(super) struct Reference {
     pub directory: PathBuf,
     pub names: IndexSet<Name>,
     pub quantized: IndexSet<Name>,
@@ -35,7 +52,11 @@ impl Selection {
     /// # Errors
     /// If a reference has no quantized tensor, or a pattern is not a regular expression or too
     /// large when compiled.
-    pub fn new(rules: bool, references: &[Location], patterns: &[String]) -> Result<Self> {
+    pub fn new(
+        rules: Option<RuleSet>,
+        references: &[Location],
+        patterns: &[String],
+    ) -> Result<Self> {
         Ok(Selection {
             rules,
             references: references
@@ -54,34 +75,79 @@ impl Selection {
         Pattern::new(PATTERNS, pattern).map(drop)
     }
 
+    /// Whether one of its patterns matches all of `name`.
+    pub fn has_pattern_for(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// What it selects of `catalog`.
+    ///
+    /// # Errors
+    /// If its rule set has no rules for this model.
+    pub(super) fn resolve(&self, catalog: &mut Catalog) -> Result<Selected<'_>> {
+        let rules = match self.rules {
+            None => None,
+            Some(RuleSet::Exact) => Some(Rules::Exact),
+            Some(RuleSet::Official) => Some(Rules::Official(official::names(catalog)?.1)),
+        };
+        Ok(Selected {
+            rules,
+            references: &self.references,
+            patterns: &self.patterns,
+        })
+    }
+}
+
+/// A set of tensor names of one model.
+#[derive(Debug)]
+pub(super) struct Selected<'a> {
+    pub rules: Option<Rules>,
+    /// In the order they were given.
+    pub references: &'a [Reference],
+    patterns: &'a [Pattern],
+}
+
+/// The rules for one model.
+#[derive(Debug)]
+pub(super) enum Rules {
+    Exact,
+    /// The names that official releases quantize.
+    Official(Regex),
+}
+
+impl Rules {
+    pub(super) fn select(&self, name: &str) -> bool {
+        match self {
+            Rules::Exact => rules::matches(name),
+            Rules::Official(names) => names.is_match(name),
+        }
+    }
+}
+
+impl Selected<'_> {
     /// Whether the tensor called `name` is selected.
-    pub fn selects(&self, name: &str) -> bool {
+    pub(super) fn selects(&self, name: &str) -> bool {
         self.parts().any(|part| part.selects(name))
     }
 
     /// Whether a reference has the tensor called `name` quantized.
-    pub fn in_reference(&self, name: &str) -> bool {
+    pub(super) fn in_reference(&self, name: &str) -> bool {
         self.references.iter().any(|r| r.quantized.contains(name))
-    }
-
-    /// The references, in the order they were given.
-    pub fn references(&self) -> &[Reference] {
-        &self.references
     }
 
     /// The ways in which tensors are selected, in the order of the flags.
     pub(super) fn parts(&self) -> impl Iterator<Item = SelectionPart<'_>> {
-        let rules = self.rules.then_some(SelectionPart::Rules);
+        let rules = self.rules.iter().map(SelectionPart::Rules);
         let references = self.references.iter().map(SelectionPart::Reference);
         let patterns = self.patterns.iter().map(SelectionPart::Pattern);
-        rules.into_iter().chain(references).chain(patterns)
+        rules.chain(references).chain(patterns)
     }
 }
 
 /// One of the ways in which a selection selects.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SelectionPart<'a> {
-    Rules,
+    Rules(&'a Rules),
     Reference(&'a Reference),
     Pattern(&'a Pattern),
 }
@@ -89,7 +155,7 @@ pub(super) enum SelectionPart<'a> {
 impl SelectionPart<'_> {
     pub(super) fn selects(self, name: &str) -> bool {
         match self {
-            SelectionPart::Rules => rules::matches(name),
+            SelectionPart::Rules(rules) => rules.select(name),
             SelectionPart::Reference(reference) => reference.quantized.contains(name),
             SelectionPart::Pattern(pattern) => pattern.matches(name),
         }
@@ -99,7 +165,10 @@ impl SelectionPart<'_> {
     pub(super) fn warning(self, code: Code, problem: &str) -> Warning {
         let warning = Warning::new(code, problem);
         match self {
-            SelectionPart::Rules => warning.about(RULES),
+            SelectionPart::Rules(Rules::Exact) => warning.about(RULES),
+            SelectionPart::Rules(Rules::Official(_)) => {
+                warning.about_value(RULES, RuleSet::Official.name())
+            }
             SelectionPart::Reference(reference) => {
                 warning.about_value(REFERENCES, reference.directory.display().to_string())
             }

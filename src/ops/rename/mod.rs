@@ -3,8 +3,6 @@
 //! Every match of an expression anywhere in a name is replaced; `^` and `$` anchor it. The
 //! replacement may refer to groups (`$1`, `${1}`, `${name}`; `$$` is a dollar sign).
 
-mod skips;
-
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 use regex::Regex;
@@ -14,7 +12,7 @@ use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::setting::RENAME;
 use crate::error::{Code, Error, Result, Warning};
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, pattern};
-use crate::quant;
+use crate::quant::{self, Doing, Moves};
 use crate::tensor::Name;
 
 /// The longest name that is renamed, and the longest that comes of it, in bytes.
@@ -135,7 +133,9 @@ impl Operator for Rename {
             return Ok(());
         }
         check_companions(&catalog.tensors, &names)?;
-        skips::follow(catalog, &names)?;
+        let moves = catalog.tensors.keys().zip(&names);
+        let moves = Moves::new(moves.map(|(old, new)| (old.clone(), vec![new.clone()])));
+        quant::follow(catalog, &moves, Doing::Renaming)?;
 
         let old = std::mem::take(&mut catalog.tensors);
         let mut tensors: IndexMap<Name, Tensor> = IndexMap::with_capacity(old.len());

@@ -11,7 +11,7 @@ use crate::catalog::{CONFIG_FILE, Catalog, Extent};
 use crate::error::{Code, Error, Result};
 use crate::kernels::fp8::ScaleFormat;
 use crate::quant::declared::{
-    KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, hide_modelopt, skips,
+    KEY, METHOD_KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG, declarations, hide_modelopt, skips,
 };
 use crate::quant::fp8_block::format::{
     BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, weight_of,
@@ -169,6 +169,9 @@ pub(super) fn declare_stored(
         let declared = ours.iter().flat_map(skips).collect();
         let skipped = skip_list::build(scheme, catalog, quantized, declared);
         catalog.report.warnings.extend(skipped.warnings);
+        if let Some(declaration) = declaration.as_object_mut() {
+            declaration.retain(|key, _| !SKIP_KEYS.contains(&key.as_str()));
+        }
         declaration[SKIP_KEY] = skipped.entries.into_iter().collect();
     }
     if ours == [declaration.clone()] {

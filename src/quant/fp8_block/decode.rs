@@ -141,15 +141,22 @@ pub(super) fn scales<'a>(
         format!("{name}_scales"),
         format!("{}.scale", name.strip_suffix(".weight").unwrap_or(name)),
     ];
-    let other = others.iter().find(|other| tensors.contains_key(&***other));
-    let found = match other {
-        Some(other) => {
-            format!(
-                " ({other} is there, but scales per tensor or per channel are not block scales)"
-            )
-        }
-        None => String::new(),
-    };
+    let mut others = others.iter();
+    let found = others.find_map(|other| Some((other, tensors.get(other.as_str())?)));
+    let found = found.map_or_else(String::new, |(other, scales)| {
+        let count: u64 = scales.shape.iter().product();
+        let rows: u64 = tensor.shape.iter().rev().skip(1).product();
+        let kind = if count == 1 || count == rows {
+            "scales per tensor or per channel"
+        } else {
+            "scales of another scheme"
+        };
+        format!(
+            " ({other} is there, {} of {}: {kind}, which cannot be dequantized)",
+            scales.dtype,
+            shape_text(&scales.shape)
+        )
+    });
     Err(Error::of_tensor(Code::MissingScales, tensor.origin(),
         name,
         format!(

@@ -8,7 +8,7 @@ pub(crate) mod shards;
 
 use std::collections::BTreeSet;
 
-use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams};
+use ckptfs::ops::{Operations, PartialBlocks, PatchParams, QuantizeParams, RuleSet};
 use ckptfs::recipe::{Shards, ViewRequest};
 use ckptfs::source::Location;
 use safetensors::Dtype;
@@ -80,7 +80,7 @@ impl Wanted {
             .filter(|name| selection::rule_set_selects(name))
             .collect();
         let request = QuantizeParams {
-            rules: true,
+            rules: Some(RuleSet::Exact),
             ..request
         };
         self.fp8(request, names.iter().map(String::as_str))

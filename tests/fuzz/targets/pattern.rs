@@ -16,13 +16,13 @@ const NAMES: [&str; 4] = [
 fuzz_target!(|text: &str| {
     // A class takes kilobytes, whatever its length; the compiled form is bounded on its own.
     let selection = bounded(text.len(), 16 << 20, 16 << 10, || {
-        Selection::new(false, &[], &[text.to_owned()])
+        Selection::new(None, &[], &[text.to_owned()])
     });
     match selection {
         Ok(selection) => bounded(text.len(), 32 << 20, 0, || {
             // What matches is up to the expression; it must only end, in bounded memory.
             for name in NAMES {
-                selection.selects(name);
+                selection.has_pattern_for(name);
             }
         }),
         Err(error) => {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ckptfs::error::Code;
-use ckptfs::ops::{Experts, GraftRequest, LoraRequest, PartialBlocks, Precision, QuantizeParams};
+use ckptfs::ops::{
+    Experts, GraftRequest, LoraRequest, PartialBlocks, Precision, QuantizeParams, RuleSet,
+};
 use ckptfs::provenance::{Files, MAX_ATTRIBUTE_BYTES};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
@@ -76,7 +78,7 @@ impl Options {
             .map(|fuse| if fuse { Experts::Fuse } else { Experts::Unfuse });
         if let Some(fp8) = &self.fp8 {
             asked.quantize = QuantizeParams {
-                rules: fp8.rules,
+                rules: fp8.rules.then_some(RuleSet::Exact),
                 patterns: fp8.pattern.map(pattern).into_iter().collect(),
                 references: Vec::new(),
                 scale_format: Some(if fp8.any_scale {

@@ -64,7 +64,8 @@ impl Fixture {
 
     fn plan(&self) -> Plan {
         let request = ViewRequest::new(self.base.path());
-        let request = request.with(|asked| asked.quantize.rules = self.fp8);
+        let request = request
+            .with(|asked| asked.quantize.rules = self.fp8.then_some(crate::ops::RuleSet::Exact));
         request.plan().unwrap()
     }
 

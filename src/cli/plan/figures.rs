@@ -1,0 +1,83 @@
+//! The figures of a plan in one flat object, for programs that ask before they go on.
+
+use serde::Serialize;
+
+use ckptfs::catalog::{Role, SourceReport};
+use ckptfs::provenance::Counts;
+use ckptfs::recipe::Plan;
+
+use crate::cli::plan::writing::Writing;
+
+/// Counts are of tensors where their names say nothing else; bytes are bytes.
+#[derive(Debug, Serialize)]
+pub(super) struct Figures {
+    /// Of the base, or of all models of a merge.
+    base_tensors: usize,
+    base_bytes: u64,
+    /// Of all extras: theirs, those that the view takes, and those that it has already.
+    extra_tensors: usize,
+    added: usize,
+    overlapping: usize,
+    /// Those that the view takes of all grafts.
+    grafted: usize,
+    renamed: usize,
+    dropped: usize,
+    cast: usize,
+    dequantized: usize,
+    quantized: usize,
+    /// Those that stay as they are.
+    kept: usize,
+    /// Of the view.
+    tensors: usize,
+    tensor_bytes: u64,
+    files: usize,
+    file_bytes: u64,
+    /// Files that are whole files of sources.
+    whole_files: usize,
+    whole_file_bytes: u64,
+    warnings: usize,
+    /// Bytes that are written to the directory that was named, and free bytes there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available_bytes: Option<u64>,
+}
+
+impl Figures {
+    pub(super) fn new(plan: &Plan, counts: &Counts, writing: Option<&Writing>) -> Self {
+        let report = &plan.report;
+        let of_roles = |roles: &[Role]| -> Vec<&SourceReport> {
+            let sources = report.sources.iter();
+            sources
+                .filter(|source| roles.contains(&source.role))
+                .collect()
+        };
+        let bases = of_roles(&[Role::Base, Role::Model]);
+        let extras = of_roles(&[Role::Extra]);
+        let grafts = of_roles(&[Role::Graft]);
+        let outlook = writing.map(Writing::outlook);
+        Figures {
+            base_tensors: bases.iter().map(|source| source.tensors).sum(),
+            base_bytes: bases.iter().map(|source| source.bytes).sum(),
+            extra_tensors: extras.iter().map(|source| source.tensors).sum(),
+            added: extras.iter().map(|source| source.added).sum(),
+            overlapping: extras.iter().map(|source| source.overlapping).sum(),
+            grafted: grafts.iter().map(|source| source.added).sum(),
+            renamed: report.count("renamed"),
+            dropped: report.count("dropped"),
+            cast: report.count("cast"),
+            dequantized: report.count("dequantized"),
+            quantized: report.count("quantized"),
+            kept: counts.kept.tensors,
+            tensors: counts.total.tensors,
+            tensor_bytes: counts.total.bytes,
+            files: counts.shards.files + counts.other_files.files,
+            file_bytes: counts.shards.bytes + counts.other_files.bytes,
+            whole_files: counts.whole_files.files,
+            whole_file_bytes: counts.whole_files.bytes,
+            warnings: report.warnings.len(),
+            written_bytes: outlook.map(|outlook| outlook.written_bytes),
+            available_bytes: outlook.and_then(|outlook| outlook.available),
+        }
+    }
+}
