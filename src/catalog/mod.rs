@@ -21,8 +21,8 @@ pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
 pub use report::{
-    EditedConfig, FileChange, FileEdit, MergeReport, OperatorReport, Report, Role, SourceReport,
-    StretchReport,
+    EditedConfig, FileChange, FileEdit, GraftReport, MergeReport, OperatorReport, Report, Role,
+    SourceReport, StretchReport,
 };
 pub use sources::Sources;
 pub use step::{Step, as_written};
@@ -56,16 +56,17 @@ impl Catalog {
         let bytes = base.tensor_bytes();
         let homes = base.shards;
         let mut sources = Sources::default();
-        sources.extend(&homes);
+        sources.extend(&homes, Role::Base);
         let report = SourceReport {
             role: Role::Base,
-            path: base.directory,
+            path: base.path,
             tensors: base.tensors.len(),
             bytes,
             added: base.tensors.len(),
             added_bytes: bytes,
             overlapping: 0,
             left_out: base.left_out,
+            graft: None,
         };
         let tensors = base
             .tensors

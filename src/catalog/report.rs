@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::catalog::config::Edit;
 use crate::error::Warning;
+use crate::format::LeftOut;
 use crate::shown::Show;
 use crate::text::listing;
 
@@ -40,6 +41,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Notes that the view has the tensors of `path`, a directory or file: it is not left out.
+    pub fn name_source(&mut self, path: &Path) {
+        for source in &mut self.sources {
+            let is_other = |left_out: &LeftOut| left_out.file.as_deref() != Some(path);
+            source.left_out.retain(is_other);
+        }
+    }
+
     /// Adds what an operator tells.
     pub fn add(&mut self, report: impl OperatorReport) {
         self.operators.push(Arc::new(report));
@@ -138,12 +147,14 @@ impl fmt::Display for FileEdit {
     }
 }
 
-/// The part that a source directory plays in a view.
+/// The part that a source plays in a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Base,
     Extra,
+    /// A source whose tensors replace those of the same names.
+    Graft,
     /// One of the models that are merged.
     Model,
 }
@@ -164,7 +175,23 @@ pub struct SourceReport {
     /// Tensors that an earlier source also has; they are dropped.
     pub overlapping: usize,
     /// What the directory holds but the view does not show.
-    pub left_out: Vec<String>,
+    pub left_out: Vec<LeftOut>,
+    /// What is counted only of a graft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graft: Option<GraftReport>,
+}
+
+/// What a graft does beside [giving tensors](SourceReport::added), which replace others.
+#[derive(Debug, Clone, Serialize)]
+pub struct GraftReport {
+    /// The regular expression of the names that it may give; all without one.
+    pub names: Option<String>,
+    /// Tensors of it that the expression does not match.
+    pub not_matching: usize,
+    /// Tensors of it that the expression matches and the view lacks.
+    pub not_in_view: usize,
+    /// Tensors of the view that go with those that are replaced: scales, where the new weight has none.
+    pub removed: usize,
 }
 
 /// How models are merged.

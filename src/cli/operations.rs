@@ -1,5 +1,7 @@
 //! Flags that are made from what the operators and the view say of their settings.
 
+use std::path::Path;
+
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
@@ -40,9 +42,14 @@ impl OperationArgs {
                     name: name.clone(),
                     from: absolute(from),
                 },
-                Value::Source { location, weight } => Value::Source {
+                Value::Source {
+                    location,
+                    weight,
+                    names,
+                } => Value::Source {
                     location: find(location)?,
                     weight: *weight,
+                    names: names.clone(),
                 },
                 other => other.clone(),
             };
@@ -97,7 +104,10 @@ impl FromArgMatches for OperationArgs {
                     let texts = texts.into_iter().flatten().cloned();
                     texts.map(Value::Text).collect()
                 }
-                Takes::Files | Takes::Sources | Takes::WeightedSources => {
+                Takes::Files
+                | Takes::Sources
+                | Takes::WeightedSources
+                | Takes::SelectiveSources => {
                     let sources = matches.get_many::<Value>(setting.key);
                     let sources = sources.into_iter().flatten().cloned();
                     sources.collect::<Vec<_>>()
@@ -181,6 +191,7 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             let source = |path| Value::Source {
                 location: Location::from(path),
                 weight: 1.0,
+                names: None,
             };
             vec![
                 one()
@@ -195,6 +206,21 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
                 .action(ArgAction::Append)
                 .value_parser(weighted),
         ],
+        Takes::SelectiveSources => {
+            let accepted = |text: &str| {
+                let value = selective(text, |path| Path::new(path).exists());
+                let mut nothing = Operations::default();
+                let set = nothing.set(setting.key, value.clone());
+                set.map(|()| value)
+                    .map_err(|error| problem_of_value(&error))
+            };
+            vec![
+                one()
+                    .value_name("DIR[:REGEX]")
+                    .action(ArgAction::Append)
+                    .value_parser(accepted),
+            ]
+        }
     }
     .into_iter()
 }
@@ -267,8 +293,55 @@ fn weighted(text: &str) -> Result<Value, String> {
         Ok(Value::Source {
             location: path.into(),
             weight,
+            names: None,
         })
     } else {
         Err(format!("the weight {weight} is not finite"))
+    }
+}
+
+/// `DIR`, or `DIR:REGEX`: split at the first colon before which there is a path that `exists` (it may
+/// have colons itself), or else at the first one. That of `scheme://` is none.
+fn selective(text: &str, exists: impl Fn(&str) -> bool) -> Value {
+    let source = |path: &str, names: Option<&str>| Value::Source {
+        location: path.into(),
+        weight: 1.0,
+        names: names.map(str::to_owned),
+    };
+    let colons = text.match_indices(':').map(|(at, _)| at);
+    let colons: Vec<usize> = colons
+        .filter(|at| !text[*at..].starts_with("://"))
+        .collect();
+    let of_path = || colons.iter().find(|at| exists(&text[..**at]));
+    match of_path().or(colons.first()) {
+        Some(at) if !exists(text) => source(&text[..*at], Some(&text[at + 1..])),
+        _ => source(text, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regular_expression_begins_behind_the_first_colon_that_is_not_of_the_path() {
+        let there = ["/m", "/a:b", "/a"];
+        for (text, path, names) in [
+            ("/m", "/m", None),
+            ("/m:x", "/m", Some("x")),
+            ("/m:(?:a|b)", "/m", Some("(?:a|b)")),
+            ("/a:b", "/a:b", None),
+            ("/a:b:c:d", "/a", Some("b:c:d")),
+            ("org/model:x:y", "org/model", Some("x:y")),
+            ("s3://bucket/m:x", "s3://bucket/m", Some("x")),
+            ("s3://bucket/m", "s3://bucket/m", None),
+        ] {
+            let expected = Value::Source {
+                location: path.into(),
+                weight: 1.0,
+                names: names.map(str::to_owned),
+            };
+            assert_eq!(selective(text, |path| there.contains(&path)), expected);
+        }
     }
 }

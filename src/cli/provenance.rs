@@ -120,26 +120,34 @@ fn source(plan: &Plan, group: &Group, from: &GroupSource) -> String {
     }
 }
 
-/// What the summary calls a directory.
-pub(crate) fn label(plan: &Plan, directory: &Path) -> String {
+/// What the summary calls a source.
+pub(crate) fn label(plan: &Plan, path: &Path) -> String {
     let mut models = plan.report.merge.iter().flat_map(|merge| &merge.models);
+    let mut parts: Vec<&str> = Vec::new();
     for source in &plan.report.sources {
         let model = match source.role {
             Role::Model => models.next(),
-            Role::Base | Role::Extra => None,
+            Role::Base | Role::Extra | Role::Graft => None,
         };
-        if source.path == directory {
-            return match (source.role, model) {
-                (Role::Base, _) => "base".to_owned(),
-                (Role::Model, Some(model)) => model.clone(),
-                _ => format!("extra {}", directory.display()),
-            };
+        if source.path != path {
+            continue;
+        }
+        let part = match (source.role, model) {
+            (Role::Base, _) => return "base".to_owned(),
+            (Role::Model, Some(model)) => return model.clone(),
+            (Role::Graft, _) => "graft",
+            _ => "extra",
+        };
+        if !parts.contains(&part) {
+            parts.push(part);
         }
     }
     let mut adapters = plan.report.reports::<AdapterReport>();
-    if adapters.any(|adapter| adapter.path == directory) {
-        format!("lora {}", directory.display())
+    if !parts.is_empty() {
+        format!("{} {}", parts.join(" and "), path.display())
+    } else if adapters.any(|adapter| adapter.path == path) {
+        format!("lora {}", path.display())
     } else {
-        directory.display().to_string()
+        path.display().to_string()
     }
 }

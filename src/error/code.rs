@@ -117,6 +117,10 @@ codes! {
     /// An extra is of another architecture, or adds layers that the base leaves no room for.
     OtherArchitecture = "other-architecture",
 
+    // Grafts.
+    /// A graft does not fit the tensors that it would replace.
+    GraftMismatch = "graft-mismatch",
+
     // Names.
     /// Filters leave no tensor.
     NothingLeft = "nothing-left",

@@ -30,6 +30,7 @@ settings! {
     DROP_FILE = "edits.drop_file",
     LORA = "lora",
     PATCH = "patch",
+    GRAFT = "graft",
     RENAME = "rename",
     ONLY = "only",
     DROP = "drop",

@@ -1,10 +1,14 @@
 //! A checkpoint as its container's reader gives it: tables of tensors, and everything else.
 
-use std::path::PathBuf;
+use std::borrow::Borrow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::{Serialize, Serializer};
 
+use crate::error::Hint;
+use crate::error::setting::PATCH;
 use crate::source::{Attributes, AuxEntry, Blob};
 use crate::tensor::{Dtype, Name, Shape};
 
@@ -18,7 +22,8 @@ pub enum Container {
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
 #[derive(Debug)]
 pub struct Checkpoint {
-    pub directory: PathBuf,
+    /// Its directory, or the file that is all of it.
+    pub path: PathBuf,
     pub attributes: Attributes,
     /// In the order in which the index first names them (name order without an index).
     pub shards: Vec<Arc<Shard>>,
@@ -28,13 +33,52 @@ pub struct Checkpoint {
     /// Everything that is not a weight, in name order.
     pub aux: Vec<AuxEntry>,
     /// What the directory holds but the checkpoint does not, each with its reason.
-    pub left_out: Vec<String>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something in the directory of a checkpoint that does not belong to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// What it is, and the reason.
+    pub what: String,
+    /// The file, if a view could have the tensors in it by naming it.
+    pub file: Option<PathBuf>,
+}
+
+impl LeftOut {
+    /// What would bring it into the view.
+    pub fn hint(&self) -> Option<Hint> {
+        let file = self.file.as_ref()?.display().to_string();
+        Some(Hint::give_value(PATCH, file).to("add the tensors that the view lacks"))
+    }
+}
+
+impl From<String> for LeftOut {
+    fn from(what: String) -> Self {
+        LeftOut { what, file: None }
+    }
+}
+
+/// For lists of them to be joined.
+impl Borrow<str> for LeftOut {
+    fn borrow(&self) -> &str {
+        &self.what
+    }
+}
+
+impl Serialize for LeftOut {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.what)
+    }
 }
 
 /// A file of a checkpoint that holds tensors, and the table of them.
 #[derive(Debug)]
 pub struct Shard {
     pub name: String,
+    /// The source that it is of, as reports name it: the directory that `name` is in, or the file
+    /// itself, where that was named alone.
+    pub checkpoint: Arc<Path>,
     pub container: Container,
     pub blob: Arc<dyn Blob>,
     /// All that it holds, in offset order, whether or not an index names it too.

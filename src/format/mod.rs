@@ -15,7 +15,7 @@ use crate::error::{Hint, Result};
 use crate::source::{Directory, Location};
 use crate::tensor::Name;
 
-pub use checkpoint::{Checkpoint, Container, Shard, StoredTensor};
+pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
 pub use packing::{Entry, Part};
 
 /// Every container that can be read. Where the files of several are in a directory, the first of them
@@ -33,6 +33,21 @@ impl Checkpoint {
     /// tensor.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
         Self::in_directory(&*location.into().open()?)
+    }
+
+    /// The same, where `location` may also be a single file: its tensors alone, whatever is beside it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_or_file(location: impl Into<Location>) -> Result<Self> {
+        let location = location.into();
+        let name = location.as_path().file_name().unwrap_or_default();
+        let mut containers = READABLE.iter();
+        let container = containers.find(|container| container.is_shard(name));
+        match (container, location.weights()?) {
+            (Some(Container::Safetensors), Some(file)) => safetensors::read_file(file),
+            _ => Self::open(location),
+        }
     }
 
     /// The same of a directory that is open.

@@ -10,6 +10,8 @@ pub struct Conversions<'a> {
     pub dtype: Option<Precision>,
     /// Those of single tensors, which take precedence.
     pub rules: &'a [CastRule],
+    /// Whether weights are quantized in the end, which decides anew what of a layer is.
+    pub quantizes: bool,
 }
 
 /// A regular expression for whole names, and the dtype of the tensors that have them.

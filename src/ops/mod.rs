@@ -2,10 +2,11 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
-//! are edited, adapters are merged, the result is patched, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
+//! are edited, adapters are merged, the result is patched, grafted on, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
+mod architecture;
 pub mod cast;
 mod conversions;
 mod convert;
@@ -13,6 +14,7 @@ pub mod dtype;
 pub mod edits;
 pub mod experts;
 pub mod filter;
+pub mod graft;
 pub mod lora;
 pub mod merge;
 mod operator;
@@ -30,6 +32,7 @@ pub use dtype::DtypeParams;
 pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
+pub use graft::{GraftParams, GraftRequest};
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
@@ -70,6 +73,7 @@ operations! {
     edits: edits::EditsParams,
     lora: lora::LoraParams,
     patch: patch::PatchParams,
+    graft: graft::GraftParams,
     rename: rename::RenameParams,
     filter: filter::FilterParams,
     cast: cast::CastParams,
@@ -101,6 +105,7 @@ impl Operations {
         let conversions = Conversions {
             dtype: self.dtype.to,
             rules: &self.cast.rules,
+            quantizes: self.quantize.is_asked(),
         };
         let mut operators = Vec::new();
         for params in self.each().filter(|params| params.is_asked()) {

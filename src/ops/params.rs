@@ -98,11 +98,16 @@ pub enum Takes {
     Sources,
     /// The same, each with a weight.
     WeightedSources,
+    /// The same, each with a regular expression of whole names of tensors, or without.
+    SelectiveSources,
 }
 
 impl Takes {
     pub(crate) fn is_source(self) -> bool {
-        matches!(self, Takes::Sources | Takes::WeightedSources)
+        matches!(
+            self,
+            Takes::Sources | Takes::WeightedSources | Takes::SelectiveSources
+        )
     }
 }
 
@@ -149,6 +154,8 @@ pub enum Value {
         location: Location,
         /// 1 where it means nothing.
         weight: f64,
+        /// Which tensors of it are meant; all, or where that means nothing, `None`.
+        names: Option<String>,
     },
 }
 
@@ -161,6 +168,7 @@ impl Value {
         Value::Source {
             location: location.into(),
             weight: 1.0,
+            names: None,
         }
     }
 
@@ -190,7 +198,19 @@ impl Value {
     /// The source and its weight.
     pub(crate) fn into_source(self) -> (Location, f64) {
         match self {
-            Value::Source { location, weight } => (location, weight),
+            Value::Source {
+                location, weight, ..
+            } => (location, weight),
+            _ => unreachable!("a source is given for a setting that takes one"),
+        }
+    }
+
+    /// The source and which of its tensors are meant.
+    pub(crate) fn into_selective_source(self) -> (Location, Option<String>) {
+        match self {
+            Value::Source {
+                location, names, ..
+            } => (location, names),
             _ => unreachable!("a source is given for a setting that takes one"),
         }
     }

@@ -2,8 +2,7 @@
 //! JSON and the report all show these.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -13,7 +12,6 @@ use crate::catalog::{Role, SourceReport, Step};
 use crate::format::Shard;
 use crate::layout::PlannedTensor;
 use crate::provenance::Lineage;
-use crate::provenance::lineage::checkpoint_of;
 use crate::recipe::Plan;
 use crate::view::EntryId;
 
@@ -26,6 +24,8 @@ pub enum Fate {
     Kept,
     /// The same of an extra.
     Added,
+    /// The same of a graft: it takes the place of another, or belongs to one that does.
+    Grafted,
     /// The result of operators.
     Changed,
     /// FP8 scales that this view computes. Scales that a source has are tensors like all others.
@@ -55,18 +55,19 @@ pub struct FileCount {
     pub bytes: u64,
 }
 
-/// The tensors of a view by their fate, and its files: `total` is the sum of `kept`, `added`, `changed` and
-/// `scales`, and `changed` that of `changed_by`.
+/// The tensors of a view by their fate, and its files: `total` is the sum of `kept`, `added`, `grafted`,
+/// `changed` and `scales`, and `changed` that of `changed_by`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub total: Count,
     pub kept: Count,
     pub added: Count,
+    pub grafted: Count,
     pub changed: Count,
     pub changed_by: Vec<ChangedBy>,
     pub scales: Count,
     /// What the view starts from: all tensors of the base or of the models that are merged, and the
-    /// tensors that are taken from extras.
+    /// tensors that are taken from extras, before any are replaced.
     pub before: Count,
     pub shards: FileCount,
     /// Index, config, tokenizer and all else that is not a shard.
@@ -89,18 +90,15 @@ impl Counts {
     /// The same where lineages are of no other use: few tensors need one, and none is kept.
     pub fn of_plan(plan: &Plan) -> Self {
         let mut tally = Tally::default();
-        let mut roles: HashMap<*const Shard, Option<Role>> = HashMap::new();
-        let mut role_of = |shard: &Arc<Shard>| {
-            let role = || role(plan, checkpoint_of(shard));
-            *roles.entry(Arc::as_ptr(shard)).or_insert_with(role)
-        };
+        let role_of = |shard: &Arc<Shard>| plan.sources.role(shard);
         for tensor in plan.shards.iter().flat_map(|shard| &shard.tensors) {
-            let role = stored_as_it_is(plan, tensor).and_then(&mut role_of);
+            let role = stored_as_it_is(plan, tensor).and_then(role_of);
             let step = computed_from_one(plan, tensor);
             let step = step.filter(|(shard, _)| role_of(shard).is_some());
             match (role, step) {
                 (Some(Role::Base | Role::Model), _) => tally.kept.add(tensor.len),
                 (Some(Role::Extra), _) => tally.added.add(tensor.len),
+                (Some(Role::Graft), _) => tally.grafted.add(tensor.len),
                 (None, Some((_, step))) if gives_scales(&step) => tally.scales.add(tensor.len),
                 (None, Some((_, step))) => tally.changed(vec![step.operator], tensor.len),
                 (None, None) => {
@@ -148,6 +146,7 @@ fn computed_from_one<'a>(plan: &'a Plan, tensor: &PlannedTensor) -> Option<(&'a 
 struct Tally {
     kept: Count,
     added: Count,
+    grafted: Count,
     scales: Count,
     changed_by: IndexMap<Vec<&'static str>, Count>,
 }
@@ -157,6 +156,7 @@ impl Tally {
         match Fate::new(plan, tensor, lineage) {
             Fate::Kept => self.kept.add(tensor.len),
             Fate::Added => self.added.add(tensor.len),
+            Fate::Grafted => self.grafted.add(tensor.len),
             Fate::Scales => self.scales.add(tensor.len),
             Fate::Changed => self.changed(operators(plan, lineage), tensor.len),
         }
@@ -170,6 +170,7 @@ impl Tally {
         let Tally {
             kept,
             added,
+            grafted,
             scales,
             changed_by,
         } = self;
@@ -189,9 +190,10 @@ impl Tally {
             }
         }
         Counts {
-            total: [kept, added, changed, scales].into_iter().sum(),
+            total: [kept, added, grafted, changed, scales].into_iter().sum(),
             kept,
             added,
+            grafted,
             changed,
             changed_by: changed_by
                 .into_iter()
@@ -223,26 +225,23 @@ impl Fate {
         let is_whole = !tensor.computed
             && (source.tensor().dtype, &source.tensor().shape) == (tensor.dtype, &tensor.shape)
             && operators_of(lineage).is_empty();
-        match role(plan, source.checkpoint()) {
+        match plan.sources.role(source.shard()) {
             Some(Role::Base | Role::Model) if is_whole => Fate::Kept,
             Some(Role::Extra) if is_whole => Fate::Added,
+            Some(Role::Graft) if is_whole => Fate::Grafted,
             _ => Fate::Changed,
         }
     }
 }
 
-/// The role of a directory, the first if it has two; `None` if it is an adapter's.
-fn role(plan: &Plan, checkpoint: &Path) -> Option<Role> {
-    let mut sources = plan.report.sources.iter();
-    let source = sources.find(|source| source.path == checkpoint)?;
-    Some(source.role)
-}
-
 /// The operators that make a changed tensor, without those that only change its name.
 fn operators(plan: &Plan, lineage: &Lineage) -> Vec<&'static str> {
     let mut operators = operators_of(lineage);
-    let mut checkpoints = lineage.from.iter().map(|source| source.checkpoint());
-    if !operators.contains(&LORA) && checkpoints.any(|at| role(plan, at).is_none()) {
+    let mut roles = lineage
+        .from
+        .iter()
+        .map(|source| plan.sources.role(source.shard()));
+    if !operators.contains(&LORA) && roles.any(|role| role.is_none()) {
         // A tensor that an adapter has as a whole.
         operators.insert(0, LORA);
     }
@@ -268,8 +267,11 @@ fn operators_of(lineage: &Lineage) -> Vec<&'static str> {
     operators
 }
 
-/// What the view takes from a source before any operator but the patch.
+/// What the view starts from of a source, before any operator but the patch.
 fn taken(source: &SourceReport) -> Count {
+    if source.role == Role::Graft {
+        return Count::default();
+    }
     Count {
         tensors: source.added,
         bytes: source.added_bytes,

@@ -38,12 +38,21 @@ pub struct Source {
 }
 
 impl Source {
-    /// The directory that the shard's name is relative to.
+    /// The source that the shard is of: a directory, or the file itself, where that was named alone.
     pub fn checkpoint(&self) -> &Path {
-        checkpoint_of(&self.shard)
+        &self.shard.checkpoint
     }
 
-    /// The file's name in the checkpoint.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        self.shard.blob.location()
+    }
+
+    /// The file's name.
     pub fn file(&self) -> &str {
         &self.shard.name
     }
@@ -66,13 +75,6 @@ impl Source {
     fn is_same(&self, other: &Source) -> bool {
         Arc::ptr_eq(&self.shard, &other.shard) && self.position == other.position
     }
-}
-
-/// The directory that the name of `shard` is relative to.
-pub(super) fn checkpoint_of(shard: &Shard) -> &Path {
-    let parts = Path::new(&shard.name).components().count();
-    let path = shard.blob.location();
-    path.ancestors().nth(parts).unwrap_or(path)
 }
 
 impl Serialize for Source {

@@ -23,6 +23,6 @@ pub(crate) use edited::{DeclarationCheck, check_declaration};
 pub(crate) use following::{Doing, follow};
 pub(crate) use groups::{Group, group_of};
 pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
+pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};
 pub use schemes::{companions, is_coded, weight_of};
-pub(crate) use schemes::{declared, declared_in, stored, verify};
 pub(crate) use skip_entries::{Entry, Moves};

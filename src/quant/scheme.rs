@@ -35,6 +35,26 @@ pub trait Scheme: Debug + Send + Sync {
     /// If one is wrong, or they contradict each other.
     fn declared(&self, declarations: &[Value], path: &Path) -> Result<Box<dyn Scheme>>;
 
+    /// What codes and companions have to do with each other, for messages ("blocks of 2 x 2"): two
+    /// schemes of one name and one geometry read the same numbers.
+    fn geometry(&self) -> String;
+
+    /// Declares in config.json of `catalog` that of its weights those in `quantized`, which it stores in
+    /// this scheme, are quantized. What config.json declares already stays, or else what `theirs`, the
+    /// declaration of another checkpoint, does, as far as it is true of the weights that are `brought`
+    /// from there. The list of the others is made anew if `relists`.
+    ///
+    /// # Errors
+    /// If config.json is missing, or it or companions cannot be read.
+    fn declare_stored(
+        &self,
+        catalog: &mut Catalog,
+        quantized: &IndexSet<Name>,
+        brought: &dyn Fn(&str) -> bool,
+        theirs: Option<&Value>,
+        relists: bool,
+    ) -> Result<()>;
+
     /// The names of the companions of the weight `weight`.
     fn companions(&self, weight: &str) -> Vec<String>;
 

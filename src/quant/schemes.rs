@@ -5,13 +5,14 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
+use crate::catalog::{CONFIG_FILE, Catalog, Config, Tensor};
 use crate::error::setting::DTYPE;
 use crate::error::{Code, Error, Hint, Result};
 use crate::findings::Faults;
-use crate::quant::declared::{METHOD_KEY, all_declarations, declarations_in_text};
+use crate::quant::declared::{METHOD_KEY, MODELOPT_FILE, all_declarations, declarations_in_text};
 use crate::quant::fp8_block::Fp8Block;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
+use crate::source::AuxEntry;
 use crate::tensor::{Dtype, Name};
 
 /// Every scheme, as it usually is. The first is the one of a checkpoint that declares none.
@@ -34,6 +35,57 @@ pub(crate) fn declared(catalog: &mut Catalog) -> Result<Box<dyn Scheme>> {
 pub(crate) fn declared_in(text: &[u8]) -> Box<dyn Scheme> {
     let declarations = declarations_in_text(text);
     scheme_of(&declarations, CONFIG_FILE.as_ref(), "").unwrap_or_else(|_| usual())
+}
+
+/// What a checkpoint declares of its quantization.
+#[derive(Debug)]
+pub(crate) enum Declared {
+    Nothing,
+    /// A scheme, by the first of its declarations.
+    By {
+        scheme: Box<dyn Scheme>,
+        declaration: Value,
+    },
+    /// What no scheme here knows, for messages.
+    Other(String),
+}
+
+impl Declared {
+    /// The scheme that is declared, or else the usual one.
+    pub(crate) fn into_scheme(self) -> Box<dyn Scheme> {
+        match self {
+            Declared::By { scheme, .. } => scheme,
+            Declared::Nothing | Declared::Other(_) => usual(),
+        }
+    }
+}
+
+/// What `config` declares, or another file of `aux` for it.
+///
+/// # Errors
+/// If a scheme is declared wrongly.
+pub(crate) fn declaration(config: Option<&Config>, aux: &[AuxEntry]) -> Result<Declared> {
+    let declarations = config.map(all_declarations).unwrap_or_default();
+    let Some(first) = declarations.first() else {
+        let is_other = |entry: &AuxEntry| entry.name() == MODELOPT_FILE;
+        let other = aux.iter().any(is_other);
+        return Ok(if other {
+            Declared::Other(MODELOPT_FILE.to_owned())
+        } else {
+            Declared::Nothing
+        });
+    };
+    let of_all = |scheme: &&&dyn Scheme| declarations.iter().all(|d| scheme.is_declared(d));
+    match (SCHEMES.iter().find(of_all), config) {
+        (Some(scheme), Some(config)) => Ok(Declared::By {
+            scheme: scheme.declared(&declarations, config.path())?,
+            declaration: first.clone(),
+        }),
+        _ => {
+            let method = first.get(METHOD_KEY).unwrap_or(&Value::Null);
+            Ok(Declared::Other(format!("{METHOD_KEY} {method}")))
+        }
+    }
 }
 
 fn usual() -> Box<dyn Scheme> {

@@ -189,10 +189,18 @@ impl Lines {
                 ops::Value::File { .. } => {
                     self.0 += &format!("{:indent$}  - {}\n", "", scalar(value)?);
                 }
-                ops::Value::Source { location, weight } => match setting.takes {
-                    Takes::WeightedSources => {
+                ops::Value::Source {
+                    location,
+                    weight,
+                    names,
+                } => match (setting.takes, names) {
+                    (Takes::WeightedSources, _) => {
                         self.0 += &format!("{:indent$}  - path: {}\n", "", place(&location)?);
                         self.0 += &format!("{:indent$}    weight: {}\n", "", float(weight));
+                    }
+                    (_, Some(names)) => {
+                        self.0 += &format!("{:indent$}  - path: {}\n", "", place(&location)?);
+                        self.0 += &format!("{:indent$}    names: {}\n", "", text(&names));
                     }
                     _ => self.0 += &format!("{:indent$}  - {}\n", "", model(&location)?),
                 },

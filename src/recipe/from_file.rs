@@ -88,6 +88,7 @@ impl ViewRequest {
             let value = Value::Source {
                 location: find(&(source.reference, place.clone()))?,
                 weight: source.weight,
+                names: source.names,
             };
             let set = request.operations.set(source.key, value);
             set.map_err(|error| error.at(place))?;

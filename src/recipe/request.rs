@@ -26,7 +26,7 @@ pub struct ViewRequest {
     /// What is done to its tensors.
     pub operations: Operations,
     /// Which shards the view has. Without it, those of the base where they have standard names or the
-    /// view is a plain patch, and else new ones.
+    /// view is a plain patch or graft, and else new ones.
     pub shards: Option<Shards>,
     /// The most tensor bytes in one shard, except for a single larger tensor.
     pub shard_bytes: u64,
@@ -181,6 +181,7 @@ impl ViewRequest {
             _ if catalog.homes.is_empty() => Shards::Repack,
             None if !self.is_plain_patch() && !has_standard_names(catalog) => Shards::Repack,
             _ if adds => Shards::Renumber,
+            None if !has_standard_names(catalog) => Shards::Renumber,
             Some(Shards::Keep) => Shards::Keep,
             Some(Shards::Renumber) if is_numbered(catalog) => Shards::Keep,
             Some(Shards::Renumber) => Shards::Renumber,
@@ -190,10 +191,12 @@ impl ViewRequest {
         }
     }
 
-    /// Whether nothing is done but what keeps the shards of a patched view as they are.
+    /// Whether nothing is done but what keeps the shards of a view with tensors of other checkpoints
+    /// as they are.
     fn is_plain_patch(&self) -> bool {
         let mut asked = self.operations.each().filter(|params| params.is_asked());
-        self.operations.patch.is_asked() && asked.all(|params| params.keeps_shards())
+        let patched = self.operations.patch.is_asked() || self.operations.graft.is_asked();
+        patched && asked.all(|params| params.keeps_shards())
     }
 }
 

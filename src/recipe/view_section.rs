@@ -32,6 +32,7 @@ pub(super) struct AskedSource {
     pub reference: Reference,
     pub place: Place,
     pub weight: f64,
+    pub names: Option<String>,
 }
 
 impl ViewSection {
@@ -251,6 +252,7 @@ impl ViewSection {
                     reference: Reference::from_node(node, name)?,
                     place: node.place.clone(),
                     weight: 1.0,
+                    names: None,
                 });
                 Ok(())
             }),
@@ -261,6 +263,18 @@ impl ViewSection {
                     reference,
                     place: node.place.clone(),
                     weight,
+                    names: None,
+                });
+                Ok(())
+            }),
+            Takes::SelectiveSources => entries(node).iter().try_for_each(|node| {
+                let (reference, names) = selective(node, name)?;
+                self.sources.push(AskedSource {
+                    key,
+                    reference,
+                    place: node.place.clone(),
+                    weight: 1.0,
+                    names,
                 });
                 Ok(())
             }),
@@ -338,4 +352,18 @@ fn weighted(node: &Node, name: &str) -> Result<(Reference, f64)> {
     };
     let model = ModelPath::from_fields(&fields)?;
     Ok((Reference { model, lora: None }, weight))
+}
+
+/// A source and which of its tensors are meant: `path`, or `{path: …, revision: …, names: …}`.
+fn selective(node: &Node, name: &str) -> Result<(Reference, Option<String>)> {
+    if !matches!(node.value, Value::Map(_)) {
+        return Ok((Reference::parse(node.text(name)?, &node.place)?, None));
+    }
+    let fields = Fields::new(node, name, &["path", "revision", "names"])?;
+    let names = match fields.get("names") {
+        Some(node) => Some(node.text("names")?.to_owned()),
+        None => None,
+    };
+    let model = ModelPath::from_fields(&fields)?;
+    Ok((Reference { model, lora: None }, names))
 }

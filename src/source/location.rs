@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
+use crate::source::blob::Blob;
 use crate::source::directory::Directory;
-use crate::source::local::LocalDirectory;
+use crate::source::local::{LocalDirectory, LocalFile};
 
 /// Where a checkpoint or an adapter is.
 ///
 /// A text that begins with `scheme://` is a URL, and everything else is a path.
 #[derive(Debug, Clone)]
 pub enum Location {
-    /// In a directory of this machine.
+    /// In a directory of this machine, or in a file, where one may stand for a checkpoint.
     Local(PathBuf),
     /// At a URL. This build opens none.
     Url(String),
@@ -39,6 +40,17 @@ impl Location {
         }
     }
 
+    /// The file of weights that is there, if it is a file of this machine.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn weights(&self) -> Result<Option<Arc<dyn Blob>>> {
+        match self.local() {
+            Some(path) if path.is_file() => Ok(Some(Arc::new(LocalFile::of_weights(path)?))),
+            _ => Ok(None),
+        }
+    }
+
     /// As messages and reports write it. Only of [`local`](Self::local) ones this is a path of
     /// this machine.
     pub fn as_path(&self) -> &Path {
@@ -49,7 +61,7 @@ impl Location {
         }
     }
 
-    /// The directory of this machine, if it is one.
+    /// The directory, or file, of this machine, if it is one.
     pub fn local(&self) -> Option<&Path> {
         match self {
             Location::Local(path) => Some(path),

@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod figures;
 mod fp8_rules;
+mod graft;
 mod long_work;
 mod man_and_completions;
 mod missing_paths;

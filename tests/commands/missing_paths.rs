@@ -114,7 +114,6 @@ fn a_file_where_a_directory_is_wanted_and_the_reverse() {
     let shard = "models/llama/model.safetensors";
     for arguments in [
         format!("plan --base {shard}"),
-        format!("plan --base models/llama --extra {shard}"),
         format!("plan --base models/llama --lora {shard}"),
         format!("plan --base models/llama --reference {shard}"),
         format!("verify {shard}"),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::{DtypeParams, LoraParams, Operations, Precision, QuantizeParams, RuleSet};
+use ckptfs::ops::{
+    DtypeParams, GraftRequest, LoraParams, Operations, Precision, QuantizeParams, RuleSet,
+};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
 use ckptfs::recipe::{Plan, Shards, ViewRequest};
@@ -45,6 +47,7 @@ const VIEW: &str = "
 view:
   lora: {path: l, weight: 0.5}
   patch: more
+  graft: {path: b, names: '.*[.]layers[.]1[.].*|mtp.*'}
   rename: ['^model[.]layers[.]1[.]=model.layers.5.', 'mtp[.]norm=mtp.final']
   drop: '.*embed.*'
   dtype: f16
@@ -71,6 +74,15 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
         &|r| r.operations.patch.extras = vec![at("more").into()],
         adapted,
     );
+    let graft = GraftRequest {
+        source: at("b").into(),
+        names: Some(".*[.]layers[.]1[.].*|mtp.*".to_owned()),
+    };
+    let grafted = write(
+        "3-grafted",
+        &|r| r.operations.graft.grafts = vec![graft.clone()],
+        patched,
+    );
     let renamed = write(
         "4-renamed",
         &|r| {
@@ -80,7 +92,7 @@ fn in_steps(workspace: &Workspace, merge: &str) -> Plan {
             ];
             r.operations.rename.rules = rules.map(str::to_owned).into();
         },
-        patched,
+        grafted,
     );
     let filtered = write(
         "5-filtered",

@@ -127,7 +127,7 @@ def test_the_report_agrees_with_the_plan(reported, request):
         options = page.value("[...document.getElementById('fate').options].map(o => o.text)")
         options = [option.replace(",", "").strip(")").split(" (") for option in options[1:]]
         counts = {fate: int(count) for fate, count in options}
-        fates = ["kept", "added", "changed", "scales"]
+        fates = ["kept", "added", "grafted", "changed", "scales"]
         assert counts == {fate: plan["counts"][fate]["tensors"] for fate in fates}
         assert sum(counts.values()) == plan["tensors"]
         assert counts["changed"] == counts["scales"] == plan["quantized"]

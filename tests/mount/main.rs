@@ -11,6 +11,7 @@ mod errors;
 mod exhaustion;
 mod faulty_directory;
 mod fixture;
+mod grafted;
 mod helper;
 mod io_errors;
 mod killed_readers;

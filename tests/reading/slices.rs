@@ -190,6 +190,7 @@ fn experts_of_computed_tensors_are_unfused_and_fused_as_stored_ones_are() {
                 let nothing = Conversions {
                     dtype: None,
                     rules: &[],
+                    quantizes: false,
                 };
                 let operators = ExpertsParams::all(*form).operators(&nothing).unwrap();
                 operators[0].apply(&mut catalog).unwrap();

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
     CastParams, CastRule, DtypeParams, Edit, EditsParams, Experts, ExpertsParams, FilterParams,
-    LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams,
-    RenameParams, RuleSet,
+    GraftParams, GraftRequest, LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams,
+    Precision, QuantizeParams, RenameParams, RuleSet,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -97,6 +97,10 @@ proptest! {
             scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
             partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),
         };
+        let grafts = extras.iter().chain(renames).enumerate().map(|(i, name)| GraftRequest {
+            source: made(name),
+            names: (i % 2 == 0).then(|| regex::escape(name)),
+        }).collect();
         let edits = EditsParams {
             edits: renames.iter().zip(extras_texts).flat_map(|(text, other)| {
                 let key = serde_json::Value::from(text.as_str());
@@ -119,6 +123,7 @@ proptest! {
                 edits,
                 lora: LoraParams { adapters: loras },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
+                graft: GraftParams { grafts },
                 rename: RenameParams { rules },
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },

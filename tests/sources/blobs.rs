@@ -404,6 +404,7 @@ fn in_another_container(mut checkpoint: format::Checkpoint) -> format::Checkpoin
         tensors.insert("room".into(), tensors[0].clone());
         *shard = Arc::new(Shard {
             name: format!("part{number}.raw"),
+            checkpoint: shard.checkpoint.clone(),
             container: shard.container,
             blob: shard.blob.clone(),
             tensors,

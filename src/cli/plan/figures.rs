@@ -18,6 +18,8 @@ pub(super) struct Figures {
     extra_tensors: usize,
     added: usize,
     overlapping: usize,
+    /// Those that the view takes of all grafts.
+    grafted: usize,
     renamed: usize,
     dropped: usize,
     cast: usize,
@@ -44,10 +46,15 @@ pub(super) struct Figures {
 impl Figures {
     pub(super) fn new(plan: &Plan, counts: &Counts, writing: Option<&Writing>) -> Self {
         let report = &plan.report;
-        let (extras, bases): (Vec<&SourceReport>, Vec<&SourceReport>) = report
-            .sources
-            .iter()
-            .partition(|source| source.role == Role::Extra);
+        let of_roles = |roles: &[Role]| -> Vec<&SourceReport> {
+            let sources = report.sources.iter();
+            sources
+                .filter(|source| roles.contains(&source.role))
+                .collect()
+        };
+        let bases = of_roles(&[Role::Base, Role::Model]);
+        let extras = of_roles(&[Role::Extra]);
+        let grafts = of_roles(&[Role::Graft]);
         let outlook = writing.map(Writing::outlook);
         Figures {
             base_tensors: bases.iter().map(|source| source.tensors).sum(),
@@ -55,6 +62,7 @@ impl Figures {
             extra_tensors: extras.iter().map(|source| source.tensors).sum(),
             added: extras.iter().map(|source| source.added).sum(),
             overlapping: extras.iter().map(|source| source.overlapping).sum(),
+            grafted: grafts.iter().map(|source| source.added).sum(),
             renamed: report.count("renamed"),
             dropped: report.count("dropped"),
             cast: report.count("cast"),

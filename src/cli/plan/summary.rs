@@ -2,7 +2,8 @@
 
 use indicatif::BinaryBytes;
 
-use ckptfs::catalog::{MergeReport, Role, StretchReport};
+use ckptfs::catalog::{MergeReport, Role, SourceReport, StretchReport};
+use ckptfs::format::LeftOut;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
 use ckptfs::provenance::Counts;
@@ -10,7 +11,7 @@ use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
 use ckptfs::text::{counted, listing, percent};
 
-use crate::cli::messages;
+use crate::cli::messages::{self, flag};
 use crate::cli::plan::details::Details;
 use crate::cli::plan::links;
 use crate::cli::plan::shards;
@@ -63,6 +64,7 @@ fn head(plan: &Plan, counts: &Counts) -> String {
                 "extra  {path}: {tensors} of {bytes}, {} taken, {} overlapping and dropped\n",
                 source.added, source.overlapping
             ),
+            Role::Graft => graft_line(source),
         };
     }
     for adapter in plan.report.reports::<AdapterReport>() {
@@ -76,6 +78,30 @@ fn head(plan: &Plan, counts: &Counts) -> String {
         text += &format!("edit   {edit}\n");
     }
     text + &view_lines(plan, counts)
+}
+
+fn graft_line(source: &SourceReport) -> String {
+    let mut parts = vec![format!("{} taken", source.added)];
+    if let Some(graft) = &source.graft {
+        let names = graft.names.as_deref().unwrap_or_default().shown();
+        parts.extend(
+            (graft.not_matching > 0)
+                .then(|| format!("{} not matching {names}", graft.not_matching)),
+        );
+        parts.extend(
+            (graft.not_in_view > 0).then(|| format!("{} not in the view", graft.not_in_view)),
+        );
+        parts.extend(
+            (graft.removed > 0).then(|| format!("{} removed", counted(graft.removed, "scale"))),
+        );
+    }
+    format!(
+        "graft  {}: {} of {}, {}\n",
+        source.path.shown(),
+        counted(source.tensors, "tensor"),
+        BinaryBytes(source.bytes),
+        parts.join(", ")
+    )
 }
 
 /// The figures of the view.
@@ -97,6 +123,7 @@ fn view_lines(plan: &Plan, counts: &Counts) -> String {
     let tensors = list([
         (counts.kept.tensors, "kept"),
         (counts.added.tensors, "added"),
+        (counts.grafted.tensors, "grafted"),
         (counts.changed.tensors, &*changed),
         (counts.scales.tensors, scales),
     ]);
@@ -151,7 +178,7 @@ fn remarks(plan: &Plan) -> String {
     for source in &plan.report.sources {
         if source.role == Role::Base {
             for left_out in &source.left_out {
-                text += &format!("left out: {}\n", left_out.shown());
+                text += &left_out_line(left_out);
             }
         }
     }
@@ -159,6 +186,12 @@ fn remarks(plan: &Plan) -> String {
         text += &format!("note: {}\n", note.shown());
     }
     text + &warnings(plan)
+}
+
+fn left_out_line(left_out: &LeftOut) -> String {
+    let hint = left_out.hint();
+    let hint = hint.map_or_else(String::new, |hint| format!("; {}", hint.spelled(flag)));
+    format!("left out: {}{}\n", left_out.what.shown(), hint.shown())
 }
 
 /// What is probably not what was meant.

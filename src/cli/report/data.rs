@@ -47,8 +47,8 @@ pub(super) struct Data<'a> {
     shapes: Vec<String>,
     /// Chains of steps, as text.
     ways: Vec<String>,
-    /// Source files: the directory's label, its path, and the file's name.
-    source_files: Vec<(String, PathBuf, String)>,
+    /// Source files: the label of the source, and the path of the file.
+    source_files: Vec<(String, PathBuf)>,
     tensors: Tensors,
     errors: Option<Errors<'a>>,
     diff: Option<Difference>,
@@ -198,7 +198,7 @@ impl<'a> Data<'a> {
             source_files: lists
                 .source_files
                 .into_iter()
-                .map(|(directory, file)| (provenance::label(plan, &directory), directory, file))
+                .map(|(checkpoint, file)| (provenance::label(plan, &checkpoint), file))
                 .collect(),
             errors: inspection.map(|inspection| Errors::new(inspection, &tensors)),
             diff,
@@ -236,7 +236,7 @@ struct Lists {
     dtypes: IndexSet<String>,
     shapes: IndexSet<String>,
     ways: IndexSet<String>,
-    source_files: IndexSet<(PathBuf, String)>,
+    source_files: IndexSet<(PathBuf, PathBuf)>,
 }
 
 impl Tensors {
@@ -252,7 +252,7 @@ impl Tensors {
         let way: Vec<String> = lineage.steps.iter().map(Step::to_string).collect();
         self.way.push(lists.ways.insert_full(way.join(" → ")).0);
         let from = lineage.from.iter().take(Sources::SHOWN).map(|source| {
-            let file = (source.checkpoint().to_owned(), source.file().to_owned());
+            let file = (source.checkpoint().to_owned(), source.path().to_owned());
             let name = if *source.name() == tensor.name {
                 SourceName::Same(0)
             } else {

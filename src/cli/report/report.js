@@ -1,9 +1,9 @@
 "use strict";
 // Text of the view goes into the page as text only: nothing here parses markup.
 const data = JSON.parse(document.getElementById("data").textContent);
-const FATES = ["kept", "added", "changed", "scales"];
+const FATES = ["kept", "added", "grafted", "changed", "scales"];
 const MEANS = {
-  kept: "as in the source", added: "from an extra, as it is there",
+  kept: "as in the source", added: "from an extra, as it is there", grafted: "from a graft, as it is there, in the place of another",
   changed: "by operators", scales: "FP8 scales that the view computes",
 };
 const T = data.tensors;
@@ -367,8 +367,8 @@ function detail(i) {
   const list = element("dl", {});
   const say = (what, text) => list.append(element("dt", {}, what), element("dd", {}, text));
   for (const [file, name, begin, end] of from) {
-    const [label, directory, shard] = data.source_files[file];
-    say("from", `${label}: ${name === 0 ? T.name[i] : name} – ${directory}/${shard}, bytes ${number(begin)} to ${number(end)}`);
+    const [label, path] = data.source_files[file];
+    say("from", `${label}: ${name === 0 ? T.name[i] : name} – ${path}, bytes ${number(begin)} to ${number(end)}`);
   }
   if (more) say("from", `${number(more)} tensors more; ckptfs plan --json --provenance tells of all`);
   say("steps", data.ways[T.way[i]] || "none: the bytes of the source");

@@ -2,12 +2,13 @@
 //! each other.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Code, Error, Result};
-use crate::format::checkpoint::{Checkpoint, Container, Shard};
+use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard};
 use crate::format::safetensors::header;
 use crate::format::safetensors::index::{Index, WeightMap};
 use crate::format::safetensors::names::{EXTENSION, INDEX_FILE, SINGLE_FILE};
@@ -25,10 +26,8 @@ use crate::tensor::Name;
 /// and the tensor.
 pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> Result<Checkpoint> {
     let mut files = Files::default();
-    let AuxFiles {
-        entries,
-        mut left_out,
-    } = directory.aux(names, &mut |name| files.class(name))?;
+    let AuxFiles { entries, left_out } = directory.aux(names, &mut |name| files.class(name))?;
+    let mut left_out: Vec<LeftOut> = left_out.into_iter().map(LeftOut::from).collect();
     let Files {
         safetensors,
         has_index,
@@ -42,19 +41,27 @@ pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> 
     let shard_names = shard_names(directory, index.as_ref(), &safetensors)?;
     for name in &safetensors {
         if !shard_names.contains(name.as_str()) {
-            left_out.push(if has_index {
-                format!("{name}: the index does not name it")
+            let reason = if has_index {
+                "the index does not name it"
             } else {
-                format!("{name}: model.safetensors is the whole checkpoint")
+                "model.safetensors is the whole checkpoint"
+            };
+            // The same weights in another format give nothing that is missing.
+            let file = (!is_of_another_format(name)).then(|| directory.location().join(name));
+            left_out.push(LeftOut {
+                what: format!("{name}: {reason}"),
+                file,
             });
         }
     }
 
     let shard_names: Vec<&str> = shard_names.into_iter().collect();
+    let checkpoint: Arc<Path> = directory.location().into();
     let shards = jobs::map(&shard_names, jobs::processors(), |name| {
         let blob = open_shard(directory, name, index.as_ref())?;
         Ok(Arc::new(Shard {
             name: (*name).to_owned(),
+            checkpoint: checkpoint.clone(),
             container: Container::Safetensors,
             tensors: header::read(&*blob)?,
             blob,
@@ -65,12 +72,36 @@ pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> 
         None => tensors_by_headers(&shards)?,
     };
     Ok(Checkpoint {
-        directory: directory.location().to_owned(),
+        path: directory.location().to_owned(),
         attributes: directory.attributes(),
         shards,
         tensors,
         aux: entries,
         left_out,
+    })
+}
+
+/// Reads `file` as a checkpoint that is this file alone.
+///
+/// # Errors
+/// If its header and its length do not agree; the error names the file and the tensor.
+pub(in crate::format) fn read_file(file: Arc<dyn Blob>) -> Result<Checkpoint> {
+    let location = file.location();
+    let name = location.file_name().unwrap_or_default();
+    let shards = [Arc::new(Shard {
+        name: name.to_string_lossy().into_owned(),
+        checkpoint: location.clone(),
+        container: Container::Safetensors,
+        tensors: header::read(&*file)?,
+        blob: file.clone(),
+    })];
+    Ok(Checkpoint {
+        path: location.to_path_buf(),
+        attributes: file.attributes(),
+        tensors: tensors_by_headers(&shards)?,
+        shards: shards.into(),
+        aux: Vec::new(),
+        left_out: Vec::new(),
     })
 }
 
@@ -184,17 +215,18 @@ fn tensors_by_index(
     directory: &dyn Directory,
     index: Index,
     shards: &[Arc<Shard>],
-    left_out: &mut Vec<String>,
+    left_out: &mut Vec<LeftOut>,
 ) -> Result<IndexMap<Name, usize>> {
     let tensors = index.weight_map.tensors;
     let mut found: Vec<Option<usize>> = vec![None; tensors.len()];
     for (position, shard) in shards.iter().enumerate() {
         for name in shard.tensors.keys() {
             let Some(tensor) = tensors.get_index_of(name) else {
-                left_out.push(format!(
+                let what = format!(
                     "tensor {name} in {}: the index does not name it",
                     shard.name
-                ));
+                );
+                left_out.push(what.into());
                 continue;
             };
             if let Some(first) = found[tensor].replace(position) {

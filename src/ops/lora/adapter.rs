@@ -70,6 +70,7 @@ impl Adapter {
             directory: directory.location().to_owned(),
             weights: Arc::new(Shard {
                 name: WEIGHTS_FILE.to_owned(),
+                checkpoint: directory.location().into(),
                 container: Container::Safetensors,
                 tensors: read_header(&*blob)?,
                 blob,

@@ -77,7 +77,11 @@ impl Params for LoraParams {
         let source = |LoraRequest {
                           adapter: location,
                           weight,
-                      }| Value::Source { location, weight };
+                      }| Value::Source {
+            location,
+            weight,
+            names: None,
+        };
         adapters.map(source).collect()
     }
 

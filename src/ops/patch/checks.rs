@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde_json::Value;
-
-use crate::catalog::{CONFIG_FILE, Catalog, Config};
+use crate::catalog::{Catalog, Config};
 use crate::error::setting::{PATCH, REFERENCES};
 use crate::error::{Code, Hint, Result, Warning};
 use crate::format::Checkpoint;
+use crate::ops::architecture;
 use crate::quant::{companions, weight_of};
 use crate::tensor::{Dtype, shape_text};
 use crate::text::{counted, listing};
@@ -32,9 +31,9 @@ pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<(
     warnings.extend(foreign_layers(catalog, base_config.as_ref(), &added));
     warnings.extend(other_shapes(catalog, extra));
     if let (Some(base), Ok(Some(extra))) = (&base_config, Config::find(&extra.aux)) {
-        warnings.extend(other_architecture(base, &extra));
+        warnings.extend(architecture::differs(base, &extra, "extra"));
     }
-    let directory = extra.directory.display().to_string();
+    let directory = extra.path.display().to_string();
     let warnings = warnings.into_iter();
     let warnings = warnings.map(|warning| warning.about_value(PATCH, &*directory));
     catalog.report.warnings.extend(warnings);
@@ -160,33 +159,6 @@ fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<Warning> {
             format!(
                 "base and extra look like different architectures: {}",
                 listing(&differing)
-            ),
-        )
-    })
-}
-
-fn other_architecture(base: &Config, extra: &Config) -> Option<Warning> {
-    const KEYS: [&str; 4] = [
-        "architectures",
-        "model_type",
-        "hidden_size",
-        "num_hidden_layers",
-    ];
-    let differing: Vec<String> = KEYS
-        .iter()
-        .filter_map(|key| {
-            let value = |config: &Config| -> Option<Value> { config.text_model(key) };
-            let (ours, theirs) = (value(base)?, value(extra)?);
-            (ours != theirs)
-                .then(|| format!("{key} is {ours} in the base and {theirs} in the extra"))
-        })
-        .collect();
-    (!differing.is_empty()).then(|| {
-        Warning::new(
-            Code::OtherArchitecture,
-            format!(
-                "base and extra look like different architectures by their {CONFIG_FILE}: {}",
-                differing.join(", ")
             ),
         )
     })

@@ -25,7 +25,7 @@ impl Params for PatchParams {
             flag: "extra",
             takes: Takes::Sources,
             group: Group::Sources,
-            help: "Checkpoint directory to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
+            help: "Checkpoint directory or .safetensors file to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
             comment: "give the tensors that are not there yet, the first that has one",
         }]
     }
@@ -44,7 +44,7 @@ impl Params for PatchParams {
     }
 
     fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
-        let extras = self.extras.iter().map(Checkpoint::open);
+        let extras = self.extras.iter().map(Checkpoint::open_or_file);
         let extras = extras.collect::<Result<_>>()?;
         Ok(vec![Box::new(Patch { extras })])
     }
@@ -70,16 +70,18 @@ impl Operator for Patch {
                 added_bytes = added_bytes.saturating_add(tensor.len());
                 catalog.tensors.insert(name, tensor);
             }
-            catalog.sources.extend(&extra.shards);
+            catalog.sources.extend(&extra.shards, Role::Extra);
+            catalog.report.name_source(&extra.path);
             catalog.report.sources.push(SourceReport {
                 role: Role::Extra,
-                path: extra.directory.clone(),
+                path: extra.path.clone(),
                 tensors: extra.tensors.len(),
                 bytes: extra.tensor_bytes(),
                 added,
                 added_bytes,
                 overlapping: extra.tensors.len() - added,
                 left_out: extra.left_out.clone(),
+                graft: None,
             });
         }
         Ok(())

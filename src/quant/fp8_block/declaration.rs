@@ -11,7 +11,7 @@ use crate::catalog::{CONFIG_FILE, Catalog, Extent};
 use crate::error::{Code, Error, Result};
 use crate::kernels::fp8::ScaleFormat;
 use crate::quant::declared::{
-    KEY, METHOD_KEY, SKIP_KEY, TEXT_CONFIG, declarations, hide_modelopt, skips,
+    KEY, METHOD_KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG, declarations, hide_modelopt, skips,
 };
 use crate::quant::fp8_block::format::{
     BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, weight_of,
@@ -71,11 +71,7 @@ pub(super) fn declared(declarations: &[Value], path: &Path) -> Result<Fp8Block> 
 pub(super) fn check_base(catalog: &mut Catalog) -> Result<()> {
     let directory = catalog.report.sources[0].path.clone();
     let Some(config) = catalog.config_mut()? else {
-        return Err(Error::of_file(
-            Code::BadConfig,
-            directory.join(CONFIG_FILE),
-            "this file is missing, and a quantized view must declare its quantization there",
-        ));
+        return Err(missing_config(&directory));
     };
     for declared in declarations(config) {
         let expect = |key: &str, expected: Value| match declared.get(key) {
@@ -117,7 +113,7 @@ pub(super) fn declare(
         "fmt": "e4m3",
         BLOCK_SIZE_KEY: [BLOCK, BLOCK],
     });
-    if scale_format == ScaleFormat::Ue8m0 && stored_scales_are_powers_of_two(catalog)? {
+    if scale_format == ScaleFormat::Ue8m0 && stored_scales_are_powers_of_two(catalog, &|_| true)? {
         declaration[SCALE_FORMAT_KEY] = json!(POWERS_OF_TWO);
     }
     let declared = match catalog.config_mut()? {
@@ -138,9 +134,67 @@ pub(super) fn declare(
     Ok(())
 }
 
-/// Whether every scale that is passed through is a power of two. Their values are read: what a
+/// As [`Scheme::declare_stored`](crate::quant::Scheme::declare_stored), once, at the top level.
+pub(super) fn declare_stored(
+    scheme: &Fp8Block,
+    catalog: &mut Catalog,
+    quantized: &IndexSet<Name>,
+    brought: &dyn Fn(&str) -> bool,
+    theirs: Option<&Value>,
+    relists: bool,
+) -> Result<()> {
+    let directory = catalog.report.sources[0].path.clone();
+    let ours = match catalog.config_mut()? {
+        Some(config) => declarations(config),
+        None => return Err(missing_config(&directory)),
+    };
+    let mut declaration = match ours.first().or(theirs) {
+        Some(declared) => declared.clone(),
+        None => json!({METHOD_KEY: METHOD, "activation_scheme": "dynamic", "fmt": "e4m3"}),
+    };
+    let is_block_size = |size: &Value| !size.is_null();
+    if !declaration.get(BLOCK_SIZE_KEY).is_some_and(is_block_size) {
+        declaration[BLOCK_SIZE_KEY] = json!(scheme.block);
+    }
+    let declares_powers = declaration
+        .get(SCALE_FORMAT_KEY)
+        .is_some_and(|format| format == POWERS_OF_TWO);
+    if declares_powers
+        && !stored_scales_are_powers_of_two(catalog, brought)?
+        && let Some(declaration) = declaration.as_object_mut()
+    {
+        declaration.remove(SCALE_FORMAT_KEY);
+    }
+    if relists {
+        let declared = ours.iter().flat_map(skips).collect();
+        let skipped = skip_list::build(scheme, catalog, quantized, declared);
+        catalog.report.warnings.extend(skipped.warnings);
+        if let Some(declaration) = declaration.as_object_mut() {
+            declaration.retain(|key, _| !SKIP_KEYS.contains(&key.as_str()));
+        }
+        declaration[SKIP_KEY] = skipped.entries.into_iter().collect();
+    }
+    if ours == [declaration.clone()] {
+        return Ok(());
+    }
+    let config = catalog.config_mut()?.expect("it was found above");
+    config.set(KEY, &declaration);
+    config.remove_in(TEXT_CONFIG, KEY)?;
+    hide_modelopt(catalog, &format!("{KEY} in {CONFIG_FILE} takes its place"));
+    Ok(())
+}
+
+fn missing_config(directory: &Path) -> Error {
+    let problem = "this file is missing, and a quantized view must declare its quantization there";
+    Error::of_file(Code::BadConfig, directory.join(CONFIG_FILE), problem)
+}
+
+/// Whether every scale that is passed through to a weight that `is_meant` is a power of two. Their values are read: what a
 /// source declares may not be true, and consumers round such scales silently.
-fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
+fn stored_scales_are_powers_of_two(
+    catalog: &Catalog,
+    is_meant: &dyn Fn(&str) -> bool,
+) -> Result<bool> {
     const BUFFER_BYTES: u64 = 1 << 20;
     let mut buffer = vec![0; BUFFER_BYTES as usize];
     for (name, tensor) in &catalog.tensors {
@@ -150,7 +204,8 @@ fn stored_scales_are_powers_of_two(catalog: &Catalog) -> Result<bool> {
             Extent::Made { .. } | Extent::Computed { .. } => None,
         });
         let mut stored = stored.peekable();
-        let is_scale = || weight_of(name).is_some_and(|w| catalog.tensors.contains_key(w));
+        let is_scale =
+            || weight_of(name).is_some_and(|w| catalog.tensors.contains_key(w) && is_meant(w));
         if stored.peek().is_none() || !is_scale() {
             continue;
         }

@@ -53,6 +53,22 @@ impl Scheme for Fp8Block {
         Ok(Box::new(declaration::declared(declarations, path)?))
     }
 
+    fn geometry(&self) -> String {
+        let [rows, columns] = self.block;
+        format!("blocks of {rows} x {columns}")
+    }
+
+    fn declare_stored(
+        &self,
+        catalog: &mut Catalog,
+        quantized: &IndexSet<Name>,
+        brought: &dyn Fn(&str) -> bool,
+        theirs: Option<&Value>,
+        relists: bool,
+    ) -> Result<()> {
+        declaration::declare_stored(self, catalog, quantized, brought, theirs, relists)
+    }
+
     fn companions(&self, weight: &str) -> Vec<String> {
         vec![scale_name(weight)]
     }

@@ -23,6 +23,7 @@ pub fn shard(header: &str) -> Arc<Shard> {
         .expect("this header is valid");
     Arc::new(Shard {
         name: "model.safetensors".to_owned(),
+        checkpoint: DIRECTORY.path().into(),
         container: Container::Safetensors,
         blob: any_file(),
         tensors,
@@ -35,7 +36,7 @@ pub fn in_memory(shard: &Arc<Shard>) -> Checkpoint {
         LazyLock::new(|| Attributes::read(DIRECTORY.path()).expect("the directory is there"));
     let names = shard.tensors.keys();
     Checkpoint {
-        directory: DIRECTORY.path().to_owned(),
+        path: DIRECTORY.path().to_owned(),
         attributes: *ATTRIBUTES,
         tensors: names.map(|name| (name.clone(), 0)).collect(),
         shards: vec![shard.clone()],

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ckptfs::error::Code;
-use ckptfs::ops::{Experts, LoraRequest, PartialBlocks, Precision, QuantizeParams, RuleSet};
+use ckptfs::ops::{
+    Experts, GraftRequest, LoraRequest, PartialBlocks, Precision, QuantizeParams, RuleSet,
+};
 use ckptfs::provenance::{Files, MAX_ATTRIBUTE_BYTES};
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::read::Reader;
 use ckptfs::recipe::{Plan, Shards, ViewRequest};
+use ckptfs::source::Location;
 use ckptfs_fuzz::DIRECTORY;
 use ckptfs_fuzz::adapter::Adapter;
 use ckptfs_fuzz::checkpoint::Source;
@@ -34,6 +37,8 @@ struct Input {
 #[derive(Debug, Arbitrary)]
 struct Options {
     other_is_reference: bool,
+    /// Which tensors of the other are grafted; not given, it is an extra.
+    graft: Option<u8>,
     experts: Option<bool>,
     fp8: Option<Fp8>,
     shards: u8,
@@ -89,12 +94,18 @@ impl Options {
             };
         }
         let is_reference = self.fp8.is_some() && self.other_is_reference;
-        let others = if is_reference {
-            &mut asked.quantize.references
+        let other = other.map(Location::from);
+        if is_reference {
+            asked.quantize.references.extend(other);
+        } else if let Some(names) = self.graft {
+            let graft = |source| GraftRequest {
+                source,
+                names: (names % 5 < 4).then(|| pattern(names)),
+            };
+            asked.graft.grafts.extend(other.map(graft));
         } else {
-            &mut asked.patch.extras
-        };
-        others.extend(other.map(Into::into));
+            asked.patch.extras.extend(other);
+        }
         request.shards = [
             None,
             Some(Shards::Repack),
