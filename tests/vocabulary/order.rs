@@ -96,3 +96,18 @@ fn a_quantized_view_of_an_untied_one_leaves_the_head_alone() {
         serde_json::json!(["model.embed_tokens", "lm_head"])
     );
 }
+
+#[test]
+fn the_mean_of_an_untied_head_is_that_of_the_embedding_and_found_once() {
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base());
+    let request = ViewRequest::new(&*base).with(|asked| {
+        UNTIE(asked);
+        PAD(asked);
+    });
+    let plan = request.plan().unwrap();
+    let found = tensors(&plan);
+    assert!(found[HEAD].bytes == found[EMBEDDING].bytes);
+    assert_eq!(found[HEAD].shape, [192, 128]);
+    assert_eq!(plan.surveys().all, 140 * 128 * 4);
+}

@@ -1,7 +1,6 @@
 //! Whether two tensors have the same bytes, by reading both on all processors.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::catalog::{Extent, Tensor};
 use crate::error::{Code, Error, Result};
@@ -31,7 +30,7 @@ pub(super) fn same(name: &str, head: &Tensor, of: &str, embedding: &Tensor) -> R
             shape_text(&embedding.shape)
         ));
     }
-    if is_one_place(head, embedding) {
+    if head.extents.is_same(&embedding.extents) {
         return Ok(());
     }
     for (name, tensor) in [(name, head), (of, embedding)] {
@@ -58,37 +57,6 @@ pub(super) fn same(name: &str, head: &Tensor, of: &str, embedding: &Tensor) -> R
             "it is not {of}: row {row} is the first that is different"
         ))
     })
-}
-
-/// Whether the bytes of both are the same bytes of the same places.
-fn is_one_place(a: &Tensor, b: &Tensor) -> bool {
-    let (a, b) = (a.extents.segments(), b.extents.segments());
-    let is_same = |a: &Extent, b: &Extent| match (a, b) {
-        (
-            Extent::Stored { blob, offset },
-            Extent::Stored {
-                blob: other,
-                offset: at,
-            },
-        ) => Arc::ptr_eq(blob, other) && offset == at,
-        (
-            Extent::Computed {
-                node,
-                output,
-                offset,
-            },
-            Extent::Computed {
-                node: other,
-                output: of,
-                offset: at,
-            },
-        ) => Arc::ptr_eq(node, other) && output == of && offset == at,
-        _ => false,
-    };
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|(a, b)| a.len == b.len && is_same(&a.place, &b.place))
 }
 
 /// The bytes `range` of `tensor`, which no node computes.

@@ -11,8 +11,9 @@ mod tokens;
 use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::setting::{DTYPE, RENAME, VOCAB_MULTIPLE, VOCAB_PAD, VOCAB_SIZE};
 use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::named::{Named, named};
+use crate::named::Named;
 use crate::ops::embeddings::{self, Embeddings, VOCABULARY};
+pub use crate::ops::vocabulary::pad::Pad;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, chosen};
 use crate::quant;
 use crate::tensor::{Name, Shape, byte_len};
@@ -28,20 +29,6 @@ pub struct VocabularyParams {
     /// What new rows are.
     pub pad: Option<Pad>,
 }
-
-/// What new rows are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pad {
-    #[default]
-    Zeros,
-    /// The mean of all rows that there are.
-    Mean,
-}
-
-named!(Pad {
-    Zeros: "zeros",
-    Mean: "mean",
-});
 
 impl Params for VocabularyParams {
     fn settings(&self) -> &'static [Setting] {
@@ -184,14 +171,28 @@ impl Operator for Resize {
         if rows < old {
             tokens::check_cut(catalog, &objects, rows, old)?;
         }
-        let mut resized = Vec::new();
+        let mut resized: Vec<(Name, Tensor)> = Vec::new();
         for (name, tensor) in &catalog.tensors {
             if names.has_row_for_each_token(name) {
                 embeddings::check_plain(&catalog.tensors, name, tensor)
                     .map_err(|error| self.refused(error))?;
-                if tensor.shape[0] != rows {
-                    resized.push((name.clone(), self.resized(name, tensor, rows)?));
+                if tensor.shape[0] == rows {
+                    continue;
                 }
+                // A copy, such as a head that was untied, has the same new rows.
+                let copy = resized.iter().find(|(other, _)| {
+                    let other = &catalog.tensors[other];
+                    (other.dtype, &other.shape) == (tensor.dtype, &tensor.shape)
+                        && other.extents.is_same(&tensor.extents)
+                });
+                let new = match copy {
+                    Some((_, copy)) => Tensor {
+                        home: tensor.home,
+                        ..copy.clone()
+                    },
+                    None => self.resized(name, tensor, rows)?,
+                };
+                resized.push((name.clone(), new));
             }
         }
         self.note_others(catalog, &names, old);

@@ -1,4 +1,4 @@
-//! New rows of a tensor: the kernel half.
+//! New rows of a tensor, and the kernel that makes them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,10 +6,23 @@ use std::sync::Arc;
 use crate::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step, Survey, Tensor};
 use crate::kernels::lanes::Precision;
 use crate::kernels::{CpuPath, numbers};
-use crate::named::Named;
+use crate::named::{Named, named};
 use crate::ops::conversion;
-use crate::ops::vocabulary::Pad;
 use crate::tensor::Dtype;
+
+/// What new rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pad {
+    #[default]
+    Zeros,
+    /// The mean of all rows that there are.
+    Mean,
+}
+
+named!(Pad {
+    Zeros: "zeros",
+    Mean: "mean",
+});
 
 /// The rows of `shape` that follow those of `tensor`, called `name`.
 pub(super) fn rows(name: &str, tensor: &Tensor, shape: Vec<u64>, pad: Pad) -> Tensor {
