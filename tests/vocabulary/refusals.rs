@@ -136,6 +136,31 @@ fn a_quantized_embedding_is_refused_by_name() {
 }
 
 #[test]
+fn a_key_that_is_set_to_something_else_than_the_view_writes_is_refused() {
+    let set = |asked: &mut Operations, text: &str| {
+        asked
+            .edits
+            .edits
+            .push(ckptfs::ops::Edit::Set(text.to_owned()));
+    };
+    let untied = |asked: &mut Operations| {
+        set(asked, "tie_word_embeddings=true");
+        untie(asked);
+    };
+    assert_refused(
+        &tied(),
+        untied,
+        Code::EditConflict,
+        &["tie_word_embeddings"],
+    );
+    let resized = |asked: &mut Operations| {
+        set(asked, "vocab_size=15");
+        rows(16)(asked);
+    };
+    assert_refused(&tied(), resized, Code::EditConflict, &["vocab_size", "16"]);
+}
+
+#[test]
 fn more_rows_than_can_be_are_refused() {
     assert_refused(
         &tied(),
