@@ -48,15 +48,18 @@ fn nearest(dtype: Dtype, value: f64) -> Vec<u8> {
     }
     let above = below + 1;
     // Beyond the largest number, as if there were one more of its size.
-    let next = match above == infinity {
-        true => 2.0 * exact(below) - exact(below - 1),
-        false => exact(above),
+    let next = if above == infinity {
+        2.0 * exact(below) - exact(below - 1)
+    } else {
+        exact(above)
     };
     let (down, up) = (value - exact(below), next - value);
-    let chosen = match () {
-        () if value.is_infinite() || up < down => above,
-        () if down < up => below,
-        () => below + below % 2,
+    let chosen = if value.is_infinite() || up < down {
+        above
+    } else if down < up {
+        below
+    } else {
+        below + below % 2
     };
     (sign | chosen).to_le_bytes().to_vec()
 }
@@ -176,9 +179,10 @@ proptest! {
             .shard("model-00002-of-00003.safetensors", second)
             .shard("model-00003-of-00003.safetensors", [bf16("other", &[old, 2])])
             .config(&format!("{{\"vocab_size\": {old}}}"));
-        let (size, multiple, rows) = match is_multiple {
-            true => (None, Some(rows as u64), old.div_ceil(rows) * rows),
-            false => (Some(rows as u64), None, rows),
+        let (size, multiple, rows) = if is_multiple {
+            (None, Some(rows as u64), old.div_ceil(rows) * rows)
+        } else {
+            (Some(rows as u64), None, rows)
         };
         let plan = plan(&base, |asked| {
             asked.vocabulary.size = size;

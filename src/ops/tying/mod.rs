@@ -120,7 +120,7 @@ impl Operator for Untie {
                     "it has no effect: the model has a head of its own, {}, and {CONFIG_FILE} does not say that it is tied",
                     model.names.head()
                 );
-                model.warn(catalog, Code::NoEffect, UNTIE, problem);
+                warn_idle(catalog, UNTIE, problem);
                 return Ok(());
             }
             (None, Some(false)) => return Err(no_head(&model, UNTIE)),
@@ -168,7 +168,7 @@ impl Operator for Tie {
                 let problem = format!(
                     "it has no effect: there is no {name}, and {CONFIG_FILE} says that the embedding is the head"
                 );
-                model.warn(catalog, Code::NoEffect, TIE, problem);
+                warn_idle(catalog, TIE, problem);
                 return Ok(());
             }
             (None, Some(false)) => return Err(no_head(&model, TIE)),
@@ -219,11 +219,11 @@ impl Model {
             objects,
         })
     }
+}
 
-    fn warn(&self, catalog: &mut Catalog, code: Code, setting: &'static str, problem: String) {
-        let warning = Warning::new(code, problem).about(setting);
-        catalog.report.warnings.push(warning);
-    }
+fn warn_idle(catalog: &mut Catalog, setting: &'static str, problem: String) {
+    let warning = Warning::new(Code::NoEffect, problem).about(setting);
+    catalog.report.warnings.push(warning);
 }
 
 /// The model says that it has a head of its own, and has none.
