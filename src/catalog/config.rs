@@ -1,5 +1,6 @@
 //! config.json with pending edits. What is not edited keeps its text to the byte.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -167,6 +168,37 @@ impl Config {
         Ok(())
     }
 
+    /// The value at `path`: a top-level key, or the keys of objects on the way to one.
+    pub(crate) fn get_at(&self, path: &[&str]) -> Option<Value> {
+        let (last, outer) = path.split_last()?;
+        let mut object = Cow::Borrowed(&self.object);
+        for key in outer {
+            let inner: Object = serde_json::from_str(object.get(*key)?.get()).ok()?;
+            object = Cow::Owned(inner);
+        }
+        serde_json::from_str(object.get(*last)?.get()).ok()
+    }
+
+    /// Every place of `key`, at the top level or in objects inside of each other, with its value.
+    pub(crate) fn everywhere(&self, key: &str) -> Vec<(Vec<String>, Value)> {
+        let mut found = Vec::new();
+        collect(&self.object, key, &mut Vec::new(), &mut found);
+        found
+    }
+
+    /// Sets the value at `path`, whose objects are there, in its place if it exists.
+    ///
+    /// # Errors
+    /// If one of the objects is not one.
+    pub(crate) fn set_at(&mut self, path: &[&str], value: &Value) -> Result<()> {
+        put(&mut self.object, path, value, 1).map_err(|e| {
+            let problem = format!("{} cannot be set: {e}", path.join("."));
+            Error::of_file(Code::BadConfig, self.path(), problem)
+        })?;
+        self.note(path.join("."), Edit::Set);
+        Ok(())
+    }
+
     fn note(&mut self, key: String, edit: Edit) {
         self.edits.insert(key, edit);
         self.is_as_read = false;
@@ -204,6 +236,44 @@ pub(crate) fn values(text: &[u8], keys: &[&str]) -> std::result::Result<Value, S
         }
     }
     Ok(Value::Object(values))
+}
+
+/// Adds every place of `key` in `object`, which is at `path`, and in the objects in it.
+fn collect(
+    object: &Object,
+    key: &str,
+    path: &mut Vec<String>,
+    found: &mut Vec<(Vec<String>, Value)>,
+) {
+    for (name, text) in object {
+        path.push(name.clone());
+        if name == key
+            && let Ok(value) = serde_json::from_str(text.get())
+        {
+            found.push((path.clone(), value));
+        }
+        if let Ok(inner) = serde_json::from_str::<Object>(text.get()) {
+            collect(&inner, key, path, found);
+        }
+        path.pop();
+    }
+}
+
+/// Sets the value at `path` of `object`, which is written `depth` levels deep less one.
+fn put(object: &mut Object, path: &[&str], value: &Value, depth: usize) -> serde_json::Result<()> {
+    let [outer, rest @ ..] = path else {
+        return Ok(());
+    };
+    let text = match (object.get(*outer), rest) {
+        (Some(inner), [_, ..]) => {
+            let mut inner: Object = serde_json::from_str(inner.get())?;
+            put(&mut inner, rest, value, depth + 1)?;
+            raw_text(render(&inner, depth))
+        }
+        _ => raw(value, depth),
+    };
+    object.insert((*outer).to_owned(), text);
+    Ok(())
 }
 
 fn not_an_object(text: &[u8], error: &serde_json::Error) -> String {

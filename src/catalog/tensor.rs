@@ -125,6 +125,16 @@ impl Extents {
         Runs::one(bytes.len() as u64, Extent::Made { bytes, offset: 0 })
     }
 
+    /// Whether these are the same bytes of the same places.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (all, others) = (self.segments(), other.segments());
+        // Where nothing is between them, one continues the other.
+        let is_same = |(a, b): (&Segment<Extent>, &Segment<Extent>)| {
+            a.len == b.len && a.place.is_continued_by(0, &b.place)
+        };
+        all.len() == others.len() && all.iter().zip(others).all(is_same)
+    }
+
     /// The blob and the offset in it, if all bytes are one range of a source.
     pub fn as_stored(&self) -> Option<(&Arc<dyn Blob>, u64)> {
         match self.place()? {

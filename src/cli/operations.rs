@@ -82,7 +82,7 @@ impl FromArgMatches for OperationArgs {
         for setting in ViewRequest::settings() {
             // By position on the command line: edits are made in their order.
             let positions: Vec<usize> = match setting.takes {
-                Takes::ScopedFlags(_) | Takes::SwitchOrChoice { .. } => Vec::new(),
+                Takes::ScopedFlags(_) | Takes::SwitchOrChoice { .. } | Takes::Switch => Vec::new(),
                 _ => matches
                     .indices_of(setting.key)
                     .into_iter()
@@ -99,6 +99,14 @@ impl FromArgMatches for OperationArgs {
                         .collect()
                 }
                 Takes::ScopedFlags(names) => scoped(names, matches)?,
+                Takes::Switch => {
+                    let on = matches.get_flag(setting.key);
+                    on.then_some(Value::Switch(true)).into_iter().collect()
+                }
+                Takes::Number(_) => {
+                    let number = matches.get_one::<u64>(setting.key);
+                    number.copied().map(Value::Number).into_iter().collect()
+                }
                 Takes::Choice(_) | Takes::Texts(_) => {
                     let texts = matches.get_many::<String>(setting.key);
                     let texts = texts.into_iter().flatten().cloned();
@@ -163,6 +171,13 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             flags.collect()
         }
         Takes::Choice(names) => vec![choice(one(), names)],
+        Takes::Switch => vec![one().action(ArgAction::SetTrue)],
+        Takes::Number(what) => vec![one().value_name(what).value_parser(|text: &str| {
+            let number: u64 = text
+                .parse()
+                .map_err(|_| format!("{text} is no whole number"))?;
+            accepted(setting, text, Value::Number(number)).map(|_| number)
+        })],
         Takes::SwitchOrChoice {
             flag: long,
             names,

@@ -183,6 +183,14 @@ codes! {
     /// The adapter changes the vocabulary.
     AdapterVocabulary = "adapter-vocabulary",
 
+    // Vocabularies.
+    /// Which tensor is the embedding cannot be told.
+    UnknownEmbedding = "unknown-embedding",
+    /// The head is not a copy of the embedding.
+    UnequalHead = "unequal-head",
+    /// Tokens would have no row.
+    TokensCut = "tokens-cut",
+
     // Recipes.
     /// The recipe is not YAML, or not the part of YAML that recipes have.
     RecipeSyntax = "recipe-syntax",

@@ -72,9 +72,10 @@ pub fn convert(name: &str, tensor: &Tensor, to: Precision) -> Result<Tensor> {
 }
 
 /// A conversion of elements, from and to little-endian bytes.
-type Convert = fn(&[u8], &mut [u8], CpuPath);
+pub(super) type Convert = fn(&[u8], &mut [u8], CpuPath);
 
-fn conversion(from: Dtype, to: Precision) -> Option<Convert> {
+/// That of elements of `from`, if it is a dtype of plain numbers.
+pub(super) fn conversion(from: Dtype, to: Precision) -> Option<Convert> {
     match from {
         Dtype::BF16 => Some(conversion_from::<bf16>(to)),
         Dtype::F16 => Some(conversion_from::<f16>(to)),

@@ -2,7 +2,8 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
-//! are edited, adapters are merged, the result is patched, grafted on, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
+//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
+//! given in other dtypes, with a vocabulary of another size, with experts in one form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -12,6 +13,7 @@ mod conversions;
 mod convert;
 pub mod dtype;
 pub mod edits;
+mod embeddings;
 pub mod experts;
 pub mod filter;
 pub mod graft;
@@ -23,9 +25,12 @@ pub mod patch;
 mod pattern;
 pub mod quantize;
 pub mod rename;
+pub mod tying;
+pub mod vocabulary;
 
 pub use cast::CastParams;
 pub use conversions::{CastRule, Conversions};
+use convert::conversion;
 pub use convert::convert;
 pub(crate) use convert::{Converted, is_convertible};
 pub use dtype::DtypeParams;
@@ -40,6 +45,8 @@ pub(crate) use params::{chosen, short};
 pub use patch::PatchParams;
 pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;
+pub use tying::TyingParams;
+pub use vocabulary::{Pad, VocabularyParams};
 
 use std::path::Path;
 
@@ -71,6 +78,7 @@ macro_rules! operations {
 
 operations! {
     edits: edits::EditsParams,
+    tying: tying::TyingParams,
     lora: lora::LoraParams,
     patch: patch::PatchParams,
     graft: graft::GraftParams,
@@ -78,6 +86,7 @@ operations! {
     filter: filter::FilterParams,
     cast: cast::CastParams,
     dtype: dtype::DtypeParams,
+    vocabulary: vocabulary::VocabularyParams,
     experts: experts::ExpertsParams,
     quantize: quantize::QuantizeParams,
 }

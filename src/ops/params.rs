@@ -90,6 +90,10 @@ pub enum Takes {
     /// One of several names, each with a flag of its own and its help. A regular expression behind
     /// it says what that is about; there may be several of these.
     ScopedFlags(&'static [(&'static str, &'static str, &'static str)]),
+    /// On, or not asked for.
+    Switch,
+    /// A whole number; what it is called.
+    Number(&'static str),
     /// Any number of texts; what one is called.
     Texts(&'static str),
     /// Any number of files, each with the name that it is to have.
@@ -138,6 +142,7 @@ pub enum Group {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Switch(bool),
+    Number(u64),
     /// A name or a text.
     Text(String),
     /// A name, and a regular expression of what it is about.
@@ -176,7 +181,18 @@ impl Value {
     pub fn location(&self) -> Option<&Location> {
         match self {
             Value::File { from: location, .. } | Value::Source { location, .. } => Some(location),
-            Value::Switch(_) | Value::Text(_) | Value::Scoped { .. } => None,
+            Value::Switch(_) | Value::Number(_) | Value::Text(_) | Value::Scoped { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        *self == Value::Switch(true)
+    }
+
+    pub(crate) fn into_number(self) -> u64 {
+        match self {
+            Value::Number(number) => number,
+            _ => unreachable!("a number is given for a setting that takes one"),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Code, Result, Warning};
 use crate::quant::declared::{
     COMPRESSION_KEY, KEY, METHOD_KEY, MODELOPT_FILE, SKIP_KEYS, TEXT_CONFIG,
 };
-use crate::quant::skip_entries::{Fate, Moves};
+use crate::quant::skip_entries::{Entry, Fate, Moves};
 use crate::source::AuxEntry;
 use crate::text::listing;
 
@@ -65,6 +65,56 @@ pub(crate) fn follow(catalog: &mut Catalog, moves: &Moves, doing: Doing) -> Resu
     following.other_file(catalog)?;
     catalog.report.warnings.extend(following.warnings);
     Ok(())
+}
+
+/// Has the lists of `catalog` name `module` too, whose weight was added and stays as it is: loaders would
+/// take it for quantized. Where there is no list, what loaders do not quantize is as before.
+///
+/// # Errors
+/// If config.json cannot be read or edited.
+pub(crate) fn leave_alone(catalog: &mut Catalog, module: &str) -> Result<()> {
+    if let Some(config) = catalog.config_mut()? {
+        for path in [&[KEY][..], &[COMPRESSION_KEY], &[TEXT_CONFIG, KEY]] {
+            let Some(declared) = config.get_at(path) else {
+                continue;
+            };
+            for (key, list) in lists_without(&declared, module) {
+                let path: Vec<&str> = path.iter().copied().chain([key]).collect();
+                config.set_at(&path, &list)?;
+            }
+        }
+    }
+    let others = catalog.aux.iter().filter_map(|entry| match entry {
+        AuxEntry::File { name, file } if name == MODELOPT_FILE => {
+            file.read_all(Config::MAX_BYTES).ok()
+        }
+        AuxEntry::Edited { name, text, .. } if name == MODELOPT_FILE => Some(text.to_vec()),
+        _ => None,
+    });
+    let others = others.filter_map(|text| serde_json::from_slice::<Value>(&text).ok());
+    let lacks = |file: Value| !lists_without(&file[MODELOPT_KEY], module).is_empty();
+    if others.into_iter().any(lacks) {
+        let problem = format!(
+            "the lists of modules in {MODELOPT_FILE} do not name {module}, which is not quantized"
+        );
+        let warning = Warning::new(Code::ConfigNotUpdated, problem);
+        catalog.report.warnings.push(warning);
+    }
+    Ok(())
+}
+
+/// The lists of `declared` that do not name `module`, with it.
+fn lists_without(declared: &Value, module: &str) -> Vec<(&'static str, Value)> {
+    let lists = SKIP_KEYS.into_iter().filter_map(|key| {
+        let list = declared.get(key)?.as_array()?;
+        let mut texts = list.iter().filter_map(Value::as_str);
+        if texts.any(|text| Entry::new(text).names(module)) {
+            return None;
+        }
+        let with = list.iter().cloned().chain([module.into()]);
+        Some((key, with.collect()))
+    });
+    lists.collect()
 }
 
 struct Following<'a> {

@@ -20,7 +20,7 @@ pub(crate) use activations::is_activation_scale;
 pub(crate) use declared::{KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG};
 pub(crate) use declared::{MODELOPT_FILE, undeclare};
 pub(crate) use edited::{DeclarationCheck, check_declaration};
-pub(crate) use following::{Doing, follow};
+pub(crate) use following::{Doing, follow, leave_alone};
 pub(crate) use groups::{Group, group_of};
 pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
 pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};

@@ -179,6 +179,7 @@ impl Lines {
         for value in values {
             match value {
                 ops::Value::Switch(on) => self.one(indent, key, if on { "true" } else { "false" }),
+                ops::Value::Number(number) => self.one(indent, key, &number.to_string()),
                 ops::Value::Text(value) => match setting.takes {
                     Takes::Texts(_) => {
                         self.0 += &format!("{:indent$}  - {}\n", "", text(&value));
@@ -229,6 +230,7 @@ impl Lines {
 fn scalar(value: ops::Value) -> Result<String> {
     match value {
         ops::Value::Switch(on) => Ok(on.to_string()),
+        ops::Value::Number(number) => Ok(number.to_string()),
         ops::Value::Text(value) => Ok(text(&value)),
         ops::Value::File { name, from } => {
             place(&from)?;

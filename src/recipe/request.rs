@@ -89,7 +89,8 @@ impl ViewRequest {
         self.operations.set(key, value)
     }
 
-    /// Opens the sources and plans the view. Reads indexes, headers and configs, no tensors.
+    /// Opens the sources and plans the view. Reads indexes, headers and configs; of tensors
+    /// only scales that are passed through, and embedding and head where they are compared.
     ///
     /// # Errors
     /// If a source is not a valid checkpoint or the view asked for cannot exist.

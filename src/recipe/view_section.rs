@@ -234,6 +234,12 @@ impl ViewSection {
                     _ => self.choose(setting, &names, node),
                 }
             }
+            Takes::Switch => self.set(key, ops::Value::Switch(node.bool(name)?), node),
+            Takes::Number(_) => {
+                let number = node.whole();
+                let number = number.ok_or_else(|| node.expected(name, "a whole number"))?;
+                self.set(key, ops::Value::Number(number), node)
+            }
             Takes::Texts(_) => entries(node).iter().try_for_each(|node| {
                 let text = node.text(name)?;
                 self.set(key, ops::Value::text(text), node)

@@ -1,5 +1,7 @@
 //! Embeddings: their transposed product, tied ones, and those of another size.
 
+use ckptfs::ops::LoraRequest;
+use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData};
@@ -84,7 +86,7 @@ fn tied_embeddings_are_refused_with_the_reason() {
         for (j, adapter) in changes.iter().enumerate() {
             let adapter = adapter.write(&workspace, &format!("lora{j}"));
             let text = message(plan(&base, &adapter));
-            assert_names(&text, &["tied", reason, "\"tie_word_embeddings\": false"]);
+            assert_names(&text, &["tied", reason, "untie"]);
         }
     }
     let untied = Checkpoint::single([input, output]).config(&silent);
@@ -92,6 +94,26 @@ fn tied_embeddings_are_refused_with_the_reason() {
     plan(&untied, &workspace.path().join("lora0")).unwrap();
     let other = Adapter::new(2, 2.0).write(&workspace, "other");
     plan(&workspace.path().join("base0"), &other).unwrap();
+}
+
+#[test]
+fn an_adapter_of_one_of_two_that_a_view_unties_changes_that_one() {
+    let workspace = Workspace::new();
+    let weight = weight(INPUT, &[30, 8]);
+    let base = Checkpoint::single([weight.clone()]).config(&config(true));
+    let base = workspace.write("base", &base);
+    let adapter = embedding(30, 8, 2);
+    let location = adapter.write(&workspace, "lora").into();
+    let request = ViewRequest::new(base).with(|asked| {
+        asked.tying.untie = true;
+        asked.lora.adapters.push(LoraRequest {
+            adapter: location,
+            weight: 1.0,
+        });
+    });
+    let found = tensors(&request.plan().unwrap());
+    assert!(*found[&weight.name].bytes == expected(&weight, &adapter));
+    assert!(found["lm_head.weight"].bytes == weight.bytes);
 }
 
 #[test]

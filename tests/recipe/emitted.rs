@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
     CastParams, CastRule, DtypeParams, Edit, EditsParams, Experts, ExpertsParams, FilterParams,
-    GraftParams, GraftRequest, LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams,
-    Precision, QuantizeParams, RenameParams, RuleSet,
+    GraftParams, GraftRequest, LoraParams, LoraRequest, Operations, Pad, PartialBlocks,
+    PatchParams, Precision, QuantizeParams, RenameParams, RuleSet, TyingParams, VocabularyParams,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -65,6 +65,7 @@ proptest! {
         scopes in vec(vec(any::<String>(), 0..3), 2),
         shards in select(vec![None, Some(Shards::Repack), Some(Shards::Keep), Some(Shards::Renumber), Some(Shards::Single)]),
         shard_bytes in 1..u64::MAX,
+        (tying, rows) in (0..3usize, prop_oneof![Just(0), 1..=i64::MAX as u64]),
     ) {
         let shard_bytes = match shards {
             Some(Shards::Single) => DEFAULT_SHARD_BYTES,
@@ -121,6 +122,7 @@ proptest! {
         let request = ViewRequest {
             operations: Operations {
                 edits,
+                tying: TyingParams { untie: tying == 1, tie: tying == 2 },
                 lora: LoraParams { adapters: loras },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
                 graft: GraftParams { grafts },
@@ -128,6 +130,11 @@ proptest! {
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },
                 dtype: DtypeParams { to: dtype },
+                vocabulary: VocabularyParams {
+                    size: Some(rows).filter(|rows| rows % 2 == 1),
+                    multiple: Some(rows).filter(|rows| *rows > 0 && rows % 2 == 0),
+                    pad: [None, Some(Pad::Zeros), Some(Pad::Mean)][tying],
+                },
                 experts: ExpertsParams {
                     form: experts,
                     unfuse: pattern(&scopes[0]),

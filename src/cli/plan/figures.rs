@@ -20,10 +20,15 @@ pub(super) struct Figures {
     overlapping: usize,
     /// Those that the view takes of all grafts.
     grafted: usize,
+    /// Heads that are a copy of the embedding now, and heads that are left out because they were one.
+    untied: usize,
+    tied: usize,
     renamed: usize,
     dropped: usize,
     cast: usize,
     dequantized: usize,
+    /// Embeddings and heads with another number of rows.
+    resized: usize,
     quantized: usize,
     /// Those that stay as they are.
     kept: usize,
@@ -63,10 +68,13 @@ impl Figures {
             added: extras.iter().map(|source| source.added).sum(),
             overlapping: extras.iter().map(|source| source.overlapping).sum(),
             grafted: grafts.iter().map(|source| source.added).sum(),
+            untied: report.count("untied"),
+            tied: report.count("tied"),
             renamed: report.count("renamed"),
             dropped: report.count("dropped"),
             cast: report.count("cast"),
             dequantized: report.count("dequantized"),
+            resized: report.count("resized"),
             quantized: report.count("quantized"),
             kept: counts.kept.tensors,
             tensors: counts.total.tensors,

@@ -34,10 +34,13 @@ pub(crate) fn json(
     let json = PlanJson {
         figures: Figures::new(plan, &counts, details.writing.as_ref()),
         tensors: counts.total.tensors,
+        untied: plan.report.count("untied"),
+        tied: plan.report.count("tied"),
         renamed: plan.report.count("renamed"),
         dropped: plan.report.count("dropped"),
         cast: plan.report.count("cast"),
         dequantized: plan.report.count("dequantized"),
+        resized: plan.report.count("resized"),
         quantized: plan.report.count("quantized"),
         kept: counts.kept.tensors,
         bytes: counts.shards.bytes + counts.other_files.bytes,
@@ -98,10 +101,13 @@ struct PlanJson<'a> {
     figures: Figures,
     /// Tensors in the view, scales included.
     tensors: usize,
+    untied: usize,
+    tied: usize,
     renamed: usize,
     dropped: usize,
     cast: usize,
     dequantized: usize,
+    resized: usize,
     quantized: usize,
     kept: usize,
     /// Tensors by what becomes of them, and files.

@@ -70,7 +70,10 @@ fn head(plan: &Plan, counts: &Counts) -> String {
     for adapter in plan.report.reports::<AdapterReport>() {
         text += &adapter_line(adapter);
     }
-    let changes = list(["renamed", "dropped"].map(|what| (plan.report.count(what), what)));
+    let changes = list(
+        ["untied", "tied", "renamed", "dropped", "resized"]
+            .map(|what| (plan.report.count(what), what)),
+    );
     if !changes.is_empty() {
         text += &format!("change {changes}\n");
     }

@@ -75,7 +75,7 @@ function summary() {
   $("sum").append(element("div", { className: "tiles" }, ...tiles), bar);
   const remarks = data.counts.changed_by.map((by) =>
     element("li", {}, `${counted(by.tensors, "tensor")} changed by ${by.operators.join(" → ")}: ${bytes(by.bytes)}`));
-  const changes = ["renamed", "dropped"].filter((what) => data[what]).map((what) => `${number(data[what])} ${what}`);
+  const changes = ["untied", "tied", "renamed", "dropped", "resized"].filter((what) => data[what]).map((what) => `${number(data[what])} ${what}`);
   if (changes.length) remarks.push(element("li", {}, `tensors: ${changes.join(", ")}`));
   if (data.edited_config) {
     const edits = Object.entries(data.edited_config.edits).map(([key, how]) => `${key} ${how}`);

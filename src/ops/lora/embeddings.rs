@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
-use crate::error::{Code, Error, Result};
+use crate::error::setting::UNTIE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::ops::lora::adapter::Adapter;
 use crate::shown::Show;
 use crate::tensor::shape_text;
@@ -51,7 +52,7 @@ pub(super) fn check_tied<'a>(
         format!(
             "it changes {name}, but input and output embedding are tied ({how}): a merge would change both, though training changed one use of them"
         ),
-    ).with_hint("give the base an lm_head.weight of its own and \"tie_word_embeddings\": false first"))
+    ).with_hint(Hint::give(UNTIE).to("give the base a head of its own first")))
 }
 
 /// Checks whether `given`, a tensor of the adapter called `key`, may take the place of `base`.
