@@ -13,6 +13,7 @@ pub mod dtype;
 pub mod edits;
 pub mod experts;
 pub mod filter;
+pub mod gather;
 pub mod lora;
 pub mod merge;
 mod operator;

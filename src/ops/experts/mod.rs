@@ -1,17 +1,23 @@
 //! Experts: the weights of a mixture-of-experts layer, one tensor per expert and projection, or
-//! fused into two tensors. Changing the form moves ranges of bytes and computes none.
+//! fused into two tensors. Changing the form moves ranges of bytes or, of families that store fused
+//! experts transposed, elements; it changes no number.
 //!
 //! | form | tensors of a layer with `E` experts, hidden size `H` and intermediate size `I` |
 //! |---|---|
 //! | per expert | `<p>.experts.<j>.{gate,up}_proj.weight` `[I, H]`, `<p>.experts.<j>.down_proj.weight` `[H, I]` |
 //! | fused | `<p>.experts.gate_up_proj` `[E, 2I, H]`, of each expert the rows of gate, then those of up; `<p>.experts.down_proj` `[E, H, I]` |
 //!
+//! [Families](families) differ: some call the single weights `w1`, `w3` and `w2`, have no gate (`up_proj`
+//! `[E, I, H]` is fused then), or store fused ones transposed, some of these with gate and up by turns, and with biases.
+//!
 //! Companions (the scales of a quantized weight) take the same form: those of a fused tensor are
 //! stacked per expert.
 
+mod families;
 mod form;
 mod fuse;
 pub(in crate::ops) mod model;
+mod turned;
 mod unfuse;
 mod weight;
 
@@ -229,7 +235,9 @@ impl Scope {
 fn names_of(form: Experts) -> &'static str {
     match form {
         Experts::Unfuse => "*.experts.{gate_up,down}_proj",
-        Experts::Fuse => "*.experts.<number>.{gate,up,down}_proj.weight",
+        Experts::Fuse => {
+            "*.experts.<number>.{gate,up,down}_proj.weight or *.experts.<number>.{w1,w2,w3}.weight"
+        }
     }
 }
 
@@ -239,7 +247,6 @@ impl Operator for ChangeExperts {
         self.check_scopes(catalog)?;
         let mut changes = Vec::new();
         for form in self.forms() {
-            model.refuse_transposed(form.name())?;
             let in_scope = |module: &str| self.form_for(module) == Some(form);
             let changed = match form {
                 Experts::Unfuse => unfuse::changes(catalog, &model, &in_scope)?,
