@@ -36,6 +36,7 @@ settings! {
     CAST = "cast",
     DTYPE = "dtype",
     EXPERTS = "experts",
+    LINEAR_ATTENTION = "linear_attention",
     RULES = "fp8.rules",
     REFERENCES = "fp8.references",
     PATTERNS = "fp8.patterns",

@@ -2,7 +2,8 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
-//! are edited, adapters are merged, the result is patched, renamed, filtered, given in other dtypes, with experts in one form, and quantized. So
+//! are edited, adapters are merged, the result is patched, renamed, filtered, given in other dtypes, with experts and
+//! linear attention in one form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -14,6 +15,7 @@ pub mod edits;
 pub mod experts;
 pub mod filter;
 pub mod gather;
+pub mod linear_attention;
 pub mod lora;
 pub mod merge;
 mod operator;
@@ -21,7 +23,9 @@ mod params;
 pub mod patch;
 mod pattern;
 pub mod quantize;
+mod regroup;
 pub mod rename;
+mod weight;
 
 pub use cast::CastParams;
 pub use conversions::{CastRule, Conversions};
@@ -31,6 +35,7 @@ pub use dtype::DtypeParams;
 pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
+pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
@@ -76,6 +81,7 @@ operations! {
     cast: cast::CastParams,
     dtype: dtype::DtypeParams,
     experts: experts::ExpertsParams,
+    linear_attention: linear_attention::LinearAttentionParams,
     quantize: quantize::QuantizeParams,
 }
 

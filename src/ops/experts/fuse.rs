@@ -12,9 +12,11 @@ use crate::ops::experts::families::Layout;
 use crate::ops::experts::model::Model;
 use crate::ops::experts::turned;
 use crate::ops::experts::weight::{
-    BIAS, Change, DOWN, FUSED_BIAS, GATE_UP, Singles, UP, WEIGHT, Weight, in_experts,
+    BIAS, DOWN, FUSED_BIAS, GATE_UP, Singles, UP, WEIGHT, in_experts,
 };
 use crate::ops::gather;
+use crate::ops::regroup::Change;
+use crate::ops::weight::Weight;
 use crate::quant;
 use crate::tensor::{Dtype, Name, shape_text};
 
@@ -149,7 +151,7 @@ fn change(
         new.push(down);
     }
     Ok(Change {
-        experts: experts.to_owned(),
+        module: experts.to_owned(),
         old,
         new,
     })

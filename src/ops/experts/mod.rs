@@ -21,24 +21,22 @@ mod turned;
 mod unfuse;
 mod weight;
 
-use std::collections::{HashMap, HashSet};
+use indexmap::IndexSet;
 
-use indexmap::{IndexMap, IndexSet};
-
-use crate::catalog::{Catalog, Tensor};
+use crate::catalog::Catalog;
 use crate::error::setting::EXPERTS;
 use crate::error::{Code, Error, Result, Warning};
 use crate::named::Named;
 use crate::ops::params::{chosen, scoped};
 use crate::ops::pattern::Pattern;
+use crate::ops::regroup::{self, Change};
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
-use crate::quant::{self, Doing, Moves};
+use crate::quant::{self, Doing};
 use crate::shown::Show;
-use crate::tensor::Name;
 pub use form::Experts;
 pub(in crate::ops) use form::form_of;
 use model::Model;
-use weight::{Change, in_experts};
+use weight::in_experts;
 pub(in crate::ops) use weight::{DOWN, GATE, GATE_UP, UP};
 
 /// Which experts to give which form.
@@ -199,7 +197,7 @@ impl ChangeExperts {
             catalog.report.warnings.push(warning);
         };
         for scope in &self.scopes {
-            let in_scope = |change: &Change| scope.modules.matches(&change.experts);
+            let in_scope = |change: &Change| scope.modules.matches(&change.module);
             if !changes.iter().any(in_scope) {
                 let problem = format!(
                     "it has no effect: no tensor of a module that this matches as a whole is called {}",
@@ -211,7 +209,7 @@ impl ChangeExperts {
         if let Some(form) = self.form {
             let in_no_scope = |change: &Change| {
                 let mut scopes = self.scopes.iter();
-                !scopes.any(|scope| scope.modules.matches(&change.experts))
+                !scopes.any(|scope| scope.modules.matches(&change.module))
             };
             if !changes.iter().any(in_no_scope) {
                 let problem = format!(
@@ -255,62 +253,8 @@ impl Operator for ChangeExperts {
             changes.extend(changed);
         }
         self.warn_idle(catalog, &changes);
-        quant::follow(catalog, &moves(catalog, &changes), Doing::Regrouping)?;
-        carry_out(catalog, changes)
+        let moves = regroup::moves(catalog, &changes, weight::are_of_one_kind);
+        quant::follow(catalog, &moves, Doing::Regrouping)?;
+        regroup::carry_out(catalog, changes, "take the experts in one form only")
     }
-}
-
-/// What becomes of each tensor.
-fn moves(catalog: &Catalog, changes: &[Change]) -> Moves {
-    let mut becomes: HashMap<&Name, Vec<Name>> = HashMap::new();
-    for change in changes {
-        for old in &change.old {
-            let new = change.new.iter().map(|(name, _)| name);
-            let new = new.filter(|new| weight::are_of_one_kind(old, new)).cloned();
-            becomes.insert(old, new.collect());
-        }
-    }
-    let names = catalog.tensors.keys();
-    Moves::new(names.map(|name| {
-        let new = becomes.remove(name);
-        (name.clone(), new.unwrap_or_else(|| vec![name.clone()]))
-    }))
-}
-
-fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
-    let taken = changes.iter().flat_map(|change| &change.new);
-    for (name, tensor) in taken {
-        if let Some(other) = catalog.tensors.get(name) {
-            return Err(Error::of_tensor(
-                Code::NameTaken,
-                other.origin(),
-                name,
-                format!(
-                    "the view has it already, and would have it a second time from {}",
-                    tensor.origin().shown()
-                ),
-            )
-            .with_hint("take the experts in one form only"));
-        }
-    }
-    let mut old = HashSet::new();
-    let mut new: HashMap<usize, Vec<(Name, Tensor)>> = HashMap::new();
-    for change in changes {
-        let names = change.old.iter();
-        let positions = names.filter_map(|name| catalog.tensors.get_index_of(name));
-        let positions: Vec<usize> = positions.collect();
-        if let Some(&first) = positions.iter().min() {
-            new.insert(first, change.new);
-        }
-        old.extend(positions);
-    }
-    let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
-    for (i, (name, tensor)) in std::mem::take(&mut catalog.tensors).into_iter().enumerate() {
-        tensors.extend(new.remove(&i).into_iter().flatten());
-        if !old.contains(&i) {
-            tensors.insert(name, tensor);
-        }
-    }
-    catalog.tensors = tensors;
-    Ok(())
 }

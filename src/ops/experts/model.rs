@@ -6,7 +6,8 @@ use crate::catalog::{CONFIG_FILE, Catalog};
 use crate::error::setting::PATCH;
 use crate::error::{Code, Hint, Result};
 use crate::ops::experts::families::{self, Layout, Transposed};
-use crate::ops::experts::weight::{Singles, Weight};
+use crate::ops::experts::weight::Singles;
+use crate::ops::weight::Weight;
 use crate::tensor::shape_text;
 
 /// The facts of a base's config.json; without one, none are known.

@@ -11,10 +11,10 @@ use crate::error::{Code, Error, Hint, Result};
 use crate::ops::experts::families::Layout;
 use crate::ops::experts::model::Model;
 use crate::ops::experts::turned::{Dimensions, Turned};
-use crate::ops::experts::weight::{
-    BIAS, Change, DOWN, FUSED_BIAS, GATE, GATE_UP, UP, WEIGHT, Weight, in_experts,
-};
+use crate::ops::experts::weight::{BIAS, DOWN, FUSED_BIAS, GATE, GATE_UP, UP, WEIGHT, in_experts};
 use crate::ops::gather;
+use crate::ops::regroup::Change;
+use crate::ops::weight::Weight;
 use crate::quant;
 use crate::tensor::{Name, byte_len, shape_text};
 
@@ -134,7 +134,7 @@ fn change(catalog: &Catalog, model: &Model, experts: &str, total: &mut u64) -> R
     let mut old: Vec<Name> = up.names().chain(down.names()).collect();
     old.extend(biases.into_iter().flat_map(|biases| biases.names));
     Ok(Change {
-        experts: experts.to_owned(),
+        module: experts.to_owned(),
         old,
         new,
     })
