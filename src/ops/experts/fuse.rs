@@ -144,11 +144,11 @@ fn change(
     let mut new = fusing.weights(intermediate)?;
     let mut old: Vec<Name> = up.iter().chain(&down).flat_map(Weight::names).collect();
     if layer.has_biases {
-        let (names, [gate_up, down]) = fusing.biases([intermediate, hidden])?;
-        old.extend(names);
+        let biases = fusing.biases([intermediate, hidden])?;
+        old.extend(biases.old);
         // Behind their weights.
-        new.insert(1, gate_up);
-        new.push(down);
+        new.insert(1, biases.gate_up);
+        new.push(biases.down);
     }
     Ok(Change {
         module: experts.to_owned(),
@@ -209,8 +209,8 @@ impl Fusing<'_> {
         ])
     }
 
-    /// The names of all biases, and the fused ones: of gate and up, and of down.
-    fn biases(&self, [intermediate, hidden]: [u64; 2]) -> Result<(Vec<Name>, [(Name, Tensor); 2])> {
+    /// The fused biases.
+    fn biases(&self, [intermediate, hidden]: [u64; 2]) -> Result<FusedBiases> {
         let mut biases = SingleBiases {
             fusing: self,
             dtype: None,
@@ -228,9 +228,19 @@ impl Fusing<'_> {
             });
             downs.push(biases.find(down, hidden)?);
         }
-        let fused = [stacked(gate_up_name, gate_ups), stacked(down_name, downs)];
-        Ok((biases.names, fused))
+        Ok(FusedBiases {
+            old: biases.names,
+            gate_up: stacked(gate_up_name, gate_ups),
+            down: stacked(down_name, downs),
+        })
     }
+}
+
+/// Biases of a layer, and the names of those that they were.
+struct FusedBiases {
+    old: Vec<Name>,
+    gate_up: (Name, Tensor),
+    down: (Name, Tensor),
 }
 
 /// The biases of single experts, as they are found.
