@@ -1,5 +1,7 @@
 //! What cannot be put in another order.
 
+use std::slice;
+
 use ckptfs::ops::gather;
 use safetensors::Dtype;
 
@@ -33,9 +35,12 @@ fn shapes_that_do_not_fit_are_refused_with_what_they_are() {
         ),
         (gather::concatenate("n", &[a.clone(), c.clone()], 0), "I8"),
         (gather::concatenate("n", &[], 0), "no tensor"),
-        (gather::concatenate("n", &[a.clone()], 2), "no dimension 2"),
+        (
+            gather::concatenate("n", slice::from_ref(&a), 2),
+            "no dimension 2",
+        ),
         (gather::stack("n", &[a.clone(), b.clone()], 0), "[4, 5]"),
-        (gather::stack("n", &[a.clone()], 3), "dimension 3"),
+        (gather::stack("n", slice::from_ref(&a), 3), "dimension 3"),
         (gather::interleave("n", &[a.clone(), b], 0), "[4, 5]"),
         (gather::narrow("n", &a, 1, 3..7), "3..7"),
         (gather::permute_for_rope("n", &a, 3, false), "divided by 3"),

@@ -21,8 +21,9 @@ pub(super) struct Heads {
 /// A new projection: which rows of which old ones it has, in order.
 pub(super) type Made = (&'static str, Vec<(&'static str, Range<u64>)>);
 
-/// More than a model has, so that products of three of them are numbers.
-const MAX: u64 = 1 << 20;
+/// More than models have. Each head is a run of rows of its own, whatever a few bytes of config.json claim.
+const MAX_HEADS: u64 = 4096;
+const MAX_ROWS: u64 = 1 << 20;
 
 impl Heads {
     /// # Errors
@@ -36,14 +37,14 @@ impl Heads {
             ));
         };
         let path: PathBuf = config.path().to_owned();
-        let number = |key: &str| {
+        let number = |key: &str, max: u64| {
             let value = config.text_model(key).and_then(|value| value.as_u64());
-            let problem = format!("{key} must be a number from 1 to {MAX}");
-            let value = value.filter(|value| (1..=MAX).contains(value));
+            let problem = format!("{key} must be a number from 1 to {max}");
+            let value = value.filter(|value| (1..=max).contains(value));
             value.ok_or_else(|| unknown(&path, &problem))
         };
-        let key_heads = number("linear_num_key_heads")?;
-        let value_heads = number("linear_num_value_heads")?;
+        let key_heads = number("linear_num_key_heads", MAX_HEADS)?;
+        let value_heads = number("linear_num_value_heads", MAX_HEADS)?;
         if !value_heads.is_multiple_of(key_heads) {
             let problem = format!(
                 "linear_num_value_heads is {value_heads}, which is no multiple of linear_num_key_heads, {key_heads}"
@@ -53,8 +54,8 @@ impl Heads {
         let each = value_heads / key_heads;
         Ok(Heads {
             key_heads,
-            key_rows: number("linear_key_head_dim")?,
-            value_rows: each * number("linear_value_head_dim")?,
+            key_rows: number("linear_key_head_dim", MAX_ROWS)?,
+            value_rows: each * number("linear_value_head_dim", MAX_ROWS)?,
             value_heads: each,
         })
     }

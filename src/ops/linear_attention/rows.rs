@@ -35,9 +35,9 @@ pub(super) fn change(
         };
         let rows = heads.rows(projection);
         match weight.tensor.shape[..] {
-            [found, _] if found == rows => Ok((projection, weight)),
+            [found, _] if found == rows && weight.tensor.len() > 0 => Ok((projection, weight)),
             _ => Err(weight.error(Code::ConfigMismatch, format!(
-                "its shape is {}, but by the heads that {CONFIG_FILE} says it would be [{rows}, H]",
+                "its shape is {}, but by the heads that {CONFIG_FILE} says it would be [{rows}, H], not empty",
                 shape_text(&weight.tensor.shape)
             )).with_hint(leave_out())),
         }
