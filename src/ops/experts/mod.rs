@@ -7,7 +7,7 @@
 //! | per expert | `<p>.experts.<j>.{gate,up}_proj.weight` `[I, H]`, `<p>.experts.<j>.down_proj.weight` `[H, I]` |
 //! | fused | `<p>.experts.gate_up_proj` `[E, 2I, H]`, of each expert the rows of gate, then those of up; `<p>.experts.down_proj` `[E, H, I]` |
 //!
-//! [Families](families) differ: some call the single weights `w1`, `w3` and `w2`, have no gate (`up_proj`
+//! Families differ (`families.rs`): some call the single weights `w1`, `w3` and `w2`, have no gate (`up_proj`
 //! `[E, I, H]` is fused then), or store fused ones transposed, some of these with gate and up by turns, and with biases.
 //!
 //! Companions (the scales of a quantized weight) take the same form: those of a fused tensor are

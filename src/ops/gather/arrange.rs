@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::catalog::Tensor;
 use crate::error::{Code, Error, Result};
-use crate::ops::gather::{Gather, Part};
+use crate::ops::gather::part::{Gather, Part};
 use crate::tensor::{Shape, shape_text};
 
 /// A shape seen from one dimension: elements before it, along it, and of each entry of it.

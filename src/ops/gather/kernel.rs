@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Strips};
 use crate::kernels::gather::{self, Strides};
-use crate::ops::gather::{Gather, Part};
+use crate::ops::gather::part::{Gather, Part};
 
 /// Input `i` is that of part `i`; output 0 the matrix.
 #[derive(Debug)]

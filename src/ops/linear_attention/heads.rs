@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::{CONFIG_FILE, Catalog};
 use crate::error::setting::LINEAR_ATTENTION;
 use crate::error::{Code, Error, Hint, Result};
-use crate::ops::linear_attention::{A, B, BA, QKV, QKVZ, Z};
+use crate::ops::linear_attention::form::{A, B, BA, QKV, QKVZ, Z};
 
 /// What config.json says of them.
 #[derive(Debug)]

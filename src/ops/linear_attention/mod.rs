@@ -8,78 +8,21 @@
 //! | joined (Qwen3-Next) | `in_proj_qkvz`: for each key head its `k` rows of q, `k` of k, `r·v` of v and `r·v` of z; `in_proj_ba`: for each key head `r` rows of b and `r` of a |
 //! | split (Qwen3.5) | `in_proj_qkv`: the rows of q of all heads, of k, of v; `in_proj_z`; `in_proj_b`; `in_proj_a` |
 
+mod form;
 mod heads;
 mod rows;
 
-use indexmap::IndexSet;
-
 use crate::catalog::Catalog;
 use crate::error::setting::LINEAR_ATTENTION;
-use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::named::{Named, named};
+use crate::error::{Code, Result, Warning};
+use crate::named::Named;
 use crate::ops::params::chosen;
 use crate::ops::regroup;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::{self, Doing};
+pub use form::LinearAttention;
+use form::hold_the_same;
 use heads::Heads;
-
-/// Gives the input projections of linear attention one form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinearAttention {
-    /// `in_proj_qkvz` and `in_proj_ba` become `in_proj_qkv`, `in_proj_z`, `in_proj_b` and `in_proj_a`.
-    Split,
-    /// The reverse.
-    Join,
-}
-
-named!(LinearAttention {
-    Split: "split",
-    Join: "join",
-});
-
-const QKVZ: &str = "in_proj_qkvz";
-const BA: &str = "in_proj_ba";
-const QKV: &str = "in_proj_qkv";
-const Z: &str = "in_proj_z";
-const B: &str = "in_proj_b";
-const A: &str = "in_proj_a";
-
-impl LinearAttention {
-    /// The projections that it changes.
-    fn from(self) -> &'static [&'static str] {
-        match self {
-            LinearAttention::Split => &[QKVZ, BA],
-            LinearAttention::Join => &[QKV, Z, B, A],
-        }
-    }
-}
-
-impl LinearAttention {
-    /// The modules that have projections which it changes.
-    fn modules(self, catalog: &Catalog) -> Result<IndexSet<String>> {
-        let mut modules = IndexSet::new();
-        for (name, tensor) in &catalog.tensors {
-            let weight = quant::weight_of(name).unwrap_or(name);
-            let Some((path, rest)) = weight.rsplit_once('.') else {
-                continue;
-            };
-            let Some((module, projection)) = path.rsplit_once('.') else {
-                continue;
-            };
-            if !self.from().contains(&projection) {
-                continue;
-            }
-            if rest != "weight" {
-                let problem = "it belongs to a projection of linear attention, of which only the weight and its scales can be moved";
-                let error =
-                    Error::of_tensor(Code::ProjectionLayout, tensor.origin(), name, problem);
-                return Err(error.with_hint(Hint::leave_out_value(LINEAR_ATTENTION, self.name())));
-            }
-            modules.insert(module.to_owned());
-        }
-        Ok(modules)
-    }
-}
 
 /// Which form to give to linear attention.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -145,13 +88,4 @@ impl Operator for ChangeProjections {
         quant::follow(catalog, &moves, Doing::Regrouping)?;
         regroup::carry_out(catalog, changes, "take linear attention in one form only")
     }
-}
-
-/// Whether two tensors, each in one of the forms, hold rows of the same: of q, k, v and z, or of b and a.
-fn hold_the_same(a: &str, b: &str) -> bool {
-    let is_of_heads = |name: &str| {
-        let mut parts = name.rsplit('.');
-        parts.any(|part| matches!(part, QKVZ | QKV | Z))
-    };
-    is_of_heads(a) == is_of_heads(b)
 }

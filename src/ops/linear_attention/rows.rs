@@ -7,7 +7,7 @@ use crate::error::setting::{LINEAR_ATTENTION, PATCH};
 use crate::error::{Code, Error, Hint, Result};
 use crate::named::Named;
 use crate::ops::gather;
-use crate::ops::linear_attention::LinearAttention;
+use crate::ops::linear_attention::form::LinearAttention;
 use crate::ops::linear_attention::heads::{Heads, Made};
 use crate::ops::regroup::Change;
 use crate::ops::weight::Weight;
