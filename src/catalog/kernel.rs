@@ -52,6 +52,30 @@ impl RowBands {
     }
 }
 
+/// Runs of bytes, all of one length, that begin equally far from each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strips {
+    /// The first of them.
+    pub first: Range<u64>,
+    /// How far it is from the beginning of one to that of the next.
+    pub stride: u64,
+    pub count: u64,
+}
+
+impl Strips {
+    /// Bytes of all of them.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        (self.first.end - self.first.start) * self.count
+    }
+
+    /// Where each of them is.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        let starts = (0..self.count).map(|i| i * self.stride);
+        starts.map(|skip| self.first.start + skip..self.first.end + skip)
+    }
+}
+
 /// A value that cannot be quantized, met while computing a band.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NonFinite {
@@ -86,6 +110,12 @@ pub trait Kernel: Debug + Send + Sync {
     /// The bytes of input `input` that are needed for `band`.
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64>;
 
+    /// What of [`Kernel::input_bytes`] is needed, if that is not all of it: only these strips are read,
+    /// and the input is them, one after the other. Not asked of an input that bands share.
+    fn input_strips(&self, _input: usize, _band: &Band) -> Option<Strips> {
+        None
+    }
+
     /// Whether many bands share what they need of input `input`. The reader then keeps the whole of
     /// it while bands are computed, so it must be small; and it must be output 0 of a node with a
     /// single band, which brings it into the form that the kernel wants.
@@ -107,7 +137,7 @@ pub trait Kernel: Debug + Send + Sync {
     }
 
     /// Computes `band`: `facts` are those of [`Kernel::survey`], `inputs[i]` holds the bytes
-    /// `input_bytes(i, band)`, and every byte of every `outputs[k]` must be written; before, they
+    /// `input_bytes(i, band)`, or the strips of them, and every byte of every `outputs[k]` must be written; before, they
     /// have no particular value.
     fn compute(
         &self,

@@ -19,7 +19,7 @@ pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
 pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
-pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Survey};
+pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Strips, Survey};
 pub use report::{
     EditedConfig, FileChange, FileEdit, GraftReport, MergeReport, OperatorReport, Report, Role,
     SourceReport, StretchReport,

@@ -149,6 +149,12 @@ codes! {
     /// The experts of a layer are not complete.
     ExpertsIncomplete = "experts-incomplete",
 
+    // Linear attention.
+    /// A projection of a layer's linear attention is missing.
+    ProjectionIncomplete = "projection-incomplete",
+    /// Projections of linear attention that cannot change form: rows, dtypes or blocks do not allow it.
+    ProjectionLayout = "projection-layout",
+
     // Quantization.
     /// A tensor that is to be quantized holds NaN or infinity.
     NonFinite = "non-finite",

@@ -42,6 +42,7 @@ settings! {
     VOCAB_MULTIPLE = "vocab_multiple",
     VOCAB_PAD = "vocab_pad",
     EXPERTS = "experts",
+    LINEAR_ATTENTION = "linear_attention",
     RULES = "fp8.rules",
     REFERENCES = "fp8.references",
     PATTERNS = "fp8.patterns",

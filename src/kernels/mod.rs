@@ -4,6 +4,7 @@ pub mod cast;
 mod cpu;
 pub mod float8;
 pub mod fp8;
+pub mod gather;
 pub mod lanes;
 pub mod low_rank;
 pub(crate) mod numbers;

@@ -3,7 +3,8 @@
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
 //! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
-//! given in other dtypes, with a vocabulary of another size, with experts in one form, and quantized. So
+//! given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
+//! form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -16,7 +17,9 @@ pub mod edits;
 mod embeddings;
 pub mod experts;
 pub mod filter;
+pub mod gather;
 pub mod graft;
+pub mod linear_attention;
 pub mod lora;
 pub mod merge;
 mod operator;
@@ -24,9 +27,11 @@ mod params;
 pub mod patch;
 mod pattern;
 pub mod quantize;
+mod regroup;
 pub mod rename;
 pub mod tying;
 pub mod vocabulary;
+mod weight;
 
 pub use cast::CastParams;
 pub use conversions::{CastRule, Conversions};
@@ -38,6 +43,7 @@ pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
 pub use graft::{GraftParams, GraftRequest};
+pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{LoraParams, LoraRequest};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
@@ -88,6 +94,7 @@ operations! {
     dtype: dtype::DtypeParams,
     vocabulary: vocabulary::VocabularyParams,
     experts: experts::ExpertsParams,
+    linear_attention: linear_attention::LinearAttentionParams,
     quantize: quantize::QuantizeParams,
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn group_of<'a>(name: &'a str, shape: &Shape) -> Option<Group<'a>> {
         return None;
     }
     if let Some((layer, rest)) = name.split_once(EXPERTS) {
-        let is_weight = rest.ends_with(".weight") || matches!(rest, "gate_up_proj" | "down_proj");
+        let is_weight =
+            rest.ends_with(".weight") || matches!(rest, "gate_up_proj" | "up_proj" | "down_proj");
         return is_weight.then_some((layer, EXPERTS));
     }
     let (parent, module) = name.strip_suffix(".weight")?.rsplit_once('.')?;

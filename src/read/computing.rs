@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::catalog::{Band, Extent, Node, Tensor};
+use crate::catalog::{Band, Extent, Node, Strips, Tensor};
 use crate::error::{Error, NonFinite, Result};
 use crate::read::buffers::Buffer;
 use crate::read::facts::{FactStore, survey};
@@ -160,6 +160,10 @@ impl Computing {
     fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Input>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, tensor) in node.inputs.iter().enumerate() {
+            if let Some(strips) = node.kernel.input_strips(i, band) {
+                inputs.push(Input::Read(self.strips(tensor, &strips)?));
+                continue;
+            }
             let range = node.kernel.input_bytes(i, band);
             if node.kernel.shares_input(i) {
                 let within = range.start as usize..range.end as usize;
@@ -180,6 +184,18 @@ impl Computing {
         let len = (range.end - range.start) as usize;
         let mut bytes = self.stored.buffers.take(len)?;
         self.read_tensor(tensor, range.start, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The bytes of `strips` of `tensor`, one after the other.
+    fn strips(&self, tensor: &Tensor, strips: &Strips) -> Result<Buffer> {
+        let mut bytes = self.stored.buffers.take(strips.len() as usize)?;
+        let mut rest = &mut bytes[..];
+        for range in strips.ranges() {
+            let (strip, after) = rest.split_at_mut((range.end - range.start) as usize);
+            self.read_tensor(tensor, range.start, strip)?;
+            rest = after;
+        }
         Ok(bytes)
     }
 

@@ -6,6 +6,7 @@ mod common;
 
 #[cfg(feature = "cli")]
 mod command;
+mod families;
 mod fixture;
 mod forms;
 mod fp8;

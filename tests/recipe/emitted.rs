@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
     CastParams, CastRule, DtypeParams, Edit, EditsParams, Experts, ExpertsParams, FilterParams,
-    GraftParams, GraftRequest, LoraParams, LoraRequest, Operations, Pad, PartialBlocks,
-    PatchParams, Precision, QuantizeParams, RenameParams, RuleSet, TyingParams, VocabularyParams,
+    GraftParams, GraftRequest, LinearAttention, LinearAttentionParams, LoraParams, LoraRequest,
+    Operations, Pad, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams, RuleSet,
+    TyingParams, VocabularyParams,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -60,6 +61,7 @@ proptest! {
         weights in vec(any::<f64>().prop_filter("finite", |weight| weight.is_finite()), 2),
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
+        linear_attention in select(vec![None, Some(LinearAttention::Split), Some(LinearAttention::Join)]),
         rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
         (float32, keep) in any::<(bool, bool)>(),
         scopes in vec(vec(any::<String>(), 0..3), 2),
@@ -140,6 +142,7 @@ proptest! {
                     unfuse: pattern(&scopes[0]),
                     fuse: pattern(&scopes[1]),
                 },
+                linear_attention: LinearAttentionParams { form: linear_attention },
                 quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
             },
             shards,

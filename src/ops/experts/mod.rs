@@ -1,38 +1,42 @@
 //! Experts: the weights of a mixture-of-experts layer, one tensor per expert and projection, or
-//! fused into two tensors. Changing the form moves ranges of bytes and computes none.
+//! fused into two tensors. Changing the form moves ranges of bytes or, of families that store fused
+//! experts transposed, elements; it changes no number.
 //!
 //! | form | tensors of a layer with `E` experts, hidden size `H` and intermediate size `I` |
 //! |---|---|
 //! | per expert | `<p>.experts.<j>.{gate,up}_proj.weight` `[I, H]`, `<p>.experts.<j>.down_proj.weight` `[H, I]` |
 //! | fused | `<p>.experts.gate_up_proj` `[E, 2I, H]`, of each expert the rows of gate, then those of up; `<p>.experts.down_proj` `[E, H, I]` |
 //!
+//! Families differ (`families.rs`): some call the single weights `w1`, `w3` and `w2`, have no gate (`up_proj`
+//! `[E, I, H]` is fused then), or store fused ones transposed, some of these with gate and up by turns, and with biases.
+//!
 //! Companions (the scales of a quantized weight) take the same form: those of a fused tensor are
 //! stacked per expert.
 
+mod families;
 mod form;
 mod fuse;
 pub(in crate::ops) mod model;
+mod turned;
 mod unfuse;
 mod weight;
 
-use std::collections::{HashMap, HashSet};
+use indexmap::IndexSet;
 
-use indexmap::{IndexMap, IndexSet};
-
-use crate::catalog::{Catalog, Tensor};
+use crate::catalog::Catalog;
 use crate::error::setting::EXPERTS;
 use crate::error::{Code, Error, Result, Warning};
 use crate::named::Named;
 use crate::ops::params::{chosen, scoped};
 use crate::ops::pattern::Pattern;
+use crate::ops::regroup::{self, Change};
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
-use crate::quant::{self, Doing, Moves};
+use crate::quant::{self, Doing};
 use crate::shown::Show;
-use crate::tensor::Name;
 pub use form::Experts;
 pub(in crate::ops) use form::form_of;
 use model::Model;
-use weight::{Change, in_experts};
+use weight::in_experts;
 pub(in crate::ops) use weight::{DOWN, GATE, GATE_UP, UP};
 
 /// Which experts to give which form.
@@ -193,7 +197,7 @@ impl ChangeExperts {
             catalog.report.warnings.push(warning);
         };
         for scope in &self.scopes {
-            let in_scope = |change: &Change| scope.modules.matches(&change.experts);
+            let in_scope = |change: &Change| scope.modules.matches(&change.module);
             if !changes.iter().any(in_scope) {
                 let problem = format!(
                     "it has no effect: no tensor of a module that this matches as a whole is called {}",
@@ -205,7 +209,7 @@ impl ChangeExperts {
         if let Some(form) = self.form {
             let in_no_scope = |change: &Change| {
                 let mut scopes = self.scopes.iter();
-                !scopes.any(|scope| scope.modules.matches(&change.experts))
+                !scopes.any(|scope| scope.modules.matches(&change.module))
             };
             if !changes.iter().any(in_no_scope) {
                 let problem = format!(
@@ -229,7 +233,9 @@ impl Scope {
 fn names_of(form: Experts) -> &'static str {
     match form {
         Experts::Unfuse => "*.experts.{gate_up,down}_proj",
-        Experts::Fuse => "*.experts.<number>.{gate,up,down}_proj.weight",
+        Experts::Fuse => {
+            "*.experts.<number>.{gate,up,down}_proj.weight or *.experts.<number>.{w1,w2,w3}.weight"
+        }
     }
 }
 
@@ -239,7 +245,6 @@ impl Operator for ChangeExperts {
         self.check_scopes(catalog)?;
         let mut changes = Vec::new();
         for form in self.forms() {
-            model.refuse_transposed(form.name())?;
             let in_scope = |module: &str| self.form_for(module) == Some(form);
             let changed = match form {
                 Experts::Unfuse => unfuse::changes(catalog, &model, &in_scope)?,
@@ -248,62 +253,8 @@ impl Operator for ChangeExperts {
             changes.extend(changed);
         }
         self.warn_idle(catalog, &changes);
-        quant::follow(catalog, &moves(catalog, &changes), Doing::Regrouping)?;
-        carry_out(catalog, changes)
+        let moves = regroup::moves(catalog, &changes, weight::are_of_one_kind);
+        quant::follow(catalog, &moves, Doing::Regrouping)?;
+        regroup::carry_out(catalog, changes, "take the experts in one form only")
     }
-}
-
-/// What becomes of each tensor.
-fn moves(catalog: &Catalog, changes: &[Change]) -> Moves {
-    let mut becomes: HashMap<&Name, Vec<Name>> = HashMap::new();
-    for change in changes {
-        for old in &change.old {
-            let new = change.new.iter().map(|(name, _)| name);
-            let new = new.filter(|new| weight::are_of_one_kind(old, new)).cloned();
-            becomes.insert(old, new.collect());
-        }
-    }
-    let names = catalog.tensors.keys();
-    Moves::new(names.map(|name| {
-        let new = becomes.remove(name);
-        (name.clone(), new.unwrap_or_else(|| vec![name.clone()]))
-    }))
-}
-
-fn carry_out(catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
-    let taken = changes.iter().flat_map(|change| &change.new);
-    for (name, tensor) in taken {
-        if let Some(other) = catalog.tensors.get(name) {
-            return Err(Error::of_tensor(
-                Code::NameTaken,
-                other.origin(),
-                name,
-                format!(
-                    "the view has it already, and would have it a second time from {}",
-                    tensor.origin().shown()
-                ),
-            )
-            .with_hint("take the experts in one form only"));
-        }
-    }
-    let mut old = HashSet::new();
-    let mut new: HashMap<usize, Vec<(Name, Tensor)>> = HashMap::new();
-    for change in changes {
-        let names = change.old.iter();
-        let positions = names.filter_map(|name| catalog.tensors.get_index_of(name));
-        let positions: Vec<usize> = positions.collect();
-        if let Some(&first) = positions.iter().min() {
-            new.insert(first, change.new);
-        }
-        old.extend(positions);
-    }
-    let mut tensors = IndexMap::with_capacity(catalog.tensors.len());
-    for (i, (name, tensor)) in std::mem::take(&mut catalog.tensors).into_iter().enumerate() {
-        tensors.extend(new.remove(&i).into_iter().flatten());
-        if !old.contains(&i) {
-            tensors.insert(name, tensor);
-        }
-    }
-    catalog.tensors = tensors;
-    Ok(())
 }

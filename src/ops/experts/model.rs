@@ -1,30 +1,21 @@
 //! What config.json says that bears on the form of experts.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog};
-use crate::error::setting::{EXPERTS, PATCH};
-use crate::error::{Code, Error, Hint, Result};
-use crate::ops::experts::weight::Weight;
-
-/// Families that store fused experts transposed, by the beginning of their model_type (read from
-/// transformers 5.23).
-const TRANSPOSED: [&str; 5] = [
-    "aria",
-    "gpt_oss",
-    "llama4",
-    "openai_privacy_filter",
-    "qwen3_vl_moe",
-];
+use crate::error::setting::PATCH;
+use crate::error::{Code, Hint, Result};
+use crate::ops::experts::families::{self, Layout, Transposed};
+use crate::ops::experts::weight::Singles;
+use crate::ops::weight::Weight;
+use crate::tensor::shape_text;
 
 /// The facts of a base's config.json; without one, none are known.
 #[derive(Debug, Default)]
 pub(in crate::ops) struct Model {
-    path: PathBuf,
     /// `model_type` of the model, and of the language model in it.
     types: Vec<String>,
+    /// The width of what experts are given.
     hidden_size: Option<u64>,
     experts: Option<u64>,
 }
@@ -41,34 +32,90 @@ impl Model {
             config.get_in("text_config", "model_type"),
         ];
         Ok(Model {
-            path: config.path().to_owned(),
             types: types.into_iter().flatten().filter_map(text).collect(),
-            hidden_size: number("hidden_size"),
+            // Nemotron-H has experts that are given a projection of the hidden state.
+            hidden_size: number("moe_latent_size").or_else(|| number("hidden_size")),
             experts: counts.into_iter().find_map(number),
         })
     }
 
-    /// The family, if it is one that stores fused experts transposed.
-    pub(in crate::ops) fn transposed_family(&self) -> Option<&String> {
-        let is_transposed = |model_type: &&String| {
-            TRANSPOSED.iter().any(|family| {
-                let rest = model_type.strip_prefix(family);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
-            })
-        };
-        self.types.iter().find(is_transposed)
+    /// Whether the family is one that stores fused experts transposed.
+    pub(in crate::ops) fn is_transposed(&self) -> bool {
+        self.transposed().is_some()
     }
 
-    /// Refuses the families whose fused experts are no concatenation of per-expert weights.
-    pub(super) fn refuse_transposed(&self, form: &'static str) -> Result<()> {
-        let Some(found) = self.transposed_family() else {
-            return Ok(());
-        };
-        Err(Error::of_file(Code::ExpertsLayout, &self.path,
-            format!(
-                "model_type is \"{found}\": this family stores fused experts transposed ([E, H, 2I] and [E, I, H]), so that the weights of one expert are not ranges of their bytes"
+    fn transposed(&self) -> Option<&'static Transposed> {
+        self.types
+            .iter()
+            .find_map(|name| families::transposed(name))
+    }
+
+    /// Whether biases of experts have a place in fused tensors that is known.
+    pub(super) fn has_biases(&self) -> bool {
+        self.transposed().is_some_and(|family| family.has_biases)
+    }
+
+    /// How fused tensors are to lie.
+    pub(super) fn layout(&self) -> Layout {
+        self.transposed()
+            .map_or(Layout::Rows, |family| family.layout)
+    }
+
+    /// How the fused tensors lie that `gate_up` is one of, whose shapes are those of transposed ones or not.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub(super) fn layout_of(&self, gate_up: &Weight, is_transposed: bool) -> Result<Layout> {
+        let shape = shape_text(&gate_up.tensor.shape);
+        let problem = match (self.transposed(), is_transposed) {
+            (None, false) => return Ok(Layout::Rows),
+            (Some(family), true) => return Ok(family.layout),
+            (Some(family), false) if family.reads_rows => return Ok(Layout::Rows),
+            (Some(_), false) => format!(
+                "its shape is {shape}, which is [E, 2I, H], but the family of model_type {} stores fused experts transposed, [E, H, 2I]; so it cannot be told how gate and up lie in it",
+                self.type_text()
             ),
-        ).with_hint(Hint::leave_out_value(EXPERTS, form)))
+            (None, true) => format!(
+                "its shape is {shape}: these fused experts are transposed, [E, H, 2I] and [E, I, H], and it cannot be told whether gate and up are halves of a row or take turns; by model_type, which is {}, that is known of {} only",
+                self.type_text(),
+                families::transposed_names().collect::<Vec<_>>().join(", ")
+            ),
+        };
+        Err(gate_up
+            .error(Code::ExpertsLayout, problem)
+            .with_hint(format!("correct {CONFIG_FILE}")))
+    }
+
+    /// How the family calls the weights of single experts.
+    pub(super) fn singles(&self) -> Singles {
+        let types = self.types.iter();
+        let mut numbered = types.filter_map(|name| families::numbered(name));
+        numbered.next().unwrap_or(Singles::PROJECTIONS)
+    }
+
+    /// Checks that single experts whose weights are called as `singles`, such as `weight`, may be: of others
+    /// than those of the usual names, the family must say which is which.
+    pub(super) fn check_singles(&self, singles: Singles, weight: &Weight) -> Result<()> {
+        if singles == Singles::PROJECTIONS || singles == self.singles() {
+            return Ok(());
+        }
+        let problem = format!(
+            "it is called as of Mixtral, but by model_type, which is {}, it cannot be told which of {} is gate and which is up; that is known of {} only",
+            self.type_text(),
+            singles.all().join(", "),
+            families::numbered_names().collect::<Vec<_>>().join(", ")
+        );
+        let hint = format!(
+            "correct {CONFIG_FILE}, or rename the weights to gate_proj, up_proj and down_proj"
+        );
+        Err(weight.error(Code::ExpertsLayout, problem).with_hint(hint))
+    }
+
+    fn type_text(&self) -> String {
+        match &self.types[..] {
+            [] => "missing".to_owned(),
+            types => format!("{types:?}").trim_matches(['[', ']']).to_owned(),
+        }
     }
 
     /// Checks the hidden size that the shape of `weight` gives.

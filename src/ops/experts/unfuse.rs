@@ -1,4 +1,5 @@
-//! Unfusing experts: every tensor of an expert is a byte range of a fused one.
+//! Unfusing experts: every tensor of an expert is a byte range of a fused one or, of a transposed one, made
+//! of its columns.
 
 use std::ops::Range;
 
@@ -7,10 +8,15 @@ use indexmap::IndexSet;
 use crate::catalog::{Catalog, Tensor};
 use crate::error::setting::{EXPERTS, PATCH};
 use crate::error::{Code, Error, Hint, Result};
+use crate::ops::experts::families::Layout;
 use crate::ops::experts::model::Model;
-use crate::ops::experts::weight::{Change, DOWN, GATE, GATE_UP, UP, Weight, in_experts};
+use crate::ops::experts::turned::{Dimensions, Turned};
+use crate::ops::experts::weight::{BIAS, DOWN, FUSED_BIAS, GATE, GATE_UP, UP, WEIGHT, in_experts};
+use crate::ops::gather;
+use crate::ops::regroup::Change;
+use crate::ops::weight::Weight;
 use crate::quant;
-use crate::tensor::{byte_len, shape_text};
+use crate::tensor::{Name, byte_len, shape_text};
 
 /// The most experts of all layers together. A few bytes can claim any number, and every one takes
 /// names and tensors of its own.
@@ -33,18 +39,19 @@ pub(super) fn changes(
             layers.insert(experts);
             continue;
         }
-        let suffix = rest.strip_prefix(GATE_UP).or(rest.strip_prefix(DOWN));
-        match suffix {
-            Some(suffix) if suffix.starts_with('_') => {
-                return Err(Error::of_tensor(Code::ExpertsLayout, tensor.origin(),
-                    name,
-                    format!(
-                        "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its scales ({}), and ckptfs does not know how to divide it",
-                        quant::companions("*").collect::<Vec<_>>().join(", ")
-                    ),
-                ).with_hint(leave_out()));
-            }
-            _ => {}
+        let Some(suffix) = rest.strip_prefix(GATE_UP).or(rest.strip_prefix(DOWN)) else {
+            continue;
+        };
+        if suffix == FUSED_BIAS && model.has_biases() {
+            layers.insert(experts);
+        } else if suffix.starts_with('_') {
+            return Err(Error::of_tensor(Code::ExpertsLayout, tensor.origin(),
+                name,
+                format!(
+                    "it belongs to fused experts, but is neither a weight ({GATE_UP}, {DOWN}) nor its scales ({}), and ckptfs does not know how to divide it in this family",
+                    quant::companions("*").collect::<Vec<_>>().join(", ")
+                ),
+            ).with_hint(leave_out()));
         }
     }
     let mut experts = 0;
@@ -56,74 +63,259 @@ pub(super) fn changes(
 
 /// The change of one layer, whose experts are added to `total`.
 fn change(catalog: &Catalog, model: &Model, experts: &str, total: &mut u64) -> Result<Change> {
-    let gate_up = fused(catalog, experts, GATE_UP)?;
+    let first = first_name(catalog, experts)?;
+    let up = fused(catalog, experts, first)?;
     let down = fused(catalog, experts, DOWN)?;
-    let [count, intermediate, hidden] = dimensions(&gate_up, &down)?;
-    model.check_hidden_size(&gate_up, hidden)?;
-    gate_up.check_blocks_part(intermediate)?;
+    let dimensions = match first {
+        GATE_UP => dimensions(&up, &down)?,
+        _ => dimensions_without_gate(&up, &down)?,
+    };
+    let Dimensions {
+        count,
+        intermediate,
+        hidden,
+        is_transposed,
+    } = dimensions;
+    model.check_hidden_size(&up, hidden)?;
+    let layout = model.layout_of(&up, is_transposed)?;
+    match (layout, first) {
+        (Layout::Rows, GATE_UP) => up.check_blocks_part(intermediate)?,
+        (Layout::Rows, _) => {}
+        _ => [&up, &down]
+            .into_iter()
+            .try_for_each(Weight::check_not_turned)?,
+    }
     *total = total.saturating_add(count);
     if *total > MOST_EXPERTS {
-        return Err(gate_up.error(Code::OverLimit, format!(
+        return Err(up.error(Code::OverLimit, format!(
             "its shape is {}: with those before, the view would have {total} experts apart; at most {MOST_EXPERTS} are allowed",
-            shape_text(&gate_up.tensor.shape)
+            shape_text(&up.tensor.shape)
         )));
     }
+    let biases = Biases::find(catalog, experts, model, dimensions, layout)?;
 
-    let parts = [
-        (GATE, &gate_up, 0..intermediate),
-        (UP, &gate_up, intermediate..2 * intermediate),
-        (DOWN, &down, 0..hidden),
-    ];
+    let singles = model.singles();
+    let up_start = if first == GATE_UP { intermediate } else { 0 };
+    let (up_rows, down_rows) = (up_start..up_start + intermediate, 0..hidden);
+    let mut parts = vec![(singles.up, &up, up_rows), (singles.down, &down, down_rows)];
+    if first == GATE_UP {
+        parts.insert(0, (singles.gate, &up, 0..intermediate));
+    }
     let mut new = Vec::new();
     for expert in 0..count {
         for (projection, fused, rows) in &parts {
-            let name = format!("{experts}.{expert}.{projection}.weight");
-            for (i, (name, tensor)) in fused.names_as(&name).zip(fused.tensors()).enumerate() {
-                let rows = match &fused.quantized {
-                    Some(quantized) if i > 0 => quantized.scheme.companion_rows(rows.clone()),
-                    _ => rows.clone(),
+            let module = format!("{experts}.{expert}.{projection}");
+            let name = format!("{module}{WEIGHT}");
+            if layout == Layout::Rows {
+                new.extend(rows_of_expert(fused, &name, expert, rows)?);
+            } else {
+                let turned = Turned {
+                    layout,
+                    dimensions,
+                    is_down: *projection == singles.down,
+                    is_up: *projection == singles.up,
                 };
-                new.push((name, rows_of(fused, tensor, expert, &rows)?));
+                let tensor = turned.single(&name, fused.tensor, expert)?;
+                new.push((name.into(), tensor));
+            }
+            if let Some(biases) = &biases {
+                let bias = match *projection {
+                    projection if projection == singles.gate => &biases.gate,
+                    projection if projection == singles.up => &biases.up,
+                    _ => &biases.down,
+                };
+                new.push((
+                    format!("{module}{BIAS}").into(),
+                    bias[expert as usize].clone(),
+                ));
             }
         }
     }
+    let mut old: Vec<Name> = up.names().chain(down.names()).collect();
+    old.extend(biases.into_iter().flat_map(|biases| biases.names));
     Ok(Change {
-        experts: experts.to_owned(),
-        old: gate_up.names().chain(down.names()).collect(),
+        module: experts.to_owned(),
+        old,
         new,
     })
+}
+
+/// Which tensor holds up: with gate, or alone.
+fn first_name(catalog: &Catalog, experts: &str) -> Result<&'static str> {
+    let find = |projection| {
+        let name = format!("{experts}.{projection}");
+        catalog.tensors.get(&*name).map(|tensor| (name, tensor))
+    };
+    let Some((name, tensor)) = find(UP) else {
+        return Ok(GATE_UP);
+    };
+    match [GATE_UP, GATE].into_iter().find_map(find) {
+        None => Ok(UP),
+        Some((other, _)) => Err(Error::of_tensor(Code::ExpertsLayout, tensor.origin(),
+            name,
+            format!("it is there beside {other}; fused experts have gate and up in {GATE_UP}, or {UP} and no gate"),
+        ).with_hint(leave_out())),
+    }
+}
+
+/// The rows `rows` of one expert of a weight, and what of its companions belongs to them.
+fn rows_of_expert(
+    fused: &Weight,
+    name: &str,
+    expert: u64,
+    rows: &Range<u64>,
+) -> Result<Vec<(Name, Tensor)>> {
+    let tensors = fused.names_as(name).zip(fused.tensors()).enumerate();
+    let parts = tensors.map(|(i, (name, tensor))| {
+        let rows = match &fused.quantized {
+            Some(quantized) if i > 0 => quantized.scheme.companion_rows(rows.clone()),
+            _ => rows.clone(),
+        };
+        Ok((name, rows_of(fused, tensor, expert, &rows)?))
+    });
+    parts.collect()
 }
 
 fn fused<'a>(catalog: &'a Catalog, experts: &str, projection: &str) -> Result<Weight<'a>> {
     let name = format!("{experts}.{projection}");
     match Weight::find(catalog, name.clone())? {
         Some(weight) => Ok(weight),
-        None => Err(Error::of_tensor(
-            Code::ExpertsIncomplete,
-            &catalog.report.sources[0].path,
-            name,
-            format!("it is missing, but other fused tensors of {experts} are there"),
-        )
-        .with_hint(Hint::give(PATCH).to("add it").or(leave_out()))),
+        None => Err(missing_of(catalog, name, experts)),
     }
 }
 
-/// The number of experts, the intermediate size and the hidden size.
-fn dimensions(gate_up: &Weight, down: &Weight) -> Result<[u64; 3]> {
-    if let ([count, both, hidden], [down_count, down_hidden, intermediate]) =
+fn missing_of(catalog: &Catalog, name: String, experts: &str) -> Error {
+    Error::of_tensor(
+        Code::ExpertsIncomplete,
+        &catalog.report.sources[0].path,
+        name,
+        format!("it is missing, but other fused tensors of {experts} are there"),
+    )
+    .with_hint(Hint::give(PATCH).to("add it").or(leave_out()))
+}
+
+/// The sizes of experts with a gate.
+fn dimensions(gate_up: &Weight, down: &Weight) -> Result<Dimensions> {
+    if let (&[count, a, b], &[down_count, c, d]) =
         (&gate_up.tensor.shape[..], &down.tensor.shape[..])
-        && (count, hidden) == (down_count, down_hidden)
-        && intermediate.checked_mul(2) == Some(*both)
+        && count == down_count
         && gate_up.tensor.len() > 0
     {
-        return Ok([*count, *intermediate, *hidden]);
+        // Not both: c would be 2c.
+        let by_rows = (b == c && Some(a) == d.checked_mul(2)).then_some((d, c, false));
+        let by_columns = (a == d && Some(b) == c.checked_mul(2)).then_some((c, d, true));
+        if let Some((intermediate, hidden, is_transposed)) = by_rows.or(by_columns) {
+            return Ok(Dimensions {
+                count,
+                intermediate,
+                hidden,
+                is_transposed,
+            });
+        }
     }
-    Err(gate_up.error(Code::ExpertsLayout, format!(
-        "its shape is {}, and that of {} is {}; expected [E, 2I, H] and [E, H, I], not empty (transposed experts, [E, H, 2I] and [E, I, H], cannot be divided into ranges of bytes)",
-        shape_text(&gate_up.tensor.shape),
+    Err(unfit(
+        gate_up,
+        down,
+        "expected [E, 2I, H] and [E, H, I] or, transposed, [E, H, 2I] and [E, I, H], not empty",
+    ))
+}
+
+/// The sizes of experts without one, which no family stores transposed.
+fn dimensions_without_gate(up: &Weight, down: &Weight) -> Result<Dimensions> {
+    if let (&[count, intermediate, hidden], &[down_count, down_hidden, down_intermediate]) =
+        (&up.tensor.shape[..], &down.tensor.shape[..])
+        && (count, hidden, intermediate) == (down_count, down_hidden, down_intermediate)
+        && up.tensor.len() > 0
+    {
+        return Ok(Dimensions {
+            count,
+            intermediate,
+            hidden,
+            is_transposed: false,
+        });
+    }
+    let expected = "expected [E, I, H] and [E, H, I], not empty, as there is no gate";
+    Err(unfit(up, down, expected))
+}
+
+fn unfit(first: &Weight, down: &Weight, expected: &str) -> Error {
+    let problem = format!(
+        "its shape is {}, and that of {} is {}; {expected}",
+        shape_text(&first.tensor.shape),
         down.name,
         shape_text(&down.tensor.shape)
-    )).with_hint(leave_out()))
+    );
+    first
+        .error(Code::ExpertsLayout, problem)
+        .with_hint(leave_out())
+}
+
+/// The biases of single experts, by number.
+struct Biases {
+    /// Of the fused ones.
+    names: [Name; 2],
+    gate: Vec<Tensor>,
+    up: Vec<Tensor>,
+    down: Vec<Tensor>,
+}
+
+impl Biases {
+    /// Those of a layer, if it has some.
+    fn find(
+        catalog: &Catalog,
+        experts: &str,
+        model: &Model,
+        dimensions: Dimensions,
+        layout: Layout,
+    ) -> Result<Option<Self>> {
+        if !model.has_biases() {
+            return Ok(None);
+        }
+        let names = [GATE_UP, DOWN].map(|weight| format!("{experts}.{weight}{FUSED_BIAS}"));
+        let tensors = names.each_ref().map(|name| catalog.tensors.get(&**name));
+        let [gate_up, down] = match tensors {
+            [None, None] => return Ok(None),
+            [Some(gate_up), Some(down)] => [gate_up, down],
+            [missing, _] => {
+                let name = &names[usize::from(missing.is_some())];
+                return Err(missing_of(catalog, name.clone(), experts));
+            }
+        };
+        let Dimensions {
+            count,
+            intermediate,
+            hidden,
+            ..
+        } = dimensions;
+        for (name, bias, expected) in [
+            (&names[0], gate_up, [count, 2 * intermediate]),
+            (&names[1], down, [count, hidden]),
+        ] {
+            if *bias.shape != expected {
+                let [found, expected] = [&*bias.shape, &expected].map(shape_text);
+                let problem = format!("its shape is {found}; by its weight it must be {expected}");
+                return Err(
+                    Error::of_tensor(Code::ExpertsLayout, bias.origin(), name, problem)
+                        .with_hint(leave_out()),
+                );
+            }
+        }
+        let (mut gate, mut up) = (Vec::new(), Vec::new());
+        for both in gather::unstack(&names[0], gate_up, 0)? {
+            let parts = match layout {
+                Layout::Interleaved => gather::deinterleave(&names[0], &both, 0, 2)?,
+                _ => gather::chunk(&names[0], &both, 0, 2)?,
+            };
+            gate.push(parts[0].clone());
+            up.push(parts[1].clone());
+        }
+        Ok(Some(Biases {
+            gate,
+            up,
+            down: gather::unstack(&names[1], down, 0)?,
+            names: names.map(Name::from),
+        }))
+    }
 }
 
 /// Rows of one expert of `tensor`, which is `fused` or a companion of it.

@@ -1,24 +1,51 @@
-//! The weights of experts, by name, with what is stored beside them.
+//! The weights of experts, by name, and what of them cannot be moved where they are quantized.
 
-use crate::catalog::{Catalog, Tensor};
-use crate::error::{Code, Error, Result};
-use crate::quant::{self, Scheme};
-use crate::tensor::Name;
+use crate::error::{Code, Result};
+use crate::ops::weight::{Quantized, Weight};
 
 pub(in crate::ops) const GATE: &str = "gate_proj";
 pub(in crate::ops) const UP: &str = "up_proj";
 pub(in crate::ops) const DOWN: &str = "down_proj";
 pub(in crate::ops) const GATE_UP: &str = "gate_up_proj";
 
-/// What becomes of the experts of one layer.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// The module of the experts.
-    pub experts: String,
-    /// The tensors that go.
-    pub old: Vec<Name>,
-    /// The tensors that stand, in this order, where the first of the old ones stood.
-    pub new: Vec<(Name, Tensor)>,
+/// What is called like a weight, and then so, is its bias: of fused ones, and of single ones.
+pub(super) const FUSED_BIAS: &str = "_bias";
+pub(super) const WEIGHT: &str = ".weight";
+pub(super) const BIAS: &str = ".bias";
+
+/// How the weights of a single expert are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Singles {
+    pub gate: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+}
+
+impl Singles {
+    /// As most call them.
+    pub(super) const PROJECTIONS: Singles = Singles {
+        gate: GATE,
+        up: UP,
+        down: DOWN,
+    };
+    /// As Mixtral calls them.
+    pub(super) const NUMBERED: Singles = Singles {
+        gate: "w1",
+        up: "w3",
+        down: "w2",
+    };
+
+    /// Those of which one is called `projection`.
+    pub(super) fn with(projection: &str) -> Option<Self> {
+        let known = [Self::PROJECTIONS, Self::NUMBERED].into_iter();
+        known
+            .into_iter()
+            .find(|singles| singles.all().contains(&projection))
+    }
+
+    pub(super) fn all(self) -> [&'static str; 3] {
+        [self.gate, self.up, self.down]
+    }
 }
 
 /// Whether two tensors of the experts of one layer, in either form, hold the same weights: those of down,
@@ -27,7 +54,7 @@ pub(super) fn are_of_one_kind(a: &str, b: &str) -> bool {
     let is_down = |name: &str| {
         in_experts(name).is_some_and(|(_, rest)| {
             let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-            rest.starts_with(DOWN)
+            rest.starts_with(DOWN) || rest.starts_with(Singles::NUMBERED.down)
         })
     };
     is_down(a) == is_down(b)
@@ -46,60 +73,16 @@ pub(super) fn in_experts(name: &str) -> Option<(&str, &str)> {
     Some((&name[..rest - 1], &name[rest..]))
 }
 
-/// A weight with its companions, if it is quantized.
-#[derive(Debug, Clone)]
-pub(super) struct Weight<'a> {
-    pub name: String,
-    pub tensor: &'a Tensor,
-    pub quantized: Option<Quantized<'a>>,
-}
-
-/// How a weight is quantized.
-#[derive(Debug, Clone)]
-pub(super) struct Quantized<'a> {
-    pub scheme: &'static dyn Scheme,
-    /// In the order of [`Scheme::companions`].
-    pub companions: Vec<&'a Tensor>,
-}
-
-impl<'a> Weight<'a> {
-    /// The weight called `name`, its companions checked.
-    pub(super) fn find(catalog: &'a Catalog, name: String) -> Result<Option<Self>> {
-        let Some(tensor) = catalog.tensors.get(&*name) else {
-            return Ok(None);
+impl Weight<'_> {
+    /// Checks that it is not quantized, where its rows would become columns.
+    pub(super) fn check_not_turned(&self) -> Result<()> {
+        let Some(Quantized { scheme, .. }) = self.quantized else {
+            return Ok(());
         };
-        let stored = quant::stored(&catalog.tensors, &name);
-        if let Some((scheme, companions)) = &stored {
-            scheme.check(&name, tensor, companions)?;
-        }
-        Ok(Some(Weight {
-            name,
-            tensor,
-            quantized: stored.map(|(scheme, companions)| Quantized { scheme, companions }),
-        }))
-    }
-
-    /// The tensors that it is: the weight and its companions.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = &'a Tensor> {
-        let companions = self.quantized.iter().flat_map(|q| &q.companions);
-        std::iter::once(self.tensor).chain(companions.copied())
-    }
-
-    /// What these are called if the weight is called `name`.
-    pub(super) fn names_as(&self, name: &str) -> impl Iterator<Item = Name> {
-        let quantized = self.quantized.iter();
-        let companions = quantized.flat_map(|quantized| quantized.scheme.companions(name));
-        std::iter::once(name.into()).chain(companions.map(Name::from))
-    }
-
-    /// What they are called.
-    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
-        self.names_as(&self.name)
-    }
-
-    /// An error about the weight.
-    pub(super) fn error(&self, code: Code, problem: impl Into<String>) -> Error {
-        Error::of_tensor(code, self.tensor.origin(), &self.name, problem)
+        Err(self.error(Code::BadScales, format!(
+            "it is {}, and its family stores fused experts transposed: its blocks would be cut or transposed, which is not done",
+            scheme.name()
+        )).with_hint("start from unquantized experts"))
     }
 
     /// Checks that no block holds rows of gate and of up, which have `rows` rows each.

@@ -159,7 +159,7 @@ impl<'a> Experts<'a> {
         let plain = (self.a.shape[1], self.b.shape[0]) == (columns, rows);
         let transposed = (self.a.shape[1], self.b.shape[0]) == (rows, columns);
         let transposed = match (plain, transposed) {
-            (true, true) => model.transposed_family().is_some(),
+            (true, true) => model.is_transposed(),
             _ => transposed,
         };
         if count != self.count || !(plain || transposed) {

@@ -1,0 +1,15 @@
+//! Tensors whose elements are those of others in another order. Where whole rows move, they are ranges of
+//! bytes; else a kernel moves elements. No number changes.
+//!
+//! A dimension is named by its position. Tensors that come together have one dtype.
+
+mod arrange;
+mod kernel;
+mod matrix;
+mod part;
+
+pub use arrange::{
+    chunk, concatenate, deinterleave, interleave, narrow, permute_for_rope, stack, transpose,
+    unstack,
+};
+pub(in crate::ops) use part::{Gather, Part};
