@@ -12,4 +12,5 @@ mod kernels;
 mod layers;
 mod ranges;
 mod refusals;
+mod renaming;
 mod settings;

@@ -1,4 +1,4 @@
-//! What adapter_config.json says about scaling, and how names find their place in the base.
+//! What adapter_config.json says about scaling, and the weight that it is given.
 
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::recipe::Plan;
@@ -73,29 +73,6 @@ fn patterns_match_the_end_of_a_path_behind_a_dot_and_the_first_wins() {
     let alphas = json!({"11.q_proj": 16, "q_proj": 4});
     let found = scalings([4, 4], &[("alpha_pattern", alphas)]).unwrap();
     assert_eq!(found, [1.0, 4.0]);
-}
-
-#[test]
-fn a_model_without_its_head_may_lack_the_prefix() {
-    for (adapted, stored) in [
-        ("transformer.h.0.fc", "h.0.fc"),
-        ("model.layers.0.fc", "layers.0.fc"),
-        ("layers.0.fc", "model.layers.0.fc"),
-        ("h.0.fc", "transformer.h.0.fc"),
-    ] {
-        let workspace = Workspace::new();
-        let base = workspace.write("base", &Checkpoint::single([weight(stored, &[4, 6])]));
-        let adapter = Adapter::new(2, 2.0).linear(adapted, [4, 6], 2);
-        let plan = plan(&base, &adapter.write(&workspace, "lora")).unwrap();
-        assert_eq!(
-            plan.report
-                .reports::<AdapterReport>()
-                .next()
-                .unwrap()
-                .merged,
-            1
-        );
-    }
 }
 
 #[test]

@@ -34,16 +34,32 @@ pub(super) fn changes(
         return Ok(vec![experts.fused(catalog, model, name.into())?]);
     }
     let module = merging.renaming.apply(module);
-    let parts = match parameter {
-        GATE_UP => [Some(GATE), Some(UP)],
-        DOWN => [Some(DOWN), None],
-        _ => {
-            merging.target(catalog, &name, experts.key)?;
-            [None, None]
-        }
+    let parts = parts(parameter);
+    if parts.is_empty() {
+        merging.target(catalog, &name, experts.key)?;
+    }
+    experts.single(catalog, &module, parts)
+}
+
+/// The projections of single experts that the fused parameter has, in their order.
+fn parts(parameter: &str) -> &'static [&'static str] {
+    match parameter {
+        GATE_UP => &[GATE, UP],
+        DOWN => &[DOWN],
+        _ => &[],
+    }
+}
+
+/// Whether the base has the fused parameter `name` as weights of single experts.
+pub(super) fn are_apart(catalog: &Catalog, name: &str) -> bool {
+    let Some((module, parameter)) = name.rsplit_once('.') else {
+        return false;
     };
-    let parts: Vec<&str> = parts.into_iter().flatten().collect();
-    experts.single(catalog, &module, &parts)
+    let mut parts = parts(parameter).iter();
+    parts.any(|part| {
+        let name = expert_name(catalog, module, 0, part);
+        catalog.tensors.contains_key(name.as_str())
+    })
 }
 
 /// The parameter that the wrapper belongs to.

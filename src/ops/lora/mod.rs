@@ -14,6 +14,7 @@ mod factors;
 mod kernels;
 mod layers;
 mod merging;
+mod renaming;
 mod targets;
 
 use std::path::PathBuf;
@@ -31,7 +32,8 @@ use crate::source::Location;
 use adapter::Adapter;
 use layers::Layer;
 use merging::{Merging, WeightChange};
-use targets::{Contents, Factors, Renaming, unwrapped};
+use renaming::Renaming;
+use targets::{Contents, Factors, unwrapped};
 
 /// Modules of an adapter times patterns that give them ranks.
 const MOST_MATCHES: usize = 1 << 28;
@@ -167,12 +169,21 @@ impl Operator for Lora {
                 "it has too many modules for so many rank and alpha patterns",
             ));
         }
+        let own_names = contents.changed_names(&self.adapter.settings);
+        let has_place = |name: &str| has_place(catalog, name);
+        let renaming = Renaming::find(catalog, &self.adapter, &own_names, &has_place)?;
+        if !renaming.is_none() {
+            catalog.report.notes.push(format!(
+                "names of the adapter {} are taken for the base's by what they begin with: {renaming}",
+                self.adapter.directory.shown()
+            ));
+        }
+        let changed: Vec<String> = own_names.iter().map(|name| renaming.apply(name)).collect();
         let merging = Merging {
             adapter: &self.adapter,
             weight: self.weight,
-            renaming: self.renaming(catalog, &contents),
+            renaming,
         };
-        let changed = merging.changed_names(&contents);
         embeddings::check_tied(catalog, &self.adapter, changed.iter().map(String::as_str))?;
 
         let mut resized = false;
@@ -223,22 +234,9 @@ impl Operator for Lora {
     }
 }
 
-impl Lora {
-    /// The renaming under which every tensor of the adapter has its place; none if there is no such.
-    fn renaming(&self, catalog: &Catalog, contents: &Contents) -> Renaming {
-        let fits = |renaming: &Renaming| {
-            let merging = Merging {
-                adapter: &self.adapter,
-                weight: self.weight,
-                renaming: *renaming,
-            };
-            let names = merging.changed_names(contents);
-            let has = |name: &String| catalog.tensors.contains_key(name.as_str());
-            names.iter().all(has)
-        };
-        let all = Renaming::ALL.into_iter();
-        all.into_iter().find(fits).unwrap_or(Renaming::None)
-    }
+/// Whether the base has what is called `name`, or its parts.
+fn has_place(catalog: &Catalog, name: &str) -> bool {
+    catalog.tensors.contains_key(name) || experts::are_apart(catalog, name)
 }
 
 fn carry_out(catalog: &mut Catalog, change: WeightChange) {

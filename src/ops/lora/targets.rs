@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use crate::catalog::Catalog;
 use crate::error::{Code, Result};
-use crate::ops::lora::adapter::Adapter;
+use crate::ops::lora::adapter::{Adapter, Settings};
 use crate::tensor::Name;
 
 /// What stands before the names of the base's modules.
@@ -87,6 +87,21 @@ impl Contents {
 }
 
 impl Contents {
+    /// What it changes, by the names of the adapter's own model.
+    pub(super) fn changed_names(&self, settings: &Settings) -> Vec<String> {
+        let of_modules = self.modules.keys().flat_map(|module| {
+            let (path, depth) = unwrapped(module);
+            let mut parameters: Vec<&str> = settings.parameters_of(path).collect();
+            if depth == 0 && parameters.is_empty() {
+                parameters.push("weight");
+            }
+            parameters.into_iter().map(move |p| format!("{path}.{p}"))
+        });
+        of_modules
+            .chain(self.replacements.keys().cloned())
+            .collect()
+    }
+
     /// Notes that the tensor `key`, at `path` in the adapter's model, replaces one of the base.
     fn replace(&mut self, path: &str, key: &Name) {
         // The base's own module beside a trained copy of it; saved along with resized embeddings.
@@ -120,33 +135,6 @@ pub(super) fn unwrapped(module: &str) -> (&str, usize) {
         depth += 1;
     }
     (path, depth)
-}
-
-/// How names of the adapter's model become names of the base, where a model with a head and the one
-/// without it differ by a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Renaming {
-    None,
-    Strip(&'static str),
-    Add(&'static str),
-}
-
-impl Renaming {
-    pub(super) const ALL: [Renaming; 5] = [
-        Renaming::None,
-        Renaming::Strip("model."),
-        Renaming::Strip("transformer."),
-        Renaming::Add("model."),
-        Renaming::Add("transformer."),
-    ];
-
-    pub(super) fn apply(self, name: &str) -> String {
-        match self {
-            Renaming::None => name.to_owned(),
-            Renaming::Strip(prefix) => name.strip_prefix(prefix).unwrap_or(name).to_owned(),
-            Renaming::Add(prefix) => [prefix, name].concat(),
-        }
-    }
 }
 
 /// Names of the catalog that have the most in common with `name`, for an error.
