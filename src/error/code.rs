@@ -170,6 +170,8 @@ codes! {
     TiedEmbeddings = "tied-embeddings",
     /// The adapter changes the vocabulary.
     AdapterVocabulary = "adapter-vocabulary",
+    /// The adapter does not say in which order it has factors of fused experts.
+    ExpertOrder = "expert-order",
 
     // Recipes.
     /// The recipe is not YAML, or not the part of YAML that recipes have.

@@ -23,6 +23,7 @@ settings! {
 
     // Operators.
     LORA = "lora",
+    LORA_EXPERTS = "lora_experts",
     PATCH = "patch",
     RENAME = "rename",
     ONLY = "only",

@@ -28,7 +28,7 @@ pub(crate) use convert::{Converted, is_convertible};
 pub use dtype::DtypeParams;
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
-pub use lora::{LoraParams, LoraRequest};
+pub use lora::{ExpertOrder, LoraParams, LoraRequest};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, split_scope};
 pub(crate) use params::{chosen, short};

@@ -1,5 +1,6 @@
 """Small models of the kinds of layers that LoRA adapts, and adapters for them made by PEFT itself."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -106,6 +107,43 @@ def merge(make, base: Path, adapters: list, output: Path, dtype=torch.bfloat16) 
     else:
         model.save_pretrained(output)
     return output
+
+
+def rewrite(adapter: Path, directory: Path, change, **settings) -> Path:
+    """The adapter with each (name, tensor) changed, and with other settings."""
+    directory.mkdir()
+    config = json.loads((adapter / "adapter_config.json").read_text()) | settings
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    changed = dict(change(name, tensor) for name, tensor in tensors.items())
+    save_file(changed, directory / "adapter_model.safetensors")
+    return directory
+
+
+def rewrite_experts(adapter: Path, directory: Path, change, **settings) -> Path:
+    """The adapter of fused experts with each pair of factors, by expert, changed."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+
+    def changed(name, tensor):
+        first = tensors[name.replace("lora_B", "lora_A")]
+        second = tensors[name.replace("lora_A", "lora_B")]
+        a = first.reshape(-1, config["r"], first.shape[1])
+        b = second.reshape(second.shape[0], config["r"], -1).permute(2, 0, 1)
+        return name, change(a, b)["lora_B" in name].contiguous()
+
+    return rewrite(adapter, directory, changed, **settings)
+
+
+def swapped(a, b):
+    """(E, r, in) and (E, out, r) as factors of the transposed product, in PEFT's order."""
+    new_a, new_b = b.transpose(1, 2), a.transpose(1, 2)
+    return new_a.flatten(0, 1), new_b.permute(1, 2, 0).flatten(1)
+
+
+def expert_major(a, b):
+    """The same, with the columns of an expert in one run."""
+    return a.flatten(0, 1), b.permute(1, 0, 2).flatten(1)
 
 
 MODELS = {"llama": llama, "gpt2": gpt2, "moe": qwen3_moe, "convolutions": Convolutions}

@@ -115,6 +115,38 @@ def test_fused_experts(tmp_path):
         assert_merged(base, merged, view, "fused experts")
 
 
+def test_fused_experts_as_others_store_them(tmp_path):
+    """The adapter of a merge by PEFT, rewritten as PEFT before 0.19.1 and as Unsloth had the same products."""
+    make = MODELS["moe"]
+    base = lora_models.save_base(make, tmp_path / "base", save_original_format=False)
+    adapter = lora_models.save_adapter(
+        lora_models.load_base(make, base), tmp_path / "adapter", 1,
+        target_modules=[], target_parameters=EXPERTS)
+    merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
+    old = lora_models.rewrite_experts(
+        adapter, tmp_path / "old", lora_models.swapped, peft_version="0.18.1")
+    unsloth = lora_models.rewrite_experts(adapter, tmp_path / "unsloth", lora_models.expert_major)
+    for flags in ([old], [unsloth, "--lora-experts", "expert-major"]):
+        scratch = tmp_path / f"scratch-{flags[0].name}"
+        scratch.mkdir()
+        with ckptfs.mounted(["--base", base, "--lora", *flags], scratch) as view:
+            assert_merged(base, merged, view, f"experts of {flags[0].name}")
+
+
+def test_an_adapter_of_a_larger_model(tmp_path):
+    """Its language model is the base, and calls its layers by another name."""
+    make = lora_models.llama
+    base = lora_models.save_base(make, tmp_path / "base")
+    adapter = lora_models.save_adapter(
+        lora_models.load_base(make, base), tmp_path / "adapter", 1, target_modules=ATTENTION)
+    merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
+    larger = lora_models.rewrite(
+        adapter, tmp_path / "larger",
+        lambda name, tensor: (name.replace("model.layers", "model.language_model.layers"), tensor))
+    with ckptfs.mounted(["--base", base, "--lora", larger], tmp_path) as view:
+        assert_merged(base, merged, view, "another wrapper")
+
+
 def test_two_adapters_in_their_order_and_with_weights(tmp_path):
     make = lora_models.llama
     base = lora_models.save_base(make, tmp_path / "base")

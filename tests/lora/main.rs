@@ -14,3 +14,4 @@ mod ranges;
 mod refusals;
 mod renaming;
 mod settings;
+mod storage;

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
-    CastParams, CastRule, DtypeParams, Experts, ExpertsParams, FilterParams, LoraParams,
-    LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams,
-    RuleSet,
+    CastParams, CastRule, DtypeParams, ExpertOrder, Experts, ExpertsParams, FilterParams,
+    LoraParams, LoraRequest, Operations, PartialBlocks, PatchParams, Precision, QuantizeParams,
+    RenameParams, RuleSet,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -60,6 +60,7 @@ proptest! {
         weights in vec(any::<f64>().prop_filter("finite", |weight| weight.is_finite()), 2),
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
+        lora_experts in select(vec![None, Some(ExpertOrder::RankMajor), Some(ExpertOrder::ExpertMajor)]),
         rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
         (float32, keep) in any::<(bool, bool)>(),
         scopes in vec(vec(any::<String>(), 0..3), 2),
@@ -102,7 +103,10 @@ proptest! {
         let cast = cast.map(|names| CastRule { names, to: Precision::F32 }).collect();
         let request = ViewRequest {
             operations: Operations {
-                lora: LoraParams { adapters: loras },
+                lora: LoraParams {
+                    adapters: loras,
+                    experts: lora_experts,
+                },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
                 rename: RenameParams { rules },
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },

@@ -52,6 +52,7 @@ fn adapted(base: PathBuf, adapter: PathBuf) -> ViewRequest {
         operations: Operations {
             lora: LoraParams {
                 adapters: vec![lora],
+                ..LoraParams::default()
             },
             ..Operations::default()
         },

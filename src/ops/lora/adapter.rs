@@ -9,11 +9,15 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error, Result};
 use crate::format::safetensors::read_header;
 use crate::format::{Container, Shard};
+use crate::ops::lora::writer::Writer;
 use crate::source::{Blob, Directory, not_json};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const PICKLED_FILE: &str = "adapter_model.bin";
+
+const RANK_PATTERN: &str = "rank_pattern";
+const ALPHA_PATTERN: &str = "alpha_pattern";
 
 /// The longest adapter_config.json that is read.
 const MOST_CONFIG_BYTES: u64 = 1 << 20;
@@ -39,6 +43,7 @@ pub(super) struct Settings {
     /// Whether linear weights take the product rounded to their type.
     pub rounds_product: bool,
     pub target_parameters: Vec<String>,
+    pub writer: Writer,
 }
 
 impl Adapter {
@@ -191,8 +196,8 @@ impl Settings {
             rank: rank
                 .ok_or_else(|| refuse(Code::BadAdapter, "r is not a positive number".to_owned()))?,
             alpha: number("lora_alpha")?,
-            rank_pattern: Patterns::read(&json, "rank_pattern", path)?,
-            alpha_pattern: Patterns::read(&json, "alpha_pattern", path)?,
+            rank_pattern: Patterns::read(&json, RANK_PATTERN, path)?,
+            alpha_pattern: Patterns::read(&json, ALPHA_PATTERN, path)?,
             rslora: flag("use_rslora"),
             dora,
             fan_in_fan_out: flag("fan_in_fan_out"),
@@ -202,12 +207,21 @@ impl Settings {
                 .flatten()
                 .filter_map(|name| Some(name.as_str()?.to_owned()))
                 .collect(),
+            writer: Writer::read(&json, path)?,
         })
     }
 
     /// The rank that the settings give the module or parameter at `path`.
     pub(super) fn rank(&self, path: &str) -> f64 {
         self.rank_pattern.find(path).unwrap_or(self.rank as f64)
+    }
+
+    /// The settings that have patterns, with those that match none of `paths`.
+    pub(super) fn idle_patterns(&self, paths: &[String]) -> [(&'static str, Vec<&str>); 2] {
+        [
+            (RANK_PATTERN, self.rank_pattern.idle(paths)),
+            (ALPHA_PATTERN, self.alpha_pattern.idle(paths)),
+        ]
     }
 
     /// How many patterns a module is held against.
@@ -246,7 +260,14 @@ fn is_set(value: &Value) -> bool {
 
 /// Numbers for the modules whose path ends with what a regular expression matches.
 #[derive(Debug)]
-struct Patterns(Vec<(Pattern, f64)>);
+struct Patterns(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    text: String,
+    pattern: Pattern,
+    number: f64,
+}
 
 #[derive(Debug)]
 enum Pattern {
@@ -279,15 +300,26 @@ impl Patterns {
                     "more than {MOST_REGEXES} regular expressions"
                 )));
             }
-            patterns.push((pattern, number));
+            patterns.push(Entry {
+                text: text.clone(),
+                pattern,
+                number,
+            });
         }
         Ok(Patterns(patterns))
     }
 
     /// The number of the first that matches.
     fn find(&self, path: &str) -> Option<f64> {
-        let mut matching = self.0.iter().filter(|(pattern, _)| pattern.matches(path));
-        matching.next().map(|&(_, number)| number)
+        let mut matching = self.0.iter().filter(|entry| entry.pattern.matches(path));
+        matching.next().map(|entry| entry.number)
+    }
+
+    /// Those that match none of `paths`.
+    fn idle(&self, paths: &[String]) -> Vec<&str> {
+        let is_idle = |entry: &&Entry| !paths.iter().any(|path| entry.pattern.matches(path));
+        let idle = self.0.iter().filter(is_idle);
+        idle.map(|entry| entry.text.as_str()).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::ops::lora::adapter::Adapter;
 use crate::ops::lora::addition::Matrix;
 use crate::ops::lora::kernels::{Join, LowRank};
 use crate::ops::lora::renaming::Renaming;
+use crate::ops::lora::storage::ExpertStorage;
 use crate::ops::lora::targets::{Factors, close_names};
 use crate::ops::lora::{embeddings, factors};
 use crate::ops::{Precision, convert};
@@ -34,6 +35,7 @@ pub(super) struct Merging<'a> {
     pub adapter: &'a Adapter,
     pub weight: f64,
     pub renaming: Renaming,
+    pub experts: ExpertStorage,
 }
 
 impl Merging<'_> {

@@ -89,17 +89,23 @@ impl Contents {
 impl Contents {
     /// What it changes, by the names of the adapter's own model.
     pub(super) fn changed_names(&self, settings: &Settings) -> Vec<String> {
-        let of_modules = self.modules.keys().flat_map(|module| {
+        let mut names = self.adapted_names(settings);
+        names.extend(self.replacements.keys().cloned());
+        names
+    }
+
+    /// What has factors.
+    pub(super) fn adapted_names(&self, settings: &Settings) -> Vec<String> {
+        let of_module = |module: &String| {
             let (path, depth) = unwrapped(module);
-            let mut parameters: Vec<&str> = settings.parameters_of(path).collect();
-            if depth == 0 && parameters.is_empty() {
-                parameters.push("weight");
+            let parameters = settings.parameters_of(path);
+            let mut names: Vec<String> = parameters.map(|p| format!("{path}.{p}")).collect();
+            if depth == 0 && names.is_empty() {
+                names.push(format!("{path}.weight"));
             }
-            parameters.into_iter().map(move |p| format!("{path}.{p}"))
-        });
-        of_modules
-            .chain(self.replacements.keys().cloned())
-            .collect()
+            names
+        };
+        self.modules.keys().flat_map(of_module).collect()
     }
 
     /// Notes that the tensor `key`, at `path` in the adapter's model, replaces one of the base.
