@@ -92,6 +92,33 @@ def save_adapter(base, directory: Path, seed: int, prepare=None, **settings) -> 
     return directory
 
 
+def save_expert_adapter(weights: dict, directory: Path, rank: int) -> Path:
+    """Saves an adapter of each projection of each expert, of a base that has them fused."""
+    directory.mkdir()
+    generator = torch.Generator().manual_seed(1)
+    factors = {}
+
+    def adapt(module, out, inputs):
+        name = f"base_model.model.{module}"
+        for role, shape in (("A", (rank, inputs)), ("B", (out, rank))):
+            factors[f"{name}.lora_{role}.weight"] = 0.05 * torch.randn(shape, generator=generator)
+
+    for name, weight in weights.items():
+        module, _, parameter = name.rpartition(".")
+        for expert in range(len(weight) if module.endswith(".experts") else 0):
+            out, inputs = weight.shape[1:]
+            if parameter == "gate_up_proj":
+                adapt(f"{module}.{expert}.gate_proj", out // 2, inputs)
+                adapt(f"{module}.{expert}.up_proj", out // 2, inputs)
+            else:
+                adapt(f"{module}.{expert}.down_proj", out, inputs)
+    save_file(factors, directory / "adapter_model.safetensors")
+    LoraConfig(
+        target_modules=["gate_proj", "up_proj", "down_proj"], r=rank, lora_alpha=2 * rank,
+    ).save_pretrained(directory)
+    return directory
+
+
 def merge(make, base: Path, adapters: list, output: Path, dtype=torch.bfloat16) -> Path:
     """What PEFT writes for `base` with `adapters` (directory, weight) merged one after another."""
     model = load_base(make, base, dtype)

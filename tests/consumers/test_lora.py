@@ -133,6 +133,16 @@ def test_fused_experts_as_others_store_them(tmp_path):
             assert_merged(base, merged, view, f"experts of {flags[0].name}")
 
 
+def test_single_experts_on_fused_ones(tmp_path):
+    """As an adapter was trained where experts were modules; PEFT makes factors of parameters of it."""
+    make = MODELS["moe"]
+    base = lora_models.save_base(make, tmp_path / "base", save_original_format=False)
+    adapter = lora_models.save_expert_adapter(tensors(base), tmp_path / "adapter", 8)
+    merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
+    with ckptfs.mounted(["--base", base, "--lora", adapter], tmp_path) as view:
+        assert_merged(base, merged, view, "single experts")
+
+
 def test_an_adapter_of_a_larger_model(tmp_path):
     """Its language model is the base, and calls its layers by another name."""
     make = lora_models.llama

@@ -14,4 +14,5 @@ mod ranges;
 mod refusals;
 mod renaming;
 mod settings;
+mod single_experts;
 mod storage;

@@ -68,3 +68,58 @@ pub(super) fn expert_name(catalog: &Catalog, module: &str, expert: u64, part: &s
     let mixtral = mixtral.filter(|name| catalog.tensors.contains_key(name.as_str()));
     mixtral.unwrap_or(usual)
 }
+
+/// Where an expert's weight is in the fused weight of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FusedPart {
+    /// What the base calls the fused weight.
+    pub name: String,
+    pub expert: u64,
+    parts: &'static [&'static str],
+    part: &'static str,
+}
+
+impl FusedPart {
+    /// Where the base has the weight `name` of one expert, if it has only that of all of them.
+    pub(super) fn find(catalog: &Catalog, name: &str) -> Option<Self> {
+        if catalog.tensors.contains_key(name) {
+            return None;
+        }
+        let (module, part) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+        let (module, number) = module.rsplit_once('.')?;
+        let expert = number.parse::<u64>().ok()?;
+        if expert.to_string() != number || !module.ends_with("experts") {
+            return None;
+        }
+        let mixtral = module.strip_suffix("block_sparse_moe.experts");
+        let (parameter, part) = match part {
+            GATE => (GATE_UP, GATE),
+            UP => (GATE_UP, UP),
+            DOWN => (DOWN, DOWN),
+            "w1" if mixtral.is_some() => (GATE_UP, GATE),
+            "w3" if mixtral.is_some() => (GATE_UP, UP),
+            "w2" if mixtral.is_some() => (DOWN, DOWN),
+            _ => return None,
+        };
+        let renamed = mixtral.map(|layer| format!("{layer}mlp.experts.{parameter}"));
+        let names = [Some(format!("{module}.{parameter}")), renamed];
+        let mut names = names.into_iter().flatten();
+        Some(FusedPart {
+            name: names.find(|name| catalog.tensors.contains_key(name.as_str()))?,
+            expert,
+            parts: parts(parameter),
+            part,
+        })
+    }
+
+    /// Of how many parts of one size the fused weight of an expert is.
+    pub(super) fn parts(&self) -> u64 {
+        self.parts.len() as u64
+    }
+
+    /// Which of them this is.
+    pub(super) fn position(&self) -> u64 {
+        let position = self.parts.iter().position(|part| *part == self.part);
+        position.expect("a part of this parameter") as u64
+    }
+}

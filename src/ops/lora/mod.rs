@@ -7,6 +7,7 @@
 
 mod adapter;
 mod addition;
+mod column_parts;
 mod columns;
 mod embeddings;
 mod expert_names;
@@ -18,6 +19,7 @@ mod merging;
 mod operator;
 mod params;
 mod renaming;
+mod single_experts;
 mod storage;
 mod targets;
 mod writer;

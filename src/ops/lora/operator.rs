@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::catalog::{Catalog, OperatorReport};
@@ -11,13 +12,15 @@ use crate::named::Named;
 use crate::ops::Operator;
 use crate::ops::experts::model::Model;
 use crate::ops::lora::adapter::Adapter;
+use crate::ops::lora::expert_names::FusedPart;
 use crate::ops::lora::layers::Layer;
 use crate::ops::lora::merging::{Merging, WeightChange};
 use crate::ops::lora::renaming::Renaming;
+use crate::ops::lora::single_experts::SingleExpert;
 use crate::ops::lora::storage::ExpertStorage;
 use crate::ops::lora::targets::{Contents, Factors, unwrapped};
 use crate::ops::lora::writer::ExpertOrder;
-use crate::ops::lora::{embeddings, expert_names, experts, kernels};
+use crate::ops::lora::{embeddings, expert_names, experts, kernels, single_experts};
 use crate::shown::Show;
 use crate::source::Location;
 use crate::text::listing;
@@ -128,7 +131,18 @@ impl Operator for Lora {
             resized |= merging.replace(catalog, name, key)?;
         }
         let mut changes = Vec::new();
+        let mut fused: IndexMap<String, Vec<SingleExpert>> = IndexMap::new();
         for (module, factors) in &contents.modules {
+            let name = merging.renaming.apply(&format!("{module}.weight"));
+            if let Some(part) = FusedPart::find(catalog, &name) {
+                let modules = fused.entry(part.name.clone()).or_default();
+                modules.push(SingleExpert {
+                    module,
+                    factors,
+                    part,
+                });
+                continue;
+            }
             changes.extend(self::changes(&merging, catalog, &model, module, factors)?);
         }
         let mut report = AdapterReport {
@@ -143,6 +157,14 @@ impl Operator for Lora {
             report.merged += 1;
             report.scalings.push(f64::from(change.change.scale));
             carry_out(catalog, change);
+        }
+        for (name, modules) in fused {
+            let merged = single_experts::merged(&merging, catalog, &model, &name, &modules)?;
+            report.merged += 1;
+            report
+                .scalings
+                .extend(merged.scales.into_iter().map(f64::from));
+            catalog.tensors[name.as_str()] = merged.weight;
         }
         report.scalings.sort_by(f64::total_cmp);
         report.scalings.dedup();
@@ -178,7 +200,9 @@ impl Operator for Lora {
 
 /// Whether the base has what is called `name`, or its parts.
 fn has_place(catalog: &Catalog, name: &str) -> bool {
-    catalog.tensors.contains_key(name) || expert_names::are_apart(catalog, name)
+    catalog.tensors.contains_key(name)
+        || expert_names::are_apart(catalog, name)
+        || FusedPart::find(catalog, name).is_some()
 }
 
 impl Lora {
@@ -268,7 +292,8 @@ fn changes(
     };
     let rank = layer.rank(&pattern)?;
     let scale = merging.scale(&pattern, factors)?;
-    let mut merges = vec![layer.change(catalog, rank, scale, is_weight)?];
+    let transposed = layer.is_transposed(catalog)?;
+    let mut merges = vec![layer.change(transposed, rank, scale, is_weight)?];
     if let Some(bias) = &factors.bias {
         let name = merging.renaming.apply(&format!("{path}.bias"));
         merges.push(merging.bias(catalog, name, bias, scale)?);

@@ -7,7 +7,7 @@ use crate::ops::lora::adapter::Adapter;
 use crate::ops::lora::expert_names::{expert_name, parameter, parts};
 use crate::ops::lora::renaming::Renaming;
 use crate::ops::lora::targets::{Contents, unwrapped};
-use crate::ops::lora::writer::ExpertOrder;
+use crate::ops::lora::writer::{ExpertOrder, Peft};
 use crate::tensor::Name;
 
 /// How all factors of an adapter's experts are stored.
@@ -37,7 +37,8 @@ impl ExpertStorage {
         renaming: &Renaming,
         asked: Option<ExpertOrder>,
     ) -> Result<Self> {
-        let is_transposed = model.transposed_family().is_some();
+        let family = model.transposed_family();
+        let is_transposed = family.is_some();
         let mut told: Option<(bool, &Name)> = None;
         let mut order_matters = false;
         for (module, factors) in &contents.modules {
@@ -71,9 +72,14 @@ impl ExpertStorage {
             }
         }
         let writer = &adapter.settings.writer;
+        // Its weights are stored transposed, but transformers 5 holds them the other way round, and the release
+        // of PEFT does not tell which of the two an old adapter was trained on.
+        let is_either = family.is_some_and(|family| family.starts_with("qwen3_vl_moe"))
+            && matches!(writer.peft, Peft::Before0_19 | Peft::Unsaid);
+        let by_release = writer.peft.a_is_first(is_transposed).filter(|_| !is_either);
         let by_shape = told.map(|(a_is_first, _)| a_is_first);
         Ok(ExpertStorage {
-            a_is_first: by_shape.or(writer.peft.a_is_first(is_transposed)),
+            a_is_first: by_shape.or(by_release),
             order: writer.order.or(asked).unwrap_or(ExpertOrder::RankMajor),
             is_assumed: order_matters && writer.order.or(asked).is_none(),
             asks_order: order_matters && writer.order.is_none(),
