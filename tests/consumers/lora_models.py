@@ -45,6 +45,10 @@ def llama(**changes):
     return LlamaForCausalLM(LlamaConfig(**LLAMA | changes))
 
 
+def tied_llama():
+    return llama(tie_word_embeddings=True)
+
+
 def gpt2():
     return GPT2LMHeadModel(GPT2Config(**GPT2))
 
@@ -173,4 +177,4 @@ def expert_major(a, b):
     return a.flatten(0, 1), b.permute(1, 0, 2).flatten(1)
 
 
-MODELS = {"llama": llama, "gpt2": gpt2, "moe": qwen3_moe, "convolutions": Convolutions}
+MODELS = {"llama": llama, "tied": tied_llama, "gpt2": gpt2, "moe": qwen3_moe, "convolutions": Convolutions}

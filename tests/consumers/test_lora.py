@@ -35,6 +35,14 @@ SETTINGS = {
     "lora_bias": ("llama", {"target_modules": ATTENTION, "lora_bias": True}),
     "modules_to_save": ("llama", {"target_modules": ["q_proj"],
                                   "modules_to_save": ["lm_head", "norm"]}),
+    "tied modules_to_save": ("tied", {"target_modules": ["q_proj"], "ensure_weight_tying": True,
+                                      "modules_to_save": ["embed_tokens"]}),
+    "tokens": ("llama", {"target_modules": ["q_proj"], "trainable_token_indices": [3, 500, 7]}),
+    "tokens of both": ("llama", {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [3, 5], "lm_head": [9, 1]},
+    }),
+    "tied tokens": ("tied", {"target_modules": ["q_proj"], "trainable_token_indices": [3, 500, 7]}),
     "mica": ("llama", {"target_modules": MLP, "init_lora_weights": "mica"}),
     "Conv1D": ("gpt2", {"target_modules": CONV1D, "fan_in_fan_out": True}),
     "Conv1D dora": ("gpt2", {"target_modules": CONV1D, "fan_in_fan_out": True,
@@ -191,6 +199,26 @@ def test_resized_vocabulary(tmp_path):
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
             assert torch.equal(found[name], expected[name])
         assert json.loads((view / "config.json").read_text())["vocab_size"] == 520
+
+
+def test_new_tokens_of_a_resized_vocabulary(tmp_path):
+    """Rows of an embedding that grew: it is saved whole, and they are saved beside it."""
+    base = lora_models.save_base(lora_models.llama, tmp_path / "base")
+
+    def resized():
+        model = lora_models.load_base(lora_models.llama, base)
+        model.resize_token_embeddings(520, mean_resizing=False)
+        return model
+
+    adapter = lora_models.save_adapter(resized(), tmp_path / "adapter", 1,
+                                       target_modules=["q_proj"],
+                                       trainable_token_indices=[513, 512, 3])
+    merged = tmp_path / "merged"
+    PeftModel.from_pretrained(resized(), adapter).merge_and_unload().save_pretrained(merged)
+    with ckptfs.mounted(["--base", base, "--lora", adapter], tmp_path) as view:
+        expected, found = tensors(merged), tensors(view)
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert torch.equal(found[name], expected[name])
 
 
 def test_a_trained_adapter_gives_the_logits_of_the_merged_model(checkpoints, tmp_path):

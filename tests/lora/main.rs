@@ -16,3 +16,5 @@ mod renaming;
 mod settings;
 mod single_experts;
 mod storage;
+mod tokens;
+mod tying;

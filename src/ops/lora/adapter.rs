@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error, Result};
 use crate::format::safetensors::read_header;
 use crate::format::{Container, Shard};
+use crate::ops::lora::token_indices::{self, TokenIndices};
 use crate::ops::lora::writer::Writer;
 use crate::source::{Blob, Directory, not_json};
 
@@ -44,6 +45,9 @@ pub(super) struct Settings {
     pub rounds_product: bool,
     pub target_parameters: Vec<String>,
     pub writer: Writer,
+    pub tokens: TokenIndices,
+    /// Whether what is trained of one of two tied embeddings is trained of both.
+    pub ties: bool,
 }
 
 impl Adapter {
@@ -94,7 +98,7 @@ impl Adapter {
 const CHANGING_INITS: [&str; 5] = ["pissa", "corda", "olora", "loftq", "lora_ga"];
 
 /// Settings that a merge is refused for if they are set, and why.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 8] = [
     (
         "layer_replication",
         "it repeats layers of the base, which changes the architecture",
@@ -126,10 +130,6 @@ const REFUSED: [(&str, &str); 9] = [
     (
         "megatron_config",
         "the factors are parallel layers of Megatron, which is not supported",
-    ),
-    (
-        "trainable_token_indices",
-        "single rows of the embedding were trained, which is not supported",
     ),
 ];
 
@@ -208,6 +208,8 @@ impl Settings {
                 .filter_map(|name| Some(name.as_str()?.to_owned()))
                 .collect(),
             writer: Writer::read(&json, path)?,
+            tokens: TokenIndices::read(json.get(token_indices::SETTING), path)?,
+            ties: flag("ensure_weight_tying"),
         })
     }
 

@@ -22,6 +22,9 @@ mod renaming;
 mod single_experts;
 mod storage;
 mod targets;
+mod token_indices;
+mod tokens;
+mod tying;
 mod writer;
 
 pub use operator::AdapterReport;

@@ -20,7 +20,7 @@ use crate::ops::lora::single_experts::SingleExpert;
 use crate::ops::lora::storage::ExpertStorage;
 use crate::ops::lora::targets::{Contents, Factors, unwrapped};
 use crate::ops::lora::writer::ExpertOrder;
-use crate::ops::lora::{embeddings, expert_names, experts, kernels, single_experts};
+use crate::ops::lora::{embeddings, expert_names, experts, kernels, single_experts, tokens, tying};
 use crate::shown::Show;
 use crate::source::Location;
 use crate::text::listing;
@@ -86,7 +86,7 @@ impl Lora {
 
 impl Operator for Lora {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let contents = Contents::from_adapter(&self.adapter)?;
+        let mut contents = Contents::from_adapter(&self.adapter)?;
         if contents
             .modules
             .len()
@@ -99,6 +99,7 @@ impl Operator for Lora {
                 "it has too many modules for so many rank and alpha patterns",
             ));
         }
+        let tied = tying::tie(catalog, &self.adapter, &mut contents)?;
         let own_names = contents.changed_names(&self.adapter.settings);
         let has_place = |name: &str| has_place(catalog, name);
         let renaming = Renaming::find(catalog, &self.adapter, &own_names, &has_place)?;
@@ -108,7 +109,6 @@ impl Operator for Lora {
                 self.adapter.directory.shown()
             ));
         }
-        let changed: Vec<String> = own_names.iter().map(|name| renaming.apply(name)).collect();
         let model = Model::from_catalog(catalog).unwrap_or_default();
         let experts = ExpertStorage::find(
             &self.adapter,
@@ -124,11 +124,15 @@ impl Operator for Lora {
             renaming,
             experts,
         };
-        embeddings::check_tied(catalog, &self.adapter, changed.iter().map(String::as_str))?;
-
         let mut resized = false;
         for (name, key) in &contents.replacements {
             resized |= merging.replace(catalog, name, key)?;
+        }
+        for (module, key) in &contents.tokens {
+            let name = merging.renaming.apply(&format!("{module}.weight"));
+            let base = merging.target(catalog, &name, key)?;
+            let merged = tokens::with_rows(&merging, &name, &base, module, key)?;
+            catalog.tensors[name.as_str()] = merged;
         }
         let mut changes = Vec::new();
         let mut fused: IndexMap<String, Vec<SingleExpert>> = IndexMap::new();
@@ -148,7 +152,7 @@ impl Operator for Lora {
         let mut report = AdapterReport {
             path: self.adapter.directory.clone(),
             weight: self.weight,
-            merged: 0,
+            merged: contents.tokens.len(),
             replaced: contents.replacements.len(),
             scalings: Vec::new(),
             asks_order: experts.asks_order,
@@ -165,6 +169,9 @@ impl Operator for Lora {
                 .scalings
                 .extend(merged.scales.into_iter().map(f64::from));
             catalog.tensors[name.as_str()] = merged.weight;
+        }
+        if let Some(name) = tied {
+            tying::follow(catalog, &merging.renaming.apply(&name));
         }
         report.scalings.sort_by(f64::total_cmp);
         report.scalings.dedup();

@@ -3,12 +3,15 @@
 use indexmap::IndexMap;
 
 use crate::catalog::Catalog;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::lora::adapter::{Adapter, Settings};
+use crate::ops::lora::token_indices::SETTING;
 use crate::tensor::Name;
 
 /// What stands before the names of the base's modules.
 const PREFIXES: [&str; 2] = ["base_model.model.", "base_model."];
+/// What is behind the path of an embedding of which rows were trained.
+const TOKENS: &str = ".token_adapter.trainable_tokens_delta";
 /// What stands between a wrapped module and what was in it.
 const WRAPPED: &str = ".base_layer";
 
@@ -19,6 +22,8 @@ pub(super) struct Contents {
     pub modules: IndexMap<String, Factors>,
     /// Tensors that take the place of the base's: the base's name, then the adapter's.
     pub replacements: IndexMap<String, Name>,
+    /// Rows of embeddings, by the path of their module.
+    pub tokens: IndexMap<String, Name>,
 }
 
 /// The adapter's names of the tensors that belong to one module.
@@ -51,6 +56,10 @@ impl Contents {
         for key in adapter.weights.tensors.keys() {
             let stripped = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix));
             let path = stripped.unwrap_or(key);
+            if let Some(module) = path.strip_suffix(TOKENS) {
+                contents.tokens.insert(module.to_owned(), key.clone());
+                continue;
+            }
             let Some((module, role)) = split_role(path) else {
                 contents.replace(path, key);
                 continue;
@@ -82,6 +91,7 @@ impl Contents {
             }
             factors.embedding |= embedding;
         }
+        contents.check_tokens(adapter)?;
         Ok(contents)
     }
 }
@@ -91,6 +101,7 @@ impl Contents {
     pub(super) fn changed_names(&self, settings: &Settings) -> Vec<String> {
         let mut names = self.adapted_names(settings);
         names.extend(self.replacements.keys().cloned());
+        names.extend(self.tokens.keys().map(|module| format!("{module}.weight")));
         names
     }
 
@@ -108,6 +119,25 @@ impl Contents {
         self.modules.keys().flat_map(of_module).collect()
     }
 
+    fn check_tokens(&self, adapter: &Adapter) -> Result<()> {
+        if self.tokens.is_empty() && !adapter.settings.tokens.are_none() {
+            return Err(Error::of_file(
+                Code::BadAdapter,
+                &adapter.directory,
+                format!("{SETTING} is set, but no tensor is called trainable_tokens_delta"),
+            ));
+        }
+        let mut tokens = self.tokens.iter();
+        match tokens.find(|(module, _)| self.modules.contains_key(module.as_str())) {
+            Some((_, key)) => Err(adapter.error(
+                Code::BadAdapter,
+                key,
+                "its embedding has factors too, and PEFT trains rows or factors of one",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Notes that the tensor `key`, at `path` in the adapter's model, replaces one of the base.
     fn replace(&mut self, path: &str, key: &Name) {
         // The base's own module beside a trained copy of it; saved along with resized embeddings.
@@ -116,6 +146,7 @@ impl Contents {
         }
         // The same tensor may be stored under its path inside of the wrapper too.
         let name = path
+            .replacen(".token_adapter.", ".", 1)
             .replacen(".base_layer.", ".", 1)
             .replacen(".modules_to_save.", ".", 1);
         if name == path {
