@@ -177,4 +177,5 @@ def expert_major(a, b):
     return a.flatten(0, 1), b.permute(1, 0, 2).flatten(1)
 
 
-MODELS = {"llama": llama, "tied": tied_llama, "gpt2": gpt2, "moe": qwen3_moe, "convolutions": Convolutions}
+MODELS = {"llama": llama, "tied": tied_llama, "gpt2": gpt2, "moe": qwen3_moe,
+          "convolutions": Convolutions}

@@ -124,7 +124,7 @@ def test_fused_experts(tmp_path):
 
 
 def test_fused_experts_as_others_store_them(tmp_path):
-    """The adapter of a merge by PEFT, rewritten as PEFT before 0.19.1 and as Unsloth had the same products."""
+    """An adapter rewritten as PEFT before 0.19.1 and as Unsloth had the same products."""
     make = MODELS["moe"]
     base = lora_models.save_base(make, tmp_path / "base", save_original_format=False)
     adapter = lora_models.save_adapter(
@@ -142,7 +142,7 @@ def test_fused_experts_as_others_store_them(tmp_path):
 
 
 def test_single_experts_on_fused_ones(tmp_path):
-    """As an adapter was trained where experts were modules; PEFT makes factors of parameters of it."""
+    """As trained where experts were modules; PEFT makes factors of parameters of them."""
     make = MODELS["moe"]
     base = lora_models.save_base(make, tmp_path / "base", save_original_format=False)
     adapter = lora_models.save_expert_adapter(tensors(base), tmp_path / "adapter", 8)
