@@ -2,6 +2,7 @@
 
 use ckptfs::error::Code;
 use ckptfs::ops::lora::AdapterReport;
+use ckptfs::provenance::Counts;
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -148,6 +149,9 @@ fn fused_experts_take_the_products_of_single_ones_where_their_layout_has_them() 
             assert_eq!(report.merged, 2);
             assert_eq!(report.scalings, [1.0, 1.5]);
             assert!(plan.report.warnings.is_empty());
+            let counts = Counts::of_plan(&plan);
+            let mut changed = counts.changed_by.iter();
+            assert!(changed.all(|by| by.operators.contains(&"lora")));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use ckptfs::error::Code;
 use ckptfs::ops::lora::AdapterReport;
+use ckptfs::provenance::Counts;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -67,6 +68,9 @@ fn rows_take_the_place_of_the_bases_and_others_stay() {
             assert_eq!(*found[&output.name].bytes, *output.bytes);
             let report = plan.report.reports::<AdapterReport>().next().unwrap();
             assert_eq!((report.merged, report.replaced), (1, 0));
+            let counts = Counts::of_plan(&plan);
+            let mut changed = counts.changed_by.iter();
+            assert!(changed.all(|by| by.operators.contains(&"lora")));
         }
     }
 }

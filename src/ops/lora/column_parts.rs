@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::ops::lora::addition::Matrix;
 use crate::ops::lora::factors::computed;
 
@@ -42,16 +42,21 @@ pub(super) fn taken(name: &str, tensor: &Tensor, matrix: Matrix, columns: Column
     )
 }
 
-/// `tensor` with columns that were taken from it replaced.
+/// `tensor` with columns that were taken from it replaced, which `step` says in words.
 pub(super) fn put_back(
     name: &str,
     tensor: &Tensor,
     matrix: Matrix,
     parts: Vec<(Columns, Tensor)>,
+    step: Step,
 ) -> Tensor {
     let (columns, parts): (Vec<Columns>, Vec<Tensor>) = parts.into_iter().unzip();
     let inputs = std::iter::once(tensor.clone()).chain(parts).collect();
-    let kernel = PutBack { matrix, columns };
+    let kernel = PutBack {
+        matrix,
+        columns,
+        step,
+    };
     computed(
         name,
         inputs,
@@ -114,11 +119,16 @@ impl Kernel for Take {
 struct PutBack {
     matrix: Matrix,
     columns: Vec<Columns>,
+    step: Step,
 }
 
 impl Kernel for PutBack {
     fn identity(&self) -> String {
-        format!("{self:?}")
+        format!("{:?} of {:?} put back", self.columns, self.matrix)
+    }
+
+    fn step(&self, _output: usize) -> Option<Step> {
+        Some(self.step.clone())
     }
 
     fn bands(&self) -> RowBands {

@@ -29,7 +29,7 @@ const WRAPPERS: [&str; 10] = [
 ];
 
 /// The most beginnings of either side that are tried, and the most names before the rest of one.
-const MOST_BEGINNINGS: usize = 16;
+const MOST_BEGINNINGS: usize = 8;
 const MOST_WRAPPERS: usize = 6;
 
 /// How names of the adapter's model become names of the base: those that begin with `from` begin

@@ -162,7 +162,11 @@ impl Fused<'_> {
         let weight = if columns_changed.is_empty() {
             self.with_rows(&whole, columns, rows_changed)
         } else {
-            put_back(self.name, &whole, matrix, columns_changed)
+            // Where gate and up differ in rank or scale, that of the first is told; the parts tell their own.
+            let rank = self.merging.adapter.settings.rank(first.module) as u64;
+            let scale = self.merging.scale(first.module, first.factors)?;
+            let step = kernels::step(self.merging.adapter.settings.dora, rank, scale);
+            put_back(self.name, &whole, matrix, columns_changed, step)
         };
         Ok(Expert { start, weight })
     }
