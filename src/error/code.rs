@@ -151,7 +151,7 @@ codes! {
 
     // Linear attention.
     /// A projection of a layer's linear attention is missing.
-    ProjectionIncomplete = "projection-incomplete",
+    ProjectionMissing = "projection-missing",
     /// Projections of linear attention that cannot change form: rows, dtypes or blocks do not allow it.
     ProjectionLayout = "projection-layout",
 
@@ -188,6 +188,8 @@ codes! {
     TiedEmbeddings = "tied-embeddings",
     /// The adapter changes the vocabulary.
     AdapterVocabulary = "adapter-vocabulary",
+    /// The adapter does not say in which order it has factors of fused experts.
+    ExpertOrder = "expert-order",
 
     // Vocabularies.
     /// Which tensor is the embedding cannot be told.

@@ -31,6 +31,7 @@ settings! {
     UNTIE = "untie",
     TIE = "tie",
     LORA = "lora",
+    LORA_EXPERTS = "lora_experts",
     PATCH = "patch",
     GRAFT = "graft",
     RENAME = "rename",

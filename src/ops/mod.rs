@@ -44,7 +44,7 @@ pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
 pub use graft::{GraftParams, GraftRequest};
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
-pub use lora::{LoraParams, LoraRequest};
+pub use lora::{ExpertOrder, LoraParams, LoraRequest};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
 pub(crate) use params::{chosen, short};

@@ -6,7 +6,7 @@ use crate::format::Checkpoint;
 use crate::ops::dtype::InDtype;
 use crate::ops::lora::Lora;
 use crate::ops::merge::{Definition, Merge, Source};
-use crate::ops::{Operator, Precision};
+use crate::ops::{ExpertOrder, Operator, Precision};
 use crate::quant::is_coded;
 use crate::recipe::yaml::Node;
 use crate::source::Location;
@@ -33,14 +33,14 @@ pub struct MergedModel {
 }
 
 impl MergeRequest {
-    /// The merged model.
-    pub(super) fn catalog(&self) -> Result<Catalog> {
+    /// The merged model. Adapters that do not say the order of their experts have them in `experts`.
+    pub(super) fn catalog(&self, experts: Option<ExpertOrder>) -> Result<Catalog> {
         let names = self.definition.models.iter();
         let sources = names.zip(&self.models).map(|(name, model)| {
             let mut catalog = Catalog::from_base(Checkpoint::open(&model.location)?);
             dequantize(&mut catalog, self.definition.dtype)?;
             if let Some(adapter) = &model.lora {
-                Lora::open(adapter, 1.0)?.apply(&mut catalog)?;
+                Lora::open(adapter, 1.0, experts)?.apply(&mut catalog)?;
             }
             Ok(Source {
                 name: name.name.clone(),

@@ -105,7 +105,7 @@ impl ViewRequest {
             return Err(Error::new(Code::Conflict, problem).with_hint(hint));
         }
         let mut catalog = match &self.merge {
-            Some(merge) => merge.catalog()?,
+            Some(merge) => merge.catalog(self.operations.lora.experts)?,
             None => Catalog::from_base(Checkpoint::open(&self.base)?),
         };
         catalog

@@ -198,6 +198,7 @@ fn a_quantized_base_takes_an_adapter_once_it_is_dequantized() {
         operations: Operations {
             lora: LoraParams {
                 adapters: vec![lora(at("l"), 1.0)],
+                ..LoraParams::default()
             },
             dtype: DtypeParams { to: dtype },
             ..Operations::default()

@@ -1,5 +1,6 @@
 """Small models of the kinds of layers that LoRA adapts, and adapters for them made by PEFT itself."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -42,6 +43,10 @@ class Convolutions(torch.nn.Module):
 
 def llama(**changes):
     return LlamaForCausalLM(LlamaConfig(**LLAMA | changes))
+
+
+def tied_llama():
+    return llama(tie_word_embeddings=True)
 
 
 def gpt2():
@@ -91,6 +96,33 @@ def save_adapter(base, directory: Path, seed: int, prepare=None, **settings) -> 
     return directory
 
 
+def save_expert_adapter(weights: dict, directory: Path, rank: int) -> Path:
+    """Saves an adapter of each projection of each expert, of a base that has them fused."""
+    directory.mkdir()
+    generator = torch.Generator().manual_seed(1)
+    factors = {}
+
+    def adapt(module, out, inputs):
+        name = f"base_model.model.{module}"
+        for role, shape in (("A", (rank, inputs)), ("B", (out, rank))):
+            factors[f"{name}.lora_{role}.weight"] = 0.05 * torch.randn(shape, generator=generator)
+
+    for name, weight in weights.items():
+        module, _, parameter = name.rpartition(".")
+        for expert in range(len(weight) if module.endswith(".experts") else 0):
+            out, inputs = weight.shape[1:]
+            if parameter == "gate_up_proj":
+                adapt(f"{module}.{expert}.gate_proj", out // 2, inputs)
+                adapt(f"{module}.{expert}.up_proj", out // 2, inputs)
+            else:
+                adapt(f"{module}.{expert}.down_proj", out, inputs)
+    save_file(factors, directory / "adapter_model.safetensors")
+    LoraConfig(
+        target_modules=["gate_proj", "up_proj", "down_proj"], r=rank, lora_alpha=2 * rank,
+    ).save_pretrained(directory)
+    return directory
+
+
 def merge(make, base: Path, adapters: list, output: Path, dtype=torch.bfloat16) -> Path:
     """What PEFT writes for `base` with `adapters` (directory, weight) merged one after another."""
     model = load_base(make, base, dtype)
@@ -108,4 +140,42 @@ def merge(make, base: Path, adapters: list, output: Path, dtype=torch.bfloat16) 
     return output
 
 
-MODELS = {"llama": llama, "gpt2": gpt2, "moe": qwen3_moe, "convolutions": Convolutions}
+def rewrite(adapter: Path, directory: Path, change, **settings) -> Path:
+    """The adapter with each (name, tensor) changed, and with other settings."""
+    directory.mkdir()
+    config = json.loads((adapter / "adapter_config.json").read_text()) | settings
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    changed = dict(change(name, tensor) for name, tensor in tensors.items())
+    save_file(changed, directory / "adapter_model.safetensors")
+    return directory
+
+
+def rewrite_experts(adapter: Path, directory: Path, change, **settings) -> Path:
+    """The adapter of fused experts with each pair of factors, by expert, changed."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+
+    def changed(name, tensor):
+        first = tensors[name.replace("lora_B", "lora_A")]
+        second = tensors[name.replace("lora_A", "lora_B")]
+        a = first.reshape(-1, config["r"], first.shape[1])
+        b = second.reshape(second.shape[0], config["r"], -1).permute(2, 0, 1)
+        return name, change(a, b)["lora_B" in name].contiguous()
+
+    return rewrite(adapter, directory, changed, **settings)
+
+
+def swapped(a, b):
+    """(E, r, in) and (E, out, r) as factors of the transposed product, in PEFT's order."""
+    new_a, new_b = b.transpose(1, 2), a.transpose(1, 2)
+    return new_a.flatten(0, 1), new_b.permute(1, 2, 0).flatten(1)
+
+
+def expert_major(a, b):
+    """The same, with the columns of an expert in one run."""
+    return a.flatten(0, 1), b.permute(1, 0, 2).flatten(1)
+
+
+MODELS = {"llama": llama, "tied": tied_llama, "gpt2": gpt2, "moe": qwen3_moe,
+          "convolutions": Convolutions}

@@ -35,6 +35,14 @@ SETTINGS = {
     "lora_bias": ("llama", {"target_modules": ATTENTION, "lora_bias": True}),
     "modules_to_save": ("llama", {"target_modules": ["q_proj"],
                                   "modules_to_save": ["lm_head", "norm"]}),
+    "tied modules_to_save": ("tied", {"target_modules": ["q_proj"], "ensure_weight_tying": True,
+                                      "modules_to_save": ["embed_tokens"]}),
+    "tokens": ("llama", {"target_modules": ["q_proj"], "trainable_token_indices": [3, 500, 7]}),
+    "tokens of both": ("llama", {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [3, 5], "lm_head": [9, 1]},
+    }),
+    "tied tokens": ("tied", {"target_modules": ["q_proj"], "trainable_token_indices": [3, 500, 7]}),
     "mica": ("llama", {"target_modules": MLP, "init_lora_weights": "mica"}),
     "Conv1D": ("gpt2", {"target_modules": CONV1D, "fan_in_fan_out": True}),
     "Conv1D dora": ("gpt2", {"target_modules": CONV1D, "fan_in_fan_out": True,
@@ -115,6 +123,48 @@ def test_fused_experts(tmp_path):
         assert_merged(base, merged, view, "fused experts")
 
 
+def test_fused_experts_as_others_store_them(tmp_path):
+    """An adapter rewritten as PEFT before 0.19.1 and as Unsloth had the same products."""
+    make = MODELS["moe"]
+    base = lora_models.save_base(make, tmp_path / "base", save_original_format=False)
+    adapter = lora_models.save_adapter(
+        lora_models.load_base(make, base), tmp_path / "adapter", 1,
+        target_modules=[], target_parameters=EXPERTS)
+    merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
+    old = lora_models.rewrite_experts(
+        adapter, tmp_path / "old", lora_models.swapped, peft_version="0.18.1")
+    unsloth = lora_models.rewrite_experts(adapter, tmp_path / "unsloth", lora_models.expert_major)
+    for flags in ([old], [unsloth, "--lora-experts", "expert-major"]):
+        scratch = tmp_path / f"scratch-{flags[0].name}"
+        scratch.mkdir()
+        with ckptfs.mounted(["--base", base, "--lora", *flags], scratch) as view:
+            assert_merged(base, merged, view, f"experts of {flags[0].name}")
+
+
+def test_single_experts_on_fused_ones(tmp_path):
+    """As trained where experts were modules; PEFT makes factors of parameters of them."""
+    make = MODELS["moe"]
+    base = lora_models.save_base(make, tmp_path / "base", save_original_format=False)
+    adapter = lora_models.save_expert_adapter(tensors(base), tmp_path / "adapter", 8)
+    merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
+    with ckptfs.mounted(["--base", base, "--lora", adapter], tmp_path) as view:
+        assert_merged(base, merged, view, "single experts")
+
+
+def test_an_adapter_of_a_larger_model(tmp_path):
+    """Its language model is the base, and calls its layers by another name."""
+    make = lora_models.llama
+    base = lora_models.save_base(make, tmp_path / "base")
+    adapter = lora_models.save_adapter(
+        lora_models.load_base(make, base), tmp_path / "adapter", 1, target_modules=ATTENTION)
+    merged = lora_models.merge(make, base, [(adapter, 1.0)], tmp_path / "merged")
+    larger = lora_models.rewrite(
+        adapter, tmp_path / "larger",
+        lambda name, tensor: (name.replace("model.layers", "model.language_model.layers"), tensor))
+    with ckptfs.mounted(["--base", base, "--lora", larger], tmp_path) as view:
+        assert_merged(base, merged, view, "another wrapper")
+
+
 def test_two_adapters_in_their_order_and_with_weights(tmp_path):
     make = lora_models.llama
     base = lora_models.save_base(make, tmp_path / "base")
@@ -149,6 +199,26 @@ def test_resized_vocabulary(tmp_path):
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
             assert torch.equal(found[name], expected[name])
         assert json.loads((view / "config.json").read_text())["vocab_size"] == 520
+
+
+def test_new_tokens_of_a_resized_vocabulary(tmp_path):
+    """Rows of an embedding that grew: it is saved whole, and they are saved beside it."""
+    base = lora_models.save_base(lora_models.llama, tmp_path / "base")
+
+    def resized():
+        model = lora_models.load_base(lora_models.llama, base)
+        model.resize_token_embeddings(520, mean_resizing=False)
+        return model
+
+    adapter = lora_models.save_adapter(resized(), tmp_path / "adapter", 1,
+                                       target_modules=["q_proj"],
+                                       trainable_token_indices=[513, 512, 3])
+    merged = tmp_path / "merged"
+    PeftModel.from_pretrained(resized(), adapter).merge_and_unload().save_pretrained(merged)
+    with ckptfs.mounted(["--base", base, "--lora", adapter], tmp_path) as view:
+        expected, found = tensors(merged), tensors(view)
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert torch.equal(found[name], expected[name])
 
 
 def test_a_trained_adapter_gives_the_logits_of_the_merged_model(checkpoints, tmp_path):

@@ -44,7 +44,7 @@ fn a_projection_that_is_missing_is_named() {
             .cloned()
             .collect();
         let (code, text) = refusal(&HEADS.checkpoint(&rest), form);
-        assert_eq!(code, Code::ProjectionIncomplete);
+        assert_eq!(code, Code::ProjectionMissing);
         assert_names(&text, &[&missing, "missing", "use patch"]);
     }
 }

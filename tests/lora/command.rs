@@ -1,11 +1,12 @@
 //! The flag, and what the plan tells.
 
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::common::checkpoint::Checkpoint;
 use crate::common::command::{ckptfs, stdout, text};
 use crate::common::{Workspace, assert_names};
-use crate::fixture::{Adapter, weight};
+use crate::fixture::{Adapter, numbers, weight};
 
 fn workspace() -> Workspace {
     let workspace = Workspace::new();
@@ -39,6 +40,38 @@ fn the_plan_tells_what_each_adapter_changes() {
             "scalings": [3.0],
         }])
     );
+}
+
+#[test]
+fn an_order_of_experts_that_nothing_says_is_asked_for_by_its_flag() {
+    let workspace = Workspace::new();
+    let module = "model.layers.0.mlp.experts";
+    let down = numbers(&format!("{module}.down_proj"), Dtype::BF16, &[3, 8, 6]);
+    workspace.write("base", &Checkpoint::single([down]));
+    let factor =
+        |role, shape: &[usize]| numbers(&format!("{module}.lora_{role}.weight"), Dtype::F32, shape);
+    let adapter = Adapter::new(2, 3.0).set("target_parameters", vec!["experts.down_proj"]);
+    let adapter = adapter.tensor(factor("A", &[6, 6]));
+    adapter
+        .tensor(factor("B", &[8, 6]))
+        .write(&workspace, "lora");
+    let plan = "plan --base base --lora lora";
+    let silent = stdout(&workspace, plan);
+    assert_names(
+        &silent,
+        &[
+            "warning[expert-order]",
+            "--lora-experts rank-major",
+            "--lora-experts expert-major",
+        ],
+    );
+    let said = stdout(&workspace, &format!("{plan} --lora-experts expert-major"));
+    assert!(!said.contains("warning"), "{said}");
+    let recipe = stdout(
+        &workspace,
+        &format!("{plan} --lora-experts expert-major --emit-recipe"),
+    );
+    assert_names(&recipe, &["lora_experts: expert-major"]);
 }
 
 #[test]

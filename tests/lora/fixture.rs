@@ -28,6 +28,7 @@ pub(crate) fn plan_all(base: &Path, adapters: &[(&Path, f64)]) -> ckptfs::Result
         operations: Operations {
             lora: LoraParams {
                 adapters: adapters.iter().map(lora).collect(),
+                ..LoraParams::default()
             },
             ..Operations::default()
         },

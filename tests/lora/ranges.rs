@@ -108,7 +108,10 @@ fn what_is_merged_can_be_quantized() {
     let fp8 = |base, loras| {
         let request = ViewRequest {
             operations: Operations {
-                lora: LoraParams { adapters: loras },
+                lora: LoraParams {
+                    adapters: loras,
+                    ..LoraParams::default()
+                },
                 quantize: QuantizeParams::by_rules(),
                 ..Operations::default()
             },

@@ -1,5 +1,6 @@
-//! What adapter_config.json says about scaling, and how names find their place in the base.
+//! What adapter_config.json says about scaling, and the weight that it is given.
 
+use ckptfs::error::Code;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::recipe::Plan;
 use serde_json::{Value, json};
@@ -76,29 +77,6 @@ fn patterns_match_the_end_of_a_path_behind_a_dot_and_the_first_wins() {
 }
 
 #[test]
-fn a_model_without_its_head_may_lack_the_prefix() {
-    for (adapted, stored) in [
-        ("transformer.h.0.fc", "h.0.fc"),
-        ("model.layers.0.fc", "layers.0.fc"),
-        ("layers.0.fc", "model.layers.0.fc"),
-        ("h.0.fc", "transformer.h.0.fc"),
-    ] {
-        let workspace = Workspace::new();
-        let base = workspace.write("base", &Checkpoint::single([weight(stored, &[4, 6])]));
-        let adapter = Adapter::new(2, 2.0).linear(adapted, [4, 6], 2);
-        let plan = plan(&base, &adapter.write(&workspace, "lora")).unwrap();
-        assert_eq!(
-            plan.report
-                .reports::<AdapterReport>()
-                .next()
-                .unwrap()
-                .merged,
-            1
-        );
-    }
-}
-
-#[test]
 fn weights_multiply_the_scaling_and_must_be_finite() {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single([weight("x", &[4, 6])]));
@@ -120,4 +98,43 @@ fn weights_multiply_the_scaling_and_must_be_finite() {
     assert_names(&text, &["x.lora_A.weight", "scaling"]);
     let text = message(plan_all(&base, &[(lora.as_path(), 1.0); 17]));
     assert_names(&text, &["17 adapters", "16"]);
+}
+
+#[test]
+fn patterns_that_match_nothing_are_warned_of() {
+    let workspace = Workspace::new();
+    let base = Checkpoint::single(MODULES.map(|module| weight(module, &[8, 8])));
+    let base = workspace.write("base", &base);
+    let warnings = |settings: &[(&str, Value)]| {
+        let mut adapter = Adapter::new(4, 8.0);
+        for (key, value) in settings {
+            adapter = adapter.set(key, value.clone());
+        }
+        for module in MODULES {
+            adapter = adapter.linear(module, [8, 8], 4);
+        }
+        let plan = plan(&base, &adapter.write(&workspace, "lora")).unwrap();
+        let warnings = plan.report.warnings.iter();
+        let found: Vec<String> = warnings
+            .map(|warning| {
+                assert_eq!(warning.code(), Code::NoMatch);
+                warning.text().to_owned()
+            })
+            .collect();
+        found
+    };
+    let idle = warnings(&[
+        ("alpha_pattern", json!({"q_prj": 2, "q_proj": 16})),
+        ("rank_pattern", json!({r"layers\.7\..*": 2, "k_proj": 3})),
+    ]);
+    assert_eq!(idle.len(), 2);
+    assert_names(
+        &idle[0],
+        &["lora", "rank_pattern", r"layers\.7\..*", "k_proj"],
+    );
+    assert_names(&idle[1], &["lora", "alpha_pattern", "q_prj"]);
+    assert!(!idle[1].contains("q_proj"));
+    // One that an earlier one makes superfluous still matches.
+    let both = json!({"q_proj": 16, "11.q_proj": 4});
+    assert!(warnings(&[("alpha_pattern", both)]).is_empty());
 }

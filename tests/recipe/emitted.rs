@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
-    CastParams, CastRule, DtypeParams, Edit, EditsParams, Experts, ExpertsParams, FilterParams,
-    GraftParams, GraftRequest, LinearAttention, LinearAttentionParams, LoraParams, LoraRequest,
-    Operations, Pad, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams, RuleSet,
-    TyingParams, VocabularyParams,
+    CastParams, CastRule, DtypeParams, Edit, EditsParams, ExpertOrder, Experts, ExpertsParams,
+    FilterParams, GraftParams, GraftRequest, LinearAttention, LinearAttentionParams, LoraParams,
+    LoraRequest, Operations, Pad, PartialBlocks, PatchParams, Precision, QuantizeParams,
+    RenameParams, RuleSet, TyingParams, VocabularyParams,
 };
 use ckptfs::quant::fp8_block::ScaleFormat;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -62,6 +62,7 @@ proptest! {
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
         linear_attention in select(vec![None, Some(LinearAttention::Split), Some(LinearAttention::Join)]),
+        lora_experts in select(vec![None, Some(ExpertOrder::RankMajor), Some(ExpertOrder::ExpertMajor)]),
         rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
         (float32, keep) in any::<(bool, bool)>(),
         scopes in vec(vec(any::<String>(), 0..3), 2),
@@ -125,7 +126,10 @@ proptest! {
             operations: Operations {
                 edits,
                 tying: TyingParams { untie: tying == 1, tie: tying == 2 },
-                lora: LoraParams { adapters: loras },
+                lora: LoraParams {
+                    adapters: loras,
+                    experts: lora_experts,
+                },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
                 graft: GraftParams { grafts },
                 rename: RenameParams { rules },

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use ckptfs::ops::{DtypeParams, LoraParams, LoraRequest, Operations, Precision, QuantizeParams};
+use ckptfs::error::Code;
+use ckptfs::ops::{
+    DtypeParams, ExpertOrder, LoraParams, LoraRequest, Operations, Precision, QuantizeParams,
+};
 use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 
 use crate::common::adapter::{Adapter, numbers};
-use crate::common::checkpoint::TensorData;
+use crate::common::checkpoint::{Checkpoint, TensorData};
 use crate::common::readback::read_all;
 use crate::common::{Workspace, materialized};
 use crate::fixture::{LAYERS, model, names, plan, workspace};
@@ -52,6 +55,7 @@ fn adapted(base: PathBuf, adapter: PathBuf) -> ViewRequest {
         operations: Operations {
             lora: LoraParams {
                 adapters: vec![lora],
+                ..LoraParams::default()
             },
             ..Operations::default()
         },
@@ -166,4 +170,40 @@ fn a_model_in_fp8_is_the_model_that_its_codes_and_scales_stand_for() {
     let [linear, ..] = recipes("x8+l", "y");
     let [expected, ..] = recipes("x16l", "y");
     assert_same(&workspace, &linear, &expected);
+}
+
+#[test]
+fn the_order_of_experts_is_that_of_adapters_of_models_too() {
+    let workspace = workspace();
+    let module = "model.layers.0.mlp.experts";
+    let experts = |seed: &str| {
+        let mut down = numbers(seed, Dtype::BF16, &[3, 8, 6]);
+        down.name = format!("{module}.down_proj");
+        Checkpoint::single([down])
+    };
+    workspace.write("e", &experts("e"));
+    workspace.write("f", &experts("f"));
+    let factor =
+        |role, shape: &[usize]| numbers(&format!("{module}.lora_{role}.weight"), Dtype::F32, shape);
+    let adapter = Adapter::new(2, 3.0).set("target_parameters", vec!["experts.down_proj"]);
+    let adapter = adapter.tensor(factor("A", &[6, 6]));
+    let adapter = adapter.tensor(factor("B", &[8, 6])).write(&workspace, "l");
+    let mut ordered = adapted(workspace.path().join("e"), adapter);
+    ordered.operations.lora.experts = Some(ExpertOrder::ExpertMajor);
+    materialized(&workspace, "el", &ordered);
+
+    let [adapted, ..] = recipes("e+l", "f");
+    let said = format!("{adapted}view: {{lora_experts: expert-major}}\n");
+    let said = plan(&workspace, &said).unwrap();
+    assert!(
+        said.report.warnings.is_empty(),
+        "{:?}",
+        said.report.warnings
+    );
+    let expected = plan(&workspace, &recipes("el", "f")[0]).unwrap();
+    assert_eq!(read_all(&said), read_all(&expected));
+    let silent = plan(&workspace, &adapted).unwrap();
+    assert_ne!(read_all(&silent), read_all(&expected));
+    let codes = silent.report.warnings.iter().map(|warning| warning.code());
+    assert!(codes.eq([Code::ExpertOrder]));
 }

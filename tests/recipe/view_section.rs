@@ -61,6 +61,7 @@ fn adapters_of_a_recipe_are_merged_as_those_of_a_request() {
         operations: Operations {
             lora: LoraParams {
                 adapters: vec![lora("l", 0.5), lora("k", 1.0)],
+                ..LoraParams::default()
             },
             ..Operations::default()
         },

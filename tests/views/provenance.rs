@@ -171,6 +171,7 @@ fn a_chain_of_operators_is_told_in_its_order() {
                     adapter: adapter.clone().into(),
                     weight: 0.5,
                 }],
+                ..LoraParams::default()
             },
             rename: RenameParams {
                 rules: vec!["self_attn=attn".to_owned()],

@@ -44,6 +44,17 @@ impl Model {
         self.transposed().is_some()
     }
 
+    /// Whether fused experts of this family lie in either way, which their shapes tell.
+    pub(in crate::ops) fn is_either_way(&self) -> bool {
+        self.transposed().is_some_and(|family| family.reads_rows)
+    }
+
+    /// Of a family that stores fused experts transposed, whether the columns of gate and up come by turns.
+    pub(in crate::ops) fn columns_by_turns(&self) -> Option<bool> {
+        let transposed = self.transposed()?;
+        Some(transposed.layout == Layout::Interleaved)
+    }
+
     fn transposed(&self) -> Option<&'static Transposed> {
         self.types
             .iter()

@@ -30,7 +30,7 @@ pub(super) fn change(
                 form.from().join(", ")
             );
             let path = &catalog.report.sources[0].path;
-            let error = Error::of_tensor(Code::ProjectionIncomplete, path, name, problem);
+            let error = Error::of_tensor(Code::ProjectionMissing, path, name, problem);
             return Err(error.with_hint(Hint::give(PATCH).to("add it").or(leave_out())));
         };
         let rows = heads.rows(projection);

@@ -9,11 +9,16 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error, Result};
 use crate::format::safetensors::read_header;
 use crate::format::{Container, Shard};
+use crate::ops::lora::token_indices::{self, TokenIndices};
+use crate::ops::lora::writer::Writer;
 use crate::source::{Blob, Directory, not_json};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const PICKLED_FILE: &str = "adapter_model.bin";
+
+const RANK_PATTERN: &str = "rank_pattern";
+const ALPHA_PATTERN: &str = "alpha_pattern";
 
 /// The longest adapter_config.json that is read.
 const MOST_CONFIG_BYTES: u64 = 1 << 20;
@@ -39,6 +44,10 @@ pub(super) struct Settings {
     /// Whether linear weights take the product rounded to their type.
     pub rounds_product: bool,
     pub target_parameters: Vec<String>,
+    pub writer: Writer,
+    pub tokens: TokenIndices,
+    /// Whether what is trained of one of two tied embeddings is trained of both.
+    pub ties: bool,
 }
 
 impl Adapter {
@@ -90,7 +99,7 @@ impl Adapter {
 const CHANGING_INITS: [&str; 5] = ["pissa", "corda", "olora", "loftq", "lora_ga"];
 
 /// Settings that a merge is refused for if they are set, and why.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 8] = [
     (
         "layer_replication",
         "it repeats layers of the base, which changes the architecture",
@@ -122,10 +131,6 @@ const REFUSED: [(&str, &str); 9] = [
     (
         "megatron_config",
         "the factors are parallel layers of Megatron, which is not supported",
-    ),
-    (
-        "trainable_token_indices",
-        "single rows of the embedding were trained, which is not supported",
     ),
 ];
 
@@ -192,8 +197,8 @@ impl Settings {
             rank: rank
                 .ok_or_else(|| refuse(Code::BadAdapter, "r is not a positive number".to_owned()))?,
             alpha: number("lora_alpha")?,
-            rank_pattern: Patterns::read(&json, "rank_pattern", path)?,
-            alpha_pattern: Patterns::read(&json, "alpha_pattern", path)?,
+            rank_pattern: Patterns::read(&json, RANK_PATTERN, path)?,
+            alpha_pattern: Patterns::read(&json, ALPHA_PATTERN, path)?,
             rslora: flag("use_rslora"),
             dora,
             fan_in_fan_out: flag("fan_in_fan_out"),
@@ -203,12 +208,23 @@ impl Settings {
                 .flatten()
                 .filter_map(|name| Some(name.as_str()?.to_owned()))
                 .collect(),
+            writer: Writer::read(&json, path)?,
+            tokens: TokenIndices::read(json.get(token_indices::SETTING), path)?,
+            ties: flag("ensure_weight_tying"),
         })
     }
 
     /// The rank that the settings give the module or parameter at `path`.
     pub(super) fn rank(&self, path: &str) -> f64 {
         self.rank_pattern.find(path).unwrap_or(self.rank as f64)
+    }
+
+    /// The settings that have patterns, with those that match none of `paths`.
+    pub(super) fn idle_patterns(&self, paths: &[String]) -> [(&'static str, Vec<&str>); 2] {
+        [
+            (RANK_PATTERN, self.rank_pattern.idle(paths)),
+            (ALPHA_PATTERN, self.alpha_pattern.idle(paths)),
+        ]
     }
 
     /// How many patterns a module is held against.
@@ -247,7 +263,14 @@ fn is_set(value: &Value) -> bool {
 
 /// Numbers for the modules whose path ends with what a regular expression matches.
 #[derive(Debug)]
-struct Patterns(Vec<(Pattern, f64)>);
+struct Patterns(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    text: String,
+    pattern: Pattern,
+    number: f64,
+}
 
 #[derive(Debug)]
 enum Pattern {
@@ -280,15 +303,26 @@ impl Patterns {
                     "more than {MOST_REGEXES} regular expressions"
                 )));
             }
-            patterns.push((pattern, number));
+            patterns.push(Entry {
+                text: text.clone(),
+                pattern,
+                number,
+            });
         }
         Ok(Patterns(patterns))
     }
 
     /// The number of the first that matches.
     fn find(&self, path: &str) -> Option<f64> {
-        let mut matching = self.0.iter().filter(|(pattern, _)| pattern.matches(path));
-        matching.next().map(|&(_, number)| number)
+        let mut matching = self.0.iter().filter(|entry| entry.pattern.matches(path));
+        matching.next().map(|entry| entry.number)
+    }
+
+    /// Those that match none of `paths`.
+    fn idle(&self, paths: &[String]) -> Vec<&str> {
+        let is_idle = |entry: &&Entry| !paths.iter().any(|path| entry.pattern.matches(path));
+        let idle = self.0.iter().filter(is_idle);
+        idle.map(|entry| entry.text.as_str()).collect()
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    fn element_bytes(&self) -> u64 {
+    pub(super) fn element_bytes(&self) -> u64 {
         self.dtype.bitsize() as u64 / 8
     }
 

@@ -1,10 +1,7 @@
-//! Input and output embeddings under an adapter: tied ones, and those of another size.
-
-use serde_json::Value;
+//! Input and output embeddings under an adapter, which may give them another size.
 
 use crate::catalog::{CONFIG_FILE, Catalog, Tensor};
-use crate::error::setting::UNTIE;
-use crate::error::{Code, Error, Hint, Result};
+use crate::error::{Code, Error, Result};
 use crate::ops::lora::adapter::Adapter;
 use crate::shown::Show;
 use crate::tensor::shape_text;
@@ -16,43 +13,17 @@ const OUTPUTS: [&str; 2] = ["lm_head", "embed_out"];
 const VOCABULARY: &str = "vocab_size";
 
 /// Whether `name` is the weight of an embedding; of an output one too.
-fn is_embedding(name: &str) -> bool {
+pub(super) fn is_embedding(name: &str) -> bool {
     module(name).is_some_and(|module| INPUTS.contains(&module) || OUTPUTS.contains(&module))
 }
 
-fn is_output(name: &str) -> bool {
+pub(super) fn is_output(name: &str) -> bool {
     module(name).is_some_and(|module| OUTPUTS.contains(&module))
 }
 
 /// `model.embed_tokens.weight` → `embed_tokens`.
 fn module(name: &str) -> Option<&str> {
     name.strip_suffix(".weight")?.rsplit('.').next()
-}
-
-/// Refuses an adapter that changes tied embeddings. `changed` are names of the base.
-pub(super) fn check_tied<'a>(
-    catalog: &mut Catalog,
-    adapter: &Adapter,
-    mut changed: impl Iterator<Item = &'a str>,
-) -> Result<()> {
-    let Some(name) = changed.find(|name| is_embedding(name)) else {
-        return Ok(());
-    };
-    let declared = match catalog.config_mut()? {
-        Some(config) => config.text_model("tie_word_embeddings"),
-        None => None,
-    };
-    let how = match declared.as_ref().and_then(Value::as_bool) {
-        Some(true) => format!("{CONFIG_FILE} of the base says tie_word_embeddings"),
-        Some(false) => return Ok(()),
-        None if catalog.tensors.keys().any(|name| is_output(name)) => return Ok(()),
-        None => "the base has no output embedding of its own".to_owned(),
-    };
-    Err(Error::of_file(Code::TiedEmbeddings, &adapter.directory,
-        format!(
-            "it changes {name}, but input and output embedding are tied ({how}): a merge would change both, though training changed one use of them"
-        ),
-    ).with_hint(Hint::give(UNTIE).to("give the base a head of its own first")))
 }
 
 /// Checks whether `given`, a tensor of the adapter called `key`, may take the place of `base`.

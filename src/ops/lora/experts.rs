@@ -8,12 +8,14 @@
 use crate::catalog::{Catalog, Tensor};
 use crate::error::{Code, Result};
 use crate::ops::experts::model::Model;
-use crate::ops::experts::{DOWN, GATE, GATE_UP, UP};
 use crate::ops::lora::addition::Matrix;
+use crate::ops::lora::expert_names::{expert_name, parameter, parts};
 use crate::ops::lora::factors;
 use crate::ops::lora::kernels::{Join, LowRank};
 use crate::ops::lora::merging::{Merging, WeightChange, panelled, strided};
+use crate::ops::lora::storage::Place;
 use crate::ops::lora::targets::Factors;
+use crate::ops::lora::writer::ExpertOrder;
 use crate::tensor::{Name, shape_text};
 
 /// What is merged for the factors of one wrapper of `module`, the one with `depth` others around it.
@@ -25,7 +27,7 @@ pub(super) fn changes(
     depth: usize,
     factors: &Factors,
 ) -> Result<Vec<WeightChange>> {
-    let parameter = parameter(merging, module, depth, factors)?;
+    let parameter = parameter(merging.adapter, module, depth, factors)?;
     let (a, b) = merging.factors(module, factors)?;
     let path = format!("{module}.{parameter}");
     let experts = Experts::new(merging, factors, &path, a, b)?;
@@ -34,40 +36,11 @@ pub(super) fn changes(
         return Ok(vec![experts.fused(catalog, model, name.into())?]);
     }
     let module = merging.renaming.apply(module);
-    let parts = match parameter {
-        GATE_UP => [Some(GATE), Some(UP)],
-        DOWN => [Some(DOWN), None],
-        _ => {
-            merging.target(catalog, &name, experts.key)?;
-            [None, None]
-        }
-    };
-    let parts: Vec<&str> = parts.into_iter().flatten().collect();
-    experts.single(catalog, &module, &parts)
-}
-
-/// The parameter that the wrapper belongs to.
-fn parameter<'a>(
-    merging: &'a Merging,
-    module: &'a str,
-    depth: usize,
-    factors: &Factors,
-) -> Result<&'a str> {
-    let mut parameters: Vec<&str> = merging.parameters(module).collect();
-    // As models define them.
-    let order = |parameter: &str| [GATE_UP, DOWN].iter().position(|known| *known == parameter);
-    parameters.sort_by_key(|parameter| order(parameter));
-    parameters.dedup();
-    let is_known = parameters.len() == 1 || parameters.iter().all(|p| order(p).is_some());
-    match parameters.iter().rev().nth(depth) {
-        Some(parameter) if is_known => Ok(parameter),
-        _ => Err(merging.adapter.error(Code::UnsupportedAdapter, factors.any(),
-            format!(
-                "by target_parameters in adapter_config.json, the adapted parameters of {module} are [{}], which does not tell which of them this is",
-                parameters.join(", ")
-            ),
-        )),
+    let parts = parts(parameter);
+    if parts.is_empty() {
+        merging.target(catalog, &name, experts.key)?;
     }
+    experts.single(catalog, model, &module, parts)
 }
 
 /// The factors of one parameter.
@@ -133,7 +106,10 @@ impl<'a> Experts<'a> {
         self.merging.check_size(self.key, columns, panels)?;
         self.merging.check_size(self.key, columns, lefts)?;
         let of_a = |across: u64| [rank * across, across, 1];
-        let of_b = [1, count, rank * count];
+        let of_b = match self.merging.experts.order {
+            ExpertOrder::RankMajor => [1, count, rank * count],
+            ExpertOrder::ExpertMajor => [rank, 1, rank * count],
+        };
         let swapped = |[group, row, column]: [u64; 3]| [group, column, row];
         let (left, right) = if transposed {
             ((&self.a, swapped(of_a(rows))), (&self.b, of_b))
@@ -156,13 +132,13 @@ impl<'a> Experts<'a> {
         let &[count, rows, columns] = &weight.shape[..] else {
             return Err(self.merging.unfit(self.key, &self.a, &name, &weight));
         };
-        let plain = (self.a.shape[1], self.b.shape[0]) == (columns, rows);
-        let transposed = (self.a.shape[1], self.b.shape[0]) == (rows, columns);
-        let transposed = match (plain, transposed) {
-            (true, true) => model.is_transposed(),
-            _ => transposed,
+        let place = Place {
+            rows,
+            columns,
+            is_apart: false,
         };
-        if count != self.count || !(plain || transposed) {
+        let transposed = self.is_transposed(model, &place, &name, &weight)?;
+        if count != self.count {
             return Err(self.merging.unfit(self.key, &self.a, &name, &weight));
         }
         let (left, right) = self.factors(&name, rows, columns, transposed)?;
@@ -178,14 +154,61 @@ impl<'a> Experts<'a> {
         })
     }
 
+    /// Whether the product is that of `A` over the rows of `place`, which is, or is a part of, `weight` of the
+    /// base, and `B` over its columns.
+    fn is_transposed(
+        &self,
+        model: &Model,
+        place: &Place,
+        name: &str,
+        weight: &Tensor,
+    ) -> Result<bool> {
+        let shapes = (self.a.shape[1], self.b.shape[0]);
+        if let Some(told) = place.a_is_rows(shapes.0, shapes.1) {
+            return Ok(told);
+        }
+        if shapes != (place.rows, place.columns) {
+            return Err(self.merging.unfit(self.key, &self.a, name, weight));
+        }
+        let is_flipped = place.is_apart && model.is_transposed();
+        let a_is_first = self.merging.experts.a_is_first;
+        a_is_first.map(|first| first ^ is_flipped).ok_or_else(|| {
+            self.merging.adapter.error(Code::UnsupportedAdapter, self.key,
+                format!(
+                    "one expert of {name} is square ({} x {}), so shapes do not show which of its dimensions A is over; PEFT before 0.19.1 stores it in another way than later ones, and adapter_config.json does not tell which this is",
+                    place.rows, place.columns
+                ),
+            ).with_hint("set \"peft_version\" in adapter_config.json to the release that trained it, or to 0.19.1 if A is over what an expert takes in")
+        })
+    }
+
     /// The weights of single experts, each of which is a run of rows of the fused one.
-    fn single(&self, catalog: &Catalog, module: &str, parts: &[&str]) -> Result<Vec<WeightChange>> {
-        let (rows, columns) = (self.b.shape[0], self.a.shape[1]);
-        let (left, right) = self.factors(module, rows, columns, false)?;
-        let rows_of_part = rows / parts.len() as u64;
+    fn single(
+        &self,
+        catalog: &Catalog,
+        model: &Model,
+        module: &str,
+        parts: &[&str],
+    ) -> Result<Vec<WeightChange>> {
+        let first = expert_name(catalog, module, 0, parts[0]);
+        let weight = self.merging.target(catalog, &first, self.key)?;
+        let &[rows_of_part, columns] = &weight.shape[..] else {
+            return Err(self.merging.unfit(self.key, &self.a, &first, &weight));
+        };
+        let rows = rows_of_part.saturating_mul(parts.len() as u64);
+        if weight.len() == 0 {
+            return Err(self.merging.unfit(self.key, &self.a, &first, &weight));
+        }
+        let place = Place {
+            rows,
+            columns,
+            is_apart: true,
+        };
+        let transposed = self.is_transposed(model, &place, &first, &weight)?;
+        let (left, right) = self.factors(module, rows, columns, transposed)?;
         let mut merges = Vec::new();
         for expert in 0..self.count {
-            for (part, first_row) in parts.iter().zip((0..).step_by(rows_of_part as usize)) {
+            for (part, first_row) in parts.iter().zip((0..).map(|part| part * rows_of_part)) {
                 let name = expert_name(catalog, module, expert, part);
                 let weight = self.merging.target(catalog, &name, self.key)?;
                 if *weight.shape != [rows_of_part, columns] {
@@ -226,22 +249,4 @@ impl<'a> Experts<'a> {
             join: Join::AddRounded,
         }
     }
-}
-
-/// The weight of one projection of one expert, as Mixtral calls it if the base does.
-fn expert_name(catalog: &Catalog, module: &str, expert: u64, part: &str) -> String {
-    let usual = format!("{module}.{expert}.{part}.weight");
-    if catalog.tensors.contains_key(usual.as_str()) {
-        return usual;
-    }
-    let mixtral = module.strip_suffix("mlp.experts").map(|layer| {
-        let part = match part {
-            GATE => "w1",
-            UP => "w3",
-            _ => "w2",
-        };
-        format!("{layer}block_sparse_moe.experts.{expert}.{part}.weight")
-    });
-    let mixtral = mixtral.filter(|name| catalog.tensors.contains_key(name.as_str()));
-    mixtral.unwrap_or(usual)
 }

@@ -76,6 +76,15 @@ pub(super) fn merged(name: &str, weight: Tensor, matrix: Matrix, change: LowRank
     computed(name, inputs, dtype, shape, Box::new(kernel))
 }
 
+/// What a merge does, in words.
+pub(super) fn step(is_dora: bool, rank: u64, scale: f32) -> Step {
+    let kind = if is_dora { "DoRA" } else { "LoRA" };
+    Step::new("lora")
+        .with("kind", kind)
+        .with("rank", rank)
+        .with("scaling", as_written(scale))
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Add,
@@ -103,15 +112,8 @@ impl Kernel for MergeKernel {
     }
 
     fn step(&self, _output: usize) -> Option<Step> {
-        let kind = match self.kind {
-            Kind::Add | Kind::AddRounded => "LoRA",
-            Kind::RowLengths | Kind::ColumnFactors => "DoRA",
-        };
-        let step = Step::new("lora")
-            .with("kind", kind)
-            .with("rank", self.base.rank)
-            .with("scaling", as_written(self.base.scale));
-        Some(step)
+        let is_dora = matches!(self.kind, Kind::RowLengths | Kind::ColumnFactors);
+        Some(step(is_dora, self.base.rank, self.base.scale))
     }
 
     fn bands(&self) -> RowBands {

@@ -62,16 +62,16 @@ impl Layer<'_> {
         self.factors.b.as_ref().expect("it was read")
     }
 
+    /// `transposed` says whether the weight is `[in, out]`.
     pub(super) fn change(
         &self,
-        catalog: &Catalog,
+        transposed: bool,
         rank: u64,
         scale: f32,
         is_parameter: bool,
     ) -> Result<WeightChange> {
         let (a, b, weight) = (&self.a, &self.b, self.weight);
         let settings = &self.merging.adapter.settings;
-        let transposed = self.is_transposed(catalog)?;
         let rows = weight.shape[0];
         let columns = weight.len() / rows / (weight.dtype.bitsize() as u64 / 8);
         let panels = panelled(columns).saturating_mul(rank);
@@ -157,7 +157,7 @@ impl Layer<'_> {
     }
 
     /// Whether the weight is `[in, out]`: that of an embedding or of a Conv1D.
-    fn is_transposed(&self, catalog: &Catalog) -> Result<bool> {
+    pub(super) fn is_transposed(&self, catalog: &Catalog) -> Result<bool> {
         let (a, b, weight) = (&self.a.shape, &self.b.shape, &self.weight.shape);
         let is_matrix = weight.len() == 2 && a.len() == 2 && b.len() == 2;
         let transposed = is_matrix && a[1] == weight[0] && b[0] == weight[1];

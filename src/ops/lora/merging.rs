@@ -8,7 +8,9 @@ use crate::kernels::low_rank::{PANEL, Strided};
 use crate::ops::lora::adapter::Adapter;
 use crate::ops::lora::addition::Matrix;
 use crate::ops::lora::kernels::{Join, LowRank};
-use crate::ops::lora::targets::{Contents, Factors, Renaming, close_names, unwrapped};
+use crate::ops::lora::renaming::Renaming;
+use crate::ops::lora::storage::ExpertStorage;
+use crate::ops::lora::targets::{Factors, close_names};
 use crate::ops::lora::{embeddings, factors};
 use crate::ops::{Precision, convert};
 use crate::quant;
@@ -28,27 +30,15 @@ pub(super) struct WeightChange {
 }
 
 /// An adapter on its way into a catalog.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Merging<'a> {
     pub adapter: &'a Adapter,
     pub weight: f64,
     pub renaming: Renaming,
+    pub experts: ExpertStorage,
 }
 
 impl Merging<'_> {
-    /// The base's names of what the adapter changes, experts aside.
-    pub(super) fn changed_names(&self, contents: &Contents) -> Vec<String> {
-        let weights = contents.modules.keys().filter_map(|module| {
-            let (path, depth) = unwrapped(module);
-            let is_parameter =
-                depth > 0 || self.parameters(path).next().is_some_and(|p| p != "weight");
-            (!is_parameter).then(|| self.renaming.apply(&format!("{path}.weight")))
-        });
-        let replaced = contents.replacements.iter();
-        let replaced = replaced.map(|(name, _)| self.renaming.apply(name));
-        weights.chain(replaced).collect()
-    }
-
     /// The parameters of a module that are targeted by themselves, apart from its weight.
     pub(super) fn parameters<'b>(&'b self, module: &'b str) -> impl Iterator<Item = &'b str> {
         self.adapter.settings.parameters_of(module)

@@ -3,12 +3,15 @@
 use indexmap::IndexMap;
 
 use crate::catalog::Catalog;
-use crate::error::{Code, Result};
-use crate::ops::lora::adapter::Adapter;
+use crate::error::{Code, Error, Result};
+use crate::ops::lora::adapter::{Adapter, Settings};
+use crate::ops::lora::token_indices::SETTING;
 use crate::tensor::Name;
 
 /// What stands before the names of the base's modules.
 const PREFIXES: [&str; 2] = ["base_model.model.", "base_model."];
+/// What is behind the path of an embedding of which rows were trained.
+const TOKENS: &str = ".token_adapter.trainable_tokens_delta";
 /// What stands between a wrapped module and what was in it.
 const WRAPPED: &str = ".base_layer";
 
@@ -19,6 +22,8 @@ pub(super) struct Contents {
     pub modules: IndexMap<String, Factors>,
     /// Tensors that take the place of the base's: the base's name, then the adapter's.
     pub replacements: IndexMap<String, Name>,
+    /// Rows of embeddings, by the path of their module.
+    pub tokens: IndexMap<String, Name>,
 }
 
 /// The adapter's names of the tensors that belong to one module.
@@ -51,6 +56,10 @@ impl Contents {
         for key in adapter.weights.tensors.keys() {
             let stripped = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix));
             let path = stripped.unwrap_or(key);
+            if let Some(module) = path.strip_suffix(TOKENS) {
+                contents.tokens.insert(module.to_owned(), key.clone());
+                continue;
+            }
             let Some((module, role)) = split_role(path) else {
                 contents.replace(path, key);
                 continue;
@@ -82,11 +91,53 @@ impl Contents {
             }
             factors.embedding |= embedding;
         }
+        contents.check_tokens(adapter)?;
         Ok(contents)
     }
 }
 
 impl Contents {
+    /// What it changes, by the names of the adapter's own model.
+    pub(super) fn changed_names(&self, settings: &Settings) -> Vec<String> {
+        let mut names = self.adapted_names(settings);
+        names.extend(self.replacements.keys().cloned());
+        names.extend(self.tokens.keys().map(|module| format!("{module}.weight")));
+        names
+    }
+
+    /// What has factors.
+    pub(super) fn adapted_names(&self, settings: &Settings) -> Vec<String> {
+        let of_module = |module: &String| {
+            let (path, depth) = unwrapped(module);
+            let parameters = settings.parameters_of(path);
+            let mut names: Vec<String> = parameters.map(|p| format!("{path}.{p}")).collect();
+            if depth == 0 && names.is_empty() {
+                names.push(format!("{path}.weight"));
+            }
+            names
+        };
+        self.modules.keys().flat_map(of_module).collect()
+    }
+
+    fn check_tokens(&self, adapter: &Adapter) -> Result<()> {
+        if self.tokens.is_empty() && !adapter.settings.tokens.are_none() {
+            return Err(Error::of_file(
+                Code::BadAdapter,
+                &adapter.directory,
+                format!("{SETTING} is set, but no tensor is called trainable_tokens_delta"),
+            ));
+        }
+        let mut tokens = self.tokens.iter();
+        match tokens.find(|(module, _)| self.modules.contains_key(module.as_str())) {
+            Some((_, key)) => Err(adapter.error(
+                Code::BadAdapter,
+                key,
+                "its embedding has factors too, and PEFT trains rows or factors of one",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Notes that the tensor `key`, at `path` in the adapter's model, replaces one of the base.
     fn replace(&mut self, path: &str, key: &Name) {
         // The base's own module beside a trained copy of it; saved along with resized embeddings.
@@ -95,6 +146,7 @@ impl Contents {
         }
         // The same tensor may be stored under its path inside of the wrapper too.
         let name = path
+            .replacen(".token_adapter.", ".", 1)
             .replacen(".base_layer.", ".", 1)
             .replacen(".modules_to_save.", ".", 1);
         if name == path {
@@ -120,33 +172,6 @@ pub(super) fn unwrapped(module: &str) -> (&str, usize) {
         depth += 1;
     }
     (path, depth)
-}
-
-/// How names of the adapter's model become names of the base, where a model with a head and the one
-/// without it differ by a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Renaming {
-    None,
-    Strip(&'static str),
-    Add(&'static str),
-}
-
-impl Renaming {
-    pub(super) const ALL: [Renaming; 5] = [
-        Renaming::None,
-        Renaming::Strip("model."),
-        Renaming::Strip("transformer."),
-        Renaming::Add("model."),
-        Renaming::Add("transformer."),
-    ];
-
-    pub(super) fn apply(self, name: &str) -> String {
-        match self {
-            Renaming::None => name.to_owned(),
-            Renaming::Strip(prefix) => name.strip_prefix(prefix).unwrap_or(name).to_owned(),
-            Renaming::Add(prefix) => [prefix, name].concat(),
-        }
-    }
 }
 
 /// Names of the catalog that have the most in common with `name`, for an error.

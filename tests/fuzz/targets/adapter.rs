@@ -25,6 +25,7 @@ fuzz_target!(|text: &[u8]| {
                         adapter: adapter.into(),
                         weight: 1.0,
                     }],
+                    ..LoraParams::default()
                 },
                 ..Operations::default()
             },
