@@ -10,7 +10,7 @@ pub struct Conversions<'a> {
     pub dtype: Option<Precision>,
     /// Those of single tensors, which take precedence.
     pub rules: &'a [CastRule],
-    /// Whether weights are quantized in the end, which decides anew what of a layer is.
+    /// Whether a later step quantizes, which then chooses again which weights of a layer are quantized.
     pub quantizes: bool,
 }
 

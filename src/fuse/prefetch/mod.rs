@@ -149,7 +149,7 @@ impl Prefetch {
     }
 }
 
-/// Has the kernel read bytes `range` of `source` into the page cache.
+/// Asks the kernel to read bytes `range` of `source` into the page cache.
 fn read_ahead(source: &LocalFile, range: Range<u64>) -> Result<()> {
     let file = source.handle()?;
     let len = NonZeroU64::new(range.end - range.start);

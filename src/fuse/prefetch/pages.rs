@@ -13,7 +13,7 @@ use crate::fuse::server::Inode;
 
 /// Where bytes of files are kept for readers to come.
 pub(in crate::fuse) trait Pages: Send + Sync {
-    /// Has the kernel know file `path` of the view as `inode`, or else it takes no bytes of it.
+    /// Looks up file `path` of the view, so that the kernel knows it as `inode` and accepts its bytes.
     ///
     /// # Errors
     /// If something else is there.

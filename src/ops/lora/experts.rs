@@ -175,10 +175,10 @@ impl<'a> Experts<'a> {
         a_is_first.map(|first| first ^ is_flipped).ok_or_else(|| {
             self.merging.adapter.error(Code::UnsupportedAdapter, self.key,
                 format!(
-                    "one expert of {name} is square ({} x {}), so shapes do not show which of its dimensions A is over; PEFT before 0.19.1 stores it in another way than later ones, and adapter_config.json does not tell which this is",
+                    "one expert of {name} is square ({} x {}), so the shapes do not show which of its dimensions lora_A belongs to; PEFT stores it differently before and since 0.19.1, and adapter_config.json does not say which version trained it",
                     place.rows, place.columns
                 ),
-            ).with_hint("set \"peft_version\" in adapter_config.json to the release that trained it, or to 0.19.1 if A is over what an expert takes in")
+            ).with_hint("set \"peft_version\" in adapter_config.json to the release that trained it, or to 0.19.1 if lora_A belongs to the input of an expert")
         })
     }
 

@@ -71,8 +71,8 @@ impl ExpertStorage {
             }
         }
         let writer = &adapter.settings.writer;
-        // Its weights are stored transposed, but transformers 5 holds them the other way round, and the release
-        // of PEFT does not tell which of the two an old adapter was trained on.
+        // Checkpoints of this family store the weights transposed, and transformers 5 holds them untransposed in
+        // memory. An old adapter may have been trained on either; its PEFT version does not say which.
         let is_either =
             model.is_either_way() && matches!(writer.peft, Peft::Before0_19 | Peft::Unsaid);
         let by_release = writer.peft.a_is_first(is_transposed).filter(|_| !is_either);
