@@ -58,6 +58,10 @@ pub enum E4m3 {}
 #[derive(Debug)]
 pub enum E5m2 {}
 
+/// Integers of 8 bits in two's complement.
+#[derive(Debug)]
+pub enum Int8 {}
+
 /// Writes every element of `source` as a `T`.
 ///
 /// # Panics
@@ -284,5 +288,12 @@ impl Code for E5m2 {
             _ => f32::from_bits(QUIET_NAN),
         };
         value_of(code, 2, 15, 0x7c, special)
+    }
+}
+
+impl Code for Int8 {
+    #[inline(always)]
+    fn value(code: u8) -> f32 {
+        f32::from(code as i8)
     }
 }

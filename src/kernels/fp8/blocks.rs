@@ -10,7 +10,7 @@ pub const BLOCK: usize = 128;
 /// are compiled for the processor of the caller.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
-pub(super) fn encode_blocks<T: Element, B>(
+pub(super) fn encode_blocks<T: Element, B: Copy>(
     source: &[u8],
     columns: usize,
     codes: &mut [u8],
@@ -18,7 +18,15 @@ pub(super) fn encode_blocks<T: Element, B>(
     block: impl Fn(f32) -> B,
     encode_part: impl Fn(&[u8], &mut [u8], &B),
 ) {
-    let blocks: Vec<B> = scales.iter().map(|&scale| block(scale)).collect();
+    let mut blocks: Vec<B> = Vec::with_capacity(scales.len());
+    for (i, &scale) in scales.iter().enumerate() {
+        // Where a row has one scale, its blocks need one thing.
+        let made = match i.checked_sub(1) {
+            Some(last) if scales[last] == scale => blocks[last],
+            _ => block(scale),
+        };
+        blocks.push(made);
+    }
     let rows = source.chunks_exact(columns * T::BYTES);
     for (row, codes) in rows.zip(codes.chunks_exact_mut(columns)) {
         let parts = row.chunks(BLOCK * T::BYTES).zip(codes.chunks_mut(BLOCK));

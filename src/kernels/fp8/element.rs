@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::kernels::lanes;
+
 /// An element type that can be quantized; every value is exact in f32.
 pub trait Element: Copy + 'static {
     /// Bytes of one element.
@@ -12,6 +14,8 @@ pub trait Element: Copy + 'static {
     const MANTISSA_BITS: u32;
     /// The exponent field of 1.
     const EXPONENT_BIAS: i32;
+    /// The distance from 1 to the next number.
+    const EPSILON: f32;
 
     /// The value of one little-endian element.
     fn read(bytes: &[u8]) -> f32;
@@ -22,6 +26,15 @@ pub trait Element: Copy + 'static {
     /// The bits of one element without its sign. Magnitudes order like their bits, with every NaN
     /// above infinity.
     fn magnitude_bits(bytes: &[u8]) -> u32;
+
+    /// A number that orders as the elements do, with NaNs of either sign at the ends.
+    fn order(bytes: &[u8]) -> i32;
+
+    /// The value of [`Element::order`].
+    fn from_order(order: i32) -> f32;
+
+    /// The nearest number of this type, ties to even.
+    fn round(x: f32) -> f32;
 
     /// The value of [`Element::magnitude_bits`].
     fn from_magnitude_bits(bits: u32) -> f32;
@@ -43,11 +56,33 @@ fn u32_of(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
+/// The bits of a 16-bit float as a number that orders like it, and back.
+#[inline(always)]
+fn order16(bits: i16) -> i16 {
+    bits ^ (bits >> 15 & 0x7fff)
+}
+
 impl Element for bf16 {
     const BYTES: usize = 2;
     const KIND: Kind = Kind::Bf16;
     const MANTISSA_BITS: u32 = 7;
     const EXPONENT_BIAS: i32 = 127;
+    const EPSILON: f32 = 1.0 / 128.0;
+
+    #[inline(always)]
+    fn order(bytes: &[u8]) -> i32 {
+        i32::from(order16(u16_of(bytes) as i16))
+    }
+
+    #[inline(always)]
+    fn from_order(order: i32) -> f32 {
+        f32::from_bits(u32::from(order16(order as i16) as u16) << 16)
+    }
+
+    #[inline(always)]
+    fn round(x: f32) -> f32 {
+        lanes::bf16_value(lanes::bf16_bits(x))
+    }
 
     #[inline(always)]
     fn read(bytes: &[u8]) -> f32 {
@@ -74,6 +109,22 @@ impl Element for f16 {
     const KIND: Kind = Kind::F16;
     const MANTISSA_BITS: u32 = 10;
     const EXPONENT_BIAS: i32 = 15;
+    const EPSILON: f32 = 1.0 / 1024.0;
+
+    #[inline(always)]
+    fn order(bytes: &[u8]) -> i32 {
+        i32::from(order16(u16_of(bytes) as i16))
+    }
+
+    #[inline(always)]
+    fn from_order(order: i32) -> f32 {
+        f16::from_bits(order16(order as i16) as u16).to_f32()
+    }
+
+    #[inline(always)]
+    fn round(x: f32) -> f32 {
+        lanes::f16_value(lanes::f16_bits(x))
+    }
 
     fn read(bytes: &[u8]) -> f32 {
         f16::from_bits(u16_of(bytes)).to_f32()
@@ -103,6 +154,23 @@ impl Element for f32 {
     const KIND: Kind = Kind::F32;
     const MANTISSA_BITS: u32 = 23;
     const EXPONENT_BIAS: i32 = 127;
+    const EPSILON: f32 = f32::EPSILON;
+
+    #[inline(always)]
+    fn order(bytes: &[u8]) -> i32 {
+        let bits = u32_of(bytes) as i32;
+        bits ^ (bits >> 31 & 0x7fff_ffff)
+    }
+
+    #[inline(always)]
+    fn from_order(order: i32) -> f32 {
+        f32::from_bits((order ^ (order >> 31 & 0x7fff_ffff)) as u32)
+    }
+
+    #[inline(always)]
+    fn round(x: f32) -> f32 {
+        x
+    }
 
     #[inline(always)]
     fn read(bytes: &[u8]) -> f32 {

@@ -25,7 +25,7 @@ mod scales;
 
 pub use blocks::BLOCK;
 pub use element::Element;
-pub use scales::{ScaleFormat, exact_scale, power_of_two_scale};
+pub use scales::{ScaleFormat, exact_scale, nearest_scale, power_of_two_scale};
 
 use crate::kernels::CpuPath;
 
@@ -54,6 +54,22 @@ pub fn quantize_block_row<T: Element>(
     format: ScaleFormat,
     path: CpuPath,
 ) -> Result<(), NonFiniteAt> {
+    let scale = |amax| match format {
+        ScaleFormat::Ue8m0 => power_of_two_scale(amax),
+        ScaleFormat::Float32 => exact_scale(amax),
+    };
+    quantize_blocks::<T>(source, columns, codes, scales, scale, path)
+}
+
+/// The same with the scales that `scale` makes of the largest magnitude of each block.
+pub fn quantize_blocks<T: Element>(
+    source: &[u8],
+    columns: usize,
+    codes: &mut [u8],
+    scales: &mut [f32],
+    scale: impl Fn(f32) -> f32,
+    path: CpuPath,
+) -> Result<(), NonFiniteAt> {
     assert!(CpuPath::available().contains(&path));
     assert_eq!(source.len(), codes.len() * T::BYTES);
     assert_eq!(scales.len(), columns.div_ceil(BLOCK));
@@ -62,7 +78,76 @@ pub fn quantize_block_row<T: Element>(
     }
     assert!(codes.len().is_multiple_of(columns) && codes.len() / columns <= BLOCK);
 
-    let mut amax = vec![0; scales.len()];
+    let mut are_usual = true;
+    let amax = amax_bits::<T>(source, columns, path);
+    for (to, bits) in scales.iter_mut().zip(amax) {
+        let amax = T::from_magnitude_bits(bits);
+        if !amax.is_finite() {
+            return Err(first_non_finite::<T>(source, columns));
+        }
+        *to = scale(amax);
+        are_usual &= is_usual(*to, amax);
+    }
+    encode::<T>(source, columns, codes, scales, are_usual, path);
+    Ok(())
+}
+
+/// Quantizes rows, each with one scale, that which `scale` makes of its largest magnitude: `source` is a matrix of
+/// little-endian `T` with `columns` columns, `codes` one of the same shape, and `scales` has an
+/// element for each row.
+///
+/// # Errors
+/// The first NaN or infinity, in which case the codes of its row are not written.
+///
+/// # Panics
+/// If the lengths do not fit together, or this processor cannot run `path`.
+pub fn quantize_rows<T: Element>(
+    source: &[u8],
+    columns: usize,
+    codes: &mut [u8],
+    scales: &mut [f32],
+    scale: impl Fn(f32) -> f32,
+    path: CpuPath,
+) -> Result<(), NonFiniteAt> {
+    assert!(CpuPath::available().contains(&path));
+    assert_eq!(source.len(), codes.len() * T::BYTES);
+    assert_eq!(codes.len(), scales.len() * columns);
+    if codes.is_empty() {
+        return Ok(());
+    }
+    let mut of_blocks = vec![0.0; columns.div_ceil(BLOCK)];
+    let rows = source.chunks_exact(columns * T::BYTES);
+    let rows = rows.zip(codes.chunks_exact_mut(columns)).zip(scales);
+    for (row, ((source, codes), to)) in rows.enumerate() {
+        let amax = amax_bits::<T>(source, columns, path);
+        let amax = T::from_magnitude_bits(amax.into_iter().fold(0, u32::max));
+        if !amax.is_finite() {
+            let at = first_non_finite::<T>(source, columns);
+            return Err(NonFiniteAt { row, ..at });
+        }
+        *to = scale(amax);
+        of_blocks.fill(*to);
+        encode::<T>(
+            source,
+            columns,
+            codes,
+            &of_blocks,
+            is_usual(*to, amax),
+            path,
+        );
+    }
+    Ok(())
+}
+
+/// Whether faster loops give the right codes with a scale, of a block whose largest magnitude is `amax`: no
+/// quotient needs to be cut off at 448.
+fn is_usual(scale: f32, amax: f32) -> bool {
+    scale.is_normal() && amax <= 460.0 * scale
+}
+
+/// The largest magnitude of each block, as bits.
+fn amax_bits<T: Element>(source: &[u8], columns: usize, path: CpuPath) -> Vec<u32> {
+    let mut amax = vec![0; columns.div_ceil(BLOCK)];
     match path {
         CpuPath::Scalar => scalar::amax_bits::<T>(source, columns, &mut amax),
         #[cfg(target_arch = "x86_64")]
@@ -75,17 +160,19 @@ pub fn quantize_block_row<T: Element>(
         // SAFETY: the processor has NEON, as `available` found.
         CpuPath::Neon => unsafe { neon::amax_bits::<T>(source, columns, &mut amax) },
     }
-    for (scale, bits) in scales.iter_mut().zip(amax) {
-        let amax = T::from_magnitude_bits(bits);
-        if !amax.is_finite() {
-            return Err(first_non_finite::<T>(source, columns));
-        }
-        *scale = match format {
-            ScaleFormat::Ue8m0 => power_of_two_scale(amax),
-            ScaleFormat::Float32 => exact_scale(amax),
-        };
-    }
-    match path {
+    amax
+}
+
+/// Writes the codes of finite elements, with a scale for each block.
+fn encode<T: Element>(
+    source: &[u8],
+    columns: usize,
+    codes: &mut [u8],
+    scales: &[f32],
+    are_usual: bool,
+    path: CpuPath,
+) {
+    match if are_usual { path } else { CpuPath::Scalar } {
         CpuPath::Scalar => scalar::encode::<T>(source, columns, codes, scales),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
@@ -97,7 +184,6 @@ pub fn quantize_block_row<T: Element>(
         // SAFETY: as above.
         CpuPath::Neon => unsafe { neon::encode::<T>(source, columns, codes, scales) },
     }
-    Ok(())
 }
 
 /// The first value in row order that is not finite; there is one.

@@ -1,5 +1,6 @@
 //! The scale of a block, by the largest magnitude in it.
 
+use super::element::Element;
 use crate::kernels::float8::E4M3_MAX;
 use crate::named::named;
 
@@ -41,6 +42,13 @@ pub fn exact_scale(amax: f32) -> f32 {
         return 1.0;
     }
     ((f64::from(amax) / f64::from(E4M3_MAX)) as f32).max(MIN_SCALE)
+}
+
+/// The number nearest to `amax / 448`, divided in f32, that elements `T` can hold; where that is zero, the
+/// distance from 1 to the next of them. So `calculate_qparams` of compressed-tensors has it (0.17).
+pub fn nearest_scale<T: Element>(amax: f32) -> f32 {
+    let scale = T::round(amax / E4M3_MAX);
+    if scale == 0.0 { T::EPSILON } else { scale }
 }
 
 /// `1 / scale`, where multiplying by it gives exactly what dividing by `scale` gives: where
