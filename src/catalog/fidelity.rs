@@ -9,6 +9,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Fidelity {
     pub elements: u64,
+    /// Bytes that codes, scales and zero points take.
+    pub bytes: u64,
     pub blocks: u64,
     /// Blocks that hold nothing but zeros.
     pub zero_blocks: u64,
@@ -16,11 +18,12 @@ pub struct Fidelity {
     pub signal: f64,
     /// Σ (x − x̂)².
     pub noise: f64,
-    /// The largest |x − x̂| / |x| among elements whose code is a normal number.
+    /// The largest |x − x̂| / |x| among elements whose code is a normal number; of
+    /// integers, whose code is not zero.
     pub largest_relative_error: f64,
     /// The largest |x − x̂| / amax, with `amax` the largest |x| of the element's block.
     pub largest_block_error: f64,
-    /// Codes of the largest magnitude.
+    /// Codes of the largest magnitude; of integers, codes at either end of the range.
     pub saturated: u64,
     /// Codes of zero, of either sign.
     pub zero_codes: u64,
@@ -44,7 +47,12 @@ impl Fidelity {
         (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10())
     }
 
-    /// The share of codes of the largest magnitude.
+    /// Bits that an element takes; `None` if there are no elements.
+    pub fn bits_per_weight(&self) -> Option<f64> {
+        (self.elements > 0).then(|| self.bytes as f64 * 8.0 / self.elements as f64)
+    }
+
+    /// The share of codes of the largest magnitude, of either end of the range.
     pub fn saturated_share(&self) -> f64 {
         self.share(self.saturated)
     }
@@ -67,6 +75,7 @@ impl Fidelity {
     /// Adds the elements of `other`, which has none of these.
     pub fn join(&mut self, other: &Fidelity) {
         self.elements += other.elements;
+        self.bytes += other.bytes;
         self.blocks += other.blocks;
         self.zero_blocks += other.zero_blocks;
         self.signal += other.signal;

@@ -31,7 +31,7 @@ pub(crate) fn run(plan: &Plan, args: &InspectArgs, quiet: bool) -> anyhow::Resul
     let tensors = inspect::quantized_tensors(plan);
     if tensors.is_empty() && !args.json {
         return to_stdout(
-            "this view quantizes no tensor; select some with --fp8, --reference or --fp8-pattern\n",
+            "this view quantizes no tensor; select some with --quantize, --fp8, --reference or --quantize-pattern\n",
         );
     }
     let reader = Reader::new(plan.view.clone(), CACHE_BYTES);
@@ -65,18 +65,19 @@ fn text(inspection: &Inspection, with_tensors: bool) -> String {
     tables.join("\n")
 }
 
-const COLUMNS: [&str; 11] = [
-    "tensors", "elements", "SQNR dB", "rel err", "err/amax", "sat %", "zero %", "flush %",
+const COLUMNS: [&str; 12] = [
+    "tensors", "elements", "bits", "SQNR dB", "rel err", "err/amax", "sat %", "zero %", "flush %",
     "0 blocks", "amax min", "amax max",
 ];
 
 /// What the columns mean, for `--help`.
 pub(crate) const COLUMNS_HELP: &str = "\
 Columns (docs/FIDELITY.md defines them):
+  bits      bits of codes, scales and zero points for each element
   SQNR dB   signal-to-quantization-noise ratio; \"exact\" if there is no noise
-  rel err   largest error relative to the value, among values with a normal code
+  rel err   largest error relative to the value, among values with a normal code (integers: not zero)
   err/amax  largest error relative to the largest magnitude of its block
-  sat %     share of codes of magnitude 448
+  sat %     share of codes at an end of the range
   zero %    share of codes of zero
   flush %   share of codes of zero for values that are not zero
   0 blocks  blocks that are all zeros
@@ -90,6 +91,9 @@ fn row(name: &str, tensors: usize, fidelity: &Fidelity) -> Row {
         name.shown().to_string(),
         tensors.to_string(),
         fidelity.elements.to_string(),
+        fidelity
+            .bits_per_weight()
+            .map_or("-".to_owned(), |bits| format!("{bits:.3}")),
         fidelity
             .sqnr_db()
             .map_or("exact".to_owned(), |db| format!("{db:.2}")),
@@ -208,6 +212,9 @@ impl<'a> From<&'a MeasuredGroup> for GroupJson<'a> {
 #[derive(Serialize)]
 struct FiguresJson {
     elements: u64,
+    bytes: u64,
+    /// `null` if there are no elements.
+    bits_per_weight: Option<f64>,
     blocks: u64,
     zero_blocks: u64,
     /// `null` if there is no noise.
@@ -231,6 +238,8 @@ impl From<&Fidelity> for FiguresJson {
     fn from(fidelity: &Fidelity) -> Self {
         FiguresJson {
             elements: fidelity.elements,
+            bytes: fidelity.bytes,
+            bits_per_weight: fidelity.bits_per_weight(),
             blocks: fidelity.blocks,
             zero_blocks: fidelity.zero_blocks,
             sqnr_db: fidelity.sqnr_db(),

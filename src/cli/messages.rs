@@ -168,7 +168,11 @@ mod tests {
             ("dtype", Some("bf16"), "--dtype bf16"),
             ("experts", Some("unfuse"), "--unfuse-experts"),
             ("patch", None, "--extra"),
-            ("fp8.partial_blocks", Some("keep"), "--partial-blocks keep"),
+            (
+                "quantize.partial_blocks",
+                Some("keep"),
+                "--partial-blocks keep",
+            ),
             ("shards", Some("repack"), "--shards repack"),
             ("check_space", Some("false"), "--no-space-check"),
             ("lazy", Some("/mnt"), "ckptfs unmount --lazy /mnt"),

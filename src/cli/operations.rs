@@ -62,8 +62,14 @@ impl OperationArgs {
 impl Args for OperationArgs {
     fn augment_args(mut command: Command) -> Command {
         let mut group = ArgGroup::new(OPERATION_FLAGS).multiple(true);
+        let former = ViewRequest::former_flags();
         for setting in ViewRequest::settings() {
             for flag in flags(setting) {
+                let name = flag.get_long().map(str::to_owned);
+                let names = former
+                    .iter()
+                    .filter(|(now, _)| name.as_deref() == Some(*now));
+                let flag = flag.visible_aliases(names.map(|(_, former)| *former));
                 group = group.arg(flag.get_id());
                 command = command.arg(flag.help_heading(heading(setting.group)));
             }
@@ -90,9 +96,13 @@ impl FromArgMatches for OperationArgs {
                     .collect(),
             };
             let values = match setting.takes {
-                Takes::SwitchOrChoice { flag, .. } => {
+                Takes::SwitchOrChoice { flag, also, .. } => {
                     let on = matches.get_flag(setting.key);
                     let named = matches.get_one::<String>(flag);
+                    if on {
+                        let also = also.iter();
+                        asked.extend(also.map(|(key, value)| (0, (*key, Value::text(*value)))));
+                    }
                     let on = on.then_some(Value::Switch(true));
                     on.into_iter()
                         .chain(named.cloned().map(Value::Text))
@@ -107,7 +117,7 @@ impl FromArgMatches for OperationArgs {
                     let number = matches.get_one::<u64>(setting.key);
                     number.copied().map(Value::Number).into_iter().collect()
                 }
-                Takes::Choice(_) | Takes::Texts(_) => {
+                Takes::Choice(_) | Takes::Text(_) | Takes::Texts(_) => {
                     let texts = matches.get_many::<String>(setting.key);
                     let texts = texts.into_iter().flatten().cloned();
                     texts.map(Value::Text).collect()
@@ -182,9 +192,21 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             flag: long,
             names,
             help,
+            also,
         } => {
             let named = choice(flag(long, long, help), names);
-            vec![one().action(ArgAction::SetTrue), named]
+            let excluded = also.iter().map(|(key, _)| *key);
+            let switch = one()
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(excluded);
+            vec![switch, named]
+        }
+        Takes::Text(what) => {
+            vec![
+                one().value_name(what).value_parser(|text: &str| {
+                    accepted(setting, text, Value::Text(text.to_owned()))
+                }),
+            ]
         }
         Takes::Texts(what) => {
             vec![

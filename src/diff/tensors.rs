@@ -60,7 +60,9 @@ impl<'a> Side<'a> {
 
     /// The tensor as numbers that can be compared, if its dtype is one of those.
     fn numbers(&self, name: &str, tensor: &Tensor) -> Option<Tensor> {
-        if quant::is_coded(tensor.dtype) && quant::stored(&self.tensors, name).is_some() {
+        if self.scheme.is_quantized(&self.tensors, name, tensor)
+            && quant::stored(&self.tensors, name).is_some()
+        {
             let decoded = self
                 .scheme
                 .decoded(&self.tensors, name, tensor, Precision::F32);

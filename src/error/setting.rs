@@ -44,11 +44,13 @@ settings! {
     VOCAB_PAD = "vocab_pad",
     EXPERTS = "experts",
     LINEAR_ATTENTION = "linear_attention",
-    RULES = "fp8.rules",
-    REFERENCES = "fp8.references",
-    PATTERNS = "fp8.patterns",
-    SCALE_FORMAT = "fp8.scale_fmt",
-    PARTIAL_BLOCKS = "fp8.partial_blocks",
+    SCHEME = "quantize.scheme",
+    DIALECT = "quantize.dialect",
+    RULES = "quantize.rules",
+    REFERENCES = "quantize.references",
+    PATTERNS = "quantize.patterns",
+    SCALE_FORMAT = "quantize.scale_fmt",
+    PARTIAL_BLOCKS = "quantize.partial_blocks",
 
     // Mounts.
     ALLOW_OTHER = "allow_other",

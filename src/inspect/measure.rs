@@ -1,6 +1,6 @@
 //! Measuring one tensor: source, codes and scales side by side, band by band.
 
-use crate::catalog::{Fidelity, MeasuredRows};
+use crate::catalog::{Fidelity, MeasuredRows, Tensor};
 use crate::error::Result;
 use crate::inspect::quantized::QuantizedTensor;
 use crate::jobs::{self, Progress};
@@ -15,7 +15,10 @@ pub(super) fn measure(
     let kernel = &tensor.node.kernel;
     let measure = kernel.error_measure().expect("of a kernel that quantizes");
     let columns = *tensor.source.shape.last().expect("two dimensions or more") as usize;
-    let mut fidelity = Fidelity::default();
+    let mut fidelity = Fidelity {
+        bytes: tensor.outputs.iter().map(Tensor::len).sum(),
+        ..Fidelity::default()
+    };
     let mut source = Vec::new();
     let mut outputs = vec![Vec::new(); tensor.outputs.len()];
     // The reader's own bands, so that every tile is computed once: by reading the first output, which

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Node, Tensor};
 use crate::layout::{Plan, PlannedTensor};
-use crate::quant::companions;
+use crate::quant::weight_of;
 
 /// A tensor that a view quantizes.
 #[derive(Debug, Clone)]
@@ -24,22 +24,27 @@ pub struct QuantizedTensor {
 pub fn quantized_tensors(plan: &Plan) -> Vec<QuantizedTensor> {
     let mut quantized = Vec::new();
     for shard in &plan.shards {
-        let tensors = shard.tensors.iter();
-        let by_name: HashMap<&str, &PlannedTensor> =
-            tensors.map(|tensor| (&*tensor.name, tensor)).collect();
+        // All outputs of one node share a shard.
+        let mut outputs: HashMap<*const Node, Vec<(usize, Tensor)>> = HashMap::new();
+        for tensor in &shard.tensors {
+            if let Some((node, output)) = computed(tensor)
+                && node.kernel.error_measure().is_some()
+            {
+                let of_node = outputs.entry(Arc::as_ptr(node)).or_default();
+                of_node.push((output, tensor.tensor()));
+            }
+        }
         for tensor in &shard.tensors {
             if let Some((node, 0)) = computed(tensor)
                 && node.kernel.error_measure().is_some()
             {
-                // All outputs of one node share a shard.
-                let mut outputs = vec![tensor.tensor()];
-                let companions = companions(&tensor.name);
-                let companions = companions.filter_map(|name| by_name.get(name.as_str()).copied());
-                outputs.extend(companions.map(PlannedTensor::tensor));
+                let mut outputs = outputs.remove(&Arc::as_ptr(node)).unwrap_or_default();
+                outputs.sort_by_key(|(output, _)| *output);
+                let weight = weight_of(&tensor.name).unwrap_or(&tensor.name);
                 quantized.push(QuantizedTensor {
-                    name: tensor.name.to_string(),
+                    name: weight.to_owned(),
                     source: node.inputs[0].clone(),
-                    outputs,
+                    outputs: outputs.into_iter().map(|(_, tensor)| tensor).collect(),
                     node: node.clone(),
                 });
             }

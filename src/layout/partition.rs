@@ -1,5 +1,7 @@
 //! Which tensors share a shard, and what shards are called.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 use serde::Serialize;
 
@@ -130,11 +132,18 @@ pub(super) type InUnit<'a> = (usize, &'a Name, &'a Tensor);
 /// The tensors in order, companions and weights drawn to whichever of them comes first.
 pub(super) fn in_units(tensors: &IndexMap<Name, Tensor>) -> Vec<InUnit<'_>> {
     let mut units: Vec<usize> = (0..tensors.len()).collect();
-    for (scale, name) in tensors.keys().enumerate() {
-        if let Some(weight) = weight_of(name).and_then(|weight| tensors.get_index_of(weight)) {
-            let unit = scale.min(weight);
-            (units[scale], units[weight]) = (unit, unit);
+    // The first of what belongs to each weight; a weight itself may not be there.
+    let mut firsts: HashMap<&str, usize> = HashMap::new();
+    for (companion, name) in tensors.keys().enumerate() {
+        if let Some(weight) = weight_of(name) {
+            let place = tensors.get_index_of(weight).unwrap_or(companion);
+            let first = firsts.entry(weight).or_insert(place);
+            *first = (*first).min(companion);
         }
+    }
+    for (place, name) in tensors.keys().enumerate() {
+        let weight = weight_of(name).unwrap_or(name);
+        units[place] = firsts.get(weight).copied().unwrap_or(place);
     }
     let mut ordered: Vec<InUnit> = units
         .into_iter()

@@ -15,6 +15,11 @@ pub trait Params: Debug {
     /// What can be asked of it, in the order in which it is shown.
     fn settings(&self) -> &'static [Setting];
 
+    /// Names that flags had before and still may have: the flag, and the former name.
+    fn former_flags(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// The map of a recipe that its keys stand in, if they do not stand in `view` itself.
     fn section(&self) -> Option<&'static Section> {
         None
@@ -86,6 +91,8 @@ pub enum Takes {
         flag: &'static str,
         names: &'static [&'static [&'static str]],
         help: &'static str,
+        /// Settings that the switch gives a value too, by their keys; their own flags exclude it.
+        also: &'static [(&'static str, &'static str)],
     },
     /// One of several names, each with a flag of its own and its help. A regular expression behind
     /// it says what that is about; there may be several of these.
@@ -94,6 +101,8 @@ pub enum Takes {
     Switch,
     /// A whole number; what it is called.
     Number(&'static str),
+    /// One text; what it is called.
+    Text(&'static str),
     /// Any number of texts; what one is called.
     Texts(&'static str),
     /// Any number of files, each with the name that it is to have.
@@ -119,6 +128,10 @@ impl Takes {
 #[derive(Debug)]
 pub struct Section {
     pub key: &'static str,
+    /// Another key that it had before, and may still have.
+    pub former_key: Option<&'static str>,
+    /// The setting that a text in place of the map stands for.
+    pub named: Option<&'static str>,
     /// Settings that say what its operator is done to; the first one is on where `true` stands for
     /// the section, or none of them is there.
     pub selecting: &'static [&'static str],
@@ -165,7 +178,7 @@ pub enum Value {
 }
 
 impl Value {
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    pub fn text(text: impl Into<String>) -> Self {
         Value::Text(text.into())
     }
 

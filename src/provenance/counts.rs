@@ -12,6 +12,7 @@ use crate::catalog::{Role, SourceReport, Step};
 use crate::format::Shard;
 use crate::layout::PlannedTensor;
 use crate::provenance::Lineage;
+use crate::quant::weight_of;
 use crate::recipe::Plan;
 use crate::view::EntryId;
 
@@ -210,13 +211,15 @@ impl Tally {
 
 fn gives_scales(step: &Step) -> bool {
     let output = step.parameters.get("gives");
-    step.operator == "fp8" && output.is_some_and(|output| output == "scales")
+    let is_companion = output.is_some_and(|output| output == "scales" || output == "zero points");
+    is_companion && matches!(step.operator, "fp8" | "quantize")
 }
 
 impl Fate {
     /// The fate of `tensor` in the view of `plan`.
     pub fn new(plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage) -> Self {
-        if lineage.steps.iter().any(gives_scales) {
+        let is_made = lineage.from.is_empty() && weight_of(&tensor.name).is_some();
+        if is_made || lineage.steps.iter().any(gives_scales) {
             return Fate::Scales;
         }
         let [source] = lineage.from.as_slice() else {

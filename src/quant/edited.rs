@@ -92,7 +92,9 @@ pub(crate) fn check_declaration(catalog: &mut Catalog) -> Result<()> {
         modules.insert(module_of(name));
     }
     let entries: IndexSet<String> = declarations.iter().flat_map(skips).collect();
-    let hit = skip_list::contradictions(&entries, &modules);
-    catalog.report.warnings.extend(hit);
+    if !scheme.lists_by_name() {
+        let hit = skip_list::contradictions(&entries, &modules);
+        catalog.report.warnings.extend(hit);
+    }
     Ok(())
 }

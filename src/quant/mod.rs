@@ -6,23 +6,31 @@
 //! knows a companion's name, a block's size or what codes are made of.
 
 mod activations;
+mod compressed_tensors;
 mod declared;
+mod dequantize;
 mod edited;
+mod figures;
 mod following;
 pub mod fp8_block;
 mod groups;
+mod offer;
+mod requested;
 mod scheme;
 mod schemes;
 mod skip_entries;
 mod skip_list;
 
+pub use crate::kernels::fp8::ScaleFormat;
 pub(crate) use activations::is_activation_scale;
 pub(crate) use declared::{KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG};
 pub(crate) use declared::{MODELOPT_FILE, undeclare};
 pub(crate) use edited::{DeclarationCheck, check_declaration};
 pub(crate) use following::{Doing, follow, leave_alone};
 pub(crate) use groups::{Group, group_of};
-pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
+pub use offer::{Dialect, EncodingSettings};
+pub use requested::SchemeRequest;
+pub use scheme::{Encoding, Fit, Reading, Scheme, StoredFile, Verified};
 pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};
 pub use schemes::{companions, is_coded, weight_of};
 pub(crate) use skip_entries::{Entry, Moves};

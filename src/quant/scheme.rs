@@ -28,6 +28,11 @@ pub trait Scheme: Debug + Send + Sync {
     /// Whether `declaration`, a `quantization_config`, is of this scheme.
     fn is_declared(&self, declaration: &Value) -> bool;
 
+    /// What of `declaration`, which is by the method of this scheme and yet not of it, is not known, for messages.
+    fn unreadable(&self, _declaration: &Value) -> Option<String> {
+        None
+    }
+
     /// The scheme as `declarations` have it, all of which [are of it](Scheme::is_declared) and in the
     /// config.json `path`; without any, as it usually is.
     ///
@@ -54,6 +59,32 @@ pub trait Scheme: Debug + Send + Sync {
         theirs: Option<&Value>,
         relists: bool,
     ) -> Result<()>;
+
+    /// The name of the codes of the weight `weight`: its own, or that of a companion, if no tensor has the
+    /// weight's own name.
+    fn codes(&self, weight: &str) -> String {
+        weight.to_owned()
+    }
+
+    /// Whether loaders match what config.json lists as unquantized by whole names alone.
+    fn lists_by_name(&self) -> bool {
+        false
+    }
+
+    /// Whether it has only weights of modules: experts that it has cannot be fused.
+    fn needs_modules(&self) -> bool {
+        false
+    }
+
+    /// Whether `tensor`, called `name` among `tensors`, is to be [decoded](Scheme::decoded).
+    fn is_quantized(
+        &self,
+        _tensors: &IndexMap<Name, Tensor>,
+        _name: &str,
+        tensor: &Tensor,
+    ) -> bool {
+        self.has_dtype(tensor.dtype)
+    }
 
     /// The names of the companions of the weight `weight`.
     fn companions(&self, weight: &str) -> Vec<String>;
@@ -91,8 +122,8 @@ pub trait Scheme: Debug + Send + Sync {
         companion: &Tensor,
     ) -> Result<()>;
 
-    /// The numbers, in dtype `to`, of the weight called `name`, whose companions are among
-    /// `tensors`.
+    /// The numbers, in dtype `to`, of the weight called `name`, whose [codes](Scheme::codes) are `weight` and
+    /// whose companions are among `tensors`.
     ///
     /// # Errors
     /// If they are not, or have other dtypes or shapes.
@@ -118,6 +149,17 @@ pub trait Scheme: Debug + Send + Sync {
     ) -> Result<Verified<'a>>;
 }
 
+/// How the shape of a weight fits an encoding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fit {
+    /// Every block or group is whole.
+    Whole,
+    /// Blocks at its edges are cut off, and are quantized so.
+    Partial,
+    /// It cannot be quantized; why, for messages.
+    Not(String),
+}
+
 /// How a view quantizes weights.
 pub trait Encoding: Debug + Send + Sync {
     /// Checks that the config.json of `catalog` can declare it.
@@ -126,12 +168,17 @@ pub trait Encoding: Debug + Send + Sync {
     /// If it is missing, or declares something else.
     fn check_base(&self, catalog: &mut Catalog) -> Result<()>;
 
-    /// Whether `tensor`, called `name`, has whole blocks only. `has_companions` says whether there
-    /// are companions of that name already.
+    /// Whether it knows only weights of modules: experts that are fused must be split first.
+    fn needs_modules(&self) -> bool {
+        false
+    }
+
+    /// How the shape of `tensor`, called `name`, fits. `has_companions` says whether there are
+    /// companions of that name already.
     ///
     /// # Errors
-    /// If it cannot be quantized.
-    fn has_whole_blocks(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<bool>;
+    /// If it cannot be quantized for another reason than the sizes of its dimensions.
+    fn fit(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<Fit>;
 
     /// The weight `tensor` quantized: its codes, called as it was, and then its companions.
     fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)>;
@@ -180,4 +227,6 @@ pub struct Verified<'a> {
     pub quantized: Vec<&'a str>,
     /// How many of them have scales that were to be read, but are known.
     pub known: usize,
+    /// As [`Scheme::lists_by_name`].
+    pub lists_by_name: bool,
 }

@@ -2,21 +2,36 @@
 
 use std::path::Path;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::catalog::{CONFIG_FILE, Catalog, Config, Tensor};
 use crate::error::setting::DTYPE;
 use crate::error::{Code, Error, Hint, Result};
 use crate::findings::Faults;
+use crate::quant::compressed_tensors::{self, CompressedTensors};
 use crate::quant::declared::{METHOD_KEY, MODELOPT_FILE, all_declarations, declarations_in_text};
-use crate::quant::fp8_block::Fp8Block;
+use crate::quant::fp8_block::{self, Fp8Block};
+use crate::quant::offer::Offer;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
 use crate::source::AuxEntry;
 use crate::tensor::{Dtype, Name};
 
 /// Every scheme, as it usually is. The first is the one of a checkpoint that declares none.
-const SCHEMES: &[&dyn Scheme] = &[&Fp8Block::USUAL];
+const SCHEMES: &[&dyn Scheme] = &[
+    &Fp8Block::USUAL,
+    &CompressedTensors::DENSE,
+    &CompressedTensors::PACKED_ASYMMETRIC,
+    &CompressedTensors::PACKED,
+];
+
+/// Every way in which views can be quantized. The first is the one of a request that names none.
+pub(super) const ENCODINGS: &[Offer] = &[
+    fp8_block::OFFER,
+    compressed_tensors::FP8_CHANNEL,
+    compressed_tensors::INT8_CHANNEL,
+    compressed_tensors::INT4,
+];
 
 /// The scheme that the config.json of a checkpoint declares for its weights, or the usual one if it
 /// declares none.
@@ -111,10 +126,12 @@ pub(super) fn scheme_of(
             let other = other.unwrap_or(first);
             let [method, activations] =
                 [METHOD_KEY, "activation_scheme"].map(|key| other.get(key).unwrap_or(&Value::Null));
+            let unreadable = SCHEMES.iter().find_map(|scheme| scheme.unreadable(other));
+            let with = unreadable.unwrap_or_else(|| format!("activation_scheme {activations}"));
             let readable: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.readable()).collect();
             let problem = format!(
-                "it declares {METHOD_KEY} {method} with activation_scheme {activations}{example}; only {} can be dequantized",
-                readable.join(" and ")
+                "it declares {METHOD_KEY} {method} with {with}{example}; only {} can be dequantized",
+                readable.join(", and ")
             );
             let hint = Hint::leave_out(DTYPE).or("start from the unquantized checkpoint");
             Err(Error::of_file(Code::OtherQuantization, path, problem).with_hint(hint))
@@ -138,6 +155,7 @@ pub(crate) fn verify<'a>(
         let found = scheme.verify(declaration, stored, reading, faults)?;
         all.quantized.extend(found.quantized);
         all.known += found.known;
+        all.lists_by_name |= found.lists_by_name && !all.quantized.is_empty();
     }
     Ok(all)
 }
@@ -148,10 +166,9 @@ pub fn weight_of(name: &str) -> Option<&str> {
 }
 
 /// Every name that a companion of the weight `weight` may have; of `*`, patterns of such names.
-pub fn companions(weight: &str) -> impl Iterator<Item = String> {
-    SCHEMES
-        .iter()
-        .flat_map(move |scheme| scheme.companions(weight))
+pub fn companions(weight: &str) -> impl Iterator<Item = String> + use<> {
+    let names = SCHEMES.iter().flat_map(|scheme| scheme.companions(weight));
+    names.collect::<IndexSet<String>>().into_iter()
 }
 
 /// The scheme of the weight `name` of `tensors` and its companions, if these are there.

@@ -71,10 +71,11 @@ pub(super) fn build(
             .filter(|(i, _)| !hit.contains(i))
             .map(|(_, entry)| entry),
     );
-    SkipList {
-        warnings: contradictions(&entries, &modules),
-        entries,
-    }
+    let warnings = match scheme.lists_by_name() {
+        true => Vec::new(),
+        false => contradictions(&entries, &modules),
+    };
+    SkipList { warnings, entries }
 }
 
 /// Quantized modules that some consumer would leave alone, each by the first entry that hits it:

@@ -181,6 +181,7 @@ impl Lines {
                 ops::Value::Switch(on) => self.one(indent, key, if on { "true" } else { "false" }),
                 ops::Value::Number(number) => self.one(indent, key, &number.to_string()),
                 ops::Value::Text(value) => match setting.takes {
+                    Takes::Text(_) => self.one(indent, key, &text(&value)),
                     Takes::Texts(_) => {
                         self.0 += &format!("{:indent$}  - {}\n", "", text(&value));
                     }

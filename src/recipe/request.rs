@@ -74,6 +74,13 @@ impl ViewRequest {
         settings.chain([&SHARDS_SETTING]).collect()
     }
 
+    /// Names that flags had before and still may have: the flag, and the former name.
+    pub fn former_flags() -> Vec<(&'static str, &'static str)> {
+        let operations = Operations::default();
+        let former = operations.each().flat_map(|params| params.former_flags());
+        former.copied().collect()
+    }
+
     /// Takes `value` for the setting `key`: a list goes on, all else is replaced.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ impl ViewSection {
         let mut keys = vec!["models", "truncate_embeddings", "seed"];
         for (map, settings) in &operators {
             match map {
-                Some(map) => keys.push(map.key),
+                Some(map) => keys.extend(std::iter::once(map.key).chain(map.former_key)),
                 None => keys.extend(settings.iter().map(|setting| setting.key)),
             }
         }
@@ -71,7 +71,18 @@ impl ViewSection {
         for (map, settings) in operators {
             match map {
                 Some(map) => {
-                    if let Some(node) = fields.get(map.key) {
+                    let former = map.former_key.and_then(|key| fields.get(key));
+                    let nodes = (fields.get(map.key), former);
+                    if let (Some(_), Some(former)) = nodes {
+                        let problem = format!(
+                            "{} and {} are the same setting",
+                            map.key,
+                            map.former_key.unwrap_or_default()
+                        );
+                        let error = former.place.error(Code::RecipeConflict, problem);
+                        return Err(error.with_hint("leave one of them out"));
+                    }
+                    if let Some(node) = nodes.0.or(nodes.1) {
                         section.ask_together(map, settings, node)?;
                     }
                 }
@@ -162,6 +173,12 @@ impl ViewSection {
                 Ok(())
             };
         }
+        if let (Some(named), Value::Scalar(Scalar::Text(_))) = (section.named, &node.value) {
+            let mut settings = settings.iter();
+            let setting = settings.find(|setting| setting.key == named);
+            self.ask(setting.expect("it is one of the section"), node)?;
+            return self.set(first, ops::Value::Switch(true), node);
+        }
         let keys: Vec<&str> = settings.iter().map(|setting| short(setting.key)).collect();
         let fields = Fields::new(node, section.key, &keys)?;
         let selecting = section.selecting.iter();
@@ -240,6 +257,7 @@ impl ViewSection {
                 let number = number.ok_or_else(|| node.expected(name, "a whole number"))?;
                 self.set(key, ops::Value::Number(number), node)
             }
+            Takes::Text(_) => self.set(key, ops::Value::text(node.text(name)?), node),
             Takes::Texts(_) => entries(node).iter().try_for_each(|node| {
                 let text = node.text(name)?;
                 self.set(key, ops::Value::text(text), node)

@@ -13,7 +13,7 @@ use crate::findings::Faults;
 use crate::jobs::Progress;
 use crate::quant::{
     self, Entry, KEY, MODELOPT_FILE, Reading, SKIP_KEY, SKIP_KEYS, StoredFile, TEXT_CONFIG,
-    weight_of,
+    Verified, weight_of,
 };
 use crate::source::with_room;
 use crate::verify::known_scales::KnownScales;
@@ -46,7 +46,7 @@ pub(super) fn check(
         for doubt in declared.doubts {
             faults.warnings.add_warning(doubt);
         }
-        check_skip_list(&declaration, shards, &found.quantized, faults);
+        check_skip_list(&declaration, shards, &found, faults);
     }
     Ok(found.known)
 }
@@ -109,7 +109,7 @@ fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
 fn check_skip_list(
     declaration: &Value,
     shards: &[ShardFile],
-    quantized: &[&str],
+    found: &Verified,
     faults: &mut Faults,
 ) {
     let has_list = |key: &&str| declaration.get(key).is_some_and(Value::is_array);
@@ -120,7 +120,7 @@ fn check_skip_list(
         lists
     };
     for key in keys {
-        check_list(key, declaration, shards, quantized, faults);
+        check_list(key, declaration, shards, found, faults);
     }
 }
 
@@ -129,9 +129,10 @@ fn check_list(
     key: &str,
     declaration: &Value,
     shards: &[ShardFile],
-    quantized: &[&str],
+    found: &Verified,
     faults: &mut Faults,
 ) {
+    let quantized = &found.quantized;
     let listed = declaration.get(key).and_then(Value::as_array);
     let all = listed.into_iter().flatten().filter_map(Value::as_str);
     let all = all.filter(|entry| !entry.is_empty());
@@ -157,7 +158,9 @@ fn check_list(
                 format!("{module} (by {entry})")
             };
             faults.problems.add_item(Code::SkipList, fault, item);
-        } else if let Some(hit) = anywhere.find(module) {
+        } else if !found.lists_by_name
+            && let Some(hit) = anywhere.find(module)
+        {
             let entry = entries[hit.pattern().as_usize()];
             faults.warnings.add_item(Code::SkipList, format!(
                     "quantized modules whose path holds an entry of {key}, which some loaders take for a match"
@@ -165,6 +168,10 @@ fn check_list(
                 format!("{module} (by {entry})"),
             );
         }
+    }
+    if found.lists_by_name {
+        // Lists name what would be quantized else: embeddings, for example, never are.
+        return;
     }
     let quantized: HashSet<&str> = quantized.iter().copied().collect();
     for (name, tensor) in shards.iter().flat_map(|shard| &shard.header) {

@@ -70,7 +70,10 @@ fn other_rules_are_wrong_usage_that_names_those_there_are() {
     let workspace = mixtral();
     let output = ckptfs(&workspace, "plan --base base --fp8-rules some");
     assert_eq!(output.status.code(), Some(2));
-    assert_names(text(&output.stderr), &["--fp8-rules", "exact", "official"]);
+    assert_names(
+        text(&output.stderr),
+        &["--quantize-rules", "exact", "official"],
+    );
 }
 
 #[test]
@@ -96,8 +99,8 @@ fn plan_says_how_much_stays_unquantized_and_which_flag_changes_that() {
         &[
             "unquantized  75 % of the bytes of weights in layers (block_sparse_moe.experts.*.w1 24 %",
             "warning[unquantized]: 75 %",
-            "use --fp8-rules official to quantize what FP8 releases of mixtral quantize",
-            "--fp8-pattern",
+            "use --quantize-rules official to quantize what FP8 releases of mixtral quantize",
+            "--quantize-pattern",
         ],
     );
     let json = plan(&workspace, "--fp8");
@@ -142,7 +145,7 @@ fn an_unknown_model_type_ends_with_the_flag_that_is_the_way_out() {
             "error[unknown-model-type]",
             "\"other\"",
             "deepseek_v3",
-            "use --fp8-pattern",
+            "use --quantize-pattern",
         ],
     );
 }

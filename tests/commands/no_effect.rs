@@ -108,7 +108,11 @@ fn every_option_without_effect_is_warned_of_and_named() {
         ),
         (
             "--base fp8 --fp8",
-            &["--fp8: it quantizes nothing", "FP8 already", "--dtype bf16"],
+            &[
+                "--fp8: it quantizes nothing",
+                "quantized already",
+                "--dtype bf16",
+            ],
         ),
         (
             "--base extra --fp8",
@@ -116,11 +120,11 @@ fn every_option_without_effect_is_warned_of_and_named() {
         ),
         (
             "--base base --fp8 --fp8-pattern x",
-            &["--fp8-pattern x", "matches no tensor name"],
+            &["--quantize-pattern x", "matches no tensor name"],
         ),
         (
             "--base fp8 --fp8-pattern .*q_proj.weight",
-            &["--fp8-pattern .*q_proj.weight", "already"],
+            &["--quantize-pattern .*q_proj.weight", "already"],
         ),
         (
             "--base fp8 --reference fp8",

@@ -44,7 +44,7 @@ fn the_page_has_the_recipe_of_the_view() {
     let workspace = workspace();
     let recipe = ckptfs(&workspace, "plan --base base --fp8 --emit-recipe");
     let recipe = text(&recipe.stdout).split_once('\n').unwrap().1.to_owned();
-    assert_names(&recipe, &["base: ", "fp8:"]);
+    assert_names(&recipe, &["base: ", "quantize:"]);
     let output = ckptfs(&workspace, "report --base base --fp8 --out page.html");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let page = fs::read_to_string(workspace.path().join("page.html")).unwrap();

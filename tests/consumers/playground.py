@@ -35,6 +35,7 @@ def build(directory: Path, checkpoints: Path) -> Path:
     A, A-fused         a tiny mixture of experts in bf16, its experts single and fused
     B                  an MTP block that A lacks, and a tensor that both have
     A-FP8              A in block FP8
+    A-INT4             A in 4 bits
     adapter            a LoRA adapter for A, made by PEFT
     B-tuned, base      models of A's shape; merge.yml merges them
     """
@@ -48,6 +49,8 @@ def build(directory: Path, checkpoints: Path) -> Path:
     save_adapter(model, directory / "adapter")
     save_extra(directory / "A", directory / "B")
     ckptfs.run("materialize", "--base", directory / "A", "--fp8", "--out", directory / "A-FP8")
+    ckptfs.run("materialize", "--base", directory / "A", "--quantize", "int4:group=32",
+               "--out", directory / "A-INT4")
     for name in ("base", "B-tuned", "Qwen3-30B-A3B"):
         link_all(directory / "A", directory / name)
     link_all(directory / "B", directory / "mtp-block")

@@ -132,6 +132,46 @@ def test_a_skip_list_that_omits_a_layer_in_bf16_does_not_load_or_generates_other
     assert engines.generate(wrong, prompts).get("tokens") != right["tokens"]
 
 
+def quantised(scheme: str):
+    dialect = ["--dialect", "compressed-tensors"] if scheme == "fp8-block" else []
+    return lambda checkpoints: [
+        "--base", checkpoints / "gemma3", "--quantize", scheme, *dialect
+    ]
+
+
+@pytest.mark.parametrize("scheme", [
+    "fp8-channel", "int8-channel", "int4", "int4:group=32", "int4:asymmetric", "fp8-block",
+])
+def test_every_scheme_of_compressed_tensors_gives_each_parameter_a_weight(scheme, engines, mount):
+    with mount(quantised(scheme)) as path:
+        loaded = engines.load(path)
+    assert "error" not in loaded, loaded["error"]
+    # Zero points of the cache, which are made for every attention and come with no weights.
+    assert [name for name in loaded["missing"] if ".attn." not in name] == []
+
+
+@pytest.mark.parametrize("scheme", ["int8-channel", "int4", "int4:asymmetric"])
+def test_gemma_in_integers_generates(scheme, engines, mount):
+    with mount(quantised(scheme)) as path:
+        assert_generated(engines.generate(path, tokens_of(PROMPTS, path)))
+
+
+def test_gemma_in_4_bits_gives_the_probabilities_of_the_same_numbers_in_bf16(
+    engines, mount, checkpoints, tmp_path
+):
+    ckptfs.run("materialize", *quantised("int4")(checkpoints), "--out", tmp_path / "int4")
+    numbers = ["--base", tmp_path / "int4", "--dtype", "bf16"]
+    ckptfs.run("materialize", *numbers, "--out", tmp_path / "bf16")
+    prompts = tokens_of(PROMPTS, tmp_path / "bf16")
+    made, expected = (engines.generate(tmp_path / name, prompts) for name in ["int4", "bf16"])
+    assert_generated(made)
+    for tokens, others, logprobs, theirs in zip(
+        made["tokens"], expected["tokens"], made["logprobs"], expected["logprobs"], strict=True
+    ):
+        assert tokens[0] == others[0]
+        assert logprobs[0] == pytest.approx(theirs[0], abs=0.05)
+
+
 def with_skip_list(directory: Path, edit, out: Path) -> Path:
     """The same checkpoint, but for an edited list of what is not quantised."""
     out.mkdir()

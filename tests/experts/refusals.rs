@@ -283,7 +283,7 @@ fn what_belongs_to_fused_experts_and_is_no_weight_is_refused_by_name() {
 fn what_belongs_to_an_expert_and_is_no_weight_is_refused_by_name() {
     for name in [
         "3.gate_proj.bias",
-        "3.up_proj.weight_scale",
+        "3.up_proj.input_scale",
         "3.w1.weight",
         "03.up_proj.weight",
         "3.norm",

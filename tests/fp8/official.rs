@@ -1,4 +1,4 @@
-//! `fp8.rules: official` quantizes what the FP8 releases of each family quantize. The names are
+//! `quantize.rules: official` quantizes what the FP8 releases of each family quantize. The names are
 //! those of the releases (their bf16 twins have the same), written out here by hand; each family has
 //! two layers, or three where the third is its MTP block.
 
@@ -417,7 +417,10 @@ fn an_unknown_model_type_is_an_error_that_lists_the_known_ones_and_the_way_out()
         assert_eq!(error.code(), Code::UnknownModelType, "{error}");
         let known = ["deepseek_v3", "qwen3_5_moe", "mixtral", "nemotron_h"];
         assert_names(&error.to_string(), &known);
-        assert_names(&error.to_string(), &["config.json", found, "fp8.patterns"]);
+        assert_names(
+            &error.to_string(),
+            &["config.json", found, "quantize.patterns"],
+        );
     }
 }
 

@@ -282,7 +282,7 @@ fn partial_blocks_are_quantized_by_default_with_a_warning_of_who_cannot_read_the
         "wrong scales",
         "SGLang",
         "transformers",
-        "fp8.partial_blocks: keep",
+        "quantize.partial_blocks: keep",
     ];
     assert_names(&warnings, &parts);
 }

@@ -77,9 +77,9 @@ fn much_that_stays_unquantized_is_warned_of_and_official_rules_are_the_way_out_w
         &[
             "52 %",
             "experts.*.w1 47 %",
-            "fp8.rules: official",
+            "quantize.rules: official",
             "mixtral",
-            "fp8.patterns",
+            "quantize.patterns",
         ],
     );
     for config in [
@@ -90,7 +90,7 @@ fn much_that_stays_unquantized_is_warned_of_and_official_rules_are_the_way_out_w
         let unknown = plan(config, mixtral(), QuantizeParams::by_rules());
         let text = warning(&unknown).unwrap().text();
         assert!(!text.contains("official"), "{text}");
-        assert_names(text, &["fp8.patterns"]);
+        assert_names(text, &["quantize.patterns"]);
     }
 }
 

@@ -69,7 +69,7 @@ fn flags_win_over_the_recipe_and_add_to_its_lists() {
         text(&refused.stderr),
         &[
             "says how to quantize, but not which tensors",
-            "use --fp8, --reference or --fp8-pattern",
+            "use --fp8, --reference or --quantize-pattern",
         ],
     );
 }

@@ -135,7 +135,8 @@ view:
     - {}
   rename:  # REGEX=REPLACEMENT, in this order
     - '^model\\.=m.'
-  fp8:  # what any of these selects is quantized
+  quantize:  # what any of these selects is quantized
+    scheme: fp8-block
     rules: true
     scale_fmt: ue8m0
     partial_blocks: quantize

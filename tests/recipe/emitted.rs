@@ -9,7 +9,7 @@ use ckptfs::ops::{
     LoraRequest, Operations, Pad, PartialBlocks, PatchParams, Precision, QuantizeParams,
     RenameParams, RuleSet, TyingParams, VocabularyParams,
 };
-use ckptfs::quant::fp8_block::ScaleFormat;
+use ckptfs::quant::{Dialect, ScaleFormat};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
 use ckptfs::source::Location;
 use proptest::collection::vec;
@@ -95,6 +95,8 @@ proptest! {
         let patterns = pattern(only);
         let is_fp8 = rules.is_some() || !references.is_empty() || !patterns.is_empty();
         let quantize = QuantizeParams {
+            scheme: Some(["fp8-block", "int4", "int4:group=32,asymmetric"][tying].parse().unwrap()),
+            dialect: [None, Some(Dialect::Fp8), Some(Dialect::CompressedTensors)][tying],
             rules,
             references,
             patterns,
@@ -169,7 +171,7 @@ fn what_a_recipe_cannot_say_is_an_error() {
     let nothing = ViewRequest::new("/a").with(|asked| {
         asked.quantize.scale_format = Some(ScaleFormat::Float32);
     });
-    assert_names(&message(nothing.to_recipe()), &["fp8 selects nothing"]);
+    assert_names(&message(nothing.to_recipe()), &["quantize selects nothing"]);
     let long = ViewRequest {
         operations: Operations {
             filter: FilterParams {

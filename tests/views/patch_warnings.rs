@@ -43,7 +43,7 @@ fn an_extra_that_is_a_full_quantization_of_the_base_is_pointed_to_reference() {
     let warnings = warnings(Checkpoint::single(quantized).config(CONFIG));
     assert_names(
         &warnings.join("\n"),
-        &["use fp8.references instead of patch", "extra"],
+        &["use quantize.references instead of patch", "extra"],
     );
 }
 

@@ -12,9 +12,9 @@ mod config;
 
 use indexmap::IndexMap;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Tensor};
 use crate::error::setting::DTYPE;
-use crate::error::{Code, Result, Warning};
+use crate::error::{Code, Error, Result, Warning};
 use crate::kernels::lanes::Precision;
 use crate::named::Named;
 use crate::ops::cast::CastRules;
@@ -23,6 +23,7 @@ use crate::ops::{
     Conversions, Converted, Group, Operator, Params, Setting, Takes, Value, convert, is_convertible,
 };
 use crate::quant;
+use crate::tensor::Name;
 
 /// Give every floating tensor in one dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,6 +85,26 @@ impl InDtype {
             only_quantized: true,
         }
     }
+
+    /// The dtype that the tensor called `name` is to have.
+    fn target(&self, name: &str) -> Precision {
+        self.others.target(name).unwrap_or(self.to)
+    }
+}
+
+/// Checks that no tensor is called `weight`, as the numbers of the codes called `name` are to be.
+fn check_free(
+    tensors: &IndexMap<Name, Tensor>,
+    weight: &str,
+    name: &str,
+    codes: &Tensor,
+) -> Result<()> {
+    if !tensors.contains_key(weight) {
+        return Ok(());
+    }
+    let problem =
+        format!("its numbers would be called {weight}, and there is such a tensor already");
+    Err(Error::of_tensor(Code::NameTaken, codes.origin(), name, problem).about(DTYPE))
 }
 
 impl Operator for InDtype {
@@ -93,17 +114,23 @@ impl Operator for InDtype {
         let mut tensors = IndexMap::with_capacity(old.len());
         let (mut cast_count, mut dequantized_count) = (0, 0);
         for (name, tensor) in &old {
-            if scheme.weight_of(name).is_some() {
+            if let Some(weight) = scheme.weight_of(name) {
                 scheme.check_companion(&old, name, tensor)?;
+                if *scheme.codes(weight) == **name {
+                    check_free(&old, weight, name, tensor)?;
+                    dequantized_count += 1;
+                    let numbers = scheme.decoded(&old, weight, tensor, self.target(weight))?;
+                    tensors.insert(weight.into(), numbers);
+                }
                 continue;
             }
-            let to = self.others.target(name).unwrap_or(self.to);
+            let to = self.target(name);
             let stays = self.only_quantized || quant::is_activation_scale(name);
             let new = if is_convertible(tensor.dtype) && !stays {
                 let new = convert(name, tensor, to)?;
                 cast_count += usize::from(tensor.dtype != new.dtype);
                 new
-            } else if scheme.has_dtype(tensor.dtype) {
+            } else if scheme.is_quantized(&old, name, tensor) {
                 dequantized_count += 1;
                 scheme.decoded(&old, name, tensor, to)?
             } else {

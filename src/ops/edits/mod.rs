@@ -108,6 +108,8 @@ impl Params for EditsParams {
 
     fn section(&self) -> Option<&'static Section> {
         Some(&Section {
+            former_key: None,
+            named: None,
             key: "edits",
             selecting: &[],
             in_order: Some(&[KEEP]),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::setting::{EXPERTS, PATCH};
+use crate::error::setting::{DTYPE, EXPERTS, PATCH};
 use crate::error::{Code, Error, Hint, Result};
 use crate::ops::experts::families::Layout;
 use crate::ops::experts::model::Model;
@@ -287,7 +287,19 @@ fn stacked(name: String, entries: Vec<Tensor>) -> (Name, Tensor) {
 
 fn weight<'a>(catalog: &'a Catalog, experts: &str, name: String) -> Result<Weight<'a>> {
     match Weight::find(catalog, name.clone())? {
-        Some(weight) => Ok(weight),
+        Some(weight) => match weight.quantized.as_ref().map(|quantized| quantized.scheme) {
+            Some(scheme) if scheme.needs_modules() => {
+                let problem = format!(
+                    "it is quantized by {}, which knows only weights of modules, not fused experts",
+                    scheme.name()
+                );
+                let dequantize = Hint::give_value(DTYPE, "bf16").to("dequantize it");
+                Err(weight
+                    .error(Code::ExpertsLayout, problem)
+                    .with_hint(dequantize))
+            }
+            _ => Ok(weight),
+        },
         None => Err(missing(catalog, experts, name)),
     }
 }

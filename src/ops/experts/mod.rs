@@ -134,6 +134,18 @@ impl Params for ExpertsParams {
     }
 }
 
+/// Splits all fused experts of `catalog`.
+///
+/// # Errors
+/// If some cannot be split.
+pub(in crate::ops) fn unfuse(catalog: &mut Catalog) -> Result<()> {
+    let change = ChangeExperts {
+        form: Some(Experts::Unfuse),
+        scopes: Vec::new(),
+    };
+    change.apply(catalog)
+}
+
 /// Gives the experts of a catalog other forms.
 #[derive(Debug)]
 struct ChangeExperts {

@@ -219,6 +219,9 @@ impl Change {
                 .filter(|companion| choice.taken.contains(&**companion))
                 .map(|companion| graft.tensor(&companion, None).1)
                 .collect();
+            if companions.len() != self.scheme.companions(name).len() {
+                return Err(without_scales(graft, name, "graft", weight.dtype));
+            }
             let companions: Vec<&Tensor> = companions.iter().collect();
             let checked = self.scheme.check(name, &weight, &companions);
             checked.map_err(|error| error.about_value(GRAFT, graft.text()))?;

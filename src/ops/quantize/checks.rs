@@ -13,7 +13,7 @@ use crate::ops::quantize::groups::Decision;
 use crate::ops::quantize::selection::{Rules, Selected, SelectionPart};
 use crate::quant::weight_of;
 use crate::shown::Show;
-use crate::text::{counted, listing};
+use crate::text::{are, counted, listing};
 
 /// Which tensors of the view a reference has quantized, beside those that the rule set of the view,
 /// or else the built-in one, would quantize. The reference decides.
@@ -90,6 +90,19 @@ pub(super) fn note_references(catalog: &mut Catalog, selection: &Selected) {
     }
 }
 
+/// Warns of tensors that the rules select and whose shape does not fit, each with the reason.
+pub(super) fn warn_unfit(catalog: &mut Catalog, unfit: &[String]) {
+    if !unfit.is_empty() {
+        let problem = format!(
+            "{} left unquantized, because the shape does not fit the scheme: {}",
+            are(unfit.len(), "selected tensor"),
+            listing(unfit)
+        );
+        let warning = Warning::new(Code::PartialBlocks, problem);
+        catalog.report.warnings.push(warning);
+    }
+}
+
 /// Warns of each part of `selection` that quantizes nothing of `catalog`, whose tensors have the
 /// `decisions` that follow from all of it together.
 pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selected, decisions: &[Decision]) {
@@ -99,24 +112,25 @@ pub(super) fn warn_idle(catalog: &mut Catalog, selection: &Selected, decisions: 
         let selected = names.iter().zip(decisions);
         let selected = selected.filter(|(name, _)| part.selects(name));
         let selected: Vec<Decision> = selected.map(|(_, decision)| *decision).collect();
-        let idle = |problem: &str| part.warning(Code::NoEffect, problem);
+        let idle = |problem: &str| selection.warning(part, Code::NoEffect, problem);
         if selected.is_empty() {
             warnings.push(match part {
                 SelectionPart::Rules(_) => {
                     idle("it quantizes nothing: no tensor of this view has a name of these rules")
                 }
                 SelectionPart::Reference(_) => {
-                    idle("it quantizes nothing: no tensor that it has in FP8 is in this view")
+                    idle("it quantizes nothing: no tensor that it has quantized is in this view")
                 }
                 SelectionPart::Pattern(pattern) => pattern.unmatched(PATTERNS, &names),
             });
         } else if selected.iter().all(|d| *d == Decision::Quantized) {
-            let warning = idle("it quantizes nothing: the tensors it selects are FP8 already");
+            let warning =
+                idle("it quantizes nothing: the tensors it selects are quantized already");
             let again = Hint::give_value(DTYPE, "bf16").to("dequantize them first");
             warnings.push(warning.with_hint(again));
         } else if !selected.contains(&Decision::Quantize) {
             warnings.push(idle(
-                "it quantizes nothing: all tensors it selects have partial blocks, and those keep their dtype",
+                "it quantizes nothing: all tensors it selects have partial blocks, or shapes that do not fit, and those keep their dtype",
             ));
         }
     }

@@ -16,6 +16,8 @@ pub(super) enum Decision {
     Keep,
     /// It is selected, but it has partial blocks, and such tensors are kept.
     KeepPartial,
+    /// The rules select it, but its shape does not fit.
+    KeepUnfit,
     /// It is quantized by this view.
     Quantize,
     /// It is quantized in the source.
@@ -46,7 +48,7 @@ pub(super) fn close(
             let matching = members.iter().filter(|&&i| wanted.contains(&decisions[i]));
             matching.map(|&i| name(catalog, i)).collect()
         };
-        let kept = with(&[Decision::Keep, Decision::KeepPartial]);
+        let kept = with(&[Decision::Keep, Decision::KeepPartial, Decision::KeepUnfit]);
         let quantized = with(&[Decision::Quantize, Decision::Quantized]);
         if kept.is_empty() || quantized.is_empty() {
             continue;

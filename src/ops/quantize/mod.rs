@@ -11,13 +11,15 @@ mod unquantized;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::catalog::{Catalog, OperatorReport, Tensor};
-use crate::error::setting::{PARTIAL_BLOCKS, PATTERNS, REFERENCES, RULES, SCALE_FORMAT};
+use crate::error::setting::{
+    DIALECT, PARTIAL_BLOCKS, PATTERNS, REFERENCES, RULES, SCALE_FORMAT, SCHEME,
+};
 use crate::error::{Code, Error, Hint, Result};
 use crate::named::{Named, named};
+use crate::ops::experts::{self, Experts, form_of};
 use crate::ops::params::chosen;
 use crate::ops::{Conversions, Group, Operator, Params, Section, Setting, Takes, Value};
-use crate::quant::fp8_block::{Fp8BlockEncoding, ScaleFormat};
-use crate::quant::{self, Encoding};
+use crate::quant::{self, Dialect, Encoding, EncodingSettings, Fit, ScaleFormat, SchemeRequest};
 use crate::source::Location;
 use crate::tensor::Name;
 pub use checks::ReferenceReport;
@@ -26,6 +28,8 @@ pub use official::{FAMILIES, Family};
 use selection::Selected;
 pub use selection::{RuleSet, Selection};
 pub use unquantized::{UnquantizedModule, UnquantizedReport};
+
+const HELP: &str = "Quantize in this scheme, by default what the built-in rules name: fp8-block";
 
 /// What to do with tensors that have blocks which are cut off at an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,9 +46,14 @@ named!(PartialBlocks {
     Keep: "keep",
 });
 
-/// Which tensors to quantize to block FP8, and how. The selections are or-ed.
+/// Which tensors to quantize, and how. The selections are or-ed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuantizeParams {
+    /// In which scheme; `None` is block FP8. If nothing is selected, a scheme selects by the exact
+    /// rules.
+    pub scheme: Option<SchemeRequest>,
+    /// `None` is the usual one of the scheme.
+    pub dialect: Option<Dialect>,
     /// Select by this rule set.
     pub rules: Option<RuleSet>,
     /// Select the names that are quantized in one of these checkpoints.
@@ -66,8 +75,31 @@ impl QuantizeParams {
         }
     }
 
+    /// The rules that select, if any do.
+    fn selecting_rules(&self) -> Option<RuleSet> {
+        let selects_otherwise = !self.references.is_empty() || !self.patterns.is_empty();
+        let by_default = self.scheme.is_some() && !selects_otherwise;
+        self.rules.or(by_default.then_some(RuleSet::Exact))
+    }
+
     fn selects(&self) -> bool {
-        self.rules.is_some() || !self.references.is_empty() || !self.patterns.is_empty()
+        let by_rules = self.selecting_rules().is_some();
+        by_rules || !self.references.is_empty() || !self.patterns.is_empty()
+    }
+
+    fn selection(&self) -> Result<Selection> {
+        let rules = self.selecting_rules();
+        let selection = Selection::new(rules, &self.references, &self.patterns)?;
+        Ok(selection.of_scheme(&self.scheme.clone().unwrap_or_default()))
+    }
+
+    fn encoding(&self) -> Result<Box<dyn Encoding>> {
+        let scheme = self.scheme.clone().unwrap_or_default();
+        scheme.encoding(&EncodingSettings {
+            dialect: self.dialect,
+            scale_format: self.scale_format,
+            says_partial_blocks: self.partial_blocks.is_some(),
+        })
     }
 }
 
@@ -75,15 +107,32 @@ impl Params for QuantizeParams {
     fn settings(&self) -> &'static [Setting] {
         &[
             Setting {
+                key: SCHEME,
+                flag: "quantize",
+                takes: Takes::Text("SCHEME"),
+                group: Group::Quantization,
+                help: HELP,
+                comment: "",
+            },
+            Setting {
+                key: DIALECT,
+                flag: "dialect",
+                takes: Takes::Choice(Dialect::NAMES),
+                group: Group::Quantization,
+                help: "How config.json declares the scheme, and what its tensors are called [default: the scheme's usual one]",
+                comment: "",
+            },
+            Setting {
                 key: RULES,
                 flag: "fp8",
                 takes: Takes::SwitchOrChoice {
-                    flag: "fp8-rules",
+                    flag: "quantize-rules",
                     names: RuleSet::NAMES,
-                    help: "Quantize by the built-in rules (exact), or as official FP8 releases of this model_type do (official)",
+                    help: "Quantize by the built-in rules (exact), or as official FP8 releases of this model_type do (official) [default: exact, if nothing else selects]",
+                    also: &[(SCHEME, "fp8-block")],
                 },
                 group: Group::Quantization,
-                help: "Quantize to 128x128-block FP8 by the built-in rules",
+                help: "Quantize to block FP8 by the built-in rules: --quantize fp8-block --quantize-rules exact",
                 comment: "",
             },
             Setting {
@@ -96,7 +145,7 @@ impl Params for QuantizeParams {
             },
             Setting {
                 key: PATTERNS,
-                flag: "fp8-pattern",
+                flag: "quantize-pattern",
                 takes: Takes::Texts("REGEX"),
                 group: Group::Quantization,
                 help: "Quantize tensors whose whole name matches REGEX (repeatable)",
@@ -107,7 +156,7 @@ impl Params for QuantizeParams {
                 flag: "scale-fmt",
                 takes: Takes::Choice(ScaleFormat::NAMES),
                 group: Group::Quantization,
-                help: "Power-of-two scales (ue8m0) or exact amax/448 (float32) [default: ue8m0]",
+                help: "Of fp8-block: power-of-two scales (ue8m0) or exact amax/448 (float32) [default: ue8m0]",
                 comment: "",
             },
             Setting {
@@ -115,15 +164,24 @@ impl Params for QuantizeParams {
                 flag: "partial-blocks",
                 takes: Takes::Choice(PartialBlocks::NAMES),
                 group: Group::Quantization,
-                help: "Tensors whose last two dimensions are not multiples of 128 [default: quantize]",
+                help: "Of fp8-block: tensors whose last two dimensions are not whole blocks [default: quantize]",
                 comment: "",
             },
         ]
     }
 
+    fn former_flags(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("quantize-rules", "fp8-rules"),
+            ("quantize-pattern", "fp8-pattern"),
+        ]
+    }
+
     fn section(&self) -> Option<&'static Section> {
         Some(&Section {
-            key: "fp8",
+            key: "quantize",
+            former_key: Some("fp8"),
+            named: Some(SCHEME),
             selecting: &[RULES, REFERENCES, PATTERNS],
             in_order: None,
             comment: "what any of these selects is quantized",
@@ -132,6 +190,8 @@ impl Params for QuantizeParams {
 
     fn set(&mut self, key: &str, value: Value) -> Result<()> {
         match key {
+            SCHEME => self.scheme = Some(value.into_text().parse()?),
+            DIALECT => self.dialect = Some(chosen(value)?),
             RULES => {
                 self.rules = match value {
                     Value::Switch(on) => on.then_some(RuleSet::Exact),
@@ -154,16 +214,32 @@ impl Params for QuantizeParams {
         if !self.is_asked() {
             return Vec::new();
         }
+        let scheme = self.scheme.clone().unwrap_or_default();
         match key {
-            RULES => vec![match self.rules {
+            SCHEME => vec![Value::text(scheme.to_string())],
+            DIALECT => {
+                let dialect = self.dialect.iter();
+                dialect.map(|dialect| Value::text(dialect.name())).collect()
+            }
+            RULES => vec![match self.selecting_rules() {
                 None => Value::Switch(false),
                 Some(RuleSet::Exact) => Value::Switch(true),
                 Some(official) => Value::text(official.name()),
             }],
             REFERENCES => self.references.iter().map(Value::source).collect(),
             PATTERNS => self.patterns.iter().map(Value::text).collect(),
-            SCALE_FORMAT => vec![Value::text(self.scale_format.unwrap_or_default().name())],
-            _ => vec![Value::text(self.partial_blocks.unwrap_or_default().name())],
+            SCALE_FORMAT => {
+                let usual = scheme.has_scale_format() && self.dialect.is_none();
+                let format = self.scale_format.or(usual.then(ScaleFormat::default));
+                let format = format.iter();
+                format.map(|format| Value::text(format.name())).collect()
+            }
+            _ => {
+                let usual = scheme.has_partial_blocks().then(PartialBlocks::default);
+                let partial = self.partial_blocks.or(usual);
+                let partial = partial.iter();
+                partial.map(|partial| Value::text(partial.name())).collect()
+            }
         }
     }
 
@@ -180,10 +256,8 @@ impl Params for QuantizeParams {
             return Err(Error::new(Code::Conflict, problem).with_hint(select));
         }
         Ok(vec![Box::new(Quantize {
-            selection: Selection::new(self.rules, &self.references, &self.patterns)?,
-            encoding: Box::new(Fp8BlockEncoding {
-                scale_format: self.scale_format.unwrap_or_default(),
-            }),
+            encoding: self.encoding()?,
+            selection: self.selection()?,
             partial_blocks: self.partial_blocks.unwrap_or_default(),
         })])
     }
@@ -210,18 +284,21 @@ pub struct Quantize {
 impl Operator for Quantize {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         self.encoding.check_base(catalog)?;
+        self.split_fused_experts(catalog)?;
         let selection = self.selection.resolve(catalog)?;
         checks::note_references(catalog, &selection);
 
         let have_companions = have_companions(&catalog.tensors);
+        let mut unfit = Vec::new();
         let mut decisions = catalog
             .tensors
             .iter()
             .zip(&have_companions)
             .map(|((name, tensor), &has_companions)| {
-                self.decide(&selection, name, tensor, has_companions)
+                self.decide(&selection, name, tensor, has_companions, &mut unfit)
             })
             .collect::<Result<Vec<_>>>()?;
+        checks::warn_unfit(catalog, &unfit);
         checks::warn_idle(catalog, &selection, &decisions);
         let mut report = std::mem::take(&mut catalog.report);
         groups::close(catalog, &selection, &mut decisions, &mut report)?;
@@ -246,10 +323,7 @@ impl Operator for Quantize {
                 tensors.insert(name, tensor);
                 continue;
             }
-            if !self
-                .encoding
-                .has_whole_blocks(&name, &tensor, has_companions)?
-            {
+            if self.encoding.fit(&name, &tensor, has_companions)? == Fit::Partial {
                 partial.push(name.clone());
             }
             tensors.extend(self.encoding.encode(&name, tensor));
@@ -262,12 +336,31 @@ impl Operator for Quantize {
 }
 
 impl Quantize {
+    /// Splits fused experts, if the encoding knows only weights of modules and some are selected.
+    fn split_fused_experts(&self, catalog: &mut Catalog) -> Result<()> {
+        if !self.encoding.needs_modules() {
+            return Ok(());
+        }
+        let selection = self.selection.resolve(catalog)?;
+        let is_fused = |name: &str| {
+            form_of(name).is_some_and(|(_, change)| change == Experts::Unfuse)
+                && selection.selects(name)
+        };
+        if catalog.tensors.keys().any(|name| is_fused(name)) {
+            experts::unfuse(catalog)?;
+            let note = "fused experts are split: the scheme knows only weights of modules";
+            catalog.report.notes.push(note.to_owned());
+        }
+        Ok(())
+    }
+
     fn decide(
         &self,
         selection: &Selected,
         name: &str,
         tensor: &Tensor,
         has_companions: bool,
+        unfit: &mut Vec<String>,
     ) -> Result<Decision> {
         if has_companions && quant::is_coded(tensor.dtype) {
             return Ok(Decision::Quantized);
@@ -275,10 +368,19 @@ impl Quantize {
         if !selection.selects(name) {
             return Ok(Decision::Keep);
         }
-        let whole = (self.encoding).has_whole_blocks(name, tensor, has_companions)?;
-        match self.partial_blocks {
-            PartialBlocks::Keep if !whole => Ok(Decision::KeepPartial),
-            _ => Ok(Decision::Quantize),
+        match self.encoding.fit(name, tensor, has_companions)? {
+            Fit::Partial if self.partial_blocks == PartialBlocks::Keep => Ok(Decision::KeepPartial),
+            Fit::Not(problem) if selection.names(name) => {
+                let problem = format!("it is selected by name, but {problem}");
+                let error =
+                    Error::of_tensor(Code::UnsupportedTensor, tensor.origin(), name, problem);
+                Err(error.with_hint("leave it out of what is selected, or choose another scheme"))
+            }
+            Fit::Not(problem) => {
+                unfit.push(format!("{name} ({problem})"));
+                Ok(Decision::KeepUnfit)
+            }
+            Fit::Whole | Fit::Partial => Ok(Decision::Quantize),
         }
     }
 }

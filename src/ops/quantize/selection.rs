@@ -6,13 +6,13 @@ use indexmap::IndexSet;
 use regex::Regex;
 
 use crate::catalog::Catalog;
-use crate::error::setting::{PATTERNS, REFERENCES, RULES};
+use crate::error::setting::{PATTERNS, REFERENCES, RULES, SCHEME};
 use crate::error::{Code, Error, Result, Warning};
 use crate::format;
 use crate::named::{Named, named};
 use crate::ops::pattern::Pattern;
 use crate::ops::quantize::{official, rules};
-use crate::quant::{companions, weight_of};
+use crate::quant::{SchemeRequest, companions, weight_of};
 use crate::source::Location;
 use crate::tensor::Name;
 
@@ -34,6 +34,8 @@ named!(RuleSet {
 #[derive(Debug)]
 pub struct Selection {
     rules: Option<RuleSet>,
+    /// The scheme that selects by the exact rules, if it is not the usual one.
+    scheme: Option<SchemeRequest>,
     references: Vec<Reference>,
     patterns: Vec<Pattern>,
 }
@@ -59,6 +61,7 @@ impl Selection {
     ) -> Result<Self> {
         Ok(Selection {
             rules,
+            scheme: None,
             references: references
                 .iter()
                 .map(Reference::read)
@@ -68,6 +71,15 @@ impl Selection {
                 .map(|pattern| Pattern::new(PATTERNS, pattern))
                 .collect::<Result<_>>()?,
         })
+    }
+
+    /// The same for `scheme`, which warnings name where its rules select.
+    pub fn of_scheme(self, scheme: &SchemeRequest) -> Self {
+        let is_usual = *scheme == SchemeRequest::default();
+        Selection {
+            scheme: (!is_usual).then(|| scheme.clone()),
+            ..self
+        }
     }
 
     /// Checks that `pattern` is a regular expression that [`Selection::new`] accepts.
@@ -92,6 +104,7 @@ impl Selection {
         };
         Ok(Selected {
             rules,
+            scheme: self.scheme.as_ref(),
             references: &self.references,
             patterns: &self.patterns,
         })
@@ -102,6 +115,8 @@ impl Selection {
 #[derive(Debug)]
 pub(super) struct Selected<'a> {
     pub rules: Option<Rules>,
+    /// As that of a [`Selection`].
+    scheme: Option<&'a SchemeRequest>,
     /// In the order they were given.
     pub references: &'a [Reference],
     patterns: &'a [Pattern],
@@ -130,9 +145,25 @@ impl Selected<'_> {
         self.parts().any(|part| part.selects(name))
     }
 
+    /// Whether the tensor called `name` is selected by its name, or by a reference: somebody means it.
+    pub(super) fn names(&self, name: &str) -> bool {
+        let mut parts = self.parts();
+        parts.any(|part| !matches!(part, SelectionPart::Rules(_)) && part.selects(name))
+    }
+
     /// Whether a reference has the tensor called `name` quantized.
     pub(super) fn in_reference(&self, name: &str) -> bool {
         self.references.iter().any(|r| r.quantized.contains(name))
+    }
+
+    /// A warning about one of its parts.
+    pub(super) fn warning(&self, part: SelectionPart, code: Code, problem: &str) -> Warning {
+        match (part, self.scheme) {
+            (SelectionPart::Rules(Rules::Exact), Some(scheme)) => {
+                Warning::new(code, problem).about_value(SCHEME, scheme.to_string())
+            }
+            _ => part.warning(code, problem),
+        }
     }
 
     /// The ways in which tensors are selected, in the order of the flags.
@@ -162,7 +193,7 @@ impl SelectionPart<'_> {
     }
 
     /// A warning about it.
-    pub(super) fn warning(self, code: Code, problem: &str) -> Warning {
+    fn warning(self, code: Code, problem: &str) -> Warning {
         let warning = Warning::new(code, problem);
         match self {
             SelectionPart::Rules(Rules::Exact) => warning.about(RULES),

@@ -54,6 +54,7 @@ pub(super) fn verify<'a>(
     Ok(Verified {
         quantized: pairs.iter().map(|pair| pair.name).collect(),
         known,
+        lists_by_name: false,
     })
 }
 

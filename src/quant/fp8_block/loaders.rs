@@ -8,7 +8,7 @@ use crate::tensor::Name;
 use crate::text::{are, have, listing};
 
 /// Consumers differ in what they make of blocks that are cut off at an edge.
-pub(super) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
+pub(in crate::quant) fn warn_partial_blocks(catalog: &mut Catalog, partial: &[Name]) {
     if partial.is_empty() {
         return;
     }

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use half::{bf16, f16};
 
-use crate::catalog::{AmaxRange, ErrorMeasure, Fidelity, MeasuredRows};
+use crate::catalog::{ErrorMeasure, Fidelity, MeasuredRows};
 use crate::kernels::float8::{E4M3_MAX, e4m3_to_f32};
 use crate::kernels::fp8::{BLOCK, Element};
+use crate::quant::figures::{BlockFigures, RUN};
 use crate::tensor::Dtype;
 
 /// The smallest normal E4M3 number, 2⁻⁶.
@@ -55,7 +56,7 @@ impl Decoder {
             for (column, scale) in (0..rows.columns).step_by(BLOCK).zip(scales) {
                 let scale = f32::from_le_bytes(*scale);
                 let width = BLOCK.min(rows.columns - column);
-                let mut block = Block::default();
+                let mut block = BlockFigures::default();
                 let sources = source.chunks_exact(rows.columns * T::BYTES);
                 for (source, codes) in sources.zip(codes.chunks_exact(rows.columns)) {
                     let source = &source[column * T::BYTES..(column + width) * T::BYTES];
@@ -69,9 +70,15 @@ impl Decoder {
 
     /// Adds one row of a block. Decoding and arithmetic are separate loops over full-size arrays,
     /// so that the second is vectorized; the zeros in the rest of a short row change nothing.
-    fn add_row<T: Element>(&self, source: &[u8], codes: &[u8], scale: f32, block: &mut Block) {
-        let mut values = [0.0; BLOCK];
-        let mut decoded = [0.0; BLOCK];
+    fn add_row<T: Element>(
+        &self,
+        source: &[u8],
+        codes: &[u8],
+        scale: f32,
+        block: &mut BlockFigures,
+    ) {
+        let mut values = [0.0; RUN];
+        let mut decoded = [0.0; RUN];
         for (value, bytes) in values.iter_mut().zip(source.chunks_exact(T::BYTES)) {
             *value = T::read_finite(bytes);
         }
@@ -83,7 +90,7 @@ impl Decoder {
         block.saturated += count(codes, |code| code & 0x7f == SATURATED);
         block.zero_codes += count(codes, |code| code & 0x7f == 0);
         block.flushed += codes.iter().zip(&values).filter(|&at| flushed(at)).count() as u64;
-        block.add(&values, &decoded, f64::from(scale));
+        block.add(&values, &decoded, f64::from(scale), MIN_NORMAL);
     }
 }
 
@@ -93,85 +100,4 @@ const _: () = assert!(E4M3_MAX == 448.0);
 
 fn count(codes: &[u8], is_counted: impl Fn(u8) -> bool) -> u64 {
     codes.iter().filter(|&&code| is_counted(code)).count() as u64
-}
-
-/// Sums and extreme values of one block. Floating-point ones are kept in lanes: element `i` of a
-/// row goes to lane `i % LANES`.
-#[derive(Default)]
-struct Block {
-    elements: u64,
-    saturated: u64,
-    zero_codes: u64,
-    flushed: u64,
-    signal: [f64; LANES],
-    noise: [f64; LANES],
-    error: [f64; LANES],
-    relative: [f64; LANES],
-    amax: [f32; LANES],
-}
-
-const LANES: usize = 8;
-
-impl Block {
-    #[inline]
-    fn add(&mut self, values: &[f32; BLOCK], decoded: &[f32; BLOCK], scale: f64) {
-        let values = values.as_chunks::<LANES>().0;
-        let decoded = decoded.as_chunks::<LANES>().0;
-        for (values, decoded) in values.iter().zip(decoded) {
-            for lane in 0..LANES {
-                let value = f64::from(values[lane]);
-                let error = (value - f64::from(decoded[lane]) * scale).abs();
-                self.signal[lane] += value * value;
-                self.noise[lane] += error * error;
-                self.error[lane] = larger(self.error[lane], error);
-                // Nothing divided by infinity is larger than 0.
-                let is_normal = decoded[lane].abs() >= MIN_NORMAL;
-                let divisor = if is_normal {
-                    value.abs()
-                } else {
-                    f64::INFINITY
-                };
-                self.relative[lane] = larger(self.relative[lane], error / divisor);
-                let magnitude = values[lane].abs();
-                self.amax[lane] = if magnitude > self.amax[lane] {
-                    magnitude
-                } else {
-                    self.amax[lane]
-                };
-            }
-        }
-    }
-
-    /// Adds the block to `fidelity`.
-    fn finish(&self, fidelity: &mut Fidelity) {
-        let amax = self.amax.iter().copied().fold(0.0, f32::max);
-        let error = self.error.iter().copied().fold(0.0, f64::max);
-        let is_zero = amax == 0.0;
-        fidelity.join(&Fidelity {
-            elements: self.elements,
-            blocks: 1,
-            zero_blocks: u64::from(is_zero),
-            signal: self.signal.iter().sum(),
-            noise: self.noise.iter().sum(),
-            largest_relative_error: self.relative.iter().copied().fold(0.0, f64::max),
-            largest_block_error: if is_zero {
-                0.0
-            } else {
-                error / f64::from(amax)
-            },
-            saturated: self.saturated,
-            zero_codes: self.zero_codes,
-            flushed: self.flushed,
-            amax: (!is_zero).then_some(AmaxRange {
-                smallest: amax,
-                largest: amax,
-            }),
-        });
-    }
-}
-
-/// The larger of two numbers, neither of them NaN: unlike `f64::max`, one instruction.
-#[inline(always)]
-fn larger(a: f64, b: f64) -> f64 {
-    if b > a { b } else { a }
 }

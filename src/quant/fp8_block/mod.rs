@@ -24,16 +24,41 @@ use crate::error::{Code, Error, Result};
 use crate::findings::Faults;
 pub use crate::kernels::fp8::ScaleFormat;
 use crate::kernels::lanes::Precision;
-use crate::quant::scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
+use crate::quant::compressed_tensors;
+use crate::quant::offer::{Dialect, EncodingSettings, Made, Offer};
+use crate::quant::scheme::{Encoding, Fit, Reading, Scheme, StoredFile, Verified};
 use crate::tensor::{Dtype, Name, shape_text};
 use encode::Matrix;
 pub use format::Fp8Block;
 use format::{is_code, scale_name, weight_of};
+pub(super) use loaders::warn_partial_blocks;
 
 /// Block FP8 as a view makes it, in blocks of 128 × 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fp8BlockEncoding {
     pub scale_format: ScaleFormat,
+}
+
+/// Block FP8 as people ask for it.
+pub(super) const OFFER: Offer = Offer {
+    name: "fp8-block",
+    options: "",
+    dialects: &[Dialect::Fp8, Dialect::CompressedTensors],
+    has_scale_format: true,
+    has_partial_blocks: true,
+    make,
+};
+
+fn make(options: &[&str], settings: &EncodingSettings) -> Made {
+    match options.first() {
+        Some(option) => Err(format!("fp8-block has no options, such as {option}")),
+        None if settings.dialect == Some(Dialect::CompressedTensors) => {
+            compressed_tensors::block_fp8(settings)
+        }
+        None => Ok(Box::new(Fp8BlockEncoding {
+            scale_format: settings.scale_format.unwrap_or_default(),
+        })),
+    }
 }
 
 impl Scheme for Fp8Block {
@@ -95,7 +120,9 @@ impl Scheme for Fp8Block {
 
     fn check(&self, name: &str, weight: &Tensor, companions: &[&Tensor]) -> Result<()> {
         let [scales] = companions else {
-            unreachable!("one companion, as named");
+            let problem = format!("it is {}, without {}", weight.dtype, scale_name(name));
+            let origin = weight.origin();
+            return Err(Error::of_tensor(Code::MissingScales, origin, name, problem));
         };
         let expected = self.scale_shape(&weight.shape);
         if is_code(weight.dtype) && expected.as_deref() == Some(&scales.shape) {
@@ -152,8 +179,13 @@ impl Encoding for Fp8BlockEncoding {
         declaration::check_base(catalog)
     }
 
-    fn has_whole_blocks(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<bool> {
-        Ok(Matrix::from_tensor(name, tensor, has_companions)?.has_whole_blocks())
+    fn fit(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<Fit> {
+        let matrix = Matrix::from_tensor(name, tensor, has_companions)?;
+        Ok(if matrix.has_whole_blocks() {
+            Fit::Whole
+        } else {
+            Fit::Partial
+        })
     }
 
     fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)> {

@@ -48,7 +48,14 @@ fn operators() -> Vec<Box<dyn Operator>> {
         quantize: quantize(format),
         ..Operations::default()
     });
-    let all = asked.iter().chain(&quantized);
+    let schemes = ["fp8-channel", "int4:asymmetric"].map(|scheme| Operations {
+        quantize: QuantizeParams {
+            scheme: Some(scheme.parse().expect("a scheme")),
+            ..QuantizeParams::by_rules()
+        },
+        ..Operations::default()
+    });
+    let all = asked.iter().chain(&quantized).chain(&schemes);
     let operators = all.flat_map(|asked| asked.operators().expect("what is asked is valid"));
     let dequantize = InDtype::only_quantized(Precision::F16);
     operators
@@ -94,7 +101,9 @@ fuzz_target!(|text: &[u8]| {
                     .get("quantization_config")
                     .and_then(|source| serde_json::from_str(source.get()).ok());
                 let kept = source.is_some_and(|s| s["quant_method"] == declared["quant_method"]);
-                assert!(kept || declared["quant_method"] == "fp8", "{declared}");
+                let methods = ["fp8", "compressed-tensors"];
+                let is_ours = methods.iter().any(|method| declared["quant_method"] == *method);
+                assert!(kept || is_ours, "{declared}");
             }
             for (key, value) in &before {
                 if !key.ends_with("_config") && key != "dtype" && key != "torch_dtype" {

@@ -91,6 +91,7 @@ impl Options {
                 } else {
                     PartialBlocks::Quantize
                 }),
+                ..QuantizeParams::default()
             };
         }
         let is_reference = self.fp8.is_some() && self.other_is_reference;
