@@ -216,7 +216,12 @@ impl Params for QuantizeParams {
         }
         let scheme = self.scheme.clone().unwrap_or_default();
         match key {
-            SCHEME => vec![Value::text(scheme.to_string())],
+            SCHEME => {
+                let scheme = self.scheme.iter();
+                scheme
+                    .map(|scheme| Value::text(scheme.to_string()))
+                    .collect()
+            }
             DIALECT => {
                 let dialect = self.dialect.iter();
                 dialect.map(|dialect| Value::text(dialect.name())).collect()
