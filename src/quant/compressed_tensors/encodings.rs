@@ -22,7 +22,7 @@ use crate::tensor::{Dtype, Name, shape_text};
 
 /// The most columns of a tensor that is quantized.
 const MOST_COLUMNS: u64 = 1 << 20;
-/// Rows and columns of the blocks of [`BLOCK_FP8`], and the columns of a group of `int4`.
+/// Rows and columns of the blocks of [`block_fp8`], and the columns of a group of `int4`.
 const BLOCK: u64 = 128;
 
 const DIALECTS: &[Dialect] = &[Dialect::CompressedTensors];
