@@ -93,17 +93,14 @@ def test_codes_and_scales_are_those_of_compressed_tensors_bit_for_bit(
 
 
 @pytest.mark.parametrize("scheme", ["fp8-channel", "int8-channel", "int4", "fp8-block"])
-def test_layers_of_a_real_model_are_quantised_bit_for_bit(scheme, checkpoints, tmp_path):
-    """Every sixth layer: compressed-tensors takes long."""
+def test_a_layer_of_a_real_model_is_quantised_bit_for_bit(scheme, checkpoints, tmp_path):
     out = written(checkpoints / "gemma3", scheme, tmp_path / "out")
     source = tensors_of(checkpoints / "gemma3")
-    layers = {".layers.0.", ".layers.6.", ".layers.12."}
-    chosen = {name for name in source if any(layer in name for layer in layers)}
-    view = {
-        name: tensor for name, tensor in tensors_of(out).items()
-        if any(layer in name for layer in layers)
-    }
-    assert differences(view, {name: source[name] for name in chosen}, scheme) == []
+    view, source = (
+        {name: tensor for name, tensor in tensors.items() if ".layers.6." in name}
+        for tensors in (tensors_of(out), source)
+    )
+    assert differences(view, source, scheme) == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
