@@ -199,6 +199,36 @@ CONFIGS = {
         "vision_config": {**VISION, "num_attention_heads": 2, "pos_emb_height": 4,
                           "pos_emb_width": 4, "pos_emb_time": 2},
         "tie_word_embeddings": False},
+    "llava_next_video": seeing("llama", "clip_vision_model"),
+    "qwen3_5_moe": {
+        "text_config": text("qwen3_5_moe_text", **LINEAR, rope_parameters={
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
+            "partial_rotary_factor": 1.0}),
+        "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                          "out_hidden_size": HIDDEN, "num_position_embeddings": 16},
+        "tie_word_embeddings": False},
+    "glm5_next": {
+        "text_config": text("glm5_next_text", **{**LATENT, "qk_rope_head_dim": 0, "qk_head_dim": 8}, **INDEXER, index_kpool=4, linear_num_heads=4, linear_head_dim=8,
+                            mlp_layer_types=["dense", "sparse"],
+                            layer_types=["linear_attention", "full_attention"]),
+        "vision_config": {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                          "out_hidden_size": HIDDEN},
+        "tie_word_embeddings": False},
+    "granite_speech": {
+        "text_config": text("granite"),
+        "encoder_config": {"num_layers": 2, "hidden_dim": 32, "num_heads": 2, "dim_head": 16,
+                           "input_dim": 16, "output_dim": 12, "max_pos_emb": 16, "context_size": 8},
+        "projector_config": {"model_type": "blip_2_qformer", "hidden_size": 32, "intermediate_size": 48,
+                             "num_hidden_layers": 2, "num_attention_heads": 2,
+                             "encoder_hidden_size": 32},
+        "tie_word_embeddings": False, "has_lora_adapter": False},
+    "audioflamingo3": hearing("qwen2", "audioflamingo3_encoder"),
+    "emu3": {
+        "text_config": text("emu3_text_model"),
+        "vq_config": {"codebook_size": 16, "embed_dim": 4, "latent_channels": 4, "base_channels": 32,
+                      "channel_multiplier": [1, 1], "num_res_blocks": 1, "hidden_size": 32,
+                      "attn_resolutions": [], "num_attention_heads": 1},
+        "vocabulary_map": {"<image>": 5}, "tie_word_embeddings": False},
     "minimax_m3_vl": {
         "text_config": text("minimax_m3_vl_text"),
         "vision_config": VISION,
@@ -206,15 +236,20 @@ CONFIGS = {
 }
 
 
+def auto_model(config, **settings):
+    """A model of `config`, with everything that it can be given and says."""
+    autos = [transformers.AutoModelForMultimodalLM, transformers.AutoModelForImageTextToText,
+             transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM]
+    auto = next(auto for auto in autos if type(config) in auto._model_mapping)
+    return auto.from_config(config, **settings)
+
+
 def model(model_type: str):
     """A random model of this family."""
     config = CONFIG_MAPPING[model_type].from_dict(CONFIGS[model_type])
-    autos = [transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText,
-             transformers.AutoModelForMultimodalLM]
-    auto = next(auto for auto in reversed(autos) if type(config) in auto._model_mapping)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = auto.from_config(config, dtype=torch.bfloat16)
+        made = auto_model(config, dtype=torch.bfloat16)
         for tensor in made.state_dict().values():
             if tensor.is_floating_point():
                 torch.nn.init.normal_(tensor, std=0.1)
