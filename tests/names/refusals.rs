@@ -126,7 +126,10 @@ fn heads_that_config_json_does_not_say_or_that_do_not_fit_are_refused() {
             "3 heads",
         ),
     ] {
-        let (code, text) = refusal(&checkpoint("kimi_k25", more, std::slice::from_ref(&wqkv)), Transformers);
+        let (code, text) = refusal(
+            &checkpoint("kimi_k25", more, std::slice::from_ref(&wqkv)),
+            Transformers,
+        );
         assert_eq!(code, Code::ConfigMismatch);
         assert_names(&text, &[&wqkv.name, words, "vision_config", "config.json"]);
     }
