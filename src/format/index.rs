@@ -109,9 +109,7 @@ impl<'de> Deserialize<'de> for WeightMap {
 
 /// The text of the index of `tensors`, each with the name of its shard and its length in bytes. Keys
 /// are in this order: that of shards, and of offsets within a shard.
-pub(super) fn text<'a>(
-    tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
-) -> Vec<u8> {
+pub(super) fn text<'a>(tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone) -> Vec<u8> {
     #[derive(Serialize)]
     struct Metadata {
         total_size: u64,

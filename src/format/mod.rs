@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Code, Error, Hint, Result};
 use crate::format::sharded::Table;
@@ -34,26 +34,32 @@ const READABLE: [Container; 2] = [Container::Safetensors, Container::Torch];
 pub const OUTPUT: Container = Container::Safetensors;
 
 impl Checkpoint {
-    /// Opens the checkpoint at `location`, in whichever container it is.
+    /// Opens the checkpoint at `location`, in whichever container it is: a directory, or a file of a container
+    /// whose files often are in no directory of their own.
     ///
     /// # Errors
     /// If there is none, or its files do not agree with each other; the error names the file and the
     /// tensor.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
-        Self::in_directory(&*location.into().open()?)
+        Self::open_where(location.into(), Container::stands_alone)
     }
 
-    /// The same, where `location` may also be a single file: its tensors alone, whatever is beside it.
+    /// The same, where `location` may be a single file of any container: its tensors alone, whatever is beside it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_or_file(location: impl Into<Location>) -> Result<Self> {
-        let location = location.into();
+        Self::open_where(location.into(), |_| true)
+    }
+
+    fn open_where(location: Location, may_be_file: fn(Container) -> bool) -> Result<Self> {
         let name = location.as_path().file_name().unwrap_or_default();
-        match (Container::of_file(name), location.weights()?) {
-            (Some(container), Some(file)) => sharded::read_file(container, file),
-            _ => Self::open(location),
+        if let Some(container) = Container::of_file(name).filter(|&it| may_be_file(it))
+            && let Some(file) = location.weights()?
+        {
+            return sharded::read_file(container, file);
         }
+        Self::in_directory(&*location.open()?)
     }
 
     /// The same of a directory that is open.
@@ -140,11 +146,27 @@ impl Container {
         }))
     }
 
+    /// Whether a file is often all that there is of a model.
+    fn stands_alone(self) -> bool {
+        match self {
+            Container::Safetensors => false,
+            Container::Torch => true,
+        }
+    }
+
     /// Whether tensors of a file may have bytes in common.
     pub fn shares_bytes(self) -> bool {
         match self {
             Container::Safetensors => false,
             Container::Torch => true,
+        }
+    }
+
+    /// What is worth knowing of how `tensors` of a file are stored.
+    fn remarks(self, tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
+        match self {
+            Container::Safetensors => Vec::new(),
+            Container::Torch => torch::remarks(tensors),
         }
     }
 

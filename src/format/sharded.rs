@@ -104,7 +104,9 @@ pub(super) fn read(
 /// If its table and its length do not agree; the error names the file and the tensor.
 pub(super) fn read_file(container: Container, file: Arc<dyn Blob>) -> Result<Checkpoint> {
     let location = file.location().clone();
-    let attributes = file.attributes();
+    // Those of a directory that holds it: who can read it can enter that.
+    let mut attributes = file.attributes();
+    attributes.mode |= (attributes.mode & 0o444) >> 2;
     let name = location.file_name().unwrap_or_default();
     let mut files = vec![Read {
         name: name.to_string_lossy().into_owned(),
@@ -139,7 +141,8 @@ fn shards(
         tensors.sort_by_key(|_, tensor| (tensor.offset, tensor.len));
         let of_file = |text: String| format!("{name}: {text}");
         left_out.extend(table.left_out.into_iter().map(of_file).map(LeftOut::from));
-        notes.extend(table.notes.into_iter().map(of_file));
+        let remarks = container.remarks(&tensors);
+        notes.extend(table.notes.into_iter().chain(remarks).map(of_file));
         Arc::new(Shard {
             name,
             checkpoint: checkpoint.clone(),
@@ -174,7 +177,9 @@ fn strip_wrappers(
     stripped(tensors, &prefix);
     for file in files {
         // Those that the index does not name may lack it.
-        file.table.tensors.retain(|name, _| name.starts_with(&*prefix));
+        file.table
+            .tensors
+            .retain(|name, _| name.starts_with(&*prefix));
         stripped(&mut file.table.tensors, &prefix);
     }
     notes.push(format!(
@@ -315,10 +320,7 @@ fn tensors_by_index(
     for (position, file) in files.iter().enumerate() {
         for name in file.table.tensors.keys() {
             let Some(tensor) = tensors.get_index_of(name) else {
-                let what = format!(
-                    "tensor {name} in {}: the index does not name it",
-                    file.name
-                );
+                let what = format!("tensor {name} in {}: the index does not name it", file.name);
                 left_out.push(what.into());
                 continue;
             };

@@ -308,9 +308,7 @@ fn one_of_many(
     let first = table.partition_point(|_, tensor| tensor.offset < bytes.start);
     let starting = (first..table.len()).take_while(|&at| table[at].offset == bytes.start);
     let mut exact = starting.filter(|&at| end(&table[at]) == bytes.end);
-    exact
-        .next()
-        .or_else(|| table.values().position(|tensor| has(tensor)))
+    exact.next().or_else(|| table.values().position(has))
 }
 
 /// The position of the tensor without bytes that is at `offset`, preferably `name`; if there is none,

@@ -18,12 +18,7 @@ impl Gather {
     ///
     /// # Errors
     /// If rows or elements would not take whole bytes.
-    pub(crate) fn tensor(
-        self,
-        name: &str,
-        inputs: Vec<Tensor>,
-        shape: Vec<u64>,
-    ) -> Result<Tensor> {
+    pub(crate) fn tensor(self, name: &str, inputs: Vec<Tensor>, shape: Vec<u64>) -> Result<Tensor> {
         let &Tensor { dtype, home, .. } = &inputs[0];
         let bits = dtype.bitsize() as u64;
         if self.rows == 0 || self.columns == 0 {

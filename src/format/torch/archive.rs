@@ -41,7 +41,9 @@ pub(super) fn read(file: &dyn Blob) -> Result<Table> {
         match text.trim_ascii() {
             b"little" => {}
             b"big" => {
-                return unsupported("its numbers are big-endian, and those of safetensors little-endian");
+                return unsupported(
+                    "its numbers are big-endian, and those of safetensors little-endian",
+                );
             }
             _ => return unsupported("its byte order is neither little nor big"),
         }
@@ -81,7 +83,11 @@ fn root<'a>(file: &dyn Blob, archive: &'a Archive) -> Result<&'a str> {
             Err(Error::of_file(Code::BadTorchFile, file.location(), problem))
         }
         (Some(first), Some(second)) => {
-            let [first, second] = if first < second { [first, second] } else { [second, first] };
+            let [first, second] = if first < second {
+                [first, second]
+            } else {
+                [second, first]
+            };
             let problem = format!("it has two pickles, {first}{PICKLE} and {second}{PICKLE}");
             Err(Error::of_file(Code::BadTorchFile, file.location(), problem))
         }

@@ -20,6 +20,8 @@ use crate::format::torch::zip::Stored;
 use crate::source::Blob;
 
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+/// What a file begins with whose pickles are of protocol 0 or 1: the magic number.
+pub(super) const START_OF_TEXT: &[u8] = b"L119547037146038801333356L\n.";
 const VERSION: i128 = 1001;
 
 /// Bytes of a storage's number of elements.
@@ -41,7 +43,10 @@ pub(super) fn read(file: &dyn Blob) -> Result<Table> {
         );
     }
     if !is_int(&load(&mut input)?, VERSION) {
-        return refuse(Code::UnsupportedTorch, "its version is not 1001, the only one there is");
+        return refuse(
+            Code::UnsupportedTorch,
+            "its version is not 1001, the only one there is",
+        );
     }
     let system = load(&mut input)?;
     let mut settings = system.dict(system.root()).unwrap_or_default().iter();
@@ -85,32 +90,45 @@ fn storages<'a>(
         };
         let Some(storage) = storage else { continue };
         if let Some(other) = known.insert(storage.key, storage)
-            && (other.class, other.len) != (storage.class, storage.len)
+            && !other.is_alike(&storage)
         {
             let problem = format!("storage {} is said to be two different ones", storage.key);
             return Err(damaged(problem));
         }
     }
     let listed = keys.list(keys.root());
-    let listed: &[Id] = listed.ok_or_else(|| damaged("it has no list of its storages".to_owned()))?;
+    let listed: &[Id] =
+        listed.ok_or_else(|| damaged("it has no list of its storages".to_owned()))?;
     let mut at = start;
     let mut storages = HashMap::new();
     for &key in listed {
         let storage = keys.text(key).and_then(|key| known.get(key));
         let storage = storage.ok_or_else(|| {
-            damaged(format!("nothing says what its storage number {} holds", storages.len()))
+            damaged(format!(
+                "nothing says what its storage number {} holds",
+                storages.len()
+            ))
         })?;
         let problem = format!("storage {}", storage.key);
         // Those that safetensors cannot have are only passed over.
         let width = storage.width().or_else(|| foreign_width(storage.class));
         let width = width.ok_or_else(|| {
-            let problem = format!("{problem} is a {}, whose elements are not known", storage.class);
+            let problem = format!(
+                "{problem} is a {}, whose elements are not known",
+                storage.class
+            );
             Error::of_file(Code::UnsupportedTorch, path, problem)
         })?;
         let mut count = [0; COUNT_BYTES as usize];
-        let first = at.checked_add(COUNT_BYTES).filter(|&first| first <= file.len());
+        let first = at
+            .checked_add(COUNT_BYTES)
+            .filter(|&first| first <= file.len());
         let ends = || {
-            let error = Error::of_file(Code::Truncated, path, format!("{problem} is not in it whole"));
+            let error = Error::of_file(
+                Code::Truncated,
+                path,
+                format!("{problem} is not in it whole"),
+            );
             error.with_hint("is the download complete?")
         };
         let first = first.ok_or_else(ends)?;

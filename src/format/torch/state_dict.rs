@@ -13,8 +13,7 @@ use crate::format::torch::tensors::{Described, Found, tensor};
 use crate::format::torch::zip::Stored;
 use crate::shown::Show;
 use crate::source::Blob;
-use crate::tensor::{Name, byte_len, elements_spanned, is_contiguous, merged_axes, shape_text};
-use crate::text::are;
+use crate::tensor::{byte_len, elements_spanned, is_contiguous, merged_axes, shape_text};
 
 /// What training frameworks call the entry that is the model's state dict.
 const WRAPPERS: [&str; 4] = ["state_dict", "model", "module", "model_state_dict"];
@@ -31,7 +30,7 @@ const MAX_EXPANDED: u64 = 1 << 30;
 /// The longest row that is gathered element by element.
 const MAX_COLUMNS: u64 = 1 << 24;
 
-/// How many entries that are no tensors are named, and how many tensors that share bytes.
+/// How many entries that are no tensors are named.
 const MAX_NAMED: usize = 8;
 
 /// A dictionary of tensors.
@@ -61,7 +60,9 @@ pub(super) fn table<'a>(
     let mut table = Table::default();
     if !path.is_empty() {
         let path = path.join(".");
-        table.notes.push(format!("the tensors are those of its entry {path}"));
+        table
+            .notes
+            .push(format!("the tensors are those of its entry {path}"));
     }
     let mut left_out: Vec<(Option<&str>, Id)> = siblings
         .into_iter()
@@ -74,17 +75,23 @@ pub(super) fn table<'a>(
                 entries.insert(name, value);
             }
             Some(name) if matches!(tensor(pickle, value), Found::Tensor(_)) => {
-                let problem = format!("its name has {} bytes; at most {MAX_NAME} are read", name.len());
-                return Err(Error::of_tensor(Code::OverLimit, file.location(), name, problem));
+                let problem = format!(
+                    "its name has {} bytes; at most {MAX_NAME} are read",
+                    name.len()
+                );
+                return Err(Error::of_tensor(
+                    Code::OverLimit,
+                    file.location(),
+                    name,
+                    problem,
+                ));
             }
             name => left_out.push((name, value)),
         }
     }
-    let mut storages: HashMap<&str, Stored> = HashMap::new();
+    let mut storages: HashMap<&str, (Storage, Stored)> = HashMap::new();
     for (name, value) in entries {
-        let error = |code, problem: String| {
-            Error::of_tensor(code, file.location(), name, problem)
-        };
+        let error = |code, problem: String| Error::of_tensor(code, file.location(), name, problem);
         let described = match tensor(pickle, value) {
             Found::Tensor(described) => described,
             Found::Refused(kind) => {
@@ -102,21 +109,23 @@ pub(super) fn table<'a>(
             let problem = "no tensor of a safetensors file can have this name".to_owned();
             return Err(error(Code::BadName, problem));
         }
-        let key = described.storage.key;
-        let storage = match storages.get(key) {
-            Some(storage) => *storage,
+        let of = described.storage;
+        let storage = match storages.get(of.key) {
+            Some((other, place)) if other.is_alike(&of) => *place,
+            Some(_) => {
+                let problem = format!("its storage {} is said to be two different ones", of.key);
+                return Err(error(Code::BadTorchFile, problem));
+            }
             None => {
-                let located = locate(&described.storage);
-                let located = located.map_err(|error| error.about_tensor(name))?;
-                storages.insert(key, located);
-                located
+                let place = locate(&of).map_err(|error| error.about_tensor(name))?;
+                storages.insert(of.key, (of, place));
+                place
             }
         };
         let stored = stored(&described, storage).map_err(|(code, problem)| error(code, problem))?;
         table.tensors.insert(name.into(), stored);
     }
     table.left_out.extend(not_tensors(pickle, &left_out));
-    table.notes.extend(notes(&table.tensors));
     Ok(table)
 }
 
@@ -127,7 +136,9 @@ fn state_dict<'a>(file: &dyn Blob, pickle: &'a Pickle) -> Result<StateDict<'a>> 
         Search::Found(found) => Ok(found),
         Search::Several(keys) => {
             let keys = keys.join(" and ");
-            let problem = format!("it has dictionaries of tensors in {keys}, and it is not clear which of them is the model");
+            let problem = format!(
+                "it has dictionaries of tensors in {keys}, and it is not clear which of them is the model"
+            );
             let error = Error::of_file(Code::UnsupportedTorch, path, problem);
             Err(error.with_hint("load it with torch and save that one alone"))
         }
@@ -136,8 +147,10 @@ fn state_dict<'a>(file: &dyn Blob, pickle: &'a Pickle) -> Result<StateDict<'a>> 
             let problem = match pickle.dict(pickle.root()) {
                 Some(items) => {
                     let keys = items.iter().filter_map(|&(key, _)| pickle.text(key));
-                    let keys: Vec<String> =
-                        keys.take(MAX_NAMED).map(|key| key.shown().to_string()).collect();
+                    let keys: Vec<String> = keys
+                        .take(MAX_NAMED)
+                        .map(|key| key.shown().to_string())
+                        .collect();
                     format!(
                         "it holds no tensors by name, but a dictionary of {}",
                         match &keys[..] {
@@ -172,7 +185,9 @@ fn find(pickle: &Pickle, id: Id, depth: usize) -> Search<'_> {
     let mut inside = Vec::new();
     for wrapper in WRAPPERS.iter().filter(|_| depth > 0) {
         // Of a key that was set twice, the last counts.
-        let set = items.iter().rfind(|(key, _)| pickle.text(*key) == Some(wrapper));
+        let set = items
+            .iter()
+            .rfind(|(key, _)| pickle.text(*key) == Some(wrapper));
         let Some(&(_, value)) = set else { continue };
         match find(pickle, value, depth - 1) {
             Search::Found(found) => inside.push((*wrapper, found)),
@@ -217,7 +232,9 @@ fn stored(
     let damaged = |problem: String| (Code::BadTorchFile, problem);
     let width = dtype.bitsize() as u64 / 8;
     let too_large = || damaged(format!("its shape is {shown}: that is 2^61 bytes or more"));
-    let len = byte_len(*dtype, shape).filter(|&len| len < 1 << 61).ok_or_else(too_large)?;
+    let len = byte_len(*dtype, shape)
+        .filter(|&len| len < 1 << 61)
+        .ok_or_else(too_large)?;
     let spanned = elements_spanned(shape, strides);
     // Of a part of the storage, if one is meant.
     let unit = described.width().expect("its elements are known");
@@ -293,42 +310,12 @@ fn not_tensors(pickle: &Pickle, entries: &[(Option<&str>, Id)]) -> Option<String
         }
     });
     let mut named: Vec<String> = named.collect();
-    if let Some(more) = entries.len().checked_sub(MAX_NAMED).filter(|&more| more > 0) {
+    if let Some(more) = entries
+        .len()
+        .checked_sub(MAX_NAMED)
+        .filter(|&more| more > 0)
+    {
         named.push(format!("{more} more"));
     }
     Some(format!("not of the model: {}", named.join(", ")))
-}
-
-/// What is worth knowing of how `tensors` are stored.
-fn notes(tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut first: HashMap<(u64, u64, Option<&[u64]>), &Name> = HashMap::new();
-    let mut tied = Vec::new();
-    for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.len > 0) {
-        let place = (tensor.offset, tensor.len, tensor.strides.as_deref());
-        match first.get(&place) {
-            Some(other) => tied.push(format!("{} is {}", name.shown(), other.shown())),
-            None => {
-                first.insert(place, name);
-            }
-        }
-    }
-    if !tied.is_empty() {
-        let count = tied.len();
-        tied.truncate(MAX_NAMED);
-        if count > tied.len() {
-            tied.push(format!("{} more", count - tied.len()));
-        }
-        let tied = tied.join(", ");
-        notes.push(format!("tensors of two names are in the file once, and the view shows both: {tied}"));
-    }
-    let strided = tensors.values().filter(|tensor| tensor.strides.is_some());
-    let strided = strided.count();
-    if strided > 0 {
-        notes.push(format!(
-            "{} stored in another order (transposed, or parts of rows), and put in order when read",
-            are(strided, "tensor")
-        ));
-    }
-    notes
 }

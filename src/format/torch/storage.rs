@@ -1,7 +1,7 @@
 //! Storages: what tensors are views of. A pickle refers to them by a key.
 
+use crate::format::torch::dtypes::dtype_of_storage;
 use crate::format::torch::pickle::{Id, Pickle, Value};
-use crate::format::torch::tensors::dtype_of_storage;
 use crate::tensor::Dtype;
 
 /// The longest key; torch counts storages.
@@ -26,9 +26,9 @@ impl<'a> Storage<'a> {
     /// The storage that the persistent id `name` of `pickle` stands for: `('storage', class, key, device, length)`,
     /// in legacy files with a view after that, which is None or `(key, offset, length)`.
     pub(super) fn of(pickle: &'a Pickle, name: Id) -> Option<Self> {
-        let (kind, class, key, len, view) = match pickle.tuple(name)? {
-            &[kind, class, key, _device, len] => (kind, class, key, len, None),
-            &[kind, class, key, _device, len, view] => (kind, class, key, len, Some(view)),
+        let (kind, class, key, len, view) = match *pickle.tuple(name)? {
+            [kind, class, key, _device, len] => (kind, class, key, len, None),
+            [kind, class, key, _device, len, view] => (kind, class, key, len, Some(view)),
             _ => return None,
         };
         if pickle.text(kind)? != "storage" {
@@ -47,6 +47,11 @@ impl<'a> Storage<'a> {
             len: pickle.count(len)?,
             view,
         })
+    }
+
+    /// Whether both are said to be of one kind and length.
+    pub(super) fn is_alike(&self, other: &Storage) -> bool {
+        (self.class, self.len) == (other.class, other.len)
     }
 
     /// Bytes of an element.

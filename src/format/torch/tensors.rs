@@ -1,5 +1,6 @@
 //! Tensors as pickles describe them: by calls of a few functions of torch, none of which is called.
 
+use crate::format::torch::dtypes::dtype_named;
 use crate::format::torch::pickle::{Id, Pickle, Value};
 use crate::format::torch::storage::Storage;
 use crate::tensor::Dtype;
@@ -69,10 +70,17 @@ fn call<'a>(
             _ => None,
         },
         ("torch._utils", "_rebuild_tensor_v3") => match arguments {
-            &[storage, offset, shape, strides, _, _, dtype, ref metadata @ ..] => {
-                marked(pickle, metadata)
-                    .or_else(|| view(pickle, storage, [offset, shape, strides], Some(dtype)))
-            }
+            &[
+                storage,
+                offset,
+                shape,
+                strides,
+                _,
+                _,
+                dtype,
+                ref metadata @ ..,
+            ] => marked(pickle, metadata)
+                .or_else(|| view(pickle, storage, [offset, shape, strides], Some(dtype))),
             _ => None,
         },
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
@@ -112,7 +120,9 @@ fn is_plain(module: &str, class: &str) -> bool {
 /// What kind of tensor a call makes that safetensors cannot have.
 fn refused(module: &str, name: &str) -> Option<String> {
     let kind = match (module, name) {
-        ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => "a sparse tensor",
+        ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+            "a sparse tensor"
+        }
         ("torch._utils", "_rebuild_qtensor") => "a quantized tensor of torch",
         ("torch._utils", "_rebuild_nested_tensor") => "a nested tensor",
         ("torch._utils", "_rebuild_meta_tensor_no_storage") => "a meta tensor, which has no data",
@@ -121,7 +131,8 @@ fn refused(module: &str, name: &str) -> Option<String> {
         ("torch._utils", name) if name.starts_with("_rebuild_") => {
             return Some(format!("a tensor made by {module}.{name}"));
         }
-        ("torch.nn" | "torch.nn.parameter", "Parameter") | ("torch" | "torch._tensor", "Tensor") => {
+        ("torch.nn" | "torch.nn.parameter", "Parameter")
+        | ("torch" | "torch._tensor", "Tensor") => {
             "a tensor that was pickled by other means than torch's own"
         }
         _ => return None,
@@ -131,9 +142,13 @@ fn refused(module: &str, name: &str) -> Option<String> {
 
 /// The marks in a tensor's metadata that its elements have another value than is stored.
 fn marked<'a>(pickle: &Pickle, metadata: &[Id]) -> Option<Found<'a>> {
-    let items = metadata.first().and_then(|&metadata| pickle.dict(metadata))?;
+    let items = metadata
+        .first()
+        .and_then(|&metadata| pickle.dict(metadata))?;
     if items.len() > MAX_METADATA {
-        return Some(Found::Damaged("it has more metadata than any tensor of torch"));
+        return Some(Found::Damaged(
+            "it has more metadata than any tensor of torch",
+        ));
     }
     let is_mark = |&(key, value): &(Id, Id)| {
         matches!(pickle.text(key), Some("conj" | "neg"))
@@ -195,50 +210,4 @@ fn numbers(pickle: &Pickle, id: Id) -> Option<Vec<u64>> {
         return None;
     }
     items.iter().map(|&item| pickle.count(item)).collect()
-}
-
-/// What a class of storages holds: nothing if it is bytes, and `Err` if safetensors have no such elements.
-pub(super) fn dtype_of_storage(module: &str, class: &str) -> Result<Option<Dtype>, ()> {
-    let is_of_torch = module == "torch" || module == "torch.storage" || module == "torch.cuda";
-    let dtype = match class {
-        _ if !is_of_torch => return Err(()),
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::BF16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::BOOL,
-        "UntypedStorage" | "_UntypedStorage" => return Ok(None),
-        _ => return Err(()),
-    };
-    Ok(Some(dtype))
-}
-
-/// The dtype that torch calls `name`, if an element takes whole bytes and safetensors have it.
-fn dtype_named(name: &str) -> Option<Dtype> {
-    Some(match name {
-        "float64" => Dtype::F64,
-        "float32" => Dtype::F32,
-        "float16" => Dtype::F16,
-        "bfloat16" => Dtype::BF16,
-        "float8_e4m3fn" => Dtype::F8_E4M3,
-        "float8_e5m2" => Dtype::F8_E5M2,
-        "float8_e8m0fnu" => Dtype::F8_E8M0,
-        "float8_e4m3fnuz" => Dtype::F8_E4M3FNUZ,
-        "float8_e5m2fnuz" => Dtype::F8_E5M2FNUZ,
-        "int64" => Dtype::I64,
-        "int32" => Dtype::I32,
-        "int16" => Dtype::I16,
-        "int8" => Dtype::I8,
-        "uint64" => Dtype::U64,
-        "uint32" => Dtype::U32,
-        "uint16" => Dtype::U16,
-        "uint8" => Dtype::U8,
-        "bool" => Dtype::BOOL,
-        _ => return None,
-    })
 }

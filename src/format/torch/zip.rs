@@ -95,7 +95,10 @@ impl<'a> Archive<'a> {
             }
         }
         if starts.len() as u64 != count {
-            let problem = format!("its zip directory should have {count} entries, and has {}", starts.len());
+            let problem = format!(
+                "its zip directory should have {count} entries, and has {}",
+                starts.len()
+            );
             return Err(damaged(path, &problem));
         }
         starts.sort_unstable();
@@ -125,8 +128,12 @@ impl<'a> Archive<'a> {
         let Some(entry) = self.entries.get(name) else {
             return Ok(None);
         };
-        let refuse =
-            |problem: &str| Err(damaged(self.blob.location(), &format!("entry {name}: {problem}")));
+        let refuse = |problem: &str| {
+            Err(damaged(
+                self.blob.location(),
+                &format!("entry {name}: {problem}"),
+            ))
+        };
         if entry.flags & ENCRYPTED != 0 {
             return Err(self.unsupported(name, "it is encrypted"));
         }
@@ -157,7 +164,8 @@ impl<'a> Archive<'a> {
             return refuse("it reaches into what comes after it");
         }
         let mut rest = memory::zeros(names_and_fields)?;
-        self.blob.read_at(&mut rest, entry.header + LOCAL_HEADER_BYTES)?;
+        self.blob
+            .read_at(&mut rest, entry.header + LOCAL_HEADER_BYTES)?;
         let (own_name, extra) = rest.split_at(local.name as usize);
         if own_name != name.as_bytes() {
             return refuse("its header has another name");
@@ -221,7 +229,8 @@ impl Directory {
             let (len, start) = (fields.u32()?, fields.u32()?);
             Some((disk, start_disk, here, count, len, start))
         })();
-        let (disk, start_disk, here, count, len, start) = numbers.expect("the record was read whole");
+        let (disk, start_disk, here, count, len, start) =
+            numbers.expect("the record was read whole");
         let mut directory = Directory {
             start: start.into(),
             len: len.into(),
@@ -231,23 +240,29 @@ impl Directory {
         let mut follows = at;
         if let Some(larger) = Self::find64(blob, at)? {
             // Where there are both, the small numbers are those of the large record, or say to look there.
-            let is_small =
-                |small: u64, limit: u64, large: u64| small == limit || small == large;
+            let is_small = |small: u64, limit: u64, large: u64| small == limit || small == large;
             let agrees = is_small(directory.start, u32::MAX.into(), larger.directory.start)
                 && is_small(directory.len, u32::MAX.into(), larger.directory.len)
                 && is_small(directory.count, u16::MAX.into(), larger.directory.count);
             if !agrees {
-                return Err(damaged(path, "its two zip end records contradict each other"));
+                return Err(damaged(
+                    path,
+                    "its two zip end records contradict each other",
+                ));
             }
             is_in_parts = larger.is_in_parts;
             directory = larger.directory;
             follows = larger.at;
         }
         if is_in_parts {
-            return Err(damaged(path, "it is one part of a zip archive in several files"));
+            return Err(damaged(
+                path,
+                "it is one part of a zip archive in several files",
+            ));
         }
         if directory.start.checked_add(directory.len) != Some(follows) {
-            let problem = "its zip directory does not reach to the end record: bytes were added or lost";
+            let problem =
+                "its zip directory does not reach to the end record: bytes were added or lost";
             return Err(damaged(path, problem).with_hint("is the download complete?"));
         }
         Ok(directory)
@@ -436,5 +451,9 @@ impl<'a> Fields<'a> {
 }
 
 fn damaged(path: &Path, problem: &str) -> Error {
-    Error::of_file(Code::BadTorchFile, path, format!("the zip archive is damaged: {problem}"))
+    Error::of_file(
+        Code::BadTorchFile,
+        path,
+        format!("the zip archive is damaged: {problem}"),
+    )
 }

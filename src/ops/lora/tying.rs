@@ -200,7 +200,10 @@ fn are_equal_matrices(
     let &[rows, columns] = &first.shape[..] else {
         return Ok(false);
     };
-    if [first, second].iter().any(|tensor| tensor.span() > MOST_FACTOR_BYTES) {
+    if [first, second]
+        .iter()
+        .any(|tensor| tensor.span() > MOST_FACTOR_BYTES)
+    {
         return Ok(false);
     }
     let read = |tensor: &StoredTensor| -> Result<Vec<u8>> {

@@ -57,7 +57,9 @@ impl<'a> Input<'a> {
     /// The error that it has more `what` than are read.
     pub(super) fn over_limit(&self, max: u64, what: &str) -> Error {
         let start = self.start;
-        let problem = format!("the pickle at byte {start} has more than {max} {what}, the most that are read");
+        let problem = format!(
+            "the pickle at byte {start} has more than {max} {what}, the most that are read"
+        );
         Error::of_file(Code::OverLimit, self.blob.location(), problem)
     }
 
@@ -65,11 +67,12 @@ impl<'a> Input<'a> {
     pub(super) fn take(&mut self, len: usize) -> Result<&[u8]> {
         let from = self.at;
         self.skip(len as u64)?;
-        let is_here = from >= self.piece_start
-            && self.at <= self.piece_start + self.piece.len() as u64;
+        let is_here =
+            from >= self.piece_start && self.at <= self.piece_start + self.piece.len() as u64;
         if !is_here {
             self.piece_start = from;
-            self.piece.resize((self.end - from).min(PIECE as u64) as usize, 0);
+            self.piece
+                .resize((self.end - from).min(PIECE as u64) as usize, 0);
             self.blob.read_at(&mut self.piece, from)?;
         }
         let start = (from - self.piece_start) as usize;

@@ -296,7 +296,9 @@ impl Machine<'_, '_> {
     /// Puts a value on the stack that is kept already.
     fn put_on(&mut self, id: Id) -> Result<()> {
         if self.stack.len() == MAX_VALUES {
-            return Err(self.input.over_limit(MAX_VALUES as u64, "values on its stack"));
+            return Err(self
+                .input
+                .over_limit(MAX_VALUES as u64, "values on its stack"));
         }
         self.stack.push(id);
         Ok(())
@@ -304,7 +306,9 @@ impl Machine<'_, '_> {
 
     fn mark(&mut self) -> Result<()> {
         if self.marks.len() == MAX_VALUES {
-            return Err(self.input.over_limit(MAX_VALUES as u64, "marks on its stack"));
+            return Err(self
+                .input
+                .over_limit(MAX_VALUES as u64, "marks on its stack"));
         }
         self.marks.push(self.stack.len());
         Ok(())
