@@ -2,25 +2,28 @@
 //! weights of several shards share: one of them is the checkpoint's, the others are left out.
 
 use crate::error::{Code, Error, Result};
-use crate::format::checkpoint::{LeftOut, Shard};
+use crate::format::checkpoint::LeftOut;
+use crate::format::sharded::Read;
 
 /// Longer tensors are not compared, since a plan reads few bytes of tensors.
 const MAX_BYTES: u64 = 1 << 16;
 
-/// Leaves out the tensor `name` of the shard `other`, which is a copy of that of the shard `used`.
+/// Leaves out the tensor `name` of the file `other`, which is a copy of that of the file `used`.
 ///
 /// # Errors
 /// If it is not, or is too long to compare: nothing says which of the two is meant.
 pub(super) fn leave_out(
     name: &str,
-    used: &Shard,
-    other: &Shard,
+    used: &Read,
+    other: &Read,
     left_out: &mut Vec<LeftOut>,
 ) -> Result<()> {
-    let [tensor, copy] = [used, other].map(|shard| &shard.tensors[name]);
+    let [tensor, copy] = [used, other].map(|file| &file.table.tensors[name]);
     let problem = if tensor.dtype != copy.dtype || tensor.shape != copy.shape {
         "with another dtype or shape".to_owned()
-    } else if tensor.len > MAX_BYTES {
+    } else if tensor.strides != copy.strides {
+        "in another order of elements".to_owned()
+    } else if tensor.span() > MAX_BYTES {
         format!("and of tensors of more than {MAX_BYTES} bytes nothing says that these are copies")
     } else if bytes(name, used)? != bytes(name, other)? {
         "with other bytes".to_owned()
@@ -44,10 +47,10 @@ pub(super) fn leave_out(
     ))
 }
 
-fn bytes(name: &str, shard: &Shard) -> Result<Vec<u8>> {
-    let tensor = &shard.tensors[name];
+fn bytes(name: &str, file: &Read) -> Result<Vec<u8>> {
+    let tensor = &file.table.tensors[name];
     // At most MAX_BYTES.
-    let mut bytes = vec![0; tensor.len as usize];
-    shard.blob.read_at(&mut bytes, tensor.offset)?;
+    let mut bytes = vec![0; tensor.span() as usize];
+    file.blob.read_at(&mut bytes, tensor.offset)?;
     Ok(bytes)
 }
