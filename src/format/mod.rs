@@ -4,6 +4,7 @@
 //! To add a container: its folder, a variant of [`Container`], and what each `match` here asks for.
 
 mod checkpoint;
+mod copies;
 mod index;
 mod packing;
 pub mod safetensors;

@@ -9,6 +9,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
+use crate::format::copies::{self, Held};
 use crate::format::index::{Index, WeightMap};
 use crate::jobs;
 use crate::source::{AuxFiles, Blob, Class, Directory};
@@ -82,7 +83,7 @@ pub(super) fn read(
     })?;
     let mut tensors = match index {
         Some(index) => tensors_by_index(directory, index, &files, &mut left_out)?,
-        None => tensors_by_tables(&files)?,
+        None => tensors_by_tables(&files, &mut left_out)?,
     };
     let mut notes = Vec::new();
     strip_wrappers(container, &mut tensors, &mut files, &mut notes);
@@ -113,8 +114,8 @@ pub(super) fn read_file(container: Container, file: Arc<dyn Blob>) -> Result<Che
         table: container.table(&*file)?,
         blob: file,
     }];
-    let mut tensors = tensors_by_tables(&files)?;
     let (mut left_out, mut notes) = (Vec::new(), Vec::new());
+    let mut tensors = tensors_by_tables(&files, &mut left_out)?;
     strip_wrappers(container, &mut tensors, &mut files, &mut notes);
     Ok(Checkpoint {
         path: location.to_path_buf(),
@@ -308,7 +309,7 @@ fn open_shard(
     directory.weights(name)
 }
 
-/// The tensors of `index`, once every one is in the one shard that it names.
+/// The tensors of `index`, if each is in the shard that it names. Copies in other shards are left out.
 fn tensors_by_index(
     directory: &dyn Directory,
     index: Index,
@@ -317,6 +318,7 @@ fn tensors_by_index(
 ) -> Result<IndexMap<Name, usize>> {
     let tensors = index.weight_map.tensors;
     let mut found: Vec<Option<usize>> = vec![None; tensors.len()];
+    let mut copies = Vec::new();
     for (position, file) in files.iter().enumerate() {
         for name in file.table.tensors.keys() {
             let Some(tensor) = tensors.get_index_of(name) else {
@@ -324,15 +326,17 @@ fn tensors_by_index(
                 left_out.push(what.into());
                 continue;
             };
-            if let Some(first) = found[tensor].replace(position) {
-                return Err(in_two_shards(file, name, &files[first].name));
+            let mut copy = Some(position);
+            if found[tensor].is_none() || tensors[tensor] == position {
+                copy = found[tensor].replace(position);
             }
+            copies.extend(copy.map(|copy| (tensor, copy)));
         }
     }
-    for ((name, &named), found) in tensors.iter().zip(found) {
+    for ((name, &named), found) in tensors.iter().zip(&found) {
         let problem = match found {
-            Some(position) if position == named => continue,
-            Some(position) => format!("but it is in {}", files[position].name),
+            Some(position) if *position == named => continue,
+            Some(position) => format!("but it is in {}", files[*position].name),
             None => "but the shard does not have it".to_owned(),
         };
         return Err(Error::of_tensor(
@@ -342,26 +346,39 @@ fn tensors_by_index(
             format!("the index says it is in this shard, {problem}"),
         ));
     }
+    for (tensor, copy) in copies {
+        let (name, &named) = tensors.get_index(tensor).expect("a position in it");
+        leave_out_copy(name, &files[named], &files[copy], left_out)?;
+    }
     Ok(tensors)
 }
 
-fn tensors_by_tables(files: &[Read]) -> Result<IndexMap<Name, usize>> {
+/// The tensors of `files`, each in the first that holds it. Copies in other shards are left out.
+fn tensors_by_tables(files: &[Read], left_out: &mut Vec<LeftOut>) -> Result<IndexMap<Name, usize>> {
     let mut tensors = IndexMap::new();
     for (position, file) in files.iter().enumerate() {
         for name in file.table.tensors.keys() {
-            if let Some(first) = tensors.insert(name.clone(), position) {
-                return Err(in_two_shards(file, name, &files[first].name));
+            let &mut first = tensors.entry(name.clone()).or_insert(position);
+            if first != position {
+                leave_out_copy(name, &files[first], file, left_out)?;
             }
         }
     }
     Ok(tensors)
 }
 
-fn in_two_shards(file: &Read, tensor: &str, other: &str) -> Error {
-    Error::of_tensor(
-        Code::IndexMismatch,
-        file.blob.location(),
-        tensor,
-        format!("it is also in {other}; a tensor must be in one shard only"),
-    )
+fn leave_out_copy(
+    name: &Name,
+    used: &Read,
+    other: &Read,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<()> {
+    fn held<'a>(name: &Name, file: &'a Read) -> Held<'a> {
+        Held {
+            file: &file.name,
+            blob: &*file.blob,
+            tensor: &file.table.tensors[name],
+        }
+    }
+    copies::leave_out(name, held(name, used), held(name, other), left_out)
 }
