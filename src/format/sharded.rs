@@ -9,7 +9,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
-use crate::format::copies;
+use crate::format::copies::{self, Held};
 use crate::format::index::{Index, WeightMap};
 use crate::jobs;
 use crate::source::{AuxFiles, Blob, Class, Directory};
@@ -27,10 +27,10 @@ pub(super) struct Table {
 }
 
 /// A file that was read.
-pub(super) struct Read {
-    pub name: String,
-    pub blob: Arc<dyn Blob>,
-    pub table: Table,
+struct Read {
+    name: String,
+    blob: Arc<dyn Blob>,
+    table: Table,
 }
 
 /// Reads the checkpoint in `directory`, which has these `names`, as one in `container`.
@@ -348,7 +348,7 @@ fn tensors_by_index(
     }
     for (tensor, copy) in copies {
         let (name, &named) = tensors.get_index(tensor).expect("a position in it");
-        copies::leave_out(name, &files[named], &files[copy], left_out)?;
+        leave_out_copy(name, &files[named], &files[copy], left_out)?;
     }
     Ok(tensors)
 }
@@ -360,9 +360,25 @@ fn tensors_by_tables(files: &[Read], left_out: &mut Vec<LeftOut>) -> Result<Inde
         for name in file.table.tensors.keys() {
             let &mut first = tensors.entry(name.clone()).or_insert(position);
             if first != position {
-                copies::leave_out(name, &files[first], file, left_out)?;
+                leave_out_copy(name, &files[first], file, left_out)?;
             }
         }
     }
     Ok(tensors)
+}
+
+fn leave_out_copy(
+    name: &Name,
+    used: &Read,
+    other: &Read,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<()> {
+    fn held<'a>(name: &Name, file: &'a Read) -> Held<'a> {
+        Held {
+            file: &file.name,
+            blob: &*file.blob,
+            tensor: &file.table.tensors[name],
+        }
+    }
+    copies::leave_out(name, held(name, used), held(name, other), left_out)
 }

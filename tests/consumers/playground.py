@@ -36,8 +36,8 @@ def build(directory: Path, checkpoints: Path) -> Path:
     A, A-fused         a tiny mixture of experts in bf16, its experts single and fused
     B                  an MTP block that A lacks, and a tensor that both have
     A-FP8              A in block FP8
-    Qwen3-Next         a tiny one, whose linear attention is joined
     A-bin              A as pytorch_model.bin
+    Qwen3-Next         a tiny one, whose linear attention is joined
     adapter            a LoRA adapter for A, made by PEFT
     B-tuned, base      models of A's shape; merge.yml merges them
     """

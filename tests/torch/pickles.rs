@@ -82,9 +82,9 @@ fn every_opcode_that_only_moves_values_does_no_harm() {
         &b"N0"[..],
         b"(NNN1",
         b"(0",
-        b"N20(0010"[..2].as_ref(),
+        b"N200",
         b"I01\n0I00\n0I-5\n0L12L\n0L99999999999999999999999999999999999999999L\n0",
-        b"F1.5e3\n0G\0\0\0\0\0\0\0\00",
+        b"F1.5e3\n0G\0\0\0\0\0\0\0\x000",
         b"S'a\\'b'\n0S\"x\"\n0V\\u00e9\\U0001f600\n0V\\uzzzz\n0",
         b"T\x01\0\0\0a0U\x01a0X\x01\0\0\0a0\x8c\x01a0\x8d\x01\0\0\0\0\0\0\0a0U\x01\xff0",
         b"B\x01\0\0\0a0C\x01a0\x8e\x01\0\0\0\0\0\0\0a0\x96\x01\0\0\0\0\0\0\0a0",
@@ -94,7 +94,7 @@ fn every_opcode_that_only_moves_values_does_no_harm() {
         b"cos\nsystem\n)R0\x8c\x02os\x8c\x06system\x93)\x810\x8c\x01a\x8c\x01b\x93)}\x920",
         b"(ios\nsystem\n0(cos\nsystem\nNo0cos\nsystem\n)R}b0",
         b"Pname\n0NQ0",
-        b"Np5\n0g5\n0Nq\x010h\x010Nr\0\0\x01\00j\0\0\x01\00N\x940",
+        b"Np5\n0g5\n0Nq\x010h\x010Nr\0\0\x01\x000j\0\0\x01\x000N\x940",
         b"\x95\0\0\0\0\0\0\0\0",
         b"]2a0",
         b"}q\x01h\x01h\x01s0",
@@ -118,7 +118,7 @@ fn nothing_is_run() {
 #[test]
 fn depth_takes_no_stack() {
     const DEPTH: usize = 1_000_000;
-    let tuples = [b")".repeat(1), b"\x85".repeat(DEPTH), b"0".to_vec()].concat();
+    let tuples = [b")".to_vec(), b"\x85".repeat(DEPTH), b"0".to_vec()].concat();
     assert_shown(model_after(&tuples));
     let lists = [b"]".repeat(DEPTH), b"a".repeat(DEPTH - 1), b"0".to_vec()].concat();
     assert_shown(model_after(&lists));
