@@ -15,9 +15,9 @@ use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, pa
 use crate::quant::{self, Doing, Moves};
 use crate::tensor::Name;
 
-/// The longest name that is renamed, and the longest that comes of it, in bytes.
+/// The longest name that is renamed, and the longest result, in bytes.
 const MOST_NAME_BYTES: usize = 1024;
-/// What readers of safetensors take for something else than a tensor.
+/// The key of a safetensors header that is no tensor.
 const RESERVED: &str = "__metadata__";
 
 /// Rename tensors by rules such as `^model\\.=language_model.`, which apply in this order.
@@ -54,7 +54,7 @@ impl Params for RenameParams {
     }
 }
 
-/// How many tensors have another name than in their source.
+/// How many tensors were renamed.
 #[derive(Debug)]
 struct Renamed(usize);
 
@@ -82,7 +82,7 @@ impl Rename {
     /// Reads rules such as `^model\.=language_model.`, which apply in this order.
     ///
     /// # Errors
-    /// If one has no `=` or more than one, its expression is none, is empty or too large, or its
+    /// If a rule has no `=` or more than one, its expression is invalid, empty or too large, or its
     /// replacement refers to a group that the expression does not have.
     fn new(rules: &[String]) -> Result<Self> {
         let rules = rules.iter().map(|text| Rule::new(text));
