@@ -2,7 +2,7 @@
 
 use ckptfs::error::Code;
 use ckptfs::ops::NameLayout::{Released, Transformers};
-use ckptfs::ops::names::FAMILIES;
+use ckptfs::ops::names::families;
 
 use crate::common::assert_names;
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16};
@@ -31,7 +31,7 @@ fn an_unknown_model_type_is_told_the_known_ones() {
         &text,
         &["config.json", "qwen3_mo", "did you mean qwen3_moe?"],
     );
-    for model_type in FAMILIES.iter().flat_map(|family| family.model_types) {
+    for model_type in families().flat_map(|family| family.model_types) {
         assert!(text.contains(model_type), "{model_type}");
     }
     for (base, words) in [

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::catalog::{CONFIG_FILE, Catalog};
 use crate::error::setting::{NAMES, PATCH};
 use crate::error::{Code, Error, Hint, Result};
+use crate::named::Named;
 use crate::ops::experts::MOST_EXPERTS;
 use crate::ops::experts::model::Model;
 use crate::ops::names::NameLayout;
@@ -124,7 +125,7 @@ fn unknown_part(catalog: &Catalog, to: NameLayout, name: &Name, pattern: &str) -
     let tensor = &catalog.tensors[name];
     let problem = format!(
         "it belongs to {pattern}, which is another tensor in the {} layout, but is neither that weight nor its scales ({}), and ckptfs does not know how to move it",
-        to.text(),
+        to.name(),
         quant::companions("*").collect::<Vec<_>>().join(", ")
     );
     Error::of_tensor(Code::NamesLayout, tensor.origin(), name, problem)

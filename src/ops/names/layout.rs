@@ -25,14 +25,6 @@ impl NameLayout {
         }
     }
 
-    /// In sentences.
-    pub(super) fn text(self) -> &'static str {
-        match self {
-            NameLayout::Released => "released",
-            NameLayout::Transformers => "transformers",
-        }
-    }
-
     /// Of two names of one thing, this layout's.
     pub(super) fn of<T>(self, released: T, transformers: T) -> T {
         match self {

@@ -1,6 +1,6 @@
 //! Layouts of names: what the model's authors call the tensors of a checkpoint, and what transformers 5
 //! calls them in memory. Tensors get other names, and some become others: single experts are fused, projections
-//! that were released as one are apart. Which, by `model_type`, is in `families.rs`.
+//! that were released as one are apart. Which, by `model_type`, is in `families/`.
 
 mod converting;
 mod families;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::catalog::{CONFIG_FILE, Catalog, OperatorReport};
-use crate::error::setting::NAMES;
+use crate::error::setting::{NAMES, RENAME};
 use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::named::Named;
 use crate::ops::params::chosen;
@@ -23,7 +23,7 @@ use crate::spelling::did_you_mean;
 use crate::tensor::Name;
 use crate::text::counted;
 use converting::Facts;
-pub use families::{Conversion, FAMILIES, Family, Rule, Step};
+pub use families::{Conversion, Family, Rule, Step, families};
 pub use layout::NameLayout;
 use pattern::replaced;
 
@@ -103,7 +103,7 @@ impl Operator for GiveNames {
                 ),
                 _ => format!(
                     "it has no effect: no tensor of this view is in the {} layout of model_type {model_type}",
-                    to.other().text()
+                    to.other().name()
                 ),
             };
             let warning = Warning::new(Code::NoEffect, problem);
@@ -121,7 +121,7 @@ impl Operator for GiveNames {
         }
         catalog.report.notes.push(format!(
             "names: the {} layout of model_type {model_type}: {}",
-            to.text(),
+            to.name(),
             parts.join(", ")
         ));
         Ok(())
@@ -138,8 +138,7 @@ fn family(catalog: &mut Catalog) -> Result<(String, &'static Family)> {
     let value = config.get("model_type");
     let model_type = value.as_ref().and_then(|value| value.as_str());
     let model_type = model_type.unwrap_or_default();
-    let mut families = FAMILIES.iter();
-    match families.find(|family| family.model_types.contains(&model_type)) {
+    match families().find(|family| family.model_types.contains(&model_type)) {
         Some(family) => Ok((model_type.to_owned(), family)),
         None => {
             let problem = match &value {
@@ -152,7 +151,7 @@ fn family(catalog: &mut Catalog) -> Result<(String, &'static Family)> {
 }
 
 fn unknown(config: &Path, problem: &str, model_type: &str) -> Error {
-    let known = FAMILIES.iter().flat_map(|family| family.model_types);
+    let known = families().flat_map(|family| family.model_types);
     let mut known: Vec<&str> = known.copied().collect();
     known.sort_unstable();
     let problem = format!(
@@ -160,10 +159,8 @@ fn unknown(config: &Path, problem: &str, model_type: &str) -> Error {
         did_you_mean(model_type, known.iter().copied()),
         known.join(", ")
     );
-    Error::of_file(Code::UnknownModelType, config, problem).with_hint(
-        Hint::leave_out(NAMES)
-            .or(Hint::give(crate::error::setting::RENAME).to("rename tensors by rules")),
-    )
+    Error::of_file(Code::UnknownModelType, config, problem)
+        .with_hint(Hint::leave_out(NAMES).or(Hint::give(RENAME).to("rename tensors by rules")))
 }
 
 /// What the tensors of `catalog` are called in the layout `to`, in their order.
