@@ -240,6 +240,64 @@ fn a_name_that_no_tensor_can_have_is_refused() {
 }
 
 #[test]
+fn names_in_a_file_cannot_have_a_terminal_obey_them() {
+    const HOSTILE: &str = "a\u{1b}[2J\nFORGED: all is well\u{202e}";
+    let id = |class: &str, key: &str| {
+        let id = vec![
+            text("storage"),
+            global("torch", class),
+            text(key),
+            text("cpu"),
+            int(6),
+        ];
+        Py::Persistent(Box::new(Py::Tuple(id)))
+    };
+    let of = |storage| {
+        let arguments = vec![
+            storage,
+            int(0),
+            ints(&[6]),
+            ints(&[1]),
+            Py::Bool(false),
+            Py::None,
+        ];
+        call("torch._utils", "_rebuild_tensor_v2", arguments)
+    };
+    let class = vec![
+        global("torch._utils", "_rebuild_tensor_v2"),
+        Py::Global("m".to_owned(), HOSTILE.replace('\n', "")),
+        Py::Tuple(Vec::new()),
+        Py::None,
+    ];
+    for form in FORMS {
+        let mut file = File::new(form, [Storage::floats(6)]);
+        // The names of classes are texts only in protocol 4.
+        file.protocol = 4;
+        for root in [
+            dict([("w", of(id(HOSTILE, "0")))]),
+            dict([("w", of(id("FloatStorage", HOSTILE)))]),
+            dict([(
+                "w",
+                call("torch._tensor", "_rebuild_from_type_v2", class.clone()),
+            )]),
+            dict([(
+                "w",
+                call("torch._utils", &format!("_rebuild_{HOSTILE}"), vec![]),
+            )]),
+            dict([(HOSTILE, call("torch._utils", "_rebuild_qtensor", vec![]))]),
+            dict([(HOSTILE, int(1))]),
+            call(HOSTILE, HOSTILE, vec![]),
+        ] {
+            let error = refused(&file.bytes(&root)).to_string();
+            assert!(
+                !error.contains(|c: char| c.is_control() || c == '\u{202e}'),
+                "{error:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn big_endian_files_are_refused() {
     let file = file();
     let root = ordered_dict([("w", file.whole(0))]);

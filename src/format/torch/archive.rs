@@ -14,6 +14,7 @@ use crate::format::torch::pickle::{Input, load};
 use crate::format::torch::state_dict;
 use crate::format::torch::storage::Storage;
 use crate::format::torch::zip::{Archive, Stored};
+use crate::shown::Show;
 use crate::source::Blob;
 
 const PICKLE: &str = "/data.pkl";
@@ -57,7 +58,8 @@ pub(super) fn read(file: &dyn Blob) -> Result<Table> {
     ))?;
     let mut locate = |storage: &Storage| -> Result<Stored> {
         let name = format!("{root}/data/{}", storage.key);
-        let damaged = |problem: String| Error::of_file(Code::BadTorchFile, path, problem);
+        let damaged =
+            |problem: String| Error::of_file(Code::BadTorchFile, path, problem.shown().to_string());
         let found = archive.entry(&name)?;
         let found = found.ok_or_else(|| damaged(format!("there is no entry {name}")))?;
         let width = storage.width().expect("its elements are known");
@@ -88,7 +90,11 @@ fn root<'a>(file: &dyn Blob, archive: &'a Archive) -> Result<&'a str> {
             } else {
                 [second, first]
             };
-            let problem = format!("it has two pickles, {first}{PICKLE} and {second}{PICKLE}");
+            let problem = format!(
+                "it has two pickles, {}{PICKLE} and {}{PICKLE}",
+                first.shown(),
+                second.shown()
+            );
             Err(Error::of_file(Code::BadTorchFile, file.location(), problem))
         }
     }

@@ -17,6 +17,7 @@ use crate::format::torch::pickle::{Id, Input, Pickle, Value, load};
 use crate::format::torch::state_dict;
 use crate::format::torch::storage::Storage;
 use crate::format::torch::zip::Stored;
+use crate::shown::Show;
 use crate::source::Blob;
 
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
@@ -66,7 +67,7 @@ pub(super) fn read(file: &dyn Blob) -> Result<Table> {
     let storages = storages(file, &saved, &keys, input.at())?;
     let mut locate = |storage: &Storage| -> Result<Stored> {
         storages.get(storage.key).copied().ok_or_else(|| {
-            let problem = format!("there is no storage {}", storage.key);
+            let problem = format!("there is no storage {}", storage.key.shown());
             Error::of_file(Code::BadTorchFile, path, problem)
         })
     };
@@ -81,7 +82,8 @@ fn storages<'a>(
     start: u64,
 ) -> Result<HashMap<&'a str, Stored>> {
     let path = file.location();
-    let damaged = |problem: String| Error::of_file(Code::BadTorchFile, path, problem);
+    let damaged =
+        |problem: String| Error::of_file(Code::BadTorchFile, path, problem.shown().to_string());
     let mut known: HashMap<&str, Storage> = HashMap::new();
     for value in saved.values() {
         let storage = match value {
@@ -109,13 +111,13 @@ fn storages<'a>(
                 storages.len()
             ))
         })?;
-        let problem = format!("storage {}", storage.key);
+        let problem = format!("storage {}", storage.key.shown());
         // Those that safetensors cannot have are only passed over.
         let width = storage.width().or_else(|| foreign_width(storage.class));
         let width = width.ok_or_else(|| {
             let problem = format!(
                 "{problem} is a {}, whose elements are not known",
-                storage.class
+                storage.class.shown()
             );
             Error::of_file(Code::UnsupportedTorch, path, problem)
         })?;

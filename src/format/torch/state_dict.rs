@@ -91,7 +91,9 @@ pub(super) fn table<'a>(
     }
     let mut storages: HashMap<&str, (Storage, Stored)> = HashMap::new();
     for (name, value) in entries {
-        let error = |code, problem: String| Error::of_tensor(code, file.location(), name, problem);
+        let error = |code, problem: String| {
+            Error::of_tensor(code, file.location(), name, problem.shown().to_string())
+        };
         let described = match tensor(pickle, value) {
             Found::Tensor(described) => described,
             Found::Refused(kind) => {

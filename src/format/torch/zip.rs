@@ -14,6 +14,7 @@ use std::path::Path;
 
 use crate::error::{Code, Error, Result};
 use crate::memory;
+use crate::shown::Show;
 use crate::source::Blob;
 
 /// What a local header begins with.
@@ -206,7 +207,7 @@ impl<'a> Archive<'a> {
     }
 
     fn unsupported(&self, name: &str, problem: &str) -> Error {
-        let problem = format!("entry {name}: {problem}");
+        let problem = format!("entry {}: {problem}", name.shown());
         Error::of_file(Code::UnsupportedTorch, self.blob.location(), problem)
     }
 }
@@ -454,6 +455,6 @@ fn damaged(path: &Path, problem: &str) -> Error {
     Error::of_file(
         Code::BadTorchFile,
         path,
-        format!("the zip archive is damaged: {problem}"),
+        format!("the zip archive is damaged: {}", problem.shown()),
     )
 }
