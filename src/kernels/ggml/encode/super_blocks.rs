@@ -19,30 +19,20 @@ pub(super) fn encode<V: Vector>(
     columns: Option<&[f32]>,
     blocks: &mut [u8],
 ) {
-    match kind {
-        Type::Q2_K => groups::<V, 84>(row, columns, blocks, q2_k::<V>),
-        Type::Q3_K => groups::<V, 110>(row, columns, blocks, q3_k::<V>),
-        Type::Q4_K => groups::<V, 144>(row, columns, blocks, q4_k::<V>),
-        Type::Q5_K => groups::<V, 176>(row, columns, blocks, q5_k::<V>),
-        Type::Q6_K => groups::<V, 210>(row, columns, blocks, q6_k::<V>),
-        _ => unreachable!("not a type of super-blocks"),
-    }
-}
-
-#[inline(always)]
-fn groups<V: Vector, const B: usize>(
-    row: &[f32],
-    columns: Option<&[f32]>,
-    blocks: &mut [u8],
-    encode: impl Fn(&[Values], Option<&[f32]>, &mut [[u8; B]]),
-) {
-    let row = row.as_chunks::<SUPER_BLOCK>().0;
-    let blocks = blocks.as_chunks_mut::<B>().0;
-    let columns = columns.map(|columns| columns.as_chunks::<SUPER_BLOCK>().0);
-    let groups = row.chunks(V::LANES).zip(blocks.chunks_mut(V::LANES));
-    for (group, (values, blocks)) in groups.enumerate() {
-        let columns = columns.map(|columns| &columns[group * V::LANES..][..values.len()]);
-        encode(values, columns.map(<[Values]>::as_flattened), blocks);
+    let groups = row.chunks(V::LANES * SUPER_BLOCK);
+    let blocks = blocks.chunks_mut(V::LANES * kind.block_bytes());
+    for (group, (values, blocks)) in groups.zip(blocks).enumerate() {
+        let start = group * V::LANES * SUPER_BLOCK;
+        let columns = columns.map(|columns| &columns[start..][..values.len()]);
+        let values = values.as_chunks().0;
+        match kind {
+            Type::Q2_K => q2_k::<V>(values, columns, blocks.as_chunks_mut().0),
+            Type::Q3_K => q3_k::<V>(values, columns, blocks.as_chunks_mut().0),
+            Type::Q4_K => q4_k::<V>(values, columns, blocks.as_chunks_mut().0),
+            Type::Q5_K => q5_k::<V>(values, columns, blocks.as_chunks_mut().0),
+            Type::Q6_K => q6_k::<V>(values, columns, blocks.as_chunks_mut().0),
+            _ => unreachable!("not a type of super-blocks"),
+        }
     }
 }
 
@@ -61,8 +51,7 @@ fn q2_k<V: Vector>(values: &[Values], columns: Option<&[f32]>, blocks: &mut [[u8
             bounded: false,
         },
     };
-    let weigh = |x: &[V; 16]| x.map(V::abs);
-    let fits = fit_group::<V, 16, 16>(values, columns, 1.0, steps, weigh);
+    let fits = fit_group::<V, 16, 16>(values, columns, 1.0, steps, Weigh::Magnitude);
     let levels = Levels::of_group::<V>(&fits, values.len(), MOST, columns.is_some());
     for (((values, block), levels), fits) in values.iter().zip(blocks).zip(&levels).zip(&fits) {
         let mut bytes = [0; 16];
@@ -134,12 +123,7 @@ fn four_or_five_bits<V: Vector, const B: usize>(
         Some(_) => Steps::weighted(steps.most),
         None => steps,
     };
-    let weigh = |x: &[V; 32]| {
-        let squares = x.iter().fold(V::splat(0.0), |sum, x| sum + *x * *x);
-        let mean = (squares / V::splat(32.0)).sqrt();
-        x.map(|x| mean + x.abs())
-    };
-    let fits = fit_group::<V, 32, 8>(values, columns, 2.0, steps, weigh);
+    let fits = fit_group::<V, 32, 8>(values, columns, 2.0, steps, Weigh::RaisedMagnitude);
     let levels = Levels::of_group::<V>(&fits, values.len(), MOST, columns.is_some());
     for (((values, block), levels), fits) in values.iter().zip(blocks).zip(&levels).zip(&fits) {
         let mut levels = *levels;
@@ -193,8 +177,9 @@ fn q3_k<V: Vector>(values: &[Values], columns: Option<&[f32]>, blocks: &mut [[u8
                 for (found, scale) in found.iter_mut().zip(scale) {
                     found.scale = scale;
                 }
-                for (i, codes) in codes.map(V::lanes).iter().enumerate() {
-                    for (row, code) in flat.as_chunks_mut::<16>().0.iter_mut().zip(codes) {
+                for (i, codes) in codes.iter().enumerate() {
+                    let rows = flat.as_chunks_mut::<16>().0.iter_mut();
+                    for (row, code) in rows.zip(codes.lanes()) {
                         row[i] = (code + 4.0) as u8;
                     }
                 }
@@ -238,7 +223,7 @@ fn q6_k<V: Vector>(values: &[Values], columns: Option<&[f32]>, blocks: &mut [[u8
         let x = transpose::<V, 16>(values);
         let weights = match columns {
             Some(columns) => transpose::<V, 16>(&columns[16 * V::LANES * chunk..]),
-            None => x.map(|x| x * x),
+            None => Weigh::Square.weights(&x),
         };
         fit_scale(&x, &weights, 32.0).spread(found);
     }
@@ -291,7 +276,7 @@ fn fit_group<V: Vector, const N: usize, const S: usize>(
     columns: Option<&[f32]>,
     factor: f32,
     steps: Steps,
-    weigh: impl Fn(&[V; N]) -> [V; N],
+    weigh: Weigh,
 ) -> [[Fit<f32>; S]; MAX_LANES] {
     let mut fits = [[Fit::default(); S]; MAX_LANES];
     let variances = variances(values, factor);
@@ -306,11 +291,48 @@ fn fit_group<V: Vector, const N: usize, const S: usize>(
         let x = transpose::<V, N>(values);
         let weights = match &importance {
             Some(importance) => importance.weights(chunk * V::LANES, &x),
-            None => weigh(&x),
+            None => weigh.weights(&x),
         };
         fit(&x, &weights, steps).spread(fits);
     }
     fits
+}
+
+/// Element `j` of every super-block, one in each lane.
+#[inline(always)]
+fn in_lanes<V: Vector, const S: usize>(values: &[[f32; S]; MAX_LANES]) -> [V; S] {
+    transpose::<V, S>(values.as_flattened())
+}
+
+/// The weights of values where columns have none.
+#[derive(Clone, Copy)]
+enum Weigh {
+    /// `|x|`.
+    Magnitude,
+    /// `|x|` and the square root of the mean square.
+    RaisedMagnitude,
+    /// `x²`.
+    Square,
+}
+
+impl Weigh {
+    #[inline(always)]
+    fn weights<V: Vector, const N: usize>(self, x: &[V; N]) -> [V; N] {
+        let mut squares = V::splat(0.0);
+        for &x in x {
+            squares = squares + x * x;
+        }
+        let root = (squares / V::splat(N as f32)).sqrt();
+        let mut weights = *x;
+        for weight in &mut weights {
+            *weight = match self {
+                Weigh::Magnitude => weight.abs(),
+                Weigh::RaisedMagnitude => root + weight.abs(),
+                Weigh::Square => *weight * *weight,
+            };
+        }
+        weights
+    }
 }
 
 /// Scales and minima of a super-block as whole numbers, and what they are multiplied by.
@@ -344,19 +366,20 @@ impl<const S: usize> Levels<S> {
             }
             return levels;
         }
-        let lanes = |of: fn(&Fit<f32>) -> f32| -> [V; S] {
-            std::array::from_fn(|j| V::load(&std::array::from_fn(|lane| of(&fits[lane][j]))))
-        };
-        let weights = lanes(|fit| fit.weight);
-        let (d, scales) = fit_positive(&lanes(|fit| fit.scale), &weights, most);
-        let (dmin, mins) = fit_positive(&lanes(|fit| fit.min), &weights, most);
+        let weights = in_lanes::<V, S>(&fits.map(|fits| fits.map(|fit| fit.weight)));
+        let scales = in_lanes::<V, S>(&fits.map(|fits| fits.map(|fit| fit.scale)));
+        let mins = in_lanes::<V, S>(&fits.map(|fits| fits.map(|fit| fit.min)));
+        let (d, scales) = fit_positive(&scales, &weights, most);
+        let (dmin, mins) = fit_positive(&mins, &weights, most);
         let (d, dmin) = (d.lanes(), dmin.lanes());
-        let (scales, mins) = (scales.map(V::lanes), mins.map(V::lanes));
         for (lane, levels) in levels.iter_mut().enumerate().take(count) {
-            levels.d = d[lane];
-            levels.dmin = dmin[lane];
-            levels.scales = std::array::from_fn(|j| scales[j][lane] as u8);
-            levels.mins = std::array::from_fn(|j| mins[j][lane] as u8);
+            (levels.d, levels.dmin) = (d[lane], dmin[lane]);
+        }
+        for j in 0..S {
+            let (scales, mins) = (scales[j].lanes(), mins[j].lanes());
+            for (lane, levels) in levels.iter_mut().enumerate().take(count) {
+                (levels.scales[j], levels.mins[j]) = (scales[lane] as u8, mins[lane] as u8);
+            }
         }
         levels
     }
@@ -396,14 +419,9 @@ fn scale_levels_by_largest(found: &[Scaled<f32>; 16]) -> (f32, [u8; 16]) {
 fn scale_levels_by_search<V: Vector>(
     found: &[[Scaled<f32>; 16]; MAX_LANES],
 ) -> [(f32, [u8; 16]); MAX_LANES] {
-    let lanes = |of: fn(&Scaled<f32>) -> f32| -> [V; 16] {
-        std::array::from_fn(|j| V::load(&std::array::from_fn(|lane| of(&found[lane][j]))))
-    };
-    let scaled = fit_scale(
-        &lanes(|found| found.scale),
-        &lanes(|found| found.weight),
-        32.0,
-    );
+    let scales = in_lanes::<V, 16>(&found.map(|found| found.map(|found| found.scale)));
+    let weights = in_lanes::<V, 16>(&found.map(|found| found.map(|found| found.weight)));
+    let scaled = fit_scale(&scales, &weights, 32.0);
     let mut blocks = [Scaled::default(); MAX_LANES];
     scaled.spread(&mut blocks[..V::LANES]);
     std::array::from_fn(|at| {

@@ -20,17 +20,28 @@ pub(in super::super) fn fit_positive<V: Vector, const N: usize>(
     let zero = V::splat(0.0);
     let one = V::splat(1.0);
     let highest = V::splat(most);
-    let max = x.iter().fold(zero, |max, x| max.greater(*x));
+    let mut max = zero;
+    for &x in x {
+        max = max.greater(x);
+    }
     let is_tiny = max.less(V::splat(TINY));
 
     let mut inverse = highest / max;
-    let mut error = squared_error(x, weights, one / inverse, |x| {
-        (inverse * x).round().to_byte()
-    });
-    for step in (-4..=4).filter(|step| *step != 0) {
+    let mut error = zero;
+    for i in 0..N {
+        let code = (inverse * x[i]).round().to_byte();
+        error = error + squared_error(x[i], weights[i], one / inverse, code);
+    }
+    for step in -4..=4 {
+        if step == 0 {
+            continue;
+        }
         let this_inverse = V::splat(0.1 * step as f32 + most) / max;
-        let code = |x: V| highest.lesser((this_inverse * x).round());
-        let this_error = squared_error(x, weights, one / this_inverse, code);
+        let mut this_error = zero;
+        for i in 0..N {
+            let code = highest.lesser((this_inverse * x[i]).round());
+            this_error = this_error + squared_error(x[i], weights[i], one / this_inverse, code);
+        }
         let is_better = this_error.less(error);
         error = V::select(is_better, this_error, error);
         inverse = V::select(is_better, this_inverse, inverse);
@@ -66,21 +77,14 @@ pub(in super::super) fn fit_positive<V: Vector, const N: usize>(
         }
     }
     let scale = V::select(zero.less(sum_l2), sum_lx / sum_l2, zero);
-    let or_zero = |value| V::select(is_tiny, zero, value);
-    (or_zero(scale), codes.map(or_zero))
+    for code in &mut codes {
+        *code = V::select(is_tiny, zero, *code);
+    }
+    (V::select(is_tiny, zero, scale), codes)
 }
 
 #[inline(always)]
-fn squared_error<V: Vector, const N: usize>(
-    x: &[V; N],
-    weights: &[V; N],
-    scale: V,
-    code: impl Fn(V) -> V,
-) -> V {
-    let mut error = V::splat(0.0);
-    for i in 0..N {
-        let difference = x[i] - scale * code(x[i]);
-        error = error + weights[i] * difference * difference;
-    }
-    error
+fn squared_error<V: Vector>(x: V, weight: V, scale: V, code: V) -> V {
+    let difference = x - scale * code;
+    weight * difference * difference
 }

@@ -28,7 +28,8 @@ impl<V: Vector> Scaled<V> {
     /// Those of the first lanes, one for each of `found`.
     #[inline(always)]
     pub(in super::super) fn spread(&self, found: &mut [Scaled<f32>]) {
-        let [scale, inverse, weight] = [self.scale, self.inverse, self.weight].map(V::lanes);
+        let (scale, inverse) = (self.scale.lanes(), self.inverse.lanes());
+        let weight = self.weight.lanes();
         for (lane, found) in found.iter_mut().enumerate() {
             *found = Scaled {
                 scale: scale[lane],
@@ -66,26 +67,21 @@ pub(in super::super) fn fit_scale<V: Vector, const N: usize>(
     let zero = V::splat(0.0);
     let (max, is_large) = first_largest(x);
     let mut products = *weights;
+    let mut weight = zero;
     for i in 0..N {
         products[i] = weights[i] * x[i];
+        weight = weight + weights[i];
     }
-    let sums = |inverse: V| {
-        let (mut sum_lx, mut sum_l2) = (zero, zero);
-        for i in 0..N {
-            let code = code(inverse * x[i], half);
-            sum_lx = sum_lx + products[i] * code;
-            sum_l2 = sum_l2 + weights[i] * code * code;
-        }
-        (sum_lx, sum_l2)
-    };
-
     let mut inverse = V::splat(-half) / max;
-    let (sum_lx, sum_l2) = sums(inverse);
+    let (sum_lx, sum_l2) = sums(x, weights, &products, inverse, half);
     let mut scale = V::select(sum_l2.differs(zero), sum_lx / sum_l2, zero);
     let mut best = scale * sum_lx;
-    for step in (-9..=9).filter(|step| *step != 0) {
+    for step in -9..=9 {
+        if step == 0 {
+            continue;
+        }
         let this_inverse = V::splat(-(half + 0.1 * step as f32)) / max;
-        let (sum_lx, sum_l2) = sums(this_inverse);
+        let (sum_lx, sum_l2) = sums(x, weights, &products, this_inverse, half);
         let is_better = V::both(zero.less(sum_l2), (best * sum_l2).less(sum_lx * sum_lx));
         scale = V::select(is_better, sum_lx / sum_l2, scale);
         best = V::select(is_better, scale * sum_lx, best);
@@ -94,8 +90,26 @@ pub(in super::super) fn fit_scale<V: Vector, const N: usize>(
     Scaled {
         scale: V::select(is_large, scale, zero),
         inverse: V::select(is_large, inverse, zero),
-        weight: weights.iter().fold(zero, |sum, weight| sum + *weight),
+        weight,
     }
+}
+
+/// `Σ w·x·q` and `Σ w·q²`, with `w·x` in `products`.
+#[inline(always)]
+fn sums<V: Vector, const N: usize>(
+    x: &[V; N],
+    weights: &[V; N],
+    products: &[V; N],
+    inverse: V,
+    half: f32,
+) -> (V, V) {
+    let (mut sum_lx, mut sum_l2) = (V::splat(0.0), V::splat(0.0));
+    for i in 0..N {
+        let code = code(inverse * x[i], half);
+        sum_lx = sum_lx + products[i] * code;
+        sum_l2 = sum_l2 + weights[i] * code * code;
+    }
+    (sum_lx, sum_l2)
 }
 
 /// Fits a scale to `x`, weighted by squares, with codes of `−half` to `half − 1`: from the codes that
@@ -139,7 +153,9 @@ pub(in super::super) fn descend<V: Vector, const N: usize>(x: &[V; N], half: f32
     }
     let scale = V::select(zero.less(sum_l2), sum_lx / sum_l2, zero);
     // The code of values that are next to nothing is the lowest one.
-    let codes = codes.map(|code| V::select(is_large, code, V::splat(-half)));
+    for code in &mut codes {
+        *code = V::select(is_large, *code, V::splat(-half));
+    }
     (V::select(is_large, scale, zero), codes)
 }
 

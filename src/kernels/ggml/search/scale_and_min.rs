@@ -32,6 +32,15 @@ impl Steps {
         }
     }
 
+    #[inline(always)]
+    fn error<V: Vector>(&self, difference: V) -> V {
+        if self.absolute {
+            difference.abs()
+        } else {
+            difference * difference
+        }
+    }
+
     /// The code of a candidate: `value` rounded, within the codes.
     #[inline(always)]
     fn code<V: Vector>(&self, value: V) -> V {
@@ -74,8 +83,9 @@ impl<V: Vector> Fit<V> {
     /// Those of the first lanes, one for each of `fits`.
     #[inline(always)]
     pub(in super::super) fn spread(&self, fits: &mut [Fit<f32>]) {
-        let [scale, min, inverse, base, weight] =
-            [self.scale, self.min, self.inverse, self.base, self.weight].map(V::lanes);
+        let (scale, min) = (self.scale.lanes(), self.min.lanes());
+        let (inverse, base) = (self.inverse.lanes(), self.base.lanes());
+        let weight = self.weight.lanes();
         for (lane, fit) in fits.iter_mut().enumerate() {
             *fit = Fit {
                 scale: scale[lane],
@@ -113,18 +123,7 @@ pub(in super::super) fn fit<V: Vector, const N: usize>(
         sum_x = sum_x + weights[i] * x[i];
     }
     let lowest = V::select(zero.less(lowest), zero, lowest);
-    let is_flat = {
-        let differ = lowest.differs(max);
-        move |flat: V, other: V| V::select(differ, other, flat)
-    };
-
-    let error_of = |difference: V| {
-        if steps.absolute {
-            difference.abs()
-        } else {
-            difference * difference
-        }
-    };
+    let is_spread = lowest.differs(max);
 
     let mut min = lowest;
     let inverse = most / (max - min);
@@ -132,7 +131,7 @@ pub(in super::super) fn fit<V: Vector, const N: usize>(
     let mut error = zero;
     for i in 0..N {
         let code = rounded_within(inverse * (x[i] - min), most);
-        error = error + weights[i] * error_of(scale * code + min - x[i]);
+        error = error + weights[i] * steps.error(scale * code + min - x[i]);
     }
 
     // All codes of an infinite one are zero, as those that `nearest_int` cannot round.
@@ -160,7 +159,7 @@ pub(in super::super) fn fit<V: Vector, const N: usize>(
         let mut this_error = zero;
         for i in 0..N {
             let difference = this_scale * codes[i] + this_min - x[i];
-            this_error = this_error + weights[i] * error_of(difference);
+            this_error = this_error + weights[i] * steps.error(difference);
         }
         let is_better = V::both(zero.less(determinant), this_error.less(error));
         inverse = V::select(is_better, this_inverse, inverse);
@@ -171,10 +170,10 @@ pub(in super::super) fn fit<V: Vector, const N: usize>(
     }
 
     Fit {
-        scale: is_flat(zero, scale),
-        min: V::splat(-0.0) - is_flat(lowest, min),
-        inverse: is_flat(zero, inverse),
-        base: is_flat(zero, base),
+        scale: V::select(is_spread, scale, zero),
+        min: V::splat(-0.0) - V::select(is_spread, min, lowest),
+        inverse: V::select(is_spread, inverse, zero),
+        base: V::select(is_spread, base, zero),
         weight: sum_w,
     }
 }

@@ -1,5 +1,8 @@
 //! f32 in lanes, which do not know of each other: an algorithm that is written for one value runs for
 //! several at once, each in the order of the algorithm.
+//!
+//! Everything on the way from a [`Loop`](crate::kernels::Loop) to these must be inlined for the
+//! instructions to be used, which is not sure of closures that handle vectors: there are none.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -97,7 +100,11 @@ pub(super) fn transpose<V: Vector, const N: usize>(values: &[f32]) -> [V; N] {
             column[lane] = *value;
         }
     }
-    std::array::from_fn(|i| V::load(&columns[i]))
+    let mut vectors = [V::splat(0.0); N];
+    for (vector, column) in vectors.iter_mut().zip(&columns) {
+        *vector = V::load(column);
+    }
+    vectors
 }
 
 impl Vector for f32 {
