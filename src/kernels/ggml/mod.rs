@@ -7,13 +7,14 @@
 //! A row is a row of a matrix, whose length is a multiple of the block's. No row depends on another.
 
 mod decode;
+mod each;
 mod encode;
 mod pack;
 mod search;
 mod types;
 mod vector;
 
-pub use encode::Unencodable;
+pub use encode::{Unencodable, WEIGHT_LIMIT};
 pub use types::Type;
 
 use crate::kernels::CpuPath;
@@ -21,8 +22,8 @@ use decode::Decoding;
 
 /// Writes `row` as blocks of `kind`: `kind.row_bytes(row.len())` bytes.
 ///
-/// `weights` (an importance matrix) has one number for each column, not negative; without it, types
-/// fall back on weights that they make of the row. F32, F16, BF16 and Q8_0 ignore it.
+/// `weights` (of an importance matrix) has one number for each column, from zero to below
+/// [`WEIGHT_LIMIT`]. Without it, types make weights of the row. F32, F16, BF16 and Q8_0 ignore it.
 ///
 /// # Errors
 /// What a quantized type cannot hold; `blocks` is then unspecified. F32, F16 and BF16 take any
@@ -50,6 +51,13 @@ pub fn encode_row(
 /// If the lengths do not fit together, or this processor cannot run `path`.
 pub fn decode_row(kind: Type, blocks: &[u8], row: &mut [f32], path: CpuPath) {
     assert_eq!(Some(blocks.len()), kind.row_bytes(row.len()));
+    assert!(CpuPath::available().contains(&path));
+    let path = match path {
+        // Of these loops compilers make better code for AVX2, which every such processor has.
+        #[cfg(target_arch = "x86_64")]
+        CpuPath::Avx512 => CpuPath::Avx2,
+        other => other,
+    };
     path.run(Decoding {
         kind,
         blocks,

@@ -22,16 +22,13 @@ pub(super) fn put_f16(block: &mut [u8], at: usize, x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn unpack_pairs_of_bits(bytes: &[u8; 64]) -> [u8; SUPER_BLOCK] {
     let mut codes = [0; SUPER_BLOCK];
-    for (bytes, codes) in bytes
-        .as_chunks::<32>()
-        .0
-        .iter()
-        .zip(codes.as_chunks_mut::<128>().0)
-    {
-        for (part, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            for (code, byte) in codes.iter_mut().zip(bytes) {
-                *code = byte >> (2 * part) & 3;
-            }
+    let parts = codes.as_chunks_mut::<128>().0;
+    for (bytes, codes) in bytes.as_chunks::<32>().0.iter().zip(parts) {
+        for (l, byte) in bytes.iter().enumerate() {
+            codes[l] = byte & 3;
+            codes[l + 32] = byte >> 2 & 3;
+            codes[l + 64] = byte >> 4 & 3;
+            codes[l + 96] = byte >> 6;
         }
     }
     codes
@@ -103,7 +100,18 @@ pub(super) fn pack_scales(scales: &[u8; 16]) -> [u8; 12] {
     bytes
 }
 
-/// Codes of four bits of 32 elements: byte `j` holds those of `j` and `j + 16`.
+/// Codes of four bits of 32 elements: byte `j` of 16 holds those of `j` and `j + 16`.
+#[inline(always)]
+pub(super) fn unpack_nibbles(bytes: &[u8]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    let (low, high) = codes.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+    codes
+}
+
+/// The reverse of [`unpack_nibbles`].
 #[inline(always)]
 pub(super) fn pack_nibbles(codes: &[u8; 32]) -> [u8; 16] {
     let mut bytes = [0; 16];
@@ -113,12 +121,26 @@ pub(super) fn pack_nibbles(codes: &[u8; 32]) -> [u8; 16] {
     bytes
 }
 
-/// The fifth bits of codes, that of element 0 lowest.
+/// The fifth bits of codes, in their place: that of element 0 is the lowest of four bytes.
+#[inline(always)]
+pub(super) fn unpack_fifth_bits(bytes: &[u8]) -> [u8; 32] {
+    let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let mut codes = [0; 32];
+    for (j, code) in codes.iter_mut().enumerate() {
+        *code = ((bits >> j & 1) << 4) as u8;
+    }
+    codes
+}
+
+/// The reverse of [`unpack_fifth_bits`].
 #[inline(always)]
 pub(super) fn pack_fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
-    let mut bits = 0;
-    for (j, code) in codes.iter().enumerate() {
-        bits |= u32::from(code >> 4 & 1) << j;
+    // The product has bit `56 + i` from byte `i`, and nothing else there.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut bytes = [0; 4];
+    for (byte, codes) in bytes.iter_mut().zip(codes.as_chunks::<8>().0) {
+        let fifth = u64::from_le_bytes(*codes) >> 4 & 0x0101_0101_0101_0101;
+        *byte = (fifth.wrapping_mul(GATHER) >> 56) as u8;
     }
-    bits.to_le_bytes()
+    bytes
 }

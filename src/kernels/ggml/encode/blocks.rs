@@ -60,11 +60,12 @@ pub(super) fn q5_1(values: &[f32; 32], block: &mut [u8; 24]) {
 fn signed(values: &[f32; 32], half: f32) -> (f32, [u8; 32]) {
     let d = first_largest(values) / -half;
     let inverse = Inverse::of(d);
-    let code = |x: f32| {
-        let code = x * inverse.factor + (half + 0.5);
-        toward_zero(code, 0.0, 2.0 * half - 1.0) as u8 & inverse.mask
-    };
-    (d, values.map(code))
+    let mut codes = [0; 32];
+    for (code, x) in codes.iter_mut().zip(values) {
+        let value = x * inverse.factor + (half + 0.5);
+        *code = toward_zero(value, 0.0, 2.0 * half - 1.0) as u8 & inverse.mask;
+    }
+    (d, codes)
 }
 
 /// `d = (max − min) / most`; the code of `x` is the whole part of `(x − min) · (1/d) + 1/2`, at most
@@ -78,11 +79,12 @@ fn above_min(values: &[f32; 32], most: f32) -> (f32, f32, [u8; 32]) {
     let max = values.iter().copied().fold(f32::MIN, larger);
     let d = (max - min) / most;
     let inverse = Inverse::of(d);
-    let code = |x: f32| {
-        let code = (x - min) * inverse.factor + 0.5;
-        toward_zero(code, 0.0, most) as u8 & inverse.mask
-    };
-    (d, min, values.map(code))
+    let mut codes = [0; 32];
+    for (code, x) in codes.iter_mut().zip(values) {
+        let value = (x - min) * inverse.factor + 0.5;
+        *code = toward_zero(value, 0.0, most) as u8 & inverse.mask;
+    }
+    (d, min, codes)
 }
 
 /// `1/d`, and what is left of codes.
@@ -109,20 +111,16 @@ fn amax_bits(values: &[f32; 32]) -> u32 {
     magnitudes.fold(0, u32::max)
 }
 
-/// The first value of the largest magnitude.
+/// The first value of the largest magnitude; of zeros, the one without sign.
 #[inline(always)]
 fn first_largest(values: &[f32; 32]) -> f32 {
     let amax = amax_bits(values);
     let mut first = 32;
     for (i, x) in values.iter().enumerate() {
-        let at = if x.to_bits() & 0x7fff_ffff == amax {
-            i as u32
-        } else {
-            32
-        };
-        first = first.min(at);
+        let is_it = x.to_bits() & 0x7fff_ffff == amax;
+        first = first.min(if is_it { i as u32 } else { 32 });
     }
-    values[first as usize % 32]
+    values[first as usize % 32] + 0.0
 }
 
 /// The whole part of `x`, kept within `min` and `max`, which must be within i32; NaN is `max`.

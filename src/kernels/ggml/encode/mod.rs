@@ -7,6 +7,7 @@ mod weighted;
 
 use std::marker::PhantomData;
 
+use super::each::each;
 use super::pack;
 use super::types::Type;
 use super::vector::Vector;
@@ -18,11 +19,19 @@ use crate::kernels::{CpuPath, Loop};
 /// Why a row cannot be encoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Unencodable {
-    /// A NaN or infinity in a column, or of the weights of the columns.
+    /// A NaN or infinity in a column.
     NotFinite { column: usize, value: f32 },
     /// Values of a block are so large that its scale is beyond f16.
     ScaleOverflow { block: usize },
+    /// A weight of a column that is negative, NaN, or not below [`WEIGHT_LIMIT`].
+    Weight { column: usize, value: f32 },
 }
+
+/// Weights of columns must be below this, lest sums overflow.
+pub const WEIGHT_LIMIT: f32 = (1u64 << 40) as f32;
+
+/// No type has values of this magnitude. Sums of smaller ones do not overflow where it would matter.
+const VALUE_LIMIT: f32 = (1u64 << 30) as f32;
 
 /// As [`encode_row`](super::encode_row), whose lengths were checked.
 pub(super) fn encode(
@@ -35,8 +44,8 @@ pub(super) fn encode(
     assert!(kind.is_encodable(), "{} is only decoded", kind.name());
     let is_float = matches!(kind, Type::F32 | Type::F16 | Type::BF16);
     if !is_float {
-        refuse_not_finite(row, path)?;
-        refuse_not_finite(weights.unwrap_or_default(), path)?;
+        check_values(kind, row, path)?;
+        check_weights(weights.unwrap_or_default(), path)?;
     }
     match path {
         CpuPath::Scalar => path.run(Encoding::<f32>::new(kind, row, weights, blocks)),
@@ -50,26 +59,61 @@ pub(super) fn encode(
     refuse_infinite_scales(kind, blocks)
 }
 
-fn refuse_not_finite(values: &[f32], path: CpuPath) -> Result<(), Unencodable> {
-    if path.run(AreFinite(values)) {
+fn check_values(kind: Type, row: &[f32], path: CpuPath) -> Result<(), Unencodable> {
+    if path.run(MagnitudesBelow(row, VALUE_LIMIT)) {
         return Ok(());
     }
-    let mut values = values.iter().copied().enumerate();
-    match values.find(|(_, value)| !value.is_finite()) {
-        Some((column, value)) => Err(Unencodable::NotFinite { column, value }),
+    let mut values = row.iter().copied().enumerate();
+    let not_finite = values.clone().find(|(_, value)| !value.is_finite());
+    let too_large = values.find(|(_, value)| value.abs() >= VALUE_LIMIT);
+    match (not_finite, too_large) {
+        (Some((column, value)), _) => Err(Unencodable::NotFinite { column, value }),
+        (None, Some((column, _))) => Err(Unencodable::ScaleOverflow {
+            block: column / kind.block_len(),
+        }),
+        (None, None) => Ok(()),
+    }
+}
+
+fn check_weights(weights: &[f32], path: CpuPath) -> Result<(), Unencodable> {
+    if path.run(MagnitudesBelow(weights, WEIGHT_LIMIT)) && path.run(AreNotNegative(weights)) {
+        return Ok(());
+    }
+    let mut weights = weights.iter().copied().enumerate();
+    match weights.find(|(_, weight)| !(0.0..WEIGHT_LIMIT).contains(weight)) {
+        Some((column, value)) => Err(Unencodable::Weight { column, value }),
         None => Ok(()),
     }
 }
 
-struct AreFinite<'a>(&'a [f32]);
+/// Whether all are below a limit, and no NaN is among them.
+struct MagnitudesBelow<'a>(&'a [f32], f32);
 
-impl Loop for AreFinite<'_> {
+impl Loop for MagnitudesBelow<'_> {
     type Output = bool;
 
     #[inline(always)]
     fn run(self) -> bool {
-        let magnitudes = self.0.iter().map(|x| x.to_bits() & 0x7fff_ffff);
-        magnitudes.fold(0, u32::max) < f32::INFINITY.to_bits()
+        let mut largest = 0;
+        for x in self.0 {
+            largest = largest.max(x.to_bits() & 0x7fff_ffff);
+        }
+        largest < self.1.to_bits()
+    }
+}
+
+struct AreNotNegative<'a>(&'a [f32]);
+
+impl Loop for AreNotNegative<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let mut bits = 0;
+        for x in self.0 {
+            bits |= x.to_bits();
+        }
+        bits >> 31 == 0
     }
 }
 
@@ -136,28 +180,15 @@ impl<V: Vector> Loop for Encoding<'_, V> {
                     *bytes = bf16_bits(*x).to_le_bytes();
                 }
             }
-            (Type::Q8_0, _) => each(row, blocks, blocks::q8_0),
-            (Type::Q4_0, None) => each(row, blocks, blocks::q4_0),
-            (Type::Q4_1, None) => each(row, blocks, blocks::q4_1),
-            (Type::Q5_0, None) => each(row, blocks, blocks::q5_0),
-            (Type::Q5_1, None) => each(row, blocks, blocks::q5_1),
+            (Type::Q8_0, _) => each!(row, blocks, blocks::q8_0),
+            (Type::Q4_0, None) => each!(row, blocks, blocks::q4_0),
+            (Type::Q4_1, None) => each!(row, blocks, blocks::q4_1),
+            (Type::Q5_0, None) => each!(row, blocks, blocks::q5_0),
+            (Type::Q5_1, None) => each!(row, blocks, blocks::q5_1),
             (Type::Q4_0 | Type::Q4_1 | Type::Q5_0 | Type::Q5_1, Some(weights)) => {
                 weighted::encode::<V>(kind, row, weights, blocks);
             }
             (_, weights) => super_blocks::encode::<V>(kind, row, weights, blocks),
         }
-    }
-}
-
-/// Encodes block after block, of `E` elements and `B` bytes.
-#[inline(always)]
-fn each<const E: usize, const B: usize>(
-    values: &[f32],
-    blocks: &mut [u8],
-    encode: impl Fn(&[f32; E], &mut [u8; B]),
-) {
-    let values = values.as_chunks::<E>().0;
-    for (values, block) in values.iter().zip(blocks.as_chunks_mut::<B>().0) {
-        encode(values, block);
     }
 }
