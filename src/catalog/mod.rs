@@ -4,10 +4,12 @@
 mod config;
 mod described;
 mod fidelity;
+mod gather;
 mod kernel;
 mod report;
 mod sources;
 mod step;
+mod stored;
 mod tensor;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
 pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
+pub(crate) use gather::{Gather, Part};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Strips, Survey};
 pub use report::{
     EditedConfig, FileChange, FileEdit, GraftReport, MergeReport, OperatorReport, Report, Role,
@@ -82,6 +85,7 @@ impl Catalog {
             config: None,
             report: Report {
                 sources: vec![report],
+                notes: base.notes,
                 ..Report::default()
             },
         }

@@ -4,50 +4,63 @@
 //! To add a container: its folder, a variant of [`Container`], and what each `match` here asks for.
 
 mod checkpoint;
+mod copies;
+mod index;
 mod packing;
 pub mod safetensors;
+mod sharded;
+mod text;
+mod torch;
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 
-use crate::error::{Hint, Result};
-use crate::source::{Directory, Location};
+use crate::error::{Code, Error, Hint, Result};
+use crate::format::sharded::Table;
+use crate::source::{Blob, Directory, Location};
 use crate::tensor::Name;
 
 pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
+pub use index::{Index, WeightMap};
 pub use packing::{Entry, Part};
 
 /// Every container that can be read. Where the files of several are in a directory, the first of them
 /// is the checkpoint.
-const READABLE: [Container; 1] = [Container::Safetensors];
+const READABLE: [Container; 2] = [Container::Safetensors, Container::Torch];
 
 /// What views are written in.
 pub const OUTPUT: Container = Container::Safetensors;
 
 impl Checkpoint {
-    /// Opens the checkpoint at `location`, in whichever container it is.
+    /// Opens the checkpoint at `location`, in whichever container it is: a directory, or a file of a container
+    /// whose files often are in no directory of their own.
     ///
     /// # Errors
     /// If there is none, or its files do not agree with each other; the error names the file and the
     /// tensor.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
-        Self::in_directory(&*location.into().open()?)
+        Self::open_where(location.into(), Container::stands_alone)
     }
 
-    /// The same, where `location` may also be a single file: its tensors alone, whatever is beside it.
+    /// The same, where `location` may be a single file of any container: its tensors alone, whatever is beside it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_or_file(location: impl Into<Location>) -> Result<Self> {
-        let location = location.into();
+        Self::open_where(location.into(), |_| true)
+    }
+
+    fn open_where(location: Location, may_be_file: fn(Container) -> bool) -> Result<Self> {
         let name = location.as_path().file_name().unwrap_or_default();
-        let mut containers = READABLE.iter();
-        let container = containers.find(|container| container.is_shard(name));
-        match (container, location.weights()?) {
-            (Some(Container::Safetensors), Some(file)) => safetensors::read_file(file),
-            _ => Self::open(location),
+        if let Some(container) = Container::of_file(name).filter(|&it| may_be_file(it))
+            && let Some(file) = location.weights()?
+        {
+            return sharded::read_file(container, file);
         }
+        Self::in_directory(&*location.open()?)
     }
 
     /// The same of a directory that is open.
@@ -56,9 +69,7 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub fn in_directory(directory: &dyn Directory) -> Result<Self> {
         let names = directory.names()?;
-        match Container::recognize(&names) {
-            Container::Safetensors => safetensors::read(directory, &names),
-        }
+        sharded::read(Container::recognize(&names), directory, &names)
     }
 }
 
@@ -69,18 +80,17 @@ impl Checkpoint {
 /// As [`Checkpoint::open`].
 pub fn tensor_names(location: impl Into<Location>) -> Result<IndexSet<Name>> {
     let directory = location.into().open()?;
-    for container in READABLE {
-        if let Some(names) = container.indexed_names(&*directory)? {
-            return Ok(names);
-        }
+    let container = Container::recognize(&directory.names()?);
+    if let Some(names) = sharded::indexed_names(container, &*directory)? {
+        return Ok(names);
     }
     let checkpoint = Checkpoint::in_directory(&*directory)?;
     Ok(checkpoint.tensors.into_keys().collect())
 }
 
-/// Whether `name` is that of a file that holds tensors, in a container that can be read.
-pub fn is_shard(name: &OsStr) -> bool {
-    READABLE.iter().any(|container| container.is_shard(name))
+/// Whether a file called `name` can be named alone, in the place of a checkpoint's directory.
+pub fn is_file(name: &OsStr) -> bool {
+    Container::of_file(name).is_some()
 }
 
 /// The names of indexes, of all containers.
@@ -101,10 +111,71 @@ impl Container {
         found.unwrap_or(READABLE[0])
     }
 
-    /// The names of the tensors in `directory` if it has an index of this container, in order.
-    fn indexed_names(self, directory: &dyn Directory) -> Result<Option<IndexSet<Name>>> {
+    /// The container of a file called `name` that is named alone.
+    fn of_file(name: &OsStr) -> Option<Self> {
+        let is_of = |container: &Container| match container {
+            Container::Safetensors => container.is_shard(name),
+            Container::Torch => torch::has_extension(name),
+        };
+        READABLE.into_iter().find(is_of)
+    }
+
+    /// What `file` says of its tensors.
+    fn table(self, file: &dyn Blob) -> Result<Table> {
         match self {
-            Container::Safetensors => safetensors::indexed_names(directory),
+            Container::Safetensors => Ok(Table {
+                tensors: safetensors::read_header(file)?,
+                ..Table::default()
+            }),
+            Container::Torch => torch::read(file),
+        }
+    }
+
+    /// The shard that `file` is, which belongs to the directory `checkpoint`.
+    ///
+    /// # Errors
+    /// If it cannot be read; the error names the file and the tensor.
+    pub(crate) fn shard(self, checkpoint: &Path, file: Arc<dyn Blob>) -> Result<Arc<Shard>> {
+        let mut read = sharded::read_file(self, file)?;
+        let shard = read.shards.pop().expect("a file is one shard");
+        Ok(Arc::new(Shard {
+            checkpoint: checkpoint.into(),
+            name: shard.name.clone(),
+            container: self,
+            blob: shard.blob.clone(),
+            tensors: shard.tensors.clone(),
+        }))
+    }
+
+    /// Whether a file is often all that there is of a model.
+    fn stands_alone(self) -> bool {
+        match self {
+            Container::Safetensors => false,
+            Container::Torch => true,
+        }
+    }
+
+    /// Whether tensors of a file may have bytes in common.
+    pub fn shares_bytes(self) -> bool {
+        match self {
+            Container::Safetensors => false,
+            Container::Torch => true,
+        }
+    }
+
+    /// What is worth knowing of how `tensors` of a file are stored.
+    fn remarks(self, tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
+        match self {
+            Container::Safetensors => Vec::new(),
+            Container::Torch => torch::remarks(tensors),
+        }
+    }
+
+    /// What wrappers of a model put before all of `names`.
+    fn wrapping<'a>(self, names: impl Iterator<Item = &'a Name> + Clone) -> &'a str {
+        match self {
+            Container::Safetensors => "",
+            Container::Torch => torch::wrapping(names),
         }
     }
 
@@ -112,6 +183,7 @@ impl Container {
     pub fn is_shard(self, name: &OsStr) -> bool {
         match self {
             Container::Safetensors => safetensors::is_shard(name),
+            Container::Torch => torch::is_shard(name),
         }
     }
 
@@ -119,6 +191,7 @@ impl Container {
     pub fn index_file(self) -> &'static str {
         match self {
             Container::Safetensors => safetensors::INDEX_FILE,
+            Container::Torch => torch::INDEX_FILE,
         }
     }
 
@@ -126,6 +199,7 @@ impl Container {
     pub fn single_file(self) -> &'static str {
         match self {
             Container::Safetensors => safetensors::SINGLE_FILE,
+            Container::Torch => torch::SINGLE_FILE,
         }
     }
 
@@ -133,6 +207,7 @@ impl Container {
     pub fn is_standard_name(self, name: &str) -> bool {
         match self {
             Container::Safetensors => safetensors::is_standard_name(name),
+            Container::Torch => false,
         }
     }
 
@@ -143,6 +218,7 @@ impl Container {
     pub fn standard_names(self, count: usize) -> Result<impl Iterator<Item = String>> {
         match self {
             Container::Safetensors => safetensors::standard_names(count),
+            Container::Torch => Err(only_read()),
         }
     }
 
@@ -154,6 +230,7 @@ impl Container {
     pub fn pack(self, file: &str, tensors: &[Entry], advice: &Hint) -> Result<Vec<Part>> {
         match self {
             Container::Safetensors => safetensors::pack(file, tensors, advice),
+            Container::Torch => Err(only_read()),
         }
     }
 
@@ -163,8 +240,11 @@ impl Container {
         self,
         tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
     ) -> Vec<u8> {
-        match self {
-            Container::Safetensors => safetensors::index_text(tensors),
-        }
+        index::text(tensors)
     }
+}
+
+/// The error that views are not written in a container.
+fn only_read() -> Error {
+    Error::new(Code::Internal, "this container is only read")
 }

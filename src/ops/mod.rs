@@ -2,8 +2,8 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
-//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
-//! given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
+//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, given the names of another layout, renamed,
+//! filtered, given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
 //! form, and quantized. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
@@ -22,6 +22,7 @@ pub mod graft;
 pub mod linear_attention;
 pub mod lora;
 pub mod merge;
+pub mod names;
 mod operator;
 mod params;
 pub mod patch;
@@ -45,6 +46,7 @@ pub use filter::FilterParams;
 pub use graft::{GraftParams, GraftRequest};
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{ExpertOrder, LoraParams, LoraRequest};
+pub use names::{NameLayout, NamesParams};
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
 pub(crate) use params::{chosen, short};
@@ -88,6 +90,7 @@ operations! {
     lora: lora::LoraParams,
     patch: patch::PatchParams,
     graft: graft::GraftParams,
+    names: names::NamesParams,
     rename: rename::RenameParams,
     filter: filter::FilterParams,
     cast: cast::CastParams,
