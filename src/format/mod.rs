@@ -4,6 +4,7 @@
 //! To add a container: its folder, a variant of [`Container`], and what each `match` here asks for.
 
 mod checkpoint;
+pub mod gguf;
 mod packing;
 pub mod safetensors;
 
