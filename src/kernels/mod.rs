@@ -5,6 +5,7 @@ mod cpu;
 pub mod float8;
 pub mod fp8;
 pub mod gather;
+pub mod ggml;
 pub mod lanes;
 pub mod low_rank;
 pub(crate) mod numbers;

@@ -18,6 +18,7 @@ mod embeddings;
 pub mod experts;
 pub mod filter;
 pub mod gather;
+pub mod gguf;
 pub mod graft;
 pub mod linear_attention;
 pub mod lora;
