@@ -4,7 +4,7 @@
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
 //! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
 //! given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
-//! form, and quantized. So
+//! form, quantized, and last given the names, values and types of GGUF. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -43,6 +43,7 @@ pub use dtype::DtypeParams;
 pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
+pub use gguf::{GgufKind, GgufParams, GgufReport};
 pub use graft::{GraftParams, GraftRequest};
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{ExpertOrder, LoraParams, LoraRequest};
@@ -97,6 +98,7 @@ operations! {
     experts: experts::ExpertsParams,
     linear_attention: linear_attention::LinearAttentionParams,
     quantize: quantize::QuantizeParams,
+    gguf: gguf::GgufParams,
 }
 
 impl Operations {
