@@ -13,7 +13,18 @@ pub(super) struct Metadata<'a> {
 }
 
 /// The architectures whose tensors can be given in Hugging Face's layout.
-const READABLE: [&str; 5] = ["llama", "qwen2", "qwen3", "qwen3moe", "gemma3"];
+const READABLE: [&str; 10] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "gemma3",
+    "qwen3next",
+    "qwen35",
+    "qwen35moe",
+    "deepseek2",
+    "gpt-oss",
+];
 
 impl<'a> Metadata<'a> {
     /// The metadata of `model`.

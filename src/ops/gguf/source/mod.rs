@@ -10,6 +10,7 @@ mod arithmetic;
 mod config;
 mod dequantize;
 mod files;
+mod forms;
 mod metadata;
 mod rope;
 mod tensors;
