@@ -22,6 +22,7 @@ settings! {
     SINGLE_FILE = "single_file",
 
     // Operators.
+    LIKE = "like",
     SET = "edits.set",
     UNSET = "edits.unset",
     PROMOTE = "edits.promote",

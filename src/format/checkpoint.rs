@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Hint;
 use crate::error::setting::PATCH;
+use crate::format::gguf;
 use crate::source::{Attributes, AuxEntry, Blob};
 use crate::tensor::{Dtype, Name, Shape};
 
@@ -17,6 +18,8 @@ use crate::tensor::{Dtype, Name, Shape};
 pub enum Container {
     /// Safetensors shards with an index, or one file without, in Hugging Face layout.
     Safetensors,
+    /// GGUF: one file, or split files.
+    Gguf,
 }
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -34,6 +37,8 @@ pub struct Checkpoint {
     pub aux: Vec<AuxEntry>,
     /// What the directory holds but the checkpoint does not, each with its reason.
     pub left_out: Vec<LeftOut>,
+    /// What GGUF files say of it, if it is of such: names, values and types are theirs.
+    pub gguf: Option<Arc<gguf::Model>>,
 }
 
 /// Something in the directory of a checkpoint that does not belong to it.

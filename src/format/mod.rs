@@ -2,9 +2,11 @@
 //! else sees a [`Checkpoint`], which is tables of tensors, and files made of [`Part`]s.
 //!
 //! To add a container: its folder, a variant of [`Container`], and what each `match` here asks for.
+//! Views are written in [`OUTPUT`].
 
 mod checkpoint;
 pub mod gguf;
+mod output;
 mod packing;
 pub mod safetensors;
 
@@ -12,28 +14,48 @@ use std::ffi::{OsStr, OsString};
 
 use indexmap::IndexSet;
 
-use crate::error::{Hint, Result};
-use crate::source::{Directory, Location};
+use crate::error::Result;
+use crate::source::{AuxFiles, Class, Directory, Location, missing};
 use crate::tensor::Name;
 
 pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
+pub use output::{OUTPUT, Output};
 pub use packing::{Entry, Part};
 
 /// Every container that can be read. Where the files of several are in a directory, the first of them
 /// is the checkpoint.
-const READABLE: [Container; 1] = [Container::Safetensors];
-
-/// What views are written in.
-pub const OUTPUT: Container = Container::Safetensors;
+const READABLE: [Container; 2] = [Container::Safetensors, Container::Gguf];
 
 impl Checkpoint {
-    /// Opens the checkpoint at `location`, in whichever container it is.
+    /// Opens the checkpoint at `location`, a directory or a GGUF file.
     ///
     /// # Errors
     /// If there is none, or its files do not agree with each other; the error names the file and the
     /// tensor.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
-        Self::in_directory(&*location.into().open()?)
+        let location = location.into();
+        match Self::gguf_file(&location)? {
+            Some(checkpoint) => Ok(checkpoint),
+            None => Self::in_directory(&*location.open()?),
+        }
+    }
+
+    /// The GGUF file at `location`, with the split files that belong to it; `None` if it is none.
+    fn gguf_file(location: &Location) -> Result<Option<Self>> {
+        let path = location.as_path();
+        let name = path.file_name().unwrap_or_default();
+        if !Container::Gguf.is_shard(name) {
+            return Ok(None);
+        }
+        let Some(file) = location.weights()? else {
+            return Ok(None);
+        };
+        let mut sibling = |name: &str| {
+            let path = path.with_file_name(name);
+            let file = Location::Local(path.clone()).weights()?;
+            file.ok_or_else(|| missing(&path, "file"))
+        };
+        gguf::read_file(file, &mut sibling).map(Some)
     }
 
     /// The same, where `location` may also be a single file: its tensors alone, whatever is beside it.
@@ -51,6 +73,23 @@ impl Checkpoint {
         }
     }
 
+    /// What the directory at `location` has beside weights, which may be missing.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be listed.
+    pub fn files_beside(location: &Location) -> Result<AuxFiles> {
+        let directory = location.open()?;
+        directory.aux(&directory.names()?, &mut |name| {
+            if is_shard(name) || index_files().any(|index| name == index) {
+                Class::Weights
+            } else if safetensors::is_of_another_format(&name.to_string_lossy()) {
+                Class::LeftOut("weights in another format")
+            } else {
+                Class::Aux
+            }
+        })
+    }
+
     /// The same of a directory that is open.
     ///
     /// # Errors
@@ -59,6 +98,7 @@ impl Checkpoint {
         let names = directory.names()?;
         match Container::recognize(&names) {
             Container::Safetensors => safetensors::read(directory, &names),
+            Container::Gguf => gguf::read(directory, &names),
         }
     }
 }
@@ -86,7 +126,9 @@ pub fn is_shard(name: &OsStr) -> bool {
 
 /// The names of indexes, of all containers.
 pub fn index_files() -> impl Iterator<Item = &'static str> {
-    READABLE.iter().map(|container| container.index_file())
+    READABLE
+        .iter()
+        .filter_map(|container| container.index_file())
 }
 
 impl Container {
@@ -94,9 +136,11 @@ impl Container {
     /// first one, whose reader says what is missing.
     fn recognize(names: &[OsString]) -> Self {
         let has_weights = |container: &Container| {
-            let is_weights =
-                |name: &OsString| container.is_shard(name) || **name == *container.index_file();
-            names.iter().any(is_weights)
+            let is_index =
+                |name: &OsString| container.index_file().is_some_and(|index| **name == *index);
+            names
+                .iter()
+                .any(|name| container.is_shard(name) || is_index(name))
         };
         let found = READABLE.into_iter().find(has_weights);
         found.unwrap_or(READABLE[0])
@@ -106,6 +150,7 @@ impl Container {
     fn indexed_names(self, directory: &dyn Directory) -> Result<Option<IndexSet<Name>>> {
         match self {
             Container::Safetensors => safetensors::indexed_names(directory),
+            Container::Gguf => Ok(None),
         }
     }
 
@@ -113,59 +158,15 @@ impl Container {
     pub fn is_shard(self, name: &OsStr) -> bool {
         match self {
             Container::Safetensors => safetensors::is_shard(name),
+            Container::Gguf => gguf::is_shard(name),
         }
     }
 
-    /// The name of an index.
-    pub fn index_file(self) -> &'static str {
+    /// The name of an index, if there is such a thing.
+    fn index_file(self) -> Option<&'static str> {
         match self {
-            Container::Safetensors => safetensors::INDEX_FILE,
-        }
-    }
-
-    /// The name of a file that is the whole checkpoint, without an index.
-    pub fn single_file(self) -> &'static str {
-        match self {
-            Container::Safetensors => safetensors::SINGLE_FILE,
-        }
-    }
-
-    /// Whether `name` is one that loaders expect without an index telling them.
-    pub fn is_standard_name(self, name: &str) -> bool {
-        match self {
-            Container::Safetensors => safetensors::is_standard_name(name),
-        }
-    }
-
-    /// The standard names of `count` shards.
-    ///
-    /// # Errors
-    /// If they are more than such names can number.
-    pub fn standard_names(self, count: usize) -> Result<impl Iterator<Item = String>> {
-        match self {
-            Container::Safetensors => safetensors::standard_names(count),
-        }
-    }
-
-    /// The file called `file` that holds `tensors`, in the order that is best for loaders. Where they
-    /// are too many for a file, the error has this `advice`.
-    ///
-    /// # Errors
-    /// If they are too many.
-    pub fn pack(self, file: &str, tensors: &[Entry], advice: &Hint) -> Result<Vec<Part>> {
-        match self {
-            Container::Safetensors => safetensors::pack(file, tensors, advice),
-        }
-    }
-
-    /// The text of the index of `tensors`, each with the name of its file and its length in bytes, in
-    /// the order of the files.
-    pub fn index<'a>(
-        self,
-        tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
-    ) -> Vec<u8> {
-        match self {
-            Container::Safetensors => safetensors::index_text(tensors),
+            Container::Safetensors => Some(safetensors::INDEX_FILE),
+            Container::Gguf => None,
         }
     }
 }

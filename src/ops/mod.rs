@@ -20,9 +20,11 @@ pub mod filter;
 pub mod gather;
 pub mod gguf;
 pub mod graft;
+pub mod like;
 pub mod linear_attention;
 pub mod lora;
 pub mod merge;
+pub mod open;
 mod operator;
 mod params;
 pub mod patch;
@@ -45,6 +47,7 @@ pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
 pub use gguf::{GgufKind, GgufParams, GgufReport};
 pub use graft::{GraftParams, GraftRequest};
+pub use like::LikeParams;
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{ExpertOrder, LoraParams, LoraRequest};
 pub use operator::Operator;
@@ -58,9 +61,11 @@ pub use vocabulary::{Pad, VocabularyParams};
 
 use std::path::Path;
 
+use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
 use crate::source::Location;
+use open::Numbers;
 
 /// Declares [`Operations`] from the list of all operators.
 macro_rules! operations {
@@ -85,6 +90,7 @@ macro_rules! operations {
 }
 
 operations! {
+    like: like::LikeParams,
     edits: edits::EditsParams,
     tying: tying::TyingParams,
     lora: lora::LoraParams,
@@ -121,16 +127,30 @@ impl Operations {
     /// # Errors
     /// If something that is asked cannot be done.
     pub fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
-        let conversions = Conversions {
-            dtype: self.dtype.to,
-            rules: &self.cast.rules,
-            quantizes: self.quantize.is_asked(),
-        };
+        let conversions = self.conversions();
         let mut operators = Vec::new();
         for params in self.each().filter(|params| params.is_asked()) {
             operators.extend(params.operators(&conversions)?);
         }
         Ok(operators)
+    }
+
+    /// The dtypes that are asked for.
+    fn conversions(&self) -> Conversions<'_> {
+        Conversions {
+            dtype: self.dtype.to,
+            rules: &self.cast.rules,
+            quantizes: self.quantize.is_asked(),
+        }
+    }
+
+    /// What `base` is before anything is done to it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or lacks something that a view needs.
+    pub fn base(&self, base: &Location) -> Result<Catalog> {
+        let numbers = Numbers::of(&self.conversions())?;
+        open::catalog(base, &numbers, self.like.directory.as_ref())
     }
 
     /// What they read from, in order.

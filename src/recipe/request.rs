@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::Catalog;
 use crate::error::setting::{SHARD_SIZE, SHARDS};
 use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::format::{Checkpoint, OUTPUT};
+use crate::format::OUTPUT;
 use crate::layout::{self, Plan, Shards};
 use crate::named::Named;
 use crate::ops::{Group, Operations, Params, Setting, Takes, Value, chosen};
@@ -106,7 +106,7 @@ impl ViewRequest {
         }
         let mut catalog = match &self.merge {
             Some(merge) => merge.catalog(self.operations.lora.experts)?,
-            None => Catalog::from_base(Checkpoint::open(&self.base)?),
+            None => self.operations.base(&self.base)?,
         };
         catalog
             .report

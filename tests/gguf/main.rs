@@ -7,3 +7,6 @@ mod common;
 mod bytes;
 mod header;
 mod hostile;
+mod layouts;
+mod model;
+mod source;

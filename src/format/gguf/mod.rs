@@ -12,6 +12,7 @@
 //! elements, which are no arrays. Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 mod array;
+mod checkpoint;
 mod cursor;
 mod header;
 mod reading;
@@ -21,6 +22,8 @@ mod value;
 mod writing;
 
 pub use array::{Array, Number, Numbers, Strings};
+pub use checkpoint::{Model, PlacedType};
+pub(in crate::format) use checkpoint::{is_shard, read, read_file};
 pub use header::{Header, Keys, TensorInfo};
 pub use reading::read as read_header;
 pub use split::{SplitName, split_name};

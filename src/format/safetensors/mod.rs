@@ -22,5 +22,5 @@ pub(super) use index::text as index_text;
 pub use index::{Index, WeightMap};
 pub use names::{INDEX_FILE, SINGLE_FILE, is_standard_name};
 pub(super) use names::{is_shard, standard_names};
-pub(super) use reading::{indexed_names, read, read_file};
+pub(super) use reading::{indexed_names, is_of_another_format, read, read_file};
 pub(super) use writing::pack;

@@ -78,6 +78,7 @@ pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> 
         tensors,
         aux: entries,
         left_out,
+        gguf: None,
     })
 }
 
@@ -102,6 +103,7 @@ pub(in crate::format) fn read_file(file: Arc<dyn Blob>) -> Result<Checkpoint> {
         shards: shards.into(),
         aux: Vec::new(),
         left_out: Vec::new(),
+        gguf: None,
     })
 }
 
@@ -149,7 +151,7 @@ impl Files {
 
 /// Whether `name` is of the weights, or of an index of them, that some repositories have beside
 /// safetensors.
-fn is_of_another_format(name: &str) -> bool {
+pub(in crate::format) fn is_of_another_format(name: &str) -> bool {
     const OTHER_FORMATS: [(&str, &str); 4] = [
         ("pytorch_model", ".bin"),
         ("tf_model", ".h5"),
@@ -182,7 +184,7 @@ fn shard_names<'a>(
             Code::NoCheckpoint,
             directory.location(),
             format!(
-                "no checkpoint here: expected {INDEX_FILE} or *.safetensors files (weights in other formats must be converted first)"
+                "no checkpoint here: expected {INDEX_FILE}, *.safetensors or *.gguf files (weights in other formats must be converted first)"
             ),
         ));
     }

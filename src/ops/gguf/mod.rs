@@ -7,6 +7,8 @@
 //! | types | `types.rs` |
 //! | rows to blocks | `encode.rs` |
 //! | metadata | `metadata/`, `tokenizer/` |
+//!
+//! The way back, from files of llama.cpp to a checkpoint in Hugging Face's layout, is `source/`.
 
 pub mod architecture;
 mod encode;
@@ -16,6 +18,7 @@ mod metadata;
 mod model;
 mod numbers;
 mod rope_factors;
+pub(in crate::ops) mod source;
 mod tensors;
 mod tokenizer;
 mod types;
