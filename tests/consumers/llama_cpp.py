@@ -30,6 +30,9 @@ def run(llama_cpp: Path, *arguments) -> str:
 
 
 def convert(llama_cpp: Path, model: str, out: str, kind: str) -> None:
+    # Its own modules lie beside it, its own gguf-py too.
+    if str(llama_cpp) not in sys.path:
+        sys.path.insert(0, str(llama_cpp))
     sys.argv = ["convert_hf_to_gguf.py", model, "--outfile", out, "--outtype", kind]
     runpy.run_path(str(llama_cpp / "convert_hf_to_gguf.py"), run_name="__main__")
 
