@@ -198,8 +198,10 @@ def add_mtp(directory: Path) -> None:
     copies["mtp.fc.weight"] = torch.randn(hidden, 2 * hidden).to(torch.bfloat16)
     for norm in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
         copies[f"mtp.{norm}.weight"] = torch.randn(hidden).to(torch.bfloat16)
-    save_file(copies, directory / "model-mtp.safetensors")
+    # Into a shard that there is, so that names stay standard.
+    shard = max(directory.glob("*.safetensors"))
+    save_file(load_file(shard) | copies, shard, metadata={"format": "pt"})
     index = directory / "model.safetensors.index.json"
     listed = json.loads(index.read_text())
-    listed["weight_map"] |= {name: "model-mtp.safetensors" for name in copies}
+    listed["weight_map"] |= {name: shard.name for name in copies}
     index.write_text(json.dumps(listed))

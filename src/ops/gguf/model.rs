@@ -20,7 +20,7 @@ use crate::ops::gguf::tensors::{Arranging, mtp_layer, mtp_part};
 use crate::ops::gguf::types::{Facts, choose};
 use crate::ops::gguf::{rope_factors, tokenizer};
 use crate::ops::pattern;
-use crate::tensor::{Dtype, Name};
+use crate::tensor::{Dtype, Name, Shape};
 
 /// The architectures whose values can be written.
 const WRITTEN: [&str; 9] = [
@@ -122,7 +122,7 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
             Ok(GgufTensor {
                 name: Name::from(&**name),
                 tensor_type,
-                shape: tensor.shape.clone(),
+                shape: shown_shape(kind, &tensor.shape),
                 tensor: encode(name, tensor, tensor_type)?,
             })
         });
@@ -140,6 +140,15 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
         tensors,
         split_bytes: asked.split_bytes,
     })
+}
+
+/// The shape that a file has: llama-quantize leaves out dimensions of length 1 in front.
+fn shown_shape(kind: GgufKind, shape: &Shape) -> Shape {
+    if kind.is_of_converter() {
+        return shape.clone();
+    }
+    let ones = shape.iter().take_while(|len| **len == 1).count();
+    shape[ones.min(shape.len().saturating_sub(1))..].into()
 }
 
 /// That of config.json.
