@@ -4,6 +4,7 @@
 mod config;
 mod described;
 mod fidelity;
+mod gguf;
 mod kernel;
 mod opened;
 mod report;
@@ -20,6 +21,7 @@ pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
 pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
+pub use gguf::{GgufModel, GgufTensor};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Strips, Survey};
 pub use opened::Opened;
 pub use report::{

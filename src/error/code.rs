@@ -239,6 +239,12 @@ codes! {
     /// A row of the embedding cannot be taken from any model.
     TokenRow = "token-row",
 
+    // GGUF.
+    /// No file of llama.cpp can be made of this architecture.
+    UnknownArchitecture = "unknown-architecture",
+    /// How a tokenizer cuts text before it looks up tokens is not known to llama.cpp.
+    PreTokenizer = "pre-tokenizer",
+
     // Shards.
     /// The view would have too many shards, or too large ones.
     ShardLimit = "shard-limit",

@@ -50,6 +50,10 @@ settings! {
     PATTERNS = "fp8.patterns",
     SCALE_FORMAT = "fp8.scale_fmt",
     PARTIAL_BLOCKS = "fp8.partial_blocks",
+    GGUF = "gguf",
+    GGUF_TYPE = "gguf_type",
+    GGUF_SPLIT = "gguf_split",
+    GGUF_PRE = "gguf_pre",
 
     // Mounts.
     ALLOW_OTHER = "allow_other",

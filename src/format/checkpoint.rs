@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Hint;
 use crate::error::setting::PATCH;
-use crate::format::gguf;
+use crate::format::gguf::Model;
 use crate::source::{Attributes, AuxEntry, Blob};
 use crate::tensor::{Dtype, Name, Shape};
 
@@ -38,7 +38,7 @@ pub struct Checkpoint {
     /// What the directory holds but the checkpoint does not, each with its reason.
     pub left_out: Vec<LeftOut>,
     /// What GGUF files say of it, if it is of such: names, values and types are theirs.
-    pub gguf: Option<Arc<gguf::Model>>,
+    pub gguf: Option<Arc<Model>>,
 }
 
 /// Something in the directory of a checkpoint that does not belong to it.

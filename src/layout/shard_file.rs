@@ -109,6 +109,7 @@ fn planned(name: &Name, tensor: &Tensor, offset: u64) -> PlannedTensor {
         name: name.clone(),
         dtype: tensor.dtype,
         shape: tensor.shape.clone(),
+        encoded: None,
         offset,
         len: tensor.len(),
         from: tensor.origin().clone(),

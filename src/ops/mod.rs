@@ -4,7 +4,7 @@
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
 //! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
 //! given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
-//! form, and quantized. So
+//! form, quantized, and last given the names, values and types of GGUF. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -24,6 +24,7 @@ pub mod like;
 pub mod linear_attention;
 pub mod lora;
 pub mod merge;
+mod numbers;
 pub mod open;
 mod operator;
 mod params;
@@ -45,10 +46,12 @@ pub use dtype::DtypeParams;
 pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
+pub use gguf::{GgufKind, GgufParams, GgufReport};
 pub use graft::{GraftParams, GraftRequest};
 pub use like::LikeParams;
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{ExpertOrder, LoraParams, LoraRequest};
+pub use numbers::Numbers;
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
 pub(crate) use params::{chosen, short};
@@ -64,7 +67,6 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
 use crate::source::Location;
-use open::Numbers;
 
 /// Declares [`Operations`] from the list of all operators.
 macro_rules! operations {
@@ -103,6 +105,7 @@ operations! {
     experts: experts::ExpertsParams,
     linear_attention: linear_attention::LinearAttentionParams,
     quantize: quantize::QuantizeParams,
+    gguf: gguf::GgufParams,
 }
 
 impl Operations {
@@ -137,6 +140,11 @@ impl Operations {
     fn conversions(&self) -> Conversions<'_> {
         Conversions {
             dtype: self.dtype.to,
+            undecided: match self.gguf.kind {
+                // What it is encoded in rounds enough.
+                Some(_) => Precision::F32,
+                None => Precision::Bf16,
+            },
             rules: &self.cast.rules,
             quantizes: self.quantize.is_asked(),
         }

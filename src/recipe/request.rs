@@ -126,6 +126,11 @@ impl ViewRequest {
         let config = catalog.glance_at_config();
         let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
         catalog.report.warnings.extend(missing);
+        if let Some(kind) = self.operations.gguf.kind {
+            let order = layout::in_order(&catalog, shards, self.shard_bytes)?;
+            let model = self.operations.gguf.model(kind, &mut catalog, &order)?;
+            return layout::gguf(catalog, model);
+        }
         layout::shards(catalog, shards, self.shard_bytes)
     }
 

@@ -7,39 +7,21 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::header::{Header, Keys, TensorInfo};
+use super::header::{Header, TensorInfo};
+use super::model::{Model, PlacedType};
 use super::reading::read as read_header;
 use super::split::{SplitName, split_name};
 use super::tensor_type::TensorType;
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
 use crate::source::{AuxFiles, Blob, Class, Directory};
-use crate::tensor::{Dtype, Name, Shape};
+use crate::tensor::Dtype;
 use crate::text::listing;
 
 /// How the names of such files end.
 const EXTENSION: &str = ".gguf";
 /// What the names of files have in them that hold the vision part of a model alone.
 const PROJECTOR: &str = "mmproj";
-
-/// What GGUF files say of a model beyond where its tensors are.
-#[derive(Debug)]
-pub struct Model {
-    /// The metadata of the first file.
-    pub keys: Keys,
-    /// Type and shape of each tensor. [`StoredTensor`] has those that are no plain numbers as rows of bytes.
-    pub types: IndexMap<Name, PlacedType>,
-    /// The first file.
-    pub file: Arc<dyn Blob>,
-}
-
-/// How a tensor is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacedType {
-    pub tensor_type: TensorType,
-    /// The slowest dimension first, in elements.
-    pub shape: Shape,
-}
 
 /// Whether `name` is that of such a file.
 pub(in crate::format) fn is_shard(name: &OsStr) -> bool {

@@ -15,6 +15,7 @@ mod array;
 mod checkpoint;
 mod cursor;
 mod header;
+mod model;
 mod reading;
 mod split;
 mod tensor_type;
@@ -22,9 +23,9 @@ mod value;
 mod writing;
 
 pub use array::{Array, Number, Numbers, Strings};
-pub use checkpoint::{Model, PlacedType};
 pub(in crate::format) use checkpoint::{is_shard, read, read_file};
 pub use header::{Header, Keys, TensorInfo};
+pub use model::{Model, PlacedType};
 pub use reading::read as read_header;
 pub use split::{SplitName, split_name};
 pub use tensor_type::TensorType;

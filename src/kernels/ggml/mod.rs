@@ -9,7 +9,9 @@
 mod decode;
 mod encode;
 mod pack;
+mod search;
 mod types;
+mod vector;
 
 pub use encode::Unencodable;
 pub use types::Type;

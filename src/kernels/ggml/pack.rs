@@ -39,7 +39,6 @@ pub(super) fn unpack_pairs_of_bits(bytes: &[u8; 64]) -> [u8; SUPER_BLOCK] {
 
 /// The reverse of [`unpack_pairs_of_bits`]. Bits above the lowest two must be zero.
 #[inline(always)]
-#[allow(dead_code)]
 pub(super) fn pack_pairs_of_bits(codes: &[u8; SUPER_BLOCK]) -> [u8; 64] {
     let mut bytes = [0; 64];
     for (bytes, codes) in bytes
@@ -72,7 +71,6 @@ pub(super) fn unpack_scales_and_mins(bytes: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
 
 /// The reverse of [`unpack_scales_and_mins`].
 #[inline(always)]
-#[allow(dead_code)]
 pub(super) fn pack_scales_and_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
     let mut bytes = [0; 12];
     for j in 0..4 {
@@ -96,7 +94,6 @@ pub(super) fn unpack_scales(bytes: &[u8; 12]) -> [u8; 16] {
 
 /// The reverse of [`unpack_scales`].
 #[inline(always)]
-#[allow(dead_code)]
 pub(super) fn pack_scales(scales: &[u8; 16]) -> [u8; 12] {
     let mut bytes = [0; 12];
     for (j, scale) in scales.iter().enumerate() {

@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, GraftReport, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::GRAFT;
-use crate::ops::open::Numbers;
+use crate::ops::numbers::Numbers;
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::{companions, weight_of};

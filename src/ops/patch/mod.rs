@@ -8,7 +8,8 @@ mod checks;
 use crate::catalog::{Catalog, Opened, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::PATCH;
-use crate::ops::open::{self, Numbers};
+use crate::ops::numbers::Numbers;
+use crate::ops::open;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::source::Location;
 

@@ -1,10 +1,18 @@
 //! f32 to blocks.
 
 mod blocks;
+mod importance;
+mod super_blocks;
+mod weighted;
+
+use std::marker::PhantomData;
 
 use super::pack;
 use super::types::Type;
-use crate::kernels::lanes::Precision;
+use super::vector::Vector;
+#[cfg(target_arch = "x86_64")]
+use super::vector::{F32x8, F32x16};
+use crate::kernels::lanes::{Precision, bf16_bits};
 use crate::kernels::{CpuPath, Loop};
 
 /// Why a row cannot be encoded.
@@ -25,13 +33,20 @@ pub(super) fn encode(
     path: CpuPath,
 ) -> Result<(), Unencodable> {
     assert!(kind.is_encodable(), "{} is only decoded", kind.name());
-    assert!(weights.is_none(), "weights come with the super-blocks");
     let is_float = matches!(kind, Type::F32 | Type::F16 | Type::BF16);
     if !is_float {
         refuse_not_finite(row, path)?;
         refuse_not_finite(weights.unwrap_or_default(), path)?;
     }
-    path.run(Encoding { kind, row, blocks });
+    match path {
+        CpuPath::Scalar => path.run(Encoding::<f32>::new(kind, row, weights, blocks)),
+        #[cfg(target_arch = "x86_64")]
+        CpuPath::Avx2 => path.run(Encoding::<F32x8>::new(kind, row, weights, blocks)),
+        #[cfg(target_arch = "x86_64")]
+        CpuPath::Avx512 => path.run(Encoding::<F32x16>::new(kind, row, weights, blocks)),
+        #[cfg(target_arch = "aarch64")]
+        CpuPath::Neon => path.run(Encoding::<f32>::new(kind, row, weights, blocks)),
+    }
     refuse_infinite_scales(kind, blocks)
 }
 
@@ -86,34 +101,50 @@ fn refuse_infinite_scales(kind: Type, blocks: &[u8]) -> Result<(), Unencodable> 
     }
 }
 
-/// Encodes `row`, whose values are finite unless `kind` is a float, without weights.
-struct Encoding<'a> {
+/// Encodes `row`, whose values are finite unless `kind` is a float, in vectors of `V`.
+struct Encoding<'a, V> {
     kind: Type,
     row: &'a [f32],
+    weights: Option<&'a [f32]>,
     blocks: &'a mut [u8],
+    vector: PhantomData<V>,
 }
 
-impl Loop for Encoding<'_> {
+impl<'a, V> Encoding<'a, V> {
+    fn new(kind: Type, row: &'a [f32], weights: Option<&'a [f32]>, blocks: &'a mut [u8]) -> Self {
+        Encoding {
+            kind,
+            row,
+            weights,
+            blocks,
+            vector: PhantomData,
+        }
+    }
+}
+
+impl<V: Vector> Loop for Encoding<'_, V> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Encoding { kind, row, blocks } = self;
-        match kind {
-            Type::F32 => Precision::F32.encode(row, blocks, |x| x),
-            Type::F16 => Precision::F16.encode(row, blocks, |x| x),
-            Type::BF16 => {
-                use crate::kernels::lanes::bf16_bits;
+        let (kind, row, blocks) = (self.kind, self.row, self.blocks);
+        match (kind, self.weights) {
+            (Type::F32, _) => Precision::F32.encode(row, blocks, |x| x),
+            (Type::F16, _) => Precision::F16.encode(row, blocks, |x| x),
+            (Type::BF16, _) => {
                 for (x, bytes) in row.iter().zip(blocks.as_chunks_mut::<2>().0) {
                     *bytes = bf16_bits(*x).to_le_bytes();
                 }
             }
-            Type::Q4_0 => each(row, blocks, blocks::q4_0),
-            Type::Q4_1 => each(row, blocks, blocks::q4_1),
-            Type::Q5_0 => each(row, blocks, blocks::q5_0),
-            Type::Q5_1 => each(row, blocks, blocks::q5_1),
-            Type::Q8_0 => each(row, blocks, blocks::q8_0),
-            _ => unreachable!("super-blocks"),
+            (Type::Q8_0, _) => each(row, blocks, blocks::q8_0),
+            (Type::Q4_0, None) => each(row, blocks, blocks::q4_0),
+            (Type::Q4_1, None) => each(row, blocks, blocks::q4_1),
+            (Type::Q5_0, None) => each(row, blocks, blocks::q5_0),
+            (Type::Q5_1, None) => each(row, blocks, blocks::q5_1),
+            (Type::Q4_0 | Type::Q4_1 | Type::Q5_0 | Type::Q5_1, Some(weights)) => {
+                weighted::encode::<V>(kind, row, weights, blocks);
+            }
+            (_, weights) => super_blocks::encode::<V>(kind, row, weights, blocks),
         }
     }
 }
