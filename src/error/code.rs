@@ -135,6 +135,12 @@ codes! {
     /// A weight and its scales would be separated.
     ScalesSeparated = "scales-separated",
 
+    // Layouts of names.
+    /// Some of the tensors are missing that together are others in another layout of names.
+    NamesIncomplete = "names-incomplete",
+    /// Tensors that are others in another layout of names, and whose shapes, dtypes or kinds do not allow it.
+    NamesLayout = "names-layout",
+
     // Dtypes and scales.
     /// A tensor whose dtype or shape this step cannot work with.
     UnsupportedTensor = "unsupported-tensor",
@@ -172,7 +178,7 @@ codes! {
     SkipList = "skip-list",
     /// Many weights are not quantized.
     Unquantized = "unquantized",
-    /// No official FP8 release is known of this kind of model.
+    /// What is asked for goes by the kind of model, and this kind is not known.
     UnknownModelType = "unknown-model-type",
     /// The reference has no block FP8, or not the tensors of the view.
     BadReference = "bad-reference",

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from peft import LoraConfig, get_peft_model
 
 import ckptfs
+import fp8_families
 from tiny_models import qwen3_moe, save
 
 MERGE = """\
@@ -35,6 +36,7 @@ def build(directory: Path, checkpoints: Path) -> Path:
     A, A-fused         a tiny mixture of experts in bf16, its experts single and fused
     B                  an MTP block that A lacks, and a tensor that both have
     A-FP8              A in block FP8
+    Qwen3-Next         a tiny one, whose linear attention is joined
     adapter            a LoRA adapter for A, made by PEFT
     B-tuned, base      models of A's shape; merge.yml merges them
     """
@@ -45,6 +47,7 @@ def build(directory: Path, checkpoints: Path) -> Path:
                "--out", directory / "gemma-3-tuned")
     model = save(qwen3_moe, "per-expert", directory / "A")
     save(qwen3_moe, "fused", directory / "A-fused")
+    fp8_families.save("qwen3_next", directory / "Qwen3-Next")
     save_adapter(model, directory / "adapter")
     save_extra(directory / "A", directory / "B")
     ckptfs.run("materialize", "--base", directory / "A", "--fp8", "--out", directory / "A-FP8")

@@ -10,6 +10,7 @@
 //! | `text.rs` | strings in the JSON of both |
 //! | `writing.rs` | tensors, packed into a file |
 
+mod copies;
 mod header;
 mod index;
 mod names;

@@ -9,9 +9,9 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard};
-use crate::format::safetensors::header;
 use crate::format::safetensors::index::{Index, WeightMap};
 use crate::format::safetensors::names::{EXTENSION, INDEX_FILE, SINGLE_FILE};
+use crate::format::safetensors::{copies, header};
 use crate::jobs;
 use crate::source::{AuxFiles, Blob, Class, Directory};
 use crate::tensor::Name;
@@ -69,7 +69,7 @@ pub(in crate::format) fn read(directory: &dyn Directory, names: &[OsString]) -> 
     })?;
     let tensors = match index {
         Some(index) => tensors_by_index(directory, index, &shards, &mut left_out)?,
-        None => tensors_by_headers(&shards)?,
+        None => tensors_by_headers(&shards, &mut left_out)?,
     };
     Ok(Checkpoint {
         path: directory.location().to_owned(),
@@ -96,13 +96,14 @@ pub(in crate::format) fn read_file(file: Arc<dyn Blob>) -> Result<Checkpoint> {
         tensors: header::read(&*file)?,
         blob: file.clone(),
     })];
+    let mut left_out = Vec::new();
     Ok(Checkpoint {
         path: location.to_path_buf(),
         attributes: file.attributes(),
-        tensors: tensors_by_headers(&shards)?,
+        tensors: tensors_by_headers(&shards, &mut left_out)?,
         shards: shards.into(),
         aux: Vec::new(),
-        left_out: Vec::new(),
+        left_out,
         gguf: None,
     })
 }
@@ -212,7 +213,7 @@ fn open_shard(
     directory.weights(name)
 }
 
-/// The tensors of `index`, once every one is in the one shard that it names.
+/// The tensors of `index`, if each is in the shard that it names. Copies in other shards are left out.
 fn tensors_by_index(
     directory: &dyn Directory,
     index: Index,
@@ -221,6 +222,7 @@ fn tensors_by_index(
 ) -> Result<IndexMap<Name, usize>> {
     let tensors = index.weight_map.tensors;
     let mut found: Vec<Option<usize>> = vec![None; tensors.len()];
+    let mut copies = Vec::new();
     for (position, shard) in shards.iter().enumerate() {
         for name in shard.tensors.keys() {
             let Some(tensor) = tensors.get_index_of(name) else {
@@ -231,15 +233,17 @@ fn tensors_by_index(
                 left_out.push(what.into());
                 continue;
             };
-            if let Some(first) = found[tensor].replace(position) {
-                return Err(in_two_shards(shard, name, &shards[first].name));
+            let mut copy = Some(position);
+            if found[tensor].is_none() || tensors[tensor] == position {
+                copy = found[tensor].replace(position);
             }
+            copies.extend(copy.map(|copy| (tensor, copy)));
         }
     }
-    for ((name, &named), found) in tensors.iter().zip(found) {
+    for ((name, &named), found) in tensors.iter().zip(&found) {
         let problem = match found {
-            Some(position) if position == named => continue,
-            Some(position) => format!("but it is in {}", shards[position].name),
+            Some(position) if *position == named => continue,
+            Some(position) => format!("but it is in {}", shards[*position].name),
             None => "but the shard's header does not have it".to_owned(),
         };
         return Err(Error::of_tensor(
@@ -249,26 +253,26 @@ fn tensors_by_index(
             format!("the index says it is in this shard, {problem}"),
         ));
     }
-    Ok(tensors)
-}
-
-fn tensors_by_headers(shards: &[Arc<Shard>]) -> Result<IndexMap<Name, usize>> {
-    let mut tensors = IndexMap::new();
-    for (position, shard) in shards.iter().enumerate() {
-        for name in shard.tensors.keys() {
-            if let Some(first) = tensors.insert(name.clone(), position) {
-                return Err(in_two_shards(shard, name, &shards[first].name));
-            }
-        }
+    for (tensor, copy) in copies {
+        let (name, &named) = tensors.get_index(tensor).expect("a position in it");
+        copies::leave_out(name, &shards[named], &shards[copy], left_out)?;
     }
     Ok(tensors)
 }
 
-fn in_two_shards(shard: &Shard, tensor: &str, other: &str) -> Error {
-    Error::of_tensor(
-        Code::IndexMismatch,
-        shard.blob.location(),
-        tensor,
-        format!("it is also in {other}; a tensor must be in one shard only"),
-    )
+/// The tensors of `shards`, each in the first that holds it. Copies in other shards are left out.
+fn tensors_by_headers(
+    shards: &[Arc<Shard>],
+    left_out: &mut Vec<LeftOut>,
+) -> Result<IndexMap<Name, usize>> {
+    let mut tensors = IndexMap::new();
+    for (position, shard) in shards.iter().enumerate() {
+        for name in shard.tensors.keys() {
+            let &mut first = tensors.entry(name.clone()).or_insert(position);
+            if first != position {
+                copies::leave_out(name, &shards[first], shard, left_out)?;
+            }
+        }
+    }
+    Ok(tensors)
 }

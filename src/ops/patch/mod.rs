@@ -1,6 +1,6 @@
 //! Patch: the base, and the tensors that only an extra has.
 //!
-//! The base wins on every overlap; extras apply in order, the first that has a tensor gives it.
+//! The base wins on every overlap; of several extras, the first that has a tensor wins.
 //! Only tensors are taken from an extra, never its config, tokenizer or other files.
 
 mod checks;
