@@ -248,6 +248,8 @@ codes! {
     // GGUF.
     /// No file of llama.cpp can be made of this architecture.
     UnknownArchitecture = "unknown-architecture",
+    /// Files do not fit in the memory of this machine.
+    LargerThanMemory = "larger-than-memory",
     /// How a tokenizer cuts text before it looks up tokens is not known to llama.cpp.
     PreTokenizer = "pre-tokenizer",
 

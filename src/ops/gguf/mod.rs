@@ -8,7 +8,7 @@
 //! | rows to blocks | `encode.rs` |
 //! | metadata | `metadata/`, `tokenizer/` |
 //!
-//! The way back, of GGUF files that views are made from, is `source/`.
+//! The way back, from files of llama.cpp to a checkpoint in Hugging Face's layout, is `source/`.
 
 pub mod architecture;
 mod encode;
