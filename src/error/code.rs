@@ -88,6 +88,10 @@ codes! {
     UnknownGguf = "unknown-gguf",
     /// The metadata of a GGUF file lacks something, or contradicts itself.
     BadMetadata = "bad-metadata",
+    /// A file of torch is damaged, or none that `torch.save` writes.
+    BadTorchFile = "bad-torch-file",
+    /// A file of torch holds something that is no state dict of plain tensors.
+    UnsupportedTorch = "unsupported-torch",
     /// A source changed after the view was planned.
     SourceChanged = "source-changed",
     /// Loaders differ in which of the files they read.

@@ -36,6 +36,7 @@ def build(directory: Path, checkpoints: Path) -> Path:
     A, A-fused         a tiny mixture of experts in bf16, its experts single and fused
     B                  an MTP block that A lacks, and a tensor that both have
     A-FP8              A in block FP8
+    A-bin              A as pytorch_model.bin
     Qwen3-Next         a tiny one, whose linear attention is joined
     adapter            a LoRA adapter for A, made by PEFT
     B-tuned, base      models of A's shape; merge.yml merges them
@@ -56,6 +57,7 @@ def build(directory: Path, checkpoints: Path) -> Path:
     save_adapter(model, directory / "adapter")
     save_extra(directory / "A", directory / "B")
     ckptfs.run("materialize", "--base", directory / "A", "--fp8", "--out", directory / "A-FP8")
+    save_pickled(directory / "A", directory / "A-bin")
     for name in ("base", "B-tuned", "Qwen3-30B-A3B"):
         link_all(directory / "A", directory / name)
     link_all(directory / "B", directory / "mtp-block")
@@ -84,6 +86,15 @@ def save_adapter(model: Path, to: Path) -> None:
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
     adapted.save_pretrained(to)
+
+
+def save_pickled(base: Path, to: Path) -> None:
+    to.mkdir()
+    (to / "config.json").write_bytes((base / "config.json").read_bytes())
+    tensors = {}
+    for shard in sorted(base.glob("*.safetensors")):
+        tensors |= load_file(shard)
+    torch.save(tensors, to / "pytorch_model.bin")
 
 
 def save_extra(base: Path, to: Path) -> None:

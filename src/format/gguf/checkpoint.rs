@@ -15,7 +15,7 @@ use super::tensor_type::TensorType;
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
 use crate::source::{AuxFiles, Blob, Class, Directory};
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, Name};
 use crate::text::listing;
 
 /// How the names of such files end.
@@ -201,12 +201,24 @@ fn joined(
         tensors,
         aux: Vec::new(),
         left_out: Vec::new(),
+        notes: Vec::new(),
         gguf: Some(Arc::new(Model {
             keys: keys.unwrap_or_default(),
             types,
             file,
         })),
     })
+}
+
+/// The tensors of `file`, in the order of their offsets.
+///
+/// # Errors
+/// As [`read_header`].
+pub(in crate::format) fn stored_tensors(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
+    let tensors = read_header(file)?.tensors.into_iter();
+    Ok(tensors
+        .map(|(name, info)| (name, as_stored(&info)))
+        .collect())
 }
 
 /// A tensor as numbers of a plain dtype, or as rows of bytes.
@@ -218,12 +230,7 @@ fn as_stored(info: &TensorInfo) -> StoredTensor {
         let bytes = info.tensor_type.row_bytes(columns);
         shape.push(bytes.expect("rows of whole blocks, as the header was checked for"));
     }
-    StoredTensor {
-        dtype: dtype.unwrap_or(Dtype::U8),
-        shape: shape.into(),
-        offset: info.offset,
-        len: info.len,
-    }
+    StoredTensor::contiguous(dtype.unwrap_or(Dtype::U8), shape, info.offset, info.len)
 }
 
 /// The dtype of elements of a type that are plain numbers.

@@ -23,7 +23,7 @@ mod value;
 mod writing;
 
 pub use array::{Array, Number, Numbers, Strings};
-pub(in crate::format) use checkpoint::{is_shard, read, read_file};
+pub(in crate::format) use checkpoint::{is_shard, read, read_file, stored_tensors};
 pub use header::{Header, Keys, TensorInfo};
 pub use model::{Model, PlacedType};
 pub use reading::read as read_header;

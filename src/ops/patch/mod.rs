@@ -26,7 +26,7 @@ impl Params for PatchParams {
             flag: "extra",
             takes: Takes::Sources,
             group: Group::Sources,
-            help: "Checkpoint directory, .safetensors or .gguf file to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
+            help: "Checkpoint directory or single file (.safetensors, .bin, .pt, .pth, .gguf) to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
             comment: "give the tensors that are not there yet, the first that has one",
         }]
     }

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod memory;
 pub mod models;
 pub mod reading;
+pub mod torch_file;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

@@ -61,6 +61,7 @@ pub(in crate::ops) fn opened(
         bytes,
         aux: checkpoint.aux,
         left_out,
+        notes: checkpoint.notes,
     })
 }
 

@@ -2,10 +2,19 @@
 //! weights of several shards share: one of them is the checkpoint's, the others are left out.
 
 use crate::error::{Code, Error, Result};
-use crate::format::checkpoint::{LeftOut, Shard};
+use crate::format::checkpoint::{LeftOut, StoredTensor};
+use crate::source::Blob;
 
 /// Longer tensors are not compared, since a plan reads few bytes of tensors.
 const MAX_BYTES: u64 = 1 << 16;
+
+/// A tensor in one of several shards.
+#[derive(Clone, Copy)]
+pub(super) struct Held<'a> {
+    pub file: &'a str,
+    pub blob: &'a dyn Blob,
+    pub tensor: &'a StoredTensor,
+}
 
 /// Leaves out the tensor `name` of the shard `other`, which is a copy of that of the shard `used`.
 ///
@@ -13,28 +22,30 @@ const MAX_BYTES: u64 = 1 << 16;
 /// If it is not, or is too long to compare: nothing says which of the two is meant.
 pub(super) fn leave_out(
     name: &str,
-    used: &Shard,
-    other: &Shard,
+    used: Held,
+    other: Held,
     left_out: &mut Vec<LeftOut>,
 ) -> Result<()> {
-    let [tensor, copy] = [used, other].map(|shard| &shard.tensors[name]);
+    let [tensor, copy] = [used, other].map(|held| held.tensor);
     let problem = if tensor.dtype != copy.dtype || tensor.shape != copy.shape {
         "with another dtype or shape".to_owned()
-    } else if tensor.len > MAX_BYTES {
+    } else if tensor.strides != copy.strides {
+        "with its elements in another order".to_owned()
+    } else if tensor.span() > MAX_BYTES {
         format!("and of tensors of more than {MAX_BYTES} bytes nothing says that these are copies")
-    } else if bytes(name, used)? != bytes(name, other)? {
+    } else if bytes(used)? != bytes(other)? {
         "with other bytes".to_owned()
     } else {
         let copy = format!(
             "tensor {name} in {}: a copy of that in {}",
-            other.name, used.name
+            other.file, used.file
         );
         left_out.push(copy.into());
         return Ok(());
     };
     let problem = format!(
         "it is also in {}, {problem}; a tensor must be in one shard only",
-        used.name
+        used.file
     );
     Err(Error::of_tensor(
         Code::IndexMismatch,
@@ -44,10 +55,9 @@ pub(super) fn leave_out(
     ))
 }
 
-fn bytes(name: &str, shard: &Shard) -> Result<Vec<u8>> {
-    let tensor = &shard.tensors[name];
+fn bytes(held: Held) -> Result<Vec<u8>> {
     // At most MAX_BYTES.
-    let mut bytes = vec![0; tensor.len as usize];
-    shard.blob.read_at(&mut bytes, tensor.offset)?;
+    let mut bytes = vec![0; held.tensor.span() as usize];
+    held.blob.read_at(&mut bytes, held.tensor.offset)?;
     Ok(bytes)
 }
