@@ -4,12 +4,14 @@
 mod config;
 mod described;
 mod fidelity;
+mod gather;
 mod gguf;
 mod kernel;
 mod opened;
 mod report;
 mod sources;
 mod step;
+mod stored;
 mod tensor;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
 pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
+pub(crate) use gather::{Gather, Part};
 pub use gguf::{GgufModel, GgufTensor};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Strips, Survey};
 pub use opened::Opened;
@@ -80,6 +83,7 @@ impl Catalog {
             config: None,
             report: Report {
                 sources: vec![report],
+                notes: base.notes,
                 ..Report::default()
             },
         }

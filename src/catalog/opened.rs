@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::catalog::Tensor;
-use crate::format::{Checkpoint, LeftOut, OUTPUT, Shard};
+use crate::format::{Checkpoint, Container, LeftOut, Shard};
 use crate::source::{Attributes, AuxEntry};
 use crate::tensor::Name;
 
@@ -24,6 +24,8 @@ pub struct Opened {
     pub bytes: u64,
     pub aux: Vec<AuxEntry>,
     pub left_out: Vec<LeftOut>,
+    /// What was made of names and tensors while they were read.
+    pub notes: Vec<String>,
 }
 
 impl Opened {
@@ -40,6 +42,7 @@ impl Opened {
             attributes: checkpoint.attributes,
             aux: checkpoint.aux,
             left_out: checkpoint.left_out,
+            notes: checkpoint.notes,
             shards: checkpoint.shards,
         }
     }
@@ -49,10 +52,10 @@ impl Opened {
         self.tensors.get(name)
     }
 
-    /// Its shards, if a view can keep them: tensors are stored there, in the container of views.
+    /// Its shards, if a view can keep their partition: tensors are there under the names that views have.
     pub(super) fn homes(&self) -> Vec<Arc<Shard>> {
-        let is_output = |shard: &Arc<Shard>| shard.container == OUTPUT.container();
-        match self.shards.iter().all(is_output) {
+        let is_gguf = |shard: &Arc<Shard>| shard.container == Container::Gguf;
+        match !self.shards.iter().any(is_gguf) {
             true => self.shards.clone(),
             false => Vec::new(),
         }

@@ -29,7 +29,7 @@ pub(crate) const VIEW_FLAGS: &str = "view";
     "base", "recipe", "model", "repack", "no_repack", "single_file", "shard_size",
 ])))]
 pub(crate) struct ViewArgs {
-    /// Base checkpoint directory, or GGUF file
+    /// Base checkpoint directory, or .bin, .pt, .pth or .gguf file
     #[arg(
         long,
         visible_alias = "source",

@@ -171,12 +171,12 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             });
             flags.collect()
         }
-        Takes::Choice(names) => vec![choice(one(), names)],
+        Takes::Choice(names) => vec![choice(one().value_name("CHOICE"), names)],
         Takes::Switch => vec![one().action(ArgAction::SetTrue)],
         Takes::Number(what) => vec![one().value_name(what).value_parser(|text: &str| {
             let number: u64 = text
                 .parse()
-                .map_err(|_| format!("{text} is no whole number"))?;
+                .map_err(|_| format!("{text} is not a whole number"))?;
             accepted(setting, text, Value::Number(number)).map(|_| number)
         })],
         Takes::SwitchOrChoice {
@@ -301,7 +301,7 @@ fn absolute(location: &Location) -> Location {
     }
 }
 
-/// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.
+/// `DIR`, or `DIR:WEIGHT` if the text after the last colon is a number.
 fn weighted(text: &str) -> Result<Value, String> {
     let (path, weight) = match text.rsplit_once(':') {
         Some((path, weight)) => match weight.parse() {

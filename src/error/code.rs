@@ -88,6 +88,10 @@ codes! {
     UnknownGguf = "unknown-gguf",
     /// The metadata of a GGUF file lacks something, or contradicts itself.
     BadMetadata = "bad-metadata",
+    /// A file of torch is damaged, or none that `torch.save` writes.
+    BadTorchFile = "bad-torch-file",
+    /// A file of torch holds something that is no state dict of plain tensors.
+    UnsupportedTorch = "unsupported-torch",
     /// A source changed after the view was planned.
     SourceChanged = "source-changed",
     /// Loaders differ in which of the files they read.
@@ -135,6 +139,12 @@ codes! {
     /// A weight and its scales would be separated.
     ScalesSeparated = "scales-separated",
 
+    // Layouts of names.
+    /// Some of the tensors are missing that together are others in another layout of names.
+    NamesIncomplete = "names-incomplete",
+    /// Tensors that are others in another layout of names, and whose shapes, dtypes or kinds do not allow it.
+    NamesLayout = "names-layout",
+
     // Dtypes and scales.
     /// A tensor whose dtype or shape this step cannot work with.
     UnsupportedTensor = "unsupported-tensor",
@@ -172,7 +182,7 @@ codes! {
     SkipList = "skip-list",
     /// Many weights are not quantized.
     Unquantized = "unquantized",
-    /// No official FP8 release is known of this kind of model.
+    /// What is asked for goes by the kind of model, and this kind is not known.
     UnknownModelType = "unknown-model-type",
     /// The reference has no block FP8, or not the tensors of the view.
     BadReference = "bad-reference",

@@ -35,6 +35,7 @@ settings! {
     LORA_EXPERTS = "lora_experts",
     PATCH = "patch",
     GRAFT = "graft",
+    NAMES = "names",
     RENAME = "rename",
     ONLY = "only",
     DROP = "drop",

@@ -2,92 +2,68 @@
 //! else sees a [`Checkpoint`], which is tables of tensors, and files made of [`Part`]s.
 //!
 //! To add a container: its folder, a variant of [`Container`], and what each `match` here asks for.
-//! Views are written in [`OUTPUT`].
 
 mod checkpoint;
+mod copies;
 pub mod gguf;
+mod index;
 mod output;
 mod packing;
 pub mod safetensors;
+mod sharded;
+mod text;
+mod torch;
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::error::Result;
-use crate::source::{AuxFiles, Class, Directory, Location, missing};
+use crate::format::sharded::Table;
+use crate::source::{AuxFiles, Blob, Class, Directory, Location, missing};
 use crate::tensor::Name;
 
 pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
+pub use index::{Index, WeightMap};
 pub use output::{OUTPUT, Output};
 pub use packing::{Entry, Part};
 
 /// Every container that can be read. Where the files of several are in a directory, the first of them
 /// is the checkpoint.
-const READABLE: [Container; 2] = [Container::Safetensors, Container::Gguf];
+const READABLE: [Container; 3] = [Container::Safetensors, Container::Torch, Container::Gguf];
 
 impl Checkpoint {
-    /// Opens the checkpoint at `location`, a directory or a GGUF file.
+    /// Opens the checkpoint at `location`, in whichever container it is: a directory, or a file of a container
+    /// whose files often are in no directory of their own.
     ///
     /// # Errors
     /// If there is none, or its files do not agree with each other; the error names the file and the
     /// tensor.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
-        let location = location.into();
-        match Self::gguf_file(&location)? {
-            Some(checkpoint) => Ok(checkpoint),
-            None => Self::in_directory(&*location.open()?),
-        }
+        Self::open_where(location.into(), Container::stands_alone)
     }
 
-    /// The GGUF file at `location`, with the split files that belong to it; `None` if it is none.
-    fn gguf_file(location: &Location) -> Result<Option<Self>> {
-        let path = location.as_path();
-        let name = path.file_name().unwrap_or_default();
-        if !Container::Gguf.is_shard(name) {
-            return Ok(None);
-        }
-        let Some(file) = location.weights()? else {
-            return Ok(None);
-        };
-        let mut sibling = |name: &str| {
-            let path = path.with_file_name(name);
-            let file = Location::Local(path.clone()).weights()?;
-            file.ok_or_else(|| missing(&path, "file"))
-        };
-        gguf::read_file(file, &mut sibling).map(Some)
-    }
-
-    /// The same, where `location` may also be a single file: its tensors alone, whatever is beside it.
+    /// The same, where `location` may be a single file of any container: its tensors alone, whatever is beside it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_or_file(location: impl Into<Location>) -> Result<Self> {
-        let location = location.into();
-        let name = location.as_path().file_name().unwrap_or_default();
-        let mut containers = READABLE.iter();
-        let container = containers.find(|container| container.is_shard(name));
-        match (container, location.weights()?) {
-            (Some(Container::Safetensors), Some(file)) => safetensors::read_file(file),
-            _ => Self::open(location),
-        }
+        Self::open_where(location.into(), |_| true)
     }
 
-    /// What the directory at `location` has beside weights, which may be missing.
-    ///
-    /// # Errors
-    /// If there is none, or it cannot be listed.
-    pub fn files_beside(location: &Location) -> Result<AuxFiles> {
-        let directory = location.open()?;
-        directory.aux(&directory.names()?, &mut |name| {
-            if is_shard(name) || index_files().any(|index| name == index) {
-                Class::Weights
-            } else if safetensors::is_of_another_format(&name.to_string_lossy()) {
-                Class::LeftOut("weights in another format")
-            } else {
-                Class::Aux
-            }
-        })
+    fn open_where(location: Location, may_be_file: fn(Container) -> bool) -> Result<Self> {
+        let name = location.as_path().file_name().unwrap_or_default();
+        if let Some(container) = Container::of_file(name).filter(|&it| may_be_file(it))
+            && let Some(file) = location.weights()?
+        {
+            return match container {
+                Container::Gguf => gguf::read_file(file, &mut |name| sibling(&location, name)),
+                _ => sharded::read_file(container, file),
+            };
+        }
+        Self::in_directory(&*location.open()?)
     }
 
     /// The same of a directory that is open.
@@ -97,10 +73,39 @@ impl Checkpoint {
     pub fn in_directory(directory: &dyn Directory) -> Result<Self> {
         let names = directory.names()?;
         match Container::recognize(&names) {
-            Container::Safetensors => safetensors::read(directory, &names),
             Container::Gguf => gguf::read(directory, &names),
+            container => sharded::read(container, directory, &names),
         }
     }
+
+    /// What the directory at `location` has beside weights, which may be missing.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be listed.
+    pub fn files_beside(location: &Location) -> Result<AuxFiles> {
+        let directory = location.open()?;
+        let is_weights = |name: &OsStr| {
+            let is_shard = READABLE.iter().any(|container| container.is_shard(name));
+            is_shard || index_files().any(|index| name == index)
+        };
+        directory.aux(&directory.names()?, &mut |name| {
+            let text = name.to_string_lossy();
+            if is_weights(name) {
+                Class::Weights
+            } else if sharded::is_of_another_format(Container::Safetensors, &text) {
+                Class::LeftOut("weights in another format")
+            } else {
+                Class::Aux
+            }
+        })
+    }
+}
+
+/// The file `name` beside that at `location`.
+fn sibling(location: &Location, name: &str) -> Result<Arc<dyn Blob>> {
+    let path = location.as_path().with_file_name(name);
+    let file = Location::Local(path.clone()).weights()?;
+    file.ok_or_else(|| missing(&path, "file"))
 }
 
 /// The names of the tensors of the checkpoint at `location`, in order. With an index, its shards need
@@ -110,25 +115,25 @@ impl Checkpoint {
 /// As [`Checkpoint::open`].
 pub fn tensor_names(location: impl Into<Location>) -> Result<IndexSet<Name>> {
     let directory = location.into().open()?;
-    for container in READABLE {
-        if let Some(names) = container.indexed_names(&*directory)? {
-            return Ok(names);
-        }
+    let container = Container::recognize(&directory.names()?);
+    if container != Container::Gguf
+        && let Some(names) = sharded::indexed_names(container, &*directory)?
+    {
+        return Ok(names);
     }
     let checkpoint = Checkpoint::in_directory(&*directory)?;
     Ok(checkpoint.tensors.into_keys().collect())
 }
 
-/// Whether `name` is that of a file that holds tensors, in a container that can be read.
-pub fn is_shard(name: &OsStr) -> bool {
-    READABLE.iter().any(|container| container.is_shard(name))
+/// Whether a file called `name` can be named alone, in the place of a checkpoint's directory.
+pub fn is_file(name: &OsStr) -> bool {
+    Container::of_file(name).is_some()
 }
 
 /// The names of indexes, of all containers.
 pub fn index_files() -> impl Iterator<Item = &'static str> {
-    READABLE
-        .iter()
-        .filter_map(|container| container.index_file())
+    let names = READABLE.iter().map(|container| container.index_file());
+    names.filter(|name| !name.is_empty())
 }
 
 impl Container {
@@ -136,21 +141,84 @@ impl Container {
     /// first one, whose reader says what is missing.
     fn recognize(names: &[OsString]) -> Self {
         let has_weights = |container: &Container| {
-            let is_index =
-                |name: &OsString| container.index_file().is_some_and(|index| **name == *index);
-            names
-                .iter()
-                .any(|name| container.is_shard(name) || is_index(name))
+            let is_weights =
+                |name: &OsString| container.is_shard(name) || **name == *container.index_file();
+            names.iter().any(is_weights)
         };
         let found = READABLE.into_iter().find(has_weights);
         found.unwrap_or(READABLE[0])
     }
 
-    /// The names of the tensors in `directory` if it has an index of this container, in order.
-    fn indexed_names(self, directory: &dyn Directory) -> Result<Option<IndexSet<Name>>> {
+    /// The container of a file called `name` that is named alone.
+    fn of_file(name: &OsStr) -> Option<Self> {
+        let is_of = |container: &Container| match container {
+            Container::Safetensors => container.is_shard(name),
+            Container::Torch => torch::has_extension(name),
+            Container::Gguf => container.is_shard(name),
+        };
+        READABLE.into_iter().find(is_of)
+    }
+
+    /// What `file` says of its tensors.
+    fn table(self, file: &dyn Blob) -> Result<Table> {
         match self {
-            Container::Safetensors => safetensors::indexed_names(directory),
-            Container::Gguf => Ok(None),
+            Container::Safetensors => Ok(Table {
+                tensors: safetensors::read_header(file)?,
+                ..Table::default()
+            }),
+            Container::Torch => torch::read(file),
+            Container::Gguf => Ok(Table {
+                tensors: gguf::stored_tensors(file)?,
+                ..Table::default()
+            }),
+        }
+    }
+
+    /// The shard that `file` is, which belongs to the directory `checkpoint`.
+    ///
+    /// # Errors
+    /// If it cannot be read; the error names the file and the tensor.
+    pub(crate) fn shard(self, checkpoint: &Path, file: Arc<dyn Blob>) -> Result<Arc<Shard>> {
+        let mut read = sharded::read_file(self, file)?;
+        let shard = read.shards.pop().expect("a file is one shard");
+        Ok(Arc::new(Shard {
+            checkpoint: checkpoint.into(),
+            name: shard.name.clone(),
+            container: self,
+            blob: shard.blob.clone(),
+            tensors: shard.tensors.clone(),
+        }))
+    }
+
+    /// Whether a file is often all that there is of a model.
+    fn stands_alone(self) -> bool {
+        match self {
+            Container::Safetensors => false,
+            Container::Torch | Container::Gguf => true,
+        }
+    }
+
+    /// Whether tensors of a file may have bytes in common.
+    pub fn shares_bytes(self) -> bool {
+        match self {
+            Container::Safetensors | Container::Gguf => false,
+            Container::Torch => true,
+        }
+    }
+
+    /// What is worth knowing of how `tensors` of a file are stored.
+    fn remarks(self, tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
+        match self {
+            Container::Safetensors | Container::Gguf => Vec::new(),
+            Container::Torch => torch::remarks(tensors),
+        }
+    }
+
+    /// What wrappers of a model put before all of `names`.
+    fn wrapping<'a>(self, names: impl Iterator<Item = &'a Name> + Clone) -> &'a str {
+        match self {
+            Container::Safetensors | Container::Gguf => "",
+            Container::Torch => torch::wrapping(names),
         }
     }
 
@@ -158,15 +226,26 @@ impl Container {
     pub fn is_shard(self, name: &OsStr) -> bool {
         match self {
             Container::Safetensors => safetensors::is_shard(name),
+            Container::Torch => torch::is_shard(name),
             Container::Gguf => gguf::is_shard(name),
         }
     }
 
-    /// The name of an index, if there is such a thing.
-    fn index_file(self) -> Option<&'static str> {
+    /// The name of an index; empty if there is no such thing.
+    pub fn index_file(self) -> &'static str {
         match self {
-            Container::Safetensors => Some(safetensors::INDEX_FILE),
-            Container::Gguf => None,
+            Container::Safetensors => safetensors::INDEX_FILE,
+            Container::Torch => torch::INDEX_FILE,
+            Container::Gguf => "",
+        }
+    }
+
+    /// The name of a file that is the whole checkpoint, without an index; empty if it may have any.
+    pub fn single_file(self) -> &'static str {
+        match self {
+            Container::Safetensors => safetensors::SINGLE_FILE,
+            Container::Torch => torch::SINGLE_FILE,
+            Container::Gguf => "",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use crate::error::{Hint, Result};
 use crate::format::checkpoint::Container;
+use crate::format::index;
 use crate::format::packing::{Entry, Part};
 use crate::format::safetensors;
 use crate::tensor::Name;
@@ -64,6 +65,6 @@ impl Output {
         self,
         tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
     ) -> Vec<u8> {
-        safetensors::index_text(tensors)
+        index::text(tensors)
     }
 }

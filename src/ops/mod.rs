@@ -2,8 +2,8 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
-//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
-//! given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
+//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, given the names of another layout, renamed,
+//! filtered, given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
 //! form, quantized, and last given the names, values and types of GGUF. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
@@ -24,6 +24,8 @@ pub mod like;
 pub mod linear_attention;
 pub mod lora;
 pub mod merge;
+pub mod names;
+mod numbers;
 pub mod open;
 mod operator;
 mod params;
@@ -50,6 +52,8 @@ pub use graft::{GraftParams, GraftRequest};
 pub use like::LikeParams;
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{ExpertOrder, LoraParams, LoraRequest};
+pub use names::{NameLayout, NamesParams};
+pub use numbers::Numbers;
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
 pub(crate) use params::{chosen, short};
@@ -65,7 +69,6 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
 use crate::source::Location;
-use open::Numbers;
 
 /// Declares [`Operations`] from the list of all operators.
 macro_rules! operations {
@@ -96,6 +99,7 @@ operations! {
     lora: lora::LoraParams,
     patch: patch::PatchParams,
     graft: graft::GraftParams,
+    names: names::NamesParams,
     rename: rename::RenameParams,
     filter: filter::FilterParams,
     cast: cast::CastParams,
@@ -139,6 +143,11 @@ impl Operations {
     fn conversions(&self) -> Conversions<'_> {
         Conversions {
             dtype: self.dtype.to,
+            undecided: match self.gguf.kind {
+                // What it is encoded in rounds enough.
+                Some(_) => Precision::F32,
+                None => Precision::Bf16,
+            },
             rules: &self.cast.rules,
             quantizes: self.quantize.is_asked(),
         }

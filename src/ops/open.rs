@@ -4,47 +4,10 @@ use crate::catalog::{Catalog, Opened};
 use crate::error::setting::LIKE;
 use crate::error::{Code, Error, Hint, Result};
 use crate::format::Checkpoint;
-use crate::kernels::lanes::Precision;
-use crate::ops::cast::CastRules;
-use crate::ops::conversions::Conversions;
 use crate::ops::convert::Converted;
 use crate::ops::gguf::source;
+use crate::ops::numbers::Numbers;
 use crate::source::Location;
-
-/// The dtypes in which tensors are given that are stored in types which no view has.
-#[derive(Debug, Default)]
-pub struct Numbers {
-    to: Option<Precision>,
-    /// Tensors that are to have others.
-    others: CastRules,
-}
-
-impl Numbers {
-    /// One dtype for all; BF16 without one.
-    pub fn all(to: Option<Precision>) -> Self {
-        Numbers {
-            to,
-            others: CastRules::default(),
-        }
-    }
-
-    /// The dtypes that a request asks for.
-    ///
-    /// # Errors
-    /// If a rule is not a regular expression.
-    pub(super) fn of(conversions: &Conversions) -> Result<Self> {
-        Ok(Numbers {
-            to: conversions.dtype,
-            others: CastRules::new(conversions.rules)?,
-        })
-    }
-
-    /// That of the tensor called `name`.
-    pub(super) fn dtype(&self, name: &str) -> Precision {
-        let other = self.others.target(name);
-        other.or(self.to).unwrap_or(Precision::Bf16)
-    }
-}
 
 /// The tensors of `location`, a directory or a file. Nothing else of it is for use: what a container has in
 /// place of config.json and the like is not looked at.

@@ -18,11 +18,11 @@ mod skip_list;
 
 pub(crate) use activations::is_activation_scale;
 pub(crate) use declared::{KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG};
-pub(crate) use declared::{MODELOPT_FILE, undeclare};
+pub(crate) use declared::{MODELOPT_FILE, target_lists, undeclare};
 pub(crate) use edited::{DeclarationCheck, check_declaration};
 pub(crate) use following::{Doing, follow, leave_alone};
 pub(crate) use groups::{Group, group_of};
 pub use scheme::{Encoding, Reading, Scheme, StoredFile, Verified};
 pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};
 pub use schemes::{companions, is_coded, weight_of};
-pub(crate) use skip_entries::{Entry, Moves};
+pub(crate) use skip_entries::{Entry, Moves, is_class};

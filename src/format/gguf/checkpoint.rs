@@ -7,39 +7,21 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::header::{Header, Keys, TensorInfo};
+use super::header::{Header, TensorInfo};
+use super::model::{Model, PlacedType};
 use super::reading::read as read_header;
 use super::split::{SplitName, split_name};
 use super::tensor_type::TensorType;
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
 use crate::source::{AuxFiles, Blob, Class, Directory};
-use crate::tensor::{Dtype, Name, Shape};
+use crate::tensor::{Dtype, Name};
 use crate::text::listing;
 
 /// How the names of such files end.
 const EXTENSION: &str = ".gguf";
 /// What the names of files have in them that hold the vision part of a model alone.
 const PROJECTOR: &str = "mmproj";
-
-/// What GGUF files say of a model beyond where its tensors are.
-#[derive(Debug)]
-pub struct Model {
-    /// The metadata of the first file.
-    pub keys: Keys,
-    /// Type and shape of each tensor. [`StoredTensor`] has those that are no plain numbers as rows of bytes.
-    pub types: IndexMap<Name, PlacedType>,
-    /// The first file.
-    pub file: Arc<dyn Blob>,
-}
-
-/// How a tensor is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacedType {
-    pub tensor_type: TensorType,
-    /// The slowest dimension first, in elements.
-    pub shape: Shape,
-}
 
 /// Whether `name` is that of such a file.
 pub(in crate::format) fn is_shard(name: &OsStr) -> bool {
@@ -219,12 +201,24 @@ fn joined(
         tensors,
         aux: Vec::new(),
         left_out: Vec::new(),
+        notes: Vec::new(),
         gguf: Some(Arc::new(Model {
             keys: keys.unwrap_or_default(),
             types,
             file,
         })),
     })
+}
+
+/// The tensors of `file`, in the order of their offsets.
+///
+/// # Errors
+/// As [`read_header`].
+pub(in crate::format) fn stored_tensors(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
+    let tensors = read_header(file)?.tensors.into_iter();
+    Ok(tensors
+        .map(|(name, info)| (name, as_stored(&info)))
+        .collect())
 }
 
 /// A tensor as numbers of a plain dtype, or as rows of bytes.
@@ -236,12 +230,7 @@ fn as_stored(info: &TensorInfo) -> StoredTensor {
         let bytes = info.tensor_type.row_bytes(columns);
         shape.push(bytes.expect("rows of whole blocks, as the header was checked for"));
     }
-    StoredTensor {
-        dtype: dtype.unwrap_or(Dtype::U8),
-        shape: shape.into(),
-        offset: info.offset,
-        len: info.len,
-    }
+    StoredTensor::contiguous(dtype.unwrap_or(Dtype::U8), shape, info.offset, info.len)
 }
 
 /// The dtype of elements of a type that are plain numbers.

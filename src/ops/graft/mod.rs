@@ -1,8 +1,8 @@
-//! Graft: tensors of another checkpoint in the place of the base's tensors of the same names.
+//! Graft: tensors of another checkpoint replace the base's tensors of the same names.
 //!
-//! Only tensors that both have are taken, each with all companions of its quantization: what belonged to
-//! the tensor that is replaced goes with it. Several grafts apply in order, so the last one that has a
-//! tensor gives it. config.json stays the base's, but for what it says of quantization.
+//! Only tensors that both have are taken, each with all companions of its quantization. The companions of
+//! the replaced tensor are removed with it. Several grafts apply in order: the last one that has a
+//! tensor wins. config.json stays the base's, but for what it says of quantization.
 
 mod checks;
 mod choice;
@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, GraftReport, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::GRAFT;
-use crate::ops::open::Numbers;
+use crate::ops::numbers::Numbers;
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::{companions, weight_of};
@@ -28,7 +28,7 @@ use source::{Afterwards, GraftSource};
 pub struct GraftRequest {
     /// A directory, or a single file of tensors.
     pub source: Location,
-    /// A regular expression of whole names; without one, all that the view has too.
+    /// A regular expression of whole names; without one, all names that the view has too.
     pub names: Option<String>,
 }
 
@@ -97,8 +97,8 @@ struct Graft {
 }
 
 impl Graft {
-    /// `old` with the tensors of `choice` in their places. Also gives how many companions of those
-    /// that are replaced have no successor.
+    /// `old` with the tensors of `choice` in their places. Also returns how many companions of the
+    /// replaced tensors have no successor.
     fn grafted(
         &self,
         old: &IndexMap<Name, Tensor>,

@@ -3,7 +3,8 @@
 use crate::catalog::{Opened, Tensor};
 use crate::error::setting::GRAFT;
 use crate::error::{Code, Error, Result};
-use crate::ops::open::{self, Numbers};
+use crate::ops::numbers::Numbers;
+use crate::ops::open;
 use crate::ops::pattern::Pattern;
 use crate::quant::companions;
 use crate::source::Location;

@@ -1,6 +1,6 @@
 //! Patch: the base, and the tensors that only an extra has.
 //!
-//! The base wins on every overlap; extras apply in order, the first that has a tensor gives it.
+//! The base wins on every overlap; of several extras, the first that has a tensor wins.
 //! Only tensors are taken from an extra, never its config, tokenizer or other files.
 
 mod checks;
@@ -8,7 +8,8 @@ mod checks;
 use crate::catalog::{Catalog, Opened, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::PATCH;
-use crate::ops::open::{self, Numbers};
+use crate::ops::numbers::Numbers;
+use crate::ops::open;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::source::Location;
 
@@ -25,7 +26,7 @@ impl Params for PatchParams {
             flag: "extra",
             takes: Takes::Sources,
             group: Group::Sources,
-            help: "Checkpoint directory, .safetensors or .gguf file to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
+            help: "Checkpoint directory or single file (.safetensors, .bin, .pt, .pth, .gguf) to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
             comment: "give the tensors that are not there yet, the first that has one",
         }]
     }

@@ -27,7 +27,7 @@ use selection::Selected;
 pub use selection::{RuleSet, Selection};
 pub use unquantized::{UnquantizedModule, UnquantizedReport};
 
-/// What to do with tensors that have blocks which are cut off at an edge.
+/// What to do with tensors whose last blocks are cut off at an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PartialBlocks {
     /// Quantize them too, with partial blocks at the edges.
@@ -42,7 +42,7 @@ named!(PartialBlocks {
     Keep: "keep",
 });
 
-/// Which tensors to quantize to block FP8, and how. The selections are or-ed.
+/// Which tensors to quantize to block FP8, and how. A tensor is quantized if any selection has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuantizeParams {
     /// Select by this rule set.
@@ -283,7 +283,7 @@ impl Quantize {
     }
 }
 
-/// For each of `tensors`, whether there are companions of it.
+/// Whether each of `tensors` has companions.
 fn have_companions(tensors: &IndexMap<Name, Tensor>) -> Vec<bool> {
     let mut have = vec![false; tensors.len()];
     let weights = tensors.keys().filter_map(|name| quant::weight_of(name));

@@ -63,7 +63,7 @@ impl Kernel for Elementwise {
     }
 
     fn step(&self, _output: usize) -> Option<Step> {
-        Some(Step::new("gguf").with("undoes", self.function.name()))
+        Some(Step::new("gguf_values").with("function", self.function.name()))
     }
 
     fn bands(&self) -> RowBands {

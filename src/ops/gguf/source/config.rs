@@ -5,16 +5,24 @@
 //! | llama; with experts | llama; mixtral |
 //! | qwen2, qwen3, qwen3moe | qwen2, qwen3, qwen3_moe |
 //! | gemma3 | gemma3_text |
+//! | qwen3next, qwen35, qwen35moe | qwen3_next, qwen3_5_text, qwen3_5_moe_text |
+//! | deepseek2 | deepseek_v2; deepseek_v3 where experts are chosen by sigmoids |
+//! | gpt-oss | gpt_oss |
 
 use serde_json::{Map, Value, json};
 
 use crate::catalog::{Opened, Tensor};
 use crate::error::Result;
 use crate::kernels::lanes::Precision;
-use crate::ops::gguf::source::metadata::Metadata;
+use crate::ops::gguf::source::metadata::{Metadata, shortest};
 use crate::ops::gguf::source::rope::rope_scaling;
+use crate::ops::gguf::source::tensors::first_predictor;
+use crate::ops::gguf::source::{deepseek, hybrid};
 
 type Object = Map<String, Value>;
+
+/// The most layers.
+const MAX_LAYERS: u64 = 65_536;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
@@ -37,11 +45,16 @@ pub(super) fn config(metadata: Metadata, opened: &Opened) -> Result<Object> {
         "qwen3" => qwen3(opened),
         "qwen3moe" => qwen3_moe(metadata, opened)?,
         "gemma3" => gemma3(metadata, &config)?,
-        other => {
-            let problem = format!("that of the architecture {other} is not known");
-            return Err(metadata.unmade("config.json", &problem));
-        }
+        "qwen3next" => hybrid::qwen3_next(metadata, &config)?,
+        "qwen35" => hybrid::qwen35(metadata, &config)?,
+        "qwen35moe" => hybrid::qwen35_moe(metadata, &config)?,
+        "gpt-oss" => gpt_oss(metadata, &config)?,
+        "deepseek2" => deepseek::config(metadata, &config)?,
+        other => unreachable!("{other} is among those that are read"),
     };
+    if own.contains_key("rope_parameters") {
+        config.retain(|key, _| key != "rope_theta" && key != "rope_scaling");
+    }
     // What an architecture says itself takes the place of what all have.
     config.extend(own);
     Ok(config)
@@ -90,26 +103,23 @@ fn common(metadata: Metadata, opened: &Opened) -> Result<Object> {
         Some(head_dim) => head_dim,
         None => hidden / heads,
     };
-    if let Some(value) = metadata.find_number(".attention.value_length")?
-        && value != head_dim
-    {
-        let problem = format!("is {value}, and should be {head_dim} as key_length");
-        return Err(metadata.bad(".attention.value_length", &problem));
-    }
-    if let Some(rotated) = metadata.find_number(".rope.dimension_count")?
-        && rotated != head_dim
-    {
-        let problem = format!("only {rotated} of the {head_dim} dimensions of a head are rotated");
-        return Err(metadata.unmade("config.json", &problem));
-    }
+    check_heads(metadata, head_dim)?;
+    let theta = metadata.find_float(".rope.freq_base")?.unwrap_or(10_000.0);
     let key_value_heads = metadata.find_number(".attention.head_count_kv")?;
     let epsilon = metadata.float(".attention.layer_norm_rms_epsilon")?;
-    let theta = metadata.find_float(".rope.freq_base")?.unwrap_or(10_000.0);
     let mut config = Object::new();
     let mut set = |key: &str, value: Value| config.insert(key.to_owned(), value);
     set("vocab_size", embedding.shape[0].into());
     set("hidden_size", hidden.into());
-    set("num_hidden_layers", metadata.number(".block_count")?.into());
+    let layers = match first_predictor(metadata)? {
+        Some(first) => first,
+        None => metadata.number(".block_count")?,
+    };
+    if layers > MAX_LAYERS {
+        let problem = format!("is {layers}; at most {MAX_LAYERS} are read");
+        return Err(metadata.bad(".block_count", &problem));
+    }
+    set("num_hidden_layers", layers.into());
     set("num_attention_heads", heads.into());
     set(
         "num_key_value_heads",
@@ -138,15 +148,73 @@ fn common(metadata: Metadata, opened: &Opened) -> Result<Object> {
     Ok(config)
 }
 
+/// Checks that heads are as wide for values as for keys, and rotated as a whole, where the architecture has it so.
+fn check_heads(metadata: Metadata, head_dim: u64) -> Result<()> {
+    let name = metadata.architecture.name;
+    let differs =
+        |key: &str| Ok::<_, crate::Error>(metadata.find_number(key)?.filter(|n| *n != head_dim));
+    if name == "deepseek2" {
+        return Ok(());
+    }
+    if let Some(value) = differs(".attention.value_length")? {
+        let problem = format!("is {value}, and should be {head_dim} as key_length");
+        return Err(metadata.bad(".attention.value_length", &problem));
+    }
+    match differs(".rope.dimension_count")? {
+        Some(rotated) if !hybrid::HYBRID.contains(&name) => {
+            let problem =
+                format!("only {rotated} of the {head_dim} dimensions of a head are rotated");
+            Err(metadata.unmade("config.json", &problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the weights are in: most of them are in what the embedding is in.
 fn dtype(embedding: &Tensor) -> &'static str {
     Precision::from_dtype(embedding.dtype).map_or("bfloat16", Precision::torch_name)
 }
 
-/// A number that was rounded to f32, as the shortest text that rounds to it.
-pub(super) fn shortest(number: f64) -> Value {
-    let text = (number as f32).to_string();
-    text.parse::<f64>().map_or(Value::Null, Value::from)
+fn gpt_oss(metadata: Metadata, common: &Object) -> Result<Object> {
+    let layers = common.get("num_hidden_layers").and_then(Value::as_u64);
+    let types = (0..layers.unwrap_or_default()).map(|layer| match layer % 2 {
+        0 => "sliding_attention",
+        _ => "full_attention",
+    });
+    let mut scaling = common.get("rope_scaling").cloned().unwrap_or_default();
+    if scaling.is_object() {
+        // All releases have it so; llama.cpp computes no other.
+        scaling["truncate"] = false.into();
+        for (key, value) in [("beta_fast", 32.0), ("beta_slow", 1.0)] {
+            if scaling.get(key).is_none() {
+                scaling[key] = value.into();
+            }
+        }
+    }
+    let mut config = named("gpt_oss", "GptOssForCausalLM");
+    config.extend([
+        ("rope_scaling".to_owned(), scaling),
+        ("attention_bias".to_owned(), true.into()),
+        (
+            "intermediate_size".to_owned(),
+            metadata.number(".expert_feed_forward_length")?.into(),
+        ),
+        (
+            "num_local_experts".to_owned(),
+            metadata.number(".expert_count")?.into(),
+        ),
+        (
+            "num_experts_per_tok".to_owned(),
+            metadata.number(".expert_used_count")?.into(),
+        ),
+        (
+            "sliding_window".to_owned(),
+            metadata.number(".attention.sliding_window")?.into(),
+        ),
+        ("layer_types".to_owned(), types.collect::<Vec<_>>().into()),
+        ("swiglu_limit".to_owned(), 7.0.into()),
+    ]);
+    Ok(config)
 }
 
 fn named(model_type: &str, class: &str) -> Object {
@@ -234,13 +302,8 @@ fn gemma3(metadata: Metadata, common: &Object) -> Result<Object> {
     const PATTERN: u64 = 6;
     /// The model of this many layers scales attention by the width of all heads together, as llama.cpp has it.
     const LAYERS_OF_27B: u64 = 62;
-    const MAX_LAYERS: u64 = 65_536;
     let number = |key: &str| common.get(key).and_then(Value::as_u64).unwrap_or_default();
     let layers = number("num_hidden_layers");
-    if layers > MAX_LAYERS {
-        let problem = format!("is {layers}; at most {MAX_LAYERS} are read");
-        return Err(metadata.bad(".block_count", &problem));
-    }
     let types = (1..=layers).map(|layer| match layer % PATTERN {
         0 => "full_attention",
         _ => "sliding_attention",

@@ -161,3 +161,10 @@ impl<'a> Metadata<'a> {
         )
     }
 }
+
+/// A number that was rounded to f32, as the shortest text that rounds to it.
+pub(super) fn shortest(number: f64) -> serde_json::Value {
+    let text = (number as f32).to_string();
+    text.parse::<f64>()
+        .map_or(serde_json::Value::Null, Into::into)
+}

@@ -8,9 +8,11 @@
 
 mod arithmetic;
 mod config;
+mod deepseek;
 mod dequantize;
 mod files;
 mod forms;
+mod hybrid;
 mod metadata;
 mod rope;
 mod tensors;

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use crate::catalog::Opened;
 use crate::error::Result;
 use crate::format::gguf::TensorType;
-use crate::ops::gguf::source::config::shortest;
-use crate::ops::gguf::source::metadata::Metadata;
+use crate::ops::gguf::source::metadata::{Metadata, shortest};
 use crate::ops::gguf::source::tensors::ROPE_FACTORS;
 
 /// What every release of Llama 3.1, 3.2 and 3.3 has, beside the factor.

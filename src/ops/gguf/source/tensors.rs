@@ -15,7 +15,7 @@ use crate::ops::gguf::source::arithmetic::Function;
 use crate::ops::gguf::source::dequantize::decoded;
 use crate::ops::gguf::source::forms::{LinearHeads, key_value, with_middle};
 use crate::ops::gguf::source::metadata::Metadata;
-use crate::ops::open::Numbers;
+use crate::ops::numbers::Numbers;
 use crate::tensor::Name;
 
 /// Factors of rotary embeddings, which config.json has as `rope_scaling`.
@@ -61,6 +61,7 @@ pub(in crate::ops) fn opened(
         bytes,
         aux: checkpoint.aux,
         left_out,
+        notes: checkpoint.notes,
     })
 }
 
@@ -70,6 +71,10 @@ pub(in crate::ops) fn opened(
 /// If there are more of them than layers.
 pub(super) fn first_predictor(metadata: Metadata) -> Result<Option<u64>> {
     const KEY: &str = ".nextn_predict_layers";
+    // Others have them among their layers, in Hugging Face's layout too.
+    if !metadata.architecture.name.starts_with("qwen3") {
+        return Ok(None);
+    }
     let Some(count) = metadata.find_number(KEY)?.filter(|count| *count > 0) else {
         return Ok(None);
     };

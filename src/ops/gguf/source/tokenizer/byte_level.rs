@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::form::Kind;
+use super::merges;
 use super::splits::Splits;
-use super::{Kind, merges, vocabulary::Vocabulary};
+use super::vocabulary::Vocabulary;
 use crate::error::Result;
 use crate::ops::gguf::source::metadata::Metadata;
 

@@ -2,16 +2,17 @@
 //! before they are applied.
 
 mod byte_level;
+mod form;
 mod merges;
 mod sentencepiece;
 mod splits;
 mod vocabulary;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::ops::gguf::source::metadata::Metadata;
+use form::{Model, Pieces, Tokenizer};
 use vocabulary::Vocabulary;
 
 /// Special tokens, as tokenizer_config.json and metadata call them.
@@ -21,75 +22,6 @@ const SPECIAL: [(&str, &str); 4] = [
     ("unk_token", "tokenizer.ggml.unknown_token_id"),
     ("pad_token", "tokenizer.ggml.padding_token_id"),
 ];
-
-/// tokenizer.json, as the library `tokenizers` reads it.
-#[derive(Debug, Serialize)]
-struct Tokenizer<'a> {
-    version: &'static str,
-    truncation: Value,
-    padding: Value,
-    added_tokens: Vec<AddedToken<'a>>,
-    normalizer: Value,
-    pre_tokenizer: Value,
-    post_processor: Value,
-    decoder: Value,
-    model: Model<'a>,
-}
-
-/// A token that is found in text before that is cut.
-#[derive(Debug, Serialize)]
-struct AddedToken<'a> {
-    id: usize,
-    content: &'a str,
-    single_word: bool,
-    lstrip: bool,
-    rstrip: bool,
-    normalized: bool,
-    special: bool,
-}
-
-/// Byte-pair encoding.
-#[derive(Debug, Serialize)]
-struct Model<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    dropout: Value,
-    unk_token: Option<&'a str>,
-    continuing_subword_prefix: Value,
-    end_of_word_suffix: Value,
-    fuse_unk: bool,
-    byte_fallback: bool,
-    ignore_merges: bool,
-    vocab: Pieces<'a>,
-    merges: Vec<(&'a str, &'a str)>,
-}
-
-/// Pieces and their ids.
-#[derive(Debug)]
-struct Pieces<'a>(Vec<(&'a str, usize)>);
-
-impl Serialize for Pieces<'_> {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
-    }
-}
-
-/// How text becomes pieces, by the kind of a tokenizer.
-struct Kind<'a> {
-    normalizer: Value,
-    pre_tokenizer: Value,
-    decoder: Value,
-    byte_fallback: bool,
-    ignore_merges: bool,
-    /// Whether a text begins with the token of beginnings, where metadata does not say.
-    adds_bos: bool,
-    /// Whether what is unknown is the unknown token; else every text has pieces.
-    has_unknown: bool,
-    merges: Vec<(&'a str, &'a str)>,
-}
 
 /// tokenizer.json and tokenizer_config.json.
 ///

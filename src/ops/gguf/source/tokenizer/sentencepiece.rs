@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, merges, vocabulary::Vocabulary};
+use super::form::Kind;
+use super::merges;
+use super::vocabulary::Vocabulary;
 use crate::error::Result;
 use crate::ops::gguf::source::metadata::Metadata;
 

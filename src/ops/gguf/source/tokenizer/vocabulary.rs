@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::AddedToken;
+use super::form::AddedToken;
 use crate::error::Result;
 use crate::format::gguf::Value;
 use crate::ops::gguf::source::metadata::Metadata;

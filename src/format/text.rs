@@ -6,4 +6,4 @@ use serde::Deserialize;
 
 /// A string that is borrowed from the JSON text where that is possible.
 #[derive(Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(in crate::format) Cow<'a, str>);

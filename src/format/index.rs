@@ -1,4 +1,5 @@
-//! `model.safetensors.index.json`: which shard holds which tensor.
+//! The index of a sharded checkpoint, `model.safetensors.index.json` or `pytorch_model.bin.index.json`: which shard
+//! holds which tensor.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +10,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Code, Error, Result};
-use crate::format::safetensors::text::Text;
+use crate::format::text::Text;
 use crate::source::not_json;
 use crate::tensor::Name;
 
@@ -108,9 +109,7 @@ impl<'de> Deserialize<'de> for WeightMap {
 
 /// The text of the index of `tensors`, each with the name of its shard and its length in bytes. Keys
 /// are in this order: that of shards, and of offsets within a shard.
-pub(in crate::format) fn text<'a>(
-    tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
-) -> Vec<u8> {
+pub(super) fn text<'a>(tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone) -> Vec<u8> {
     #[derive(Serialize)]
     struct Metadata {
         total_size: u64,

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Strips};
+use crate::catalog::gather::part::{Gather, Part};
+use crate::catalog::kernel::{Band, Kernel, NonFinite, RowBands, Strips};
+use crate::catalog::step::Step;
 use crate::kernels::gather::{self, Strides};
-use crate::ops::gather::part::{Gather, Part};
 
-/// Input `i` is that of part `i`; output 0 the matrix.
+/// Input `i` is that of part `i`; output 0 the matrices.
 #[derive(Debug)]
 pub(super) struct GatherKernel {
     pub gather: Gather,
@@ -29,7 +30,7 @@ impl Part {
         self.column_stride > self.row_stride
     }
 
-    /// The elements that `rows` need, as strips of elements.
+    /// The elements that `rows` of the first matrix need, as strips of elements.
     fn strips(&self, rows: &Range<u64>) -> Strips {
         let span = |count: u64, stride: u64| match count {
             0 => 0,
@@ -97,7 +98,7 @@ impl Kernel for GatherKernel {
         let row = strides.fold(self.gather.columns, u64::max);
         let row_bytes = row.saturating_mul(self.width);
         RowBands {
-            groups: 1,
+            groups: self.gather.groups(),
             rows_per_group: self.gather.rows,
             band_rows: (Self::BAND_BYTES / row_bytes.max(1)).max(1),
         }
@@ -105,14 +106,18 @@ impl Kernel for GatherKernel {
 
     fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
         let strips = self.gather.parts[input].strips(&band.rows);
+        let group = self.gather.group_start(band.group);
         let last = strips.stride * strips.count.saturating_sub(1);
-        strips.first.start * self.width..(strips.first.end + last) * self.width
+        let (start, end) = (strips.first.start, strips.first.end + last);
+        (group + start) * self.width..(group + end) * self.width
     }
 
     fn input_strips(&self, input: usize, band: &Band) -> Option<Strips> {
         let strips = self.gather.parts[input].strips_apart(&band.rows, self.width)?;
+        let group = self.gather.group_start(band.group);
+        let (start, end) = (strips.first.start, strips.first.end);
         Some(Strips {
-            first: strips.first.start * self.width..strips.first.end * self.width,
+            first: (group + start) * self.width..(group + end) * self.width,
             stride: strips.stride * self.width,
             count: strips.count,
         })
@@ -120,7 +125,8 @@ impl Kernel for GatherKernel {
 
     fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
         let row_bytes = self.gather.columns * self.width;
-        band.rows.start * row_bytes..band.rows.end * row_bytes
+        let first = band.group * self.gather.rows;
+        (first + band.rows.start) * row_bytes..(first + band.rows.end) * row_bytes
     }
 
     fn compute(

@@ -1,11 +1,11 @@
-//! The tensor that a matrix of parts is: runs of bytes, or what a kernel computes.
+//! The tensor that matrices of parts are: runs of bytes, or what a kernel computes.
 
 use std::sync::Arc;
 
-use crate::catalog::{Extents, Node, Tensor};
+use crate::catalog::gather::kernel::GatherKernel;
+use crate::catalog::gather::part::{Gather, Part};
+use crate::catalog::tensor::{Extents, Node, Tensor};
 use crate::error::{Code, Error, Result};
-use crate::ops::gather::kernel::GatherKernel;
-use crate::ops::gather::part::{Gather, Part};
 
 /// More runs of bytes than these are not kept for a tensor, and no shorter ones: a kernel takes less memory
 /// and time for them.
@@ -18,12 +18,7 @@ impl Gather {
     ///
     /// # Errors
     /// If rows or elements would not take whole bytes.
-    pub(in crate::ops) fn tensor(
-        self,
-        name: &str,
-        inputs: Vec<Tensor>,
-        shape: Vec<u64>,
-    ) -> Result<Tensor> {
+    pub(crate) fn tensor(self, name: &str, inputs: Vec<Tensor>, shape: Vec<u64>) -> Result<Tensor> {
         let &Tensor { dtype, home, .. } = &inputs[0];
         let bits = dtype.bitsize() as u64;
         if self.rows == 0 || self.columns == 0 {
@@ -64,9 +59,10 @@ impl Gather {
 
     /// Whether its runs of elements are worth being kept.
     fn has_few_long_runs(&self, bits: u64) -> bool {
-        let runs = self.rows.saturating_mul(self.parts.len() as u64);
+        let rows = self.groups().saturating_mul(self.rows);
+        let runs = rows.saturating_mul(self.parts.len() as u64);
         let is_long = |part: &Part| part.count.saturating_mul(bits) >= 8 * MIN_RUN_BYTES;
-        self.rows == 1 || runs <= MAX_RUNS && self.parts.iter().all(is_long)
+        rows == 1 || runs <= MAX_RUNS && self.parts.iter().all(is_long)
     }
 
     /// The runs of bytes, if they are of whole bytes.
@@ -77,10 +73,11 @@ impl Gather {
             let bits = elements.checked_mul(bits)?;
             bits.is_multiple_of(8).then_some(bits / 8)
         };
-        let mut runs = Vec::with_capacity(in_order.len() * self.rows as usize);
-        for row in 0..self.rows {
+        let mut runs = Vec::with_capacity(in_order.len() * (self.groups() * self.rows) as usize);
+        for row in 0..self.groups() * self.rows {
+            let group = self.group_start(row / self.rows);
             for (part, input) in &in_order {
-                let start = part.start + row * part.row_stride;
+                let start = group + part.start + row % self.rows * part.row_stride;
                 let range = bytes(start)?..bytes(start + part.count)?;
                 runs.push(input.extents.slice(range));
             }
