@@ -107,7 +107,7 @@ impl FromArgMatches for OperationArgs {
                     let number = matches.get_one::<u64>(setting.key);
                     number.copied().map(Value::Number).into_iter().collect()
                 }
-                Takes::Choice(_) | Takes::Texts(_) => {
+                Takes::Choice(_) | Takes::Text(_) | Takes::Texts(_) => {
                     let texts = matches.get_many::<String>(setting.key);
                     let texts = texts.into_iter().flatten().cloned();
                     texts.map(Value::Text).collect()
@@ -146,6 +146,7 @@ pub(crate) const fn heading(group: Group) -> &'static str {
         Group::Tensors => "Changes to tensors",
         Group::Quantization => "Quantization",
         Group::Shards => "Shards",
+        Group::Gguf => "GGUF",
     }
 }
 
@@ -186,6 +187,11 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             let named = choice(flag(long, long, help), names);
             vec![one().action(ArgAction::SetTrue), named]
         }
+        Takes::Text(what) => vec![
+            one()
+                .value_name(what)
+                .value_parser(|text: &str| accepted(setting, text, Value::Text(text.to_owned()))),
+        ],
         Takes::Texts(what) => {
             vec![
                 one()

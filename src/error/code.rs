@@ -66,7 +66,7 @@ codes! {
     Internal = "internal",
 
     // Sources.
-    /// The directory has no safetensors checkpoint.
+    /// The directory has no checkpoint that can be read, or several.
     NoCheckpoint = "no-checkpoint",
     /// The source is in a place that this build cannot read.
     UnsupportedPlace = "unsupported-place",
@@ -82,8 +82,12 @@ codes! {
     Truncated = "truncated",
     /// A file is a pointer that stands for one which was not downloaded.
     NotDownloaded = "not-downloaded",
-    /// A safetensors header is not valid.
+    /// The header of a safetensors or GGUF file is not valid.
     BadHeader = "bad-header",
+    /// A GGUF file that is no model, or of a kind that ckptfs does not know.
+    UnknownGguf = "unknown-gguf",
+    /// The metadata of a GGUF file lacks something, or contradicts itself.
+    BadMetadata = "bad-metadata",
     /// A file of torch is damaged, or none that `torch.save` writes.
     BadTorchFile = "bad-torch-file",
     /// A file of torch holds something that is no state dict of plain tensors.
@@ -244,6 +248,14 @@ codes! {
     TokenizerMismatch = "tokenizer-mismatch",
     /// A row of the embedding cannot be taken from any model.
     TokenRow = "token-row",
+
+    // GGUF.
+    /// No file of llama.cpp can be made of this architecture.
+    UnknownArchitecture = "unknown-architecture",
+    /// Files do not fit in the memory of this machine.
+    LargerThanMemory = "larger-than-memory",
+    /// How a tokenizer cuts text before it looks up tokens is not known to llama.cpp.
+    PreTokenizer = "pre-tokenizer",
 
     // Shards.
     /// The view would have too many shards, or too large ones.

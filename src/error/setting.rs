@@ -22,6 +22,7 @@ settings! {
     SINGLE_FILE = "single_file",
 
     // Operators.
+    LIKE = "like",
     SET = "edits.set",
     UNSET = "edits.unset",
     PROMOTE = "edits.promote",
@@ -50,6 +51,10 @@ settings! {
     PATTERNS = "fp8.patterns",
     SCALE_FORMAT = "fp8.scale_fmt",
     PARTIAL_BLOCKS = "fp8.partial_blocks",
+    GGUF = "gguf",
+    GGUF_TYPE = "gguf_type",
+    GGUF_SPLIT = "gguf_split",
+    GGUF_PRE = "gguf_pre",
 
     // Mounts.
     ALLOW_OTHER = "allow_other",

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Hint;
 use crate::error::setting::PATCH;
+use crate::format::gguf::Model;
 use crate::source::{Attributes, AuxEntry, Blob};
 use crate::tensor::{Dtype, Name, Shape, elements_spanned};
 
@@ -19,6 +20,8 @@ pub enum Container {
     Safetensors,
     /// The same of files of `torch.save`.
     Torch,
+    /// GGUF: one file, or split files.
+    Gguf,
 }
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -38,6 +41,8 @@ pub struct Checkpoint {
     pub left_out: Vec<LeftOut>,
     /// What was made of names and tensors while they were read.
     pub notes: Vec<String>,
+    /// What GGUF files say of it, if it is of such: names, values and types are theirs.
+    pub gguf: Option<Arc<Model>>,
 }
 
 /// Something in the directory of a checkpoint that does not belong to it.

@@ -5,7 +5,9 @@
 
 mod checkpoint;
 mod copies;
+pub mod gguf;
 mod index;
+mod output;
 mod packing;
 pub mod safetensors;
 mod sharded;
@@ -18,21 +20,19 @@ use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
-use crate::error::{Code, Error, Hint, Result};
+use crate::error::Result;
 use crate::format::sharded::Table;
-use crate::source::{Blob, Directory, Location};
+use crate::source::{AuxFiles, Blob, Class, Directory, Location, missing};
 use crate::tensor::Name;
 
 pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
 pub use index::{Index, WeightMap};
+pub use output::{OUTPUT, Output};
 pub use packing::{Entry, Part};
 
 /// Every container that can be read. Where the files of several are in a directory, the first of them
 /// is the checkpoint.
-const READABLE: [Container; 2] = [Container::Safetensors, Container::Torch];
-
-/// What views are written in.
-pub const OUTPUT: Container = Container::Safetensors;
+const READABLE: [Container; 3] = [Container::Safetensors, Container::Torch, Container::Gguf];
 
 impl Checkpoint {
     /// Opens the checkpoint at `location`, in whichever container it is: a directory, or a file of a container
@@ -58,7 +58,10 @@ impl Checkpoint {
         if let Some(container) = Container::of_file(name).filter(|&it| may_be_file(it))
             && let Some(file) = location.weights()?
         {
-            return sharded::read_file(container, file);
+            return match container {
+                Container::Gguf => gguf::read_file(file, &mut |name| sibling(&location, name)),
+                _ => sharded::read_file(container, file),
+            };
         }
         Self::in_directory(&*location.open()?)
     }
@@ -69,8 +72,40 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub fn in_directory(directory: &dyn Directory) -> Result<Self> {
         let names = directory.names()?;
-        sharded::read(Container::recognize(&names), directory, &names)
+        match Container::recognize(&names) {
+            Container::Gguf => gguf::read(directory, &names),
+            container => sharded::read(container, directory, &names),
+        }
     }
+
+    /// What the directory at `location` has beside weights, which may be missing.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be listed.
+    pub fn files_beside(location: &Location) -> Result<AuxFiles> {
+        let directory = location.open()?;
+        let is_weights = |name: &OsStr| {
+            let is_shard = READABLE.iter().any(|container| container.is_shard(name));
+            is_shard || index_files().any(|index| name == index)
+        };
+        directory.aux(&directory.names()?, &mut |name| {
+            let text = name.to_string_lossy();
+            if is_weights(name) {
+                Class::Weights
+            } else if sharded::is_of_another_format(Container::Safetensors, &text) {
+                Class::LeftOut("weights in another format")
+            } else {
+                Class::Aux
+            }
+        })
+    }
+}
+
+/// The file `name` beside that at `location`.
+fn sibling(location: &Location, name: &str) -> Result<Arc<dyn Blob>> {
+    let path = location.as_path().with_file_name(name);
+    let file = Location::Local(path.clone()).weights()?;
+    file.ok_or_else(|| missing(&path, "file"))
 }
 
 /// The names of the tensors of the checkpoint at `location`, in order. With an index, its shards need
@@ -81,7 +116,9 @@ impl Checkpoint {
 pub fn tensor_names(location: impl Into<Location>) -> Result<IndexSet<Name>> {
     let directory = location.into().open()?;
     let container = Container::recognize(&directory.names()?);
-    if let Some(names) = sharded::indexed_names(container, &*directory)? {
+    if container != Container::Gguf
+        && let Some(names) = sharded::indexed_names(container, &*directory)?
+    {
         return Ok(names);
     }
     let checkpoint = Checkpoint::in_directory(&*directory)?;
@@ -95,7 +132,8 @@ pub fn is_file(name: &OsStr) -> bool {
 
 /// The names of indexes, of all containers.
 pub fn index_files() -> impl Iterator<Item = &'static str> {
-    READABLE.iter().map(|container| container.index_file())
+    let names = READABLE.iter().map(|container| container.index_file());
+    names.filter(|name| !name.is_empty())
 }
 
 impl Container {
@@ -116,6 +154,7 @@ impl Container {
         let is_of = |container: &Container| match container {
             Container::Safetensors => container.is_shard(name),
             Container::Torch => torch::has_extension(name),
+            Container::Gguf => container.is_shard(name),
         };
         READABLE.into_iter().find(is_of)
     }
@@ -128,6 +167,10 @@ impl Container {
                 ..Table::default()
             }),
             Container::Torch => torch::read(file),
+            Container::Gguf => Ok(Table {
+                tensors: gguf::stored_tensors(file)?,
+                ..Table::default()
+            }),
         }
     }
 
@@ -151,14 +194,14 @@ impl Container {
     fn stands_alone(self) -> bool {
         match self {
             Container::Safetensors => false,
-            Container::Torch => true,
+            Container::Torch | Container::Gguf => true,
         }
     }
 
     /// Whether tensors of a file may have bytes in common.
     pub fn shares_bytes(self) -> bool {
         match self {
-            Container::Safetensors => false,
+            Container::Safetensors | Container::Gguf => false,
             Container::Torch => true,
         }
     }
@@ -166,7 +209,7 @@ impl Container {
     /// What is worth knowing of how `tensors` of a file are stored.
     fn remarks(self, tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
         match self {
-            Container::Safetensors => Vec::new(),
+            Container::Safetensors | Container::Gguf => Vec::new(),
             Container::Torch => torch::remarks(tensors),
         }
     }
@@ -174,7 +217,7 @@ impl Container {
     /// What wrappers of a model put before all of `names`.
     fn wrapping<'a>(self, names: impl Iterator<Item = &'a Name> + Clone) -> &'a str {
         match self {
-            Container::Safetensors => "",
+            Container::Safetensors | Container::Gguf => "",
             Container::Torch => torch::wrapping(names),
         }
     }
@@ -184,67 +227,25 @@ impl Container {
         match self {
             Container::Safetensors => safetensors::is_shard(name),
             Container::Torch => torch::is_shard(name),
+            Container::Gguf => gguf::is_shard(name),
         }
     }
 
-    /// The name of an index.
+    /// The name of an index; empty if there is no such thing.
     pub fn index_file(self) -> &'static str {
         match self {
             Container::Safetensors => safetensors::INDEX_FILE,
             Container::Torch => torch::INDEX_FILE,
+            Container::Gguf => "",
         }
     }
 
-    /// The name of a file that is the whole checkpoint, without an index.
+    /// The name of a file that is the whole checkpoint, without an index; empty if it may have any.
     pub fn single_file(self) -> &'static str {
         match self {
             Container::Safetensors => safetensors::SINGLE_FILE,
             Container::Torch => torch::SINGLE_FILE,
+            Container::Gguf => "",
         }
     }
-
-    /// Whether `name` is one that loaders expect without an index telling them.
-    pub fn is_standard_name(self, name: &str) -> bool {
-        match self {
-            Container::Safetensors => safetensors::is_standard_name(name),
-            Container::Torch => false,
-        }
-    }
-
-    /// The standard names of `count` shards.
-    ///
-    /// # Errors
-    /// If they are more than such names can number.
-    pub fn standard_names(self, count: usize) -> Result<impl Iterator<Item = String>> {
-        match self {
-            Container::Safetensors => safetensors::standard_names(count),
-            Container::Torch => Err(only_read()),
-        }
-    }
-
-    /// The file called `file` that holds `tensors`, in the order that is best for loaders. Where they
-    /// are too many for a file, the error has this `advice`.
-    ///
-    /// # Errors
-    /// If they are too many.
-    pub fn pack(self, file: &str, tensors: &[Entry], advice: &Hint) -> Result<Vec<Part>> {
-        match self {
-            Container::Safetensors => safetensors::pack(file, tensors, advice),
-            Container::Torch => Err(only_read()),
-        }
-    }
-
-    /// The text of the index of `tensors`, each with the name of its file and its length in bytes, in
-    /// the order of the files.
-    pub fn index<'a>(
-        self,
-        tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
-    ) -> Vec<u8> {
-        index::text(tensors)
-    }
-}
-
-/// The error that views are not written in a container.
-fn only_read() -> Error {
-    Error::new(Code::Internal, "this container is only read")
 }

@@ -96,6 +96,7 @@ pub(super) fn read(
         aux: entries,
         left_out,
         notes,
+        gguf: None,
     })
 }
 
@@ -125,6 +126,7 @@ pub(super) fn read_file(container: Container, file: Arc<dyn Blob>) -> Result<Che
         aux: Vec::new(),
         left_out,
         notes,
+        gguf: None,
     })
 }
 
@@ -244,7 +246,7 @@ impl Files {
 
 /// Whether `name` is of the weights, or of an index of them, that some repositories have beside those in
 /// `container`.
-fn is_of_another_format(container: Container, name: &str) -> bool {
+pub(super) fn is_of_another_format(container: Container, name: &str) -> bool {
     const OTHER_FORMATS: [(&str, &str); 3] = [
         ("tf_model", ".h5"),
         ("flax_model", ".msgpack"),

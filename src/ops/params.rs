@@ -94,6 +94,8 @@ pub enum Takes {
     Switch,
     /// A whole number; what it is called.
     Number(&'static str),
+    /// A text; what it is called.
+    Text(&'static str),
     /// Any number of texts; what one is called.
     Texts(&'static str),
     /// Any number of files, each with the name that it is to have.
@@ -136,6 +138,7 @@ pub enum Group {
     Tensors,
     Quantization,
     Shards,
+    Gguf,
 }
 
 /// A value of a setting.

@@ -184,6 +184,7 @@ impl Lines {
                     Takes::Texts(_) => {
                         self.0 += &format!("{:indent$}  - {}\n", "", text(&value));
                     }
+                    Takes::Text(_) => self.one(indent, key, &text(&value)),
                     _ => self.one(indent, key, &value),
                 },
                 ops::Value::Scoped { .. } => unreachable!("those with a scope are written above"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::Catalog;
 use crate::error::setting::{SHARD_SIZE, SHARDS};
 use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::format::{Checkpoint, OUTPUT};
+use crate::format::OUTPUT;
 use crate::layout::{self, Plan, Shards};
 use crate::named::Named;
 use crate::ops::{Group, Operations, Params, Setting, Takes, Value, chosen};
@@ -106,7 +106,7 @@ impl ViewRequest {
         }
         let mut catalog = match &self.merge {
             Some(merge) => merge.catalog(self.operations.lora.experts)?,
-            None => Catalog::from_base(Checkpoint::open(&self.base)?),
+            None => self.operations.base(&self.base)?,
         };
         catalog
             .report
@@ -126,6 +126,11 @@ impl ViewRequest {
         let config = catalog.glance_at_config();
         let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
         catalog.report.warnings.extend(missing);
+        if let Some(kind) = self.operations.gguf.kind {
+            let order = layout::in_order(&catalog, shards, self.shard_bytes)?;
+            let model = self.operations.gguf.model(kind, &mut catalog, &order)?;
+            return layout::gguf(catalog, model);
+        }
         layout::shards(catalog, shards, self.shard_bytes)
     }
 

@@ -31,7 +31,7 @@ view:
 def build(directory: Path, checkpoints: Path) -> Path:
     """What lies in /srv/models while a page runs.
 
-    SmolLM2-135M, gemma-3-270m    real models
+    SmolLM2-135M, gemma-3-270m    real models; the first as GGUF, too
     gemma-3-tuned      the latter without its last layer
     A, A-fused         a tiny mixture of experts in bf16, its experts single and fused
     B                  an MTP block that A lacks, and a tensor that both have
@@ -46,6 +46,11 @@ def build(directory: Path, checkpoints: Path) -> Path:
     whole = link_all(checkpoints / "gemma3", directory / "gemma-3-270m")
     ckptfs.run("materialize", "--base", whole, "--drop", r"model\.layers\.17\..*", "--hardlink",
                "--out", directory / "gemma-3-tuned")
+    ckptfs.run("materialize", "--base", directory / "SmolLM2-135M", "--gguf", "q4_0", "--out",
+               directory / "gguf")
+    (file,) = (directory / "gguf").iterdir()
+    file.rename(directory / file.name)
+    (directory / "gguf").rmdir()
     model = save(qwen3_moe, "per-expert", directory / "A")
     save(qwen3_moe, "fused", directory / "A-fused")
     fp8_families.save("qwen3_next", directory / "Qwen3-Next")

@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, GraftReport, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::GRAFT;
+use crate::ops::numbers::Numbers;
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::{companions, weight_of};
@@ -44,7 +45,7 @@ impl Params for GraftParams {
             flag: "graft",
             takes: Takes::SelectiveSources,
             group: Group::Sources,
-            help: "Replace tensors by those of the same names in this directory or .safetensors file: all, or those whose whole name matches REGEX (repeatable, the last that has a tensor counts)",
+            help: "Replace tensors by those of the same names in this directory, .safetensors or .gguf file: all, or those whose whole name matches REGEX (repeatable, the last that has a tensor counts)",
             comment: "replace the tensors of the same names, in this order",
         }]
     }
@@ -73,10 +74,11 @@ impl Params for GraftParams {
     }
 
     fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
+        let numbers = Numbers::of(conversions)?;
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         for GraftRequest { source, names } in &self.grafts {
             operators.push(Box::new(Graft {
-                source: GraftSource::open(source, names.as_deref())?,
+                source: GraftSource::open(source, names.as_deref(), &numbers)?,
                 afterwards: Afterwards {
                     dequantizes: conversions.dtype.is_some(),
                     quantizes: conversions.quantizes,
@@ -145,7 +147,7 @@ impl Operator for Graft {
             role: Role::Graft,
             path: checkpoint.path.clone(),
             tensors: checkpoint.tensors.len(),
-            bytes: checkpoint.tensor_bytes(),
+            bytes: checkpoint.bytes,
             added: choice.taken.len(),
             added_bytes,
             overlapping: 0,

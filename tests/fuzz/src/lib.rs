@@ -1,6 +1,7 @@
 //! What all fuzz targets share: the bound on memory, and a file to stand behind parsed text.
 
 pub mod adapter;
+pub mod bytes;
 pub mod checkpoint;
 pub mod memory;
 pub mod models;
