@@ -98,7 +98,7 @@ def quantize(llama: ctypes.CDLL, source: str, out: str, kind: str) -> None:
     assert status == 0, f"llama_model_quantize gave {status}"
 
 
-def generate(llama: ctypes.CDLL, path: str, prompt: str, count: int = 5) -> str:
+def generate(llama: ctypes.CDLL, path: str, prompt: str, count: int = 12) -> str:
     """What the model says after `prompt`, always its most likely token."""
     for name in ("llama_model_default_params", "llama_context_default_params"):
         getattr(llama, name).restype = Opaque
