@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
@@ -17,10 +20,14 @@ from transformers import (
     MixtralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 PIECES = 300
@@ -78,9 +85,42 @@ def gemma3():
     return Gemma3ForCausalLM(Gemma3TextConfig(**shape, head_dim=32, sliding_window=64))
 
 
+LINEAR = {
+    "num_hidden_layers": 2,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
+    "layer_types": ["linear_attention", "full_attention"],
+    "head_dim": 64,
+}
+SHARED = EXPERTS | {"shared_expert_intermediate_size": 128}
+
+
+def qwen3_next():
+    return Qwen3NextForCausalLM(Qwen3NextConfig(**SHAPE | LINEAR, **SHARED))
+
+
+def qwen3_5():
+    return Qwen3_5ForCausalLM(Qwen3_5TextConfig(**SHAPE | LINEAR))
+
+
+def deepseek_v3():
+    latent = {"q_lora_rank": 128, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "v_head_dim": 32,
+              "qk_rope_head_dim": 32, "num_key_value_heads": 8, "num_hidden_layers": 3}
+    routed = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1,
+              "moe_intermediate_size": 128, "n_shared_experts": 1, "first_k_dense_replace": 1}
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
+            "rope_theta": 1e4, "mscale": 1.0, "mscale_all_dim": 1.0}
+    return DeepseekV3ForCausalLM(DeepseekV3Config(**SHAPE | latent, **routed, rope_parameters=yarn))
+
+
 # Those whose tokenizer is a tokenizer.model, and those that have a BPE of bytes.
 OF_PIECES = [llama, mixtral, qwen2, qwen3, gemma3]
-OF_BYTES = [qwen3_moe]
+# (For a Qwen3.5-MoE, transformers makes a tokenizer of its own, which the converter does not know.)
+OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, deepseek_v3]
+# Those that the converter wants to have a layer that predicts more tokens.
+WITH_MTP = [qwen3_next, qwen3_5]
 
 
 def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
@@ -97,6 +137,8 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
                 torch.nn.init.normal_(weight, std=0.3)
         made = made.to(dtype)
     made.save_pretrained(directory, max_shard_size="900KB")
+    if model in WITH_MTP:
+        add_mtp(directory)
     generation = directory / "generation_config.json"
     told = json.loads(generation.read_text()) | {
         "top_k": 20, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.05}
@@ -107,6 +149,10 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
     if model in OF_BYTES:
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             (directory / name).write_bytes((tokenizer / name).read_bytes())
+        # For some kinds of models, transformers would make another tokenizer of these files.
+        config = directory / "tokenizer_config.json"
+        told = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config.write_text(json.dumps(told))
     else:
         save_pieces(directory)
     return directory
@@ -115,6 +161,7 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
 def save_pieces(directory: Path) -> None:
     """A tokenizer.model, with tokens added and replaced, and fewer of them than the model has rows."""
     model = sentencepiece_model_pb2.ModelProto()
+    model.trainer_spec.byte_fallback = True
     kinds = model.SentencePiece
     pieces = [("<unk>", 0.0, kinds.UNKNOWN), ("<s>", 0.0, kinds.CONTROL), ("</s>", 0.0, kinds.CONTROL)]
     pieces += [(f"<0x{byte:02X}>", 0.0, kinds.BYTE) for byte in range(256)]
@@ -136,3 +183,24 @@ def save_pieces(directory: Path) -> None:
         "added_tokens_decoder": added, "tokenizer_class": "LlamaTokenizer",
         "chat_template": "{% for m in messages %}{{ m.content }}ü{% endfor %}",
     }))
+
+
+def add_mtp(directory: Path) -> None:
+    """A layer that predicts more tokens: a copy of the one with full attention, and what goes with it."""
+    last = "model.layers.1."
+    copies = {}
+    for shard in directory.glob("*.safetensors"):
+        for name, tensor in load_file(shard).items():
+            if name.startswith(last):
+                copies[f"mtp.layers.0.{name.removeprefix(last)}"] = tensor * 2
+    hidden = SHAPE["hidden_size"]
+    copies["mtp.fc.weight"] = torch.randn(hidden, 2 * hidden).to(torch.bfloat16)
+    for norm in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        copies[f"mtp.{norm}.weight"] = torch.randn(hidden).to(torch.bfloat16)
+    # Into a shard that there is, so that names stay standard.
+    shard = max(directory.glob("*.safetensors"))
+    save_file(load_file(shard) | copies, shard, metadata={"format": "pt"})
+    index = directory / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    listed["weight_map"] |= {name: shard.name for name in copies}
+    index.write_text(json.dumps(listed))

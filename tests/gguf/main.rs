@@ -9,4 +9,5 @@ mod header;
 mod hostile;
 mod layouts;
 mod model;
+mod output;
 mod source;

@@ -11,19 +11,29 @@ use crate::error::setting::{GGUF, GGUF_TYPE};
 use crate::error::{Code, Error, Result};
 use crate::format::gguf::{Keys, TensorType};
 use crate::named::Named;
-use crate::ops::gguf::architecture::{ARCHITECTURES, Architecture};
+use crate::ops::gguf::architecture::{ARCHITECTURES, Architecture, without_module};
 use crate::ops::gguf::encode::encode;
 use crate::ops::gguf::files::{self, Files};
 use crate::ops::gguf::kind::GgufKind;
 use crate::ops::gguf::metadata::{Hparams, KeyWriter, Parameters, model_keys};
-use crate::ops::gguf::tensors::Arranging;
+use crate::ops::gguf::tensors::{Arranging, mtp_layer, mtp_part};
 use crate::ops::gguf::types::{Facts, choose};
 use crate::ops::gguf::{rope_factors, tokenizer};
 use crate::ops::pattern;
-use crate::tensor::{Dtype, Name};
+use crate::tensor::{Dtype, Name, Shape};
 
 /// The architectures whose values can be written.
-const WRITTEN: [&str; 5] = ["llama", "qwen2", "qwen3", "qwen3moe", "gemma3"];
+const WRITTEN: [&str; 9] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "gemma3",
+    "qwen3next",
+    "qwen35",
+    "qwen35moe",
+    "deepseek2",
+];
 
 /// What is asked.
 pub(super) struct Asked<'a> {
@@ -53,7 +63,12 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
     let config = files::config(catalog)?;
     let files = Files::of(catalog);
     let architecture = architecture(&config, files)?;
-    let hparams = Hparams::new(config.clone(), architecture, files.directory())?;
+    let nextn = catalog.tensors.keys().filter_map(|name| {
+        let name = without_module(name);
+        Some(mtp_layer(mtp_part(&name)?)?.0.saturating_add(1))
+    });
+    let nextn = nextn.max().unwrap_or_default();
+    let hparams = Hparams::new(config.clone(), architecture, files.directory(), nextn)?;
     let in_order = || {
         order.iter().map(|&position| {
             let tensor = catalog.tensors.get_index(position);
@@ -107,7 +122,7 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
             Ok(GgufTensor {
                 name: Name::from(&**name),
                 tensor_type,
-                shape: tensor.shape.clone(),
+                shape: shown_shape(kind, &tensor.shape),
                 tensor: encode(name, tensor, tensor_type)?,
             })
         });
@@ -125,6 +140,15 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
         tensors,
         split_bytes: asked.split_bytes,
     })
+}
+
+/// The shape that a file has: llama-quantize leaves out dimensions of length 1 in front.
+fn shown_shape(kind: GgufKind, shape: &Shape) -> Shape {
+    if kind.is_of_converter() {
+        return shape.clone();
+    }
+    let ones = shape.iter().take_while(|len| **len == 1).count();
+    shape[ones.min(shape.len().saturating_sub(1))..].into()
 }
 
 /// That of config.json.
@@ -194,7 +218,11 @@ fn layer(name: &str) -> Option<u64> {
 fn facts(architecture: &Architecture, hparams: &Hparams) -> Facts {
     let heads = hparams.whole("num_attention_heads").unwrap_or(1);
     let kv_heads = hparams.whole("num_key_value_heads").unwrap_or(heads);
-    let layers = hparams.whole("num_hidden_layers").unwrap_or_default();
+    let kv_heads = match architecture.name {
+        "deepseek2" => 1,
+        _ => kv_heads,
+    };
+    let layers = hparams.layers().unwrap_or_default();
     let experts = hparams.first(&["num_local_experts", "num_experts", "n_routed_experts"]);
     let is_70b = layers == 80
         && match architecture.name {

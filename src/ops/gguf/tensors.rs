@@ -40,7 +40,11 @@ impl Arranging<'_> {
             if is_left_out(hf_name) {
                 continue;
             }
-            let Some(found) = self.architecture.of_hf(&without_module(hf_name)) else {
+            let name = self.in_layers(&without_module(hf_name));
+            if self.is_beyond(&name) {
+                continue;
+            }
+            let Some(found) = self.architecture.of_hf(&name) else {
                 return Err(self.unknown(hf_name, tensor));
             };
             if found.rule.change == Change::Stack {
@@ -65,6 +69,45 @@ impl Arranging<'_> {
                 Err(Error::of_tensor(code, tensor.origin(), name, problem))
             }
         }
+    }
+
+    /// `name`, or that of a layer behind all others, if it is of one that predicts more tokens.
+    fn in_layers(&self, name: &str) -> String {
+        let layers = self.hparams.whole("num_hidden_layers").unwrap_or_default();
+        let Some(rest) = mtp_part(name).filter(|_| self.architecture.has_nextn()) else {
+            return name.to_owned();
+        };
+        if let Some((layer, rest)) = mtp_layer(rest) {
+            return format!("model.layers.{}.{rest}", layers.saturating_add(layer));
+        }
+        let (module, end) = rest.split_once('.').unwrap_or((rest, ""));
+        let module = match module {
+            "fc" => "eh_proj",
+            "pre_fc_norm_embedding" => "enorm",
+            "pre_fc_norm_hidden" => "hnorm",
+            "norm" => "shared_head.norm",
+            other => other,
+        };
+        format!("model.layers.{layers}.{module}.{end}")
+    }
+
+    /// Whether the tensor is one that the converter leaves out of DeepSeek's: of the layers that predict more
+    /// tokens, or of a head that is tied.
+    fn is_beyond(&self, name: &str) -> bool {
+        if self.architecture.name != "deepseek2" {
+            return false;
+        }
+        let layers = self.hparams.whole("num_hidden_layers").unwrap_or_default();
+        let layer = name
+            .strip_prefix("model.layers.")
+            .and_then(|rest| rest.split_once('.'));
+        let layer = layer.and_then(|(layer, _)| layer.parse::<u64>().ok());
+        let is_tied = self
+            .hparams
+            .get("tie_word_embeddings")
+            .and_then(serde_json::Value::as_bool);
+        layer.is_some_and(|layer| layer >= layers)
+            || name == "lm_head.weight" && is_tied == Some(true)
     }
 
     fn unknown(&self, name: &str, tensor: &Tensor) -> Error {
@@ -158,8 +201,113 @@ impl Arranging<'_> {
                 [_, rows, _] if rows.is_multiple_of(2) => gather::chunk(name, tensor, 1, 2),
                 _ => Err(self.misshapen(name, tensor, "[E, 2R, C]")),
             },
-            _ => unreachable!("only what can be written is arranged"),
+            Change::Squeeze => Ok(vec![squeezed(tensor)]),
+            Change::SqueezeAndTile => one(self.tile_rows(name, &squeezed(tensor))),
+            Change::TileRows => one(self.tile_rows(name, tensor)),
+            Change::TileHeads => one(self.tile(name, tensor, 0)),
+            Change::TileHeadsMinusExp => {
+                let tiled = self.tile(name, tensor, 0)?;
+                one(numbers::apply(name, &tiled, Function::MinusExp))
+            }
+            Change::TileColumns => one(self.tile(name, tensor, 1)),
+            Change::SplitByKeyHead => self.split_by_key_head(name, tensor),
+            Change::SplitKeyValue => self.split_key_value(name, tensor),
+            Change::EvenOdd
+            | Change::EvenOddTransposed
+            | Change::Transpose
+            | Change::Mxfp4
+            | Change::Mxfp4EvenOdd
+            | Change::Stack => unreachable!("only what can be written is arranged"),
         }
+    }
+
+    /// Key heads, and value heads for each of them.
+    fn linear_heads(&self) -> Result<(u64, u64)> {
+        let keys = self.hparams.need("linear_num_key_heads")?;
+        let values = self.hparams.need("linear_num_value_heads")?;
+        if keys == 0 || !values.is_multiple_of(keys) {
+            let problem = "it must be a multiple of linear_num_key_heads";
+            return Err(self.hparams.bad("linear_num_value_heads", problem));
+        }
+        Ok((keys, values / keys))
+    }
+
+    /// The value heads along `dimension` in tiled order.
+    fn tile(&self, name: &str, tensor: &Tensor, dimension: usize) -> Result<Tensor> {
+        let (keys, each) = self.linear_heads()?;
+        let len = tensor.shape.get(dimension).copied().unwrap_or_default();
+        let heads = keys * each;
+        if each == 1 {
+            return Ok(tensor.clone());
+        }
+        if heads == 0 || !len.is_multiple_of(heads) {
+            return Err(self.misshapen(name, tensor, &format!("a multiple of {heads} heads")));
+        }
+        let (before, after) = tensor.shape.split_at(dimension);
+        let by_head = [before, &[heads, len / heads], &after[1..]].concat();
+        let by_head = tensor.slice(0, by_head);
+        let parts = gather::deinterleave(name, &by_head, dimension, each)?;
+        let tiled = gather::concatenate(name, &parts, dimension)?;
+        Ok(tiled.slice(0, &*tensor.shape))
+    }
+
+    /// The same of rows, where those of queries and keys come first and stay.
+    fn tile_rows(&self, name: &str, tensor: &Tensor) -> Result<Tensor> {
+        let (keys, each) = self.linear_heads()?;
+        let values = keys * each * self.hparams.need("linear_value_head_dim")?;
+        let rows = tensor.shape.first().copied().unwrap_or_default();
+        let Some(kept) = rows.checked_sub(values) else {
+            return Err(self.misshapen(name, tensor, &format!("at least {values} rows")));
+        };
+        let tiled = self.tile(name, &gather::narrow(name, tensor, 0, kept..rows)?, 0)?;
+        if kept == 0 {
+            return Ok(tiled);
+        }
+        let kept = gather::narrow(name, tensor, 0, 0..kept)?;
+        gather::concatenate(name, &[kept, tiled], 0)
+    }
+
+    /// All of q, k and v, and all of z, of a projection that has them by key head.
+    fn split_by_key_head(&self, name: &str, tensor: &Tensor) -> Result<Vec<Tensor>> {
+        let (keys, each) = self.linear_heads()?;
+        let key = self.hparams.need("linear_key_head_dim")?;
+        let value = each * self.hparams.need("linear_value_head_dim")?;
+        let rows = 2 * key + 2 * value;
+        let &[found, columns] = &tensor.shape[..] else {
+            return Err(self.misshapen(name, tensor, "a matrix"));
+        };
+        if found != keys * rows {
+            return Err(self.misshapen(name, tensor, &format!("{} rows", keys * rows)));
+        }
+        let by_head = tensor.slice(0, [keys, rows, columns]);
+        let part = |range: std::ops::Range<u64>| {
+            let len = range.end - range.start;
+            let part = gather::narrow(name, &by_head, 1, range)?;
+            Ok(part.slice(0, [keys * len, columns]))
+        };
+        let q = part(0..key)?;
+        let k = part(key..2 * key)?;
+        let v = part(2 * key..2 * key + value)?;
+        let z = part(2 * key + value..rows)?;
+        Ok(vec![gather::concatenate(name, &[q, k, v], 0)?, z])
+    }
+
+    /// The keys of each head, transposed, and the values of each head.
+    fn split_key_value(&self, name: &str, tensor: &Tensor) -> Result<Vec<Tensor>> {
+        let heads = self.hparams.need("num_key_value_heads")?;
+        let key = self.hparams.need("qk_nope_head_dim")?;
+        let value = self.hparams.need("v_head_dim")?;
+        let &[rows, rank] = &tensor.shape[..] else {
+            return Err(self.misshapen(name, tensor, "a matrix"));
+        };
+        if rows != heads * (key + value) {
+            let expected = format!("{} rows", heads * (key + value));
+            return Err(self.misshapen(name, tensor, &expected));
+        }
+        let by_head = tensor.slice(0, [heads, key + value, rank]);
+        let keys = gather::narrow(name, &by_head, 1, 0..key)?;
+        let values = gather::narrow(name, &by_head, 1, key..key + value)?;
+        Ok(vec![gather::transpose(name, &keys)?, values])
     }
 
     fn misshapen(&self, name: &str, tensor: &Tensor, expected: &str) -> Error {
@@ -167,4 +315,23 @@ impl Arranging<'_> {
         let problem = format!("its shape is {shape}; {expected} was expected");
         Error::of_tensor(Code::UnsupportedTensor, tensor.origin(), name, problem)
     }
+}
+
+/// What is behind `mtp.` in the name of a tensor of layers that predict more tokens.
+pub(super) fn mtp_part(name: &str) -> Option<&str> {
+    name.strip_prefix("model.")
+        .unwrap_or(name)
+        .strip_prefix("mtp.")
+}
+
+/// The number of such a layer, and the rest of the name.
+pub(super) fn mtp_layer(rest: &str) -> Option<(u64, &str)> {
+    let (layer, rest) = rest.strip_prefix("layers.")?.split_once('.')?;
+    Some((layer.parse().ok()?, rest))
+}
+
+/// Without dimensions of length 1.
+fn squeezed(tensor: &Tensor) -> Tensor {
+    let shape = tensor.shape.iter().copied().filter(|len| *len != 1);
+    tensor.slice(0, shape.collect::<Vec<u64>>())
 }

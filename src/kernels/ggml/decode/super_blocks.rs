@@ -119,7 +119,7 @@ pub(super) fn tq1_0(block: &[u8; 54], values: &mut [f32; 256]) {
         let mut power = 1u8;
         for values in values.chunks_exact_mut(bytes.len()) {
             for (value, byte) in values.iter_mut().zip(bytes) {
-                let code = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                let code = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
                 *value = (i32::from(code) - 1) as f32 * d;
             }
             power = power.wrapping_mul(3);

@@ -65,6 +65,11 @@ impl Architecture {
         self.rules().filter_map(move |rule| rule.match_gguf(name))
     }
 
+    /// Whether layers that predict more tokens are written, behind the others.
+    pub fn has_nextn(&self) -> bool {
+        self.name.starts_with("qwen3next") || self.name.starts_with("qwen35")
+    }
+
     fn rules(&self) -> impl Iterator<Item = &'static TensorRule> {
         self.tensors.iter().copied().flatten()
     }

@@ -13,6 +13,8 @@ use crate::ops::gguf::architecture::Architecture;
 #[derive(Debug)]
 pub(crate) struct Hparams {
     values: Map<String, Value>,
+    /// Layers that predict more tokens, behind the others.
+    nextn: u64,
     /// Those of rotary embeddings: of all layers, or `full_attention` and `sliding_attention`.
     rope: Map<String, Value>,
     path: PathBuf,
@@ -27,17 +29,25 @@ impl Hparams {
         mut config: Map<String, Value>,
         architecture: &Architecture,
         directory: &Path,
+        nextn: u64,
     ) -> Result<Self> {
         if let Some(Value::Object(text)) = config.get("text_config").cloned() {
             config.extend(text);
         }
         let mut hparams = Hparams {
             values: config,
+            nextn: 0,
             rope: Map::new(),
             path: directory.join(CONFIG_FILE),
         };
         hparams.fill_in(architecture)?;
         hparams.rope = rope(&mut hparams.values, architecture);
+        if architecture.has_nextn() {
+            let declared = hparams
+                .whole("mtp_num_hidden_layers")
+                .filter(|layers| *layers > 0);
+            hparams.nextn = declared.unwrap_or(nextn);
+        }
         Ok(hparams)
     }
 
@@ -70,6 +80,10 @@ impl Hparams {
             ("llama", "mixtral") => {}
             ("llama", _) => self.default("head_dim", json!(hidden / heads)),
             ("qwen3", _) => self.default("head_dim", json!(128)),
+            ("deepseek2", _) => {
+                let rope = self.need("qk_rope_head_dim")?;
+                self.default("head_dim", json!(rope));
+            }
             ("gemma3", _) => {
                 self.default("head_dim", json!(256));
                 self.default("vocab_size", json!(262_208));
@@ -126,6 +140,19 @@ impl Hparams {
     /// If it is not there, or no whole number.
     pub(crate) fn need(&self, key: &str) -> Result<u64> {
         self.whole(key).ok_or_else(|| self.missing(key))
+    }
+
+    /// Layers that predict more tokens, behind the others.
+    pub(crate) fn nextn(&self) -> u64 {
+        self.nextn
+    }
+
+    /// All layers.
+    ///
+    /// # Errors
+    /// If config.json does not say how many there are.
+    pub(crate) fn layers(&self) -> Result<u64> {
+        Ok(self.need("num_hidden_layers")?.saturating_add(self.nextn))
     }
 
     pub(crate) fn rope(&self) -> &Map<String, Value> {

@@ -30,15 +30,20 @@ pub(super) fn model_keys(
     parameters: Parameters,
 ) -> Result<()> {
     general::keys(keys, config, files, parameters)?;
-    common(keys, kind, hparams)?;
+    common(keys, architecture, kind, hparams)?;
     of_architecture(keys, architecture, hparams)?;
     keys.u32("general.quantization_version", 2);
     Ok(())
 }
 
 /// What is the same for all architectures.
-fn common(keys: &mut KeyWriter, kind: GgufKind, hparams: &Hparams) -> Result<()> {
-    keys.u32(".block_count", hparams.need("num_hidden_layers")?);
+fn common(
+    keys: &mut KeyWriter,
+    architecture: &Architecture,
+    kind: GgufKind,
+    hparams: &Hparams,
+) -> Result<()> {
+    keys.u32(".block_count", hparams.layers()?);
     keys.u32_of(".context_length", hparams.get("max_position_embeddings"));
     keys.u32_of(".embedding_length", hparams.get("hidden_size"));
     keys.u32_of(".feed_forward_length", hparams.get("intermediate_size"));
@@ -47,6 +52,10 @@ fn common(keys: &mut KeyWriter, kind: GgufKind, hparams: &Hparams) -> Result<()>
         ".attention.head_count_kv",
         hparams.get("num_key_value_heads"),
     );
+    if architecture.name == "deepseek2" {
+        // Latent attention has one key and value for all heads.
+        keys.u32(".attention.head_count_kv", 1);
+    }
     if hparams.get("is_causal") == Some(&Json::Bool(false)) {
         keys.bool(".attention.causal", false);
     }
@@ -145,16 +154,12 @@ fn of_architecture(
             };
             keys.u32(".rope.dimension_count", head);
         }
-        "qwen3moe" => {
-            keys.u32_of(
-                ".expert_feed_forward_length",
-                hparams.get("moe_intermediate_size"),
-            );
-            keys.u32_of(
-                ".expert_shared_feed_forward_length",
-                hparams.get("shared_expert_intermediate_size"),
-            );
+        "qwen3moe" => experts(keys, hparams),
+        "qwen3next" | "qwen35" | "qwen35moe" => {
+            experts(keys, hparams);
+            linear_attention(keys, architecture, hparams)?;
         }
+        "deepseek2" => latent_attention(keys, hparams)?,
         "gemma3" => {
             if hparams.get("attn_logit_softcapping").is_some() {
                 let problem = "Gemma 3 has none in GGUF";
@@ -168,6 +173,99 @@ fn of_architecture(
             }
         }
         _ => {}
+    }
+    Ok(())
+}
+
+fn experts(keys: &mut KeyWriter, hparams: &Hparams) {
+    keys.u32_of(
+        ".expert_feed_forward_length",
+        hparams.get("moe_intermediate_size"),
+    );
+    let shared = hparams.get("shared_expert_intermediate_size");
+    keys.u32_of(".expert_shared_feed_forward_length", shared);
+}
+
+/// Qwen3-Next and Qwen3.5.
+fn linear_attention(
+    keys: &mut KeyWriter,
+    architecture: &Architecture,
+    hparams: &Hparams,
+) -> Result<()> {
+    if hparams.nextn() > 0 {
+        keys.u32(".nextn_predict_layers", hparams.nextn());
+    }
+    keys.u32(".ssm.conv_kernel", hparams.need("linear_conv_kernel_dim")?);
+    keys.u32(".ssm.state_size", hparams.need("linear_key_head_dim")?);
+    keys.u32(".ssm.group_count", hparams.need("linear_num_key_heads")?);
+    let heads = hparams.need("linear_num_value_heads")?;
+    keys.u32(".ssm.time_step_rank", heads);
+    let inner = heads.saturating_mul(hparams.need("linear_value_head_dim")?);
+    keys.u32(".ssm.inner_size", inner);
+    if let Some(Json::Array(types)) = hparams.get("layer_types") {
+        if types.len() as u64 != hparams.need("num_hidden_layers")? {
+            let problem = format!("it has {} entries, another number than layers", types.len());
+            return Err(hparams.bad("layer_types", &problem));
+        }
+        let is_linear = |kind: &Json| kind.as_str() == Some("linear_attention");
+        let mut recurrent: Vec<bool> = types.iter().map(is_linear).collect();
+        recurrent.resize(hparams.layers()? as usize, false);
+        keys.numbers(".attention.recurrent_layers", &recurrent);
+    }
+    let interval = hparams.whole("full_attention_interval").unwrap_or(4);
+    keys.u32(".full_attention_interval", interval);
+    let head = match hparams.whole("head_dim") {
+        Some(head) => head,
+        None => hparams.need("hidden_size")? / hparams.need("num_attention_heads")?,
+    };
+    let share = hparams
+        .rope()
+        .get("partial_rotary_factor")
+        .and_then(Json::as_f64);
+    let rotated = (head as f64 * share.unwrap_or(0.25)) as u64;
+    keys.u32(".rope.dimension_count", rotated);
+    if architecture.name != "qwen3next" && !hparams.rope().contains_key("mrope_section") {
+        keys.numbers(".rope.dimension_sections", &[11i32, 11, 10, 0]);
+    }
+    Ok(())
+}
+
+/// DeepSeek V2 and V3.
+fn latent_attention(keys: &mut KeyWriter, hparams: &Hparams) -> Result<()> {
+    let has_experts = hparams.get("n_routed_experts").is_some();
+    let dense = match hparams.whole("first_k_dense_replace") {
+        Some(dense) => dense,
+        None if has_experts => 0,
+        None => hparams.need("num_hidden_layers")?,
+    };
+    keys.u32(".leading_dense_block_count", dense);
+    keys.u32(".vocab_size", hparams.need("vocab_size")?);
+    keys.u32_of(".attention.q_lora_rank", hparams.get("q_lora_rank"));
+    let rank = hparams.whole("kv_lora_rank").unwrap_or(512);
+    let rotated = hparams.need("qk_rope_head_dim")?;
+    keys.u32(".attention.kv_lora_rank", rank);
+    keys.u32(".attention.key_length", rank.saturating_add(rotated));
+    keys.u32(".attention.value_length", rank);
+    let key = hparams.need("qk_nope_head_dim")?.saturating_add(rotated);
+    keys.u32(".attention.key_length_mla", key);
+    keys.u32(".attention.value_length_mla", hparams.need("v_head_dim")?);
+    let length = hparams.first(&["moe_intermediate_size", "intermediate_size"]);
+    keys.u32_of(".expert_feed_forward_length", length);
+    keys.u32_of(".expert_count", hparams.get("n_routed_experts"));
+    keys.u32(
+        ".expert_shared_count",
+        hparams.whole("n_shared_experts").unwrap_or(0),
+    );
+    keys.f32_of(
+        ".expert_weights_scale",
+        hparams.get("routed_scaling_factor"),
+    );
+    if hparams.get("norm_topk_prob") == Some(&Json::Bool(true)) {
+        keys.bool(".expert_weights_norm", true);
+    }
+    keys.u32(".rope.dimension_count", rotated);
+    if let Some(scale) = hparams.rope().get("mscale_all_dim").and_then(Json::as_f64) {
+        keys.f32(".rope.scaling.yarn_log_multiplier", 0.1 * scale);
     }
     Ok(())
 }
