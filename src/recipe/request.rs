@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
-use crate::error::setting::{SHARD_SIZE, SHARDS};
+use crate::error::setting::{LIKE, SHARD_SIZE, SHARDS};
 use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::format::OUTPUT;
 use crate::layout::{self, Plan, Shards};
@@ -105,6 +105,11 @@ impl ViewRequest {
             return Err(Error::new(Code::Conflict, problem).with_hint(hint));
         }
         let mut catalog = match &self.merge {
+            Some(_) if self.operations.like.is_asked() => {
+                let problem = "a merge has config and tokenizer of its models";
+                let error = Error::new(Code::Conflict, problem).about(LIKE);
+                return Err(error.with_hint(Hint::leave_out(LIKE)));
+            }
             Some(merge) => merge.catalog(self.operations.lora.experts)?,
             None => self.operations.base(&self.base)?,
         };

@@ -21,8 +21,6 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3_5ForCausalLM,
-    Qwen3_5MoeForCausalLM,
-    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -107,10 +105,6 @@ def qwen3_5():
     return Qwen3_5ForCausalLM(Qwen3_5TextConfig(**SHAPE | LINEAR))
 
 
-def qwen3_5_moe():
-    return Qwen3_5MoeForCausalLM(Qwen3_5MoeTextConfig(**SHAPE | LINEAR, **SHARED))
-
-
 def deepseek_v3():
     latent = {"q_lora_rank": 128, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "v_head_dim": 32,
               "qk_rope_head_dim": 32, "num_key_value_heads": 8, "num_hidden_layers": 3}
@@ -123,9 +117,10 @@ def deepseek_v3():
 
 # Those whose tokenizer is a tokenizer.model, and those that have a BPE of bytes.
 OF_PIECES = [llama, mixtral, qwen2, qwen3, gemma3]
-OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, qwen3_5_moe, deepseek_v3]
+# (For a Qwen3.5-MoE, transformers makes a tokenizer of its own, which the converter does not know.)
+OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, deepseek_v3]
 # Those that the converter wants to have a layer that predicts more tokens.
-WITH_MTP = [qwen3_next, qwen3_5, qwen3_5_moe]
+WITH_MTP = [qwen3_next, qwen3_5]
 
 
 def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
@@ -154,6 +149,10 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
     if model in OF_BYTES:
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             (directory / name).write_bytes((tokenizer / name).read_bytes())
+        # For some kinds of models, transformers would make another tokenizer of these files.
+        config = directory / "tokenizer_config.json"
+        told = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config.write_text(json.dumps(told))
     else:
         save_pieces(directory)
     return directory

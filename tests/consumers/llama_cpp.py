@@ -111,6 +111,8 @@ def generate(llama: ctypes.CDLL, path: str, prompt: str, count: int = 12) -> str
     model = ctypes.c_void_p(model)
     context = llama.llama_init_from_model(model, llama.llama_context_default_params())
     context = ctypes.c_void_p(context)
+    # Threads that spin while they wait make a busy machine many times slower.
+    llama.llama_set_n_threads(context, 1, 1)
     vocabulary = ctypes.c_void_p(llama.llama_model_get_vocab(model))
     tokens = (ctypes.c_int32 * 512)()
     text = prompt.encode()

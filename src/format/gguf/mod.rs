@@ -11,7 +11,6 @@
 //! A string is a u64 length and as many bytes of UTF-8. An array is a u32 type, a u64 count and its
 //! elements, which are no arrays. Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-mod array;
 mod checkpoint;
 mod cursor;
 mod header;
@@ -20,16 +19,17 @@ mod reading;
 mod split;
 mod tensor_type;
 mod value;
+mod value_type;
 mod writing;
 
-pub use array::{Array, Number, Numbers, Strings};
 pub(in crate::format) use checkpoint::{is_shard, read, read_file, stored_tensors};
 pub use header::{Header, Keys, TensorInfo};
 pub use model::{Model, PlacedType};
 pub use reading::read as read_header;
 pub use split::{SplitName, split_name};
 pub use tensor_type::TensorType;
-pub use value::{Value, ValueType};
+pub use value::{Array, Number, Numbers, Strings, Value};
+pub use value_type::ValueType;
 pub use writing::{NewTensor, pack};
 
 /// The first bytes of a file.

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::array::{Array, Numbers, Strings, number};
 use super::cursor::Cursor;
 use super::header::{Header, Keys, TensorInfo};
 use super::tensor_type::TensorType;
-use super::value::{Value, ValueType};
+use super::value::{Array, Numbers, Strings, Value, number};
+use super::value_type::ValueType;
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMENSIONS, MAX_NAME_BYTES};
 use crate::error::{Code, Error, Result};
 use crate::shown::Show;

@@ -1,60 +1,7 @@
-//! Values of metadata.
+//! Values of metadata. Vocabularies have hundreds of thousands of elements, so those of an array are kept together:
+//! numbers as the bytes of the file, strings as one text and where each of them ends.
 
-use super::array::Array;
-
-/// The type of a value, or of the elements of an array.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u32)]
-#[allow(missing_docs)]
-pub enum ValueType {
-    U8 = 0,
-    I8 = 1,
-    U16 = 2,
-    I16 = 3,
-    U32 = 4,
-    I32 = 5,
-    F32 = 6,
-    Bool = 7,
-    String = 8,
-    Array = 9,
-    U64 = 10,
-    I64 = 11,
-    F64 = 12,
-}
-
-impl ValueType {
-    const ALL: [ValueType; 13] = [
-        ValueType::U8,
-        ValueType::I8,
-        ValueType::U16,
-        ValueType::I16,
-        ValueType::U32,
-        ValueType::I32,
-        ValueType::F32,
-        ValueType::Bool,
-        ValueType::String,
-        ValueType::Array,
-        ValueType::U64,
-        ValueType::I64,
-        ValueType::F64,
-    ];
-
-    /// The type with this number in files.
-    pub(super) fn from_id(id: u32) -> Option<Self> {
-        Self::ALL.get(id as usize).copied()
-    }
-
-    /// Bytes of a value, if all of them have as many.
-    pub(super) fn width(self) -> Option<usize> {
-        match self {
-            ValueType::U8 | ValueType::I8 | ValueType::Bool => Some(1),
-            ValueType::U16 | ValueType::I16 => Some(2),
-            ValueType::U32 | ValueType::I32 | ValueType::F32 => Some(4),
-            ValueType::U64 | ValueType::I64 | ValueType::F64 => Some(8),
-            ValueType::String | ValueType::Array => None,
-        }
-    }
-}
+use super::value_type::ValueType;
 
 /// A value of metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,5 +88,209 @@ impl Value {
             Value::Array(value) => Some(value),
             _ => None,
         }
+    }
+}
+
+/// An array of values of one type.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Array {
+    Numbers(Numbers),
+    Strings(Strings),
+}
+
+/// Numbers, or truth values, as the little-endian bytes of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbers {
+    element: ValueType,
+    bytes: Vec<u8>,
+}
+
+/// Strings, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Strings {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Array {
+    /// The type of its elements.
+    pub fn element(&self) -> ValueType {
+        match self {
+            Array::Numbers(numbers) => numbers.element,
+            Array::Strings(_) => ValueType::String,
+        }
+    }
+
+    /// How many elements it has.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        match self {
+            Array::Numbers(numbers) => numbers.len(),
+            Array::Strings(strings) => strings.len(),
+        }
+    }
+
+    /// The strings that it is of.
+    pub fn strings(&self) -> Option<&Strings> {
+        match self {
+            Array::Strings(strings) => Some(strings),
+            Array::Numbers(_) => None,
+        }
+    }
+
+    /// The numbers that it is of.
+    pub fn numbers(&self) -> Option<&Numbers> {
+        match self {
+            Array::Numbers(numbers) => Some(numbers),
+            Array::Strings(_) => None,
+        }
+    }
+}
+
+impl Numbers {
+    /// `bytes` as elements of type `element`.
+    ///
+    /// # Panics
+    /// If they are no whole number of elements, or such elements are no numbers.
+    pub(super) fn new(element: ValueType, bytes: Vec<u8>) -> Self {
+        let width = element.width().expect("elements of one width");
+        assert!(
+            bytes.len().is_multiple_of(width),
+            "whole elements of {element:?}"
+        );
+        Numbers { element, bytes }
+    }
+
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.width()
+    }
+
+    /// The bytes of all of them.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn width(&self) -> usize {
+        self.element.width().expect("elements of one width")
+    }
+
+    /// Each as a value.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = Value> {
+        self.bytes
+            .chunks_exact(self.width())
+            .map(|bytes| number(self.element, bytes).expect("elements of this type"))
+    }
+}
+
+/// The number of type `element` that `bytes` are, which are as many as it has.
+pub(super) fn number(element: ValueType, bytes: &[u8]) -> Option<Value> {
+    Some(match element {
+        ValueType::U8 => Value::U8(u8::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::I8 => Value::I8(i8::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::U16 => Value::U16(u16::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::I16 => Value::I16(i16::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::U32 => Value::U32(u32::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::I32 => Value::I32(i32::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::F32 => Value::F32(f32::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::U64 => Value::U64(u64::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::I64 => Value::I64(i64::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::F64 => Value::F64(f64::from_le_bytes(bytes.try_into().ok()?)),
+        ValueType::Bool => Value::Bool(bytes != [0]),
+        ValueType::String | ValueType::Array => return None,
+    })
+}
+
+impl Strings {
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Adds `text`.
+    pub fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Each as its bytes. They should be UTF-8, but nobody looked.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let text = &self.bytes[start..end];
+            start = end;
+            text
+        })
+    }
+}
+
+impl<T: AsRef<[u8]>> FromIterator<T> for Strings {
+    fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Self {
+        let mut strings = Strings::default();
+        for text in texts {
+            strings.push(text.as_ref());
+        }
+        strings
+    }
+}
+
+impl<T: AsRef<[u8]>> FromIterator<T> for Array {
+    fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Self {
+        Array::Strings(texts.into_iter().collect())
+    }
+}
+
+/// A number that arrays have.
+pub trait Number: Copy {
+    /// What type it is in files.
+    const TYPE: ValueType;
+
+    /// Adds its bytes.
+    fn push_to(self, bytes: &mut Vec<u8>);
+}
+
+macro_rules! number_types {
+    ($($rust:ty = $type:ident),+) => {
+        $(impl Number for $rust {
+            const TYPE: ValueType = ValueType::$type;
+
+            fn push_to(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&self.to_le_bytes());
+            }
+        })+
+    };
+}
+
+number_types!(
+    u8 = U8,
+    i8 = I8,
+    u16 = U16,
+    i16 = I16,
+    u32 = U32,
+    i32 = I32,
+    f32 = F32,
+    u64 = U64,
+    i64 = I64,
+    f64 = F64
+);
+
+impl Number for bool {
+    const TYPE: ValueType = ValueType::Bool;
+
+    fn push_to(self, bytes: &mut Vec<u8>) {
+        bytes.push(self.into());
+    }
+}
+
+impl<T: Number> From<&[T]> for Array {
+    fn from(numbers: &[T]) -> Self {
+        let mut bytes = Vec::with_capacity(size_of_val(numbers));
+        for number in numbers {
+            number.push_to(&mut bytes);
+        }
+        Array::Numbers(Numbers::new(T::TYPE, bytes))
     }
 }

@@ -1,10 +1,9 @@
 //! Writing: the header of tensors in the order given, and the tensors, each padded.
 
-use super::array::Array;
 use super::header::Keys;
 use super::reading::padded;
 use super::tensor_type::TensorType;
-use super::value::Value;
+use super::value::{Array, Value};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMENSIONS, MAX_NAME_BYTES};
 use crate::error::{Code, Error, Result};
 use crate::format::packing::Part;
