@@ -162,6 +162,7 @@ impl Encode {
                 let (i, value) = largest.expect("a block has elements");
                 (start + i, *value)
             }
+            Unencodable::Weight { .. } => unreachable!("columns have no weights here"),
         };
         NonFinite {
             row: number,
