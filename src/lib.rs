@@ -70,6 +70,7 @@ pub mod read;
 pub mod recipe;
 pub mod runs;
 pub mod shown;
+mod size;
 pub mod source;
 mod spelling;
 pub mod stats;

@@ -15,6 +15,9 @@ const OTHER_LAYERS_KEYS: [&str; 3] = ["num_layers", "n_layer", "n_layers"];
 const LANGUAGE_KEYS: [&str; 3] = ["text_config", "llm_config", "language_config"];
 /// What a list of layers is called.
 const LISTS: [&str; 4] = ["layers", "layer", "h", "blocks"];
+/// What is around a list of layers for multi-token prediction, which are not among those that
+/// [`LAYERS_KEY`] counts.
+const MTP: &str = "mtp";
 
 /// What describes a modality, and what parts of names of its tensors have in them.
 const MODALITIES: [(&str, &[&str]); 2] = [
@@ -38,7 +41,9 @@ impl Parts {
             let mut modalities = MODALITIES.iter();
             if let Some((key, _)) = modalities.find(|(_, words)| has_one_of(name, words)) {
                 parts.modalities.insert(key);
-            } else if let Some((list, layer)) = layer_of(name) {
+            } else if let Some((list, layer)) = layer_of(name)
+                && !list.split('.').any(|part| part == MTP)
+            {
                 match parts.layers.get_mut(list) {
                     Some(layers) => {
                         layers.insert(layer);

@@ -4,10 +4,14 @@
 mod config;
 mod described;
 mod fidelity;
+mod gather;
+mod gguf;
 mod kernel;
+mod opened;
 mod report;
 mod sources;
 mod step;
+mod stored;
 mod tensor;
 
 use std::sync::Arc;
@@ -19,7 +23,10 @@ pub use config::{CONFIG_FILE, Config, Edit};
 pub use described::Parts;
 pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
+pub(crate) use gather::{Gather, Part};
+pub use gguf::{GgufModel, GgufTensor};
 pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Strips, Survey};
+pub use opened::Opened;
 pub use report::{
     EditedConfig, FileChange, FileEdit, GraftReport, MergeReport, OperatorReport, Report, Role,
     SourceReport, StretchReport,
@@ -29,7 +36,7 @@ pub use step::{Step, as_written};
 pub use tensor::{Extent, Extents, Node, NodeId, Tensor};
 
 use crate::error::Result;
-use crate::format::{Checkpoint, Shard};
+use crate::format::Shard;
 use crate::source::{Attributes, AuxEntry};
 use crate::tensor::Name;
 
@@ -52,29 +59,23 @@ pub struct Catalog {
 
 impl Catalog {
     /// The catalog that is exactly `base`.
-    pub fn from_base(base: Checkpoint) -> Self {
-        let bytes = base.tensor_bytes();
-        let homes = base.shards;
+    pub fn from_base(base: Opened) -> Self {
         let mut sources = Sources::default();
-        sources.extend(&homes, Role::Base);
+        sources.extend(&base.shards, Role::Base);
+        let homes = base.homes();
         let report = SourceReport {
             role: Role::Base,
             path: base.path,
             tensors: base.tensors.len(),
-            bytes,
+            bytes: base.bytes,
             added: base.tensors.len(),
-            added_bytes: bytes,
+            added_bytes: base.bytes,
             overlapping: 0,
             left_out: base.left_out,
             graft: None,
         };
-        let tensors = base
-            .tensors
-            .into_iter()
-            .map(|(name, home)| Tensor::stored(&name, &homes[home], Some(home)))
-            .collect();
         Catalog {
-            tensors,
+            tensors: base.tensors,
             sources,
             homes,
             aux: base.aux,
@@ -82,6 +83,7 @@ impl Catalog {
             config: None,
             report: Report {
                 sources: vec![report],
+                notes: base.notes,
                 ..Report::default()
             },
         }

@@ -7,7 +7,6 @@ use std::sync::{Arc, LazyLock};
 
 use crate::catalog::kernel::Kernel;
 use crate::error::{Code, Error, Result};
-use crate::format::Shard;
 use crate::runs::{Place, Runs, Segment};
 use crate::source::Blob;
 use crate::tensor::{Dtype, Name, Shape, byte_len, shape_text};
@@ -182,26 +181,6 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The tensor called `name` of `shard`, with its name as the shard has it.
-    ///
-    /// # Panics
-    /// If the shard does not have it.
-    pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
-        let found = shard.tensors.get_key_value(name);
-        let (name, tensor) = found.expect("a shard is asked for its own tensors");
-        let place = Extent::Stored {
-            blob: shard.blob.clone(),
-            offset: tensor.offset,
-        };
-        let tensor = Tensor {
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            extents: Runs::one(tensor.len, place),
-            home,
-        };
-        (name.clone(), tensor)
-    }
-
     /// Output number `output` of `node`, whole.
     ///
     /// # Panics

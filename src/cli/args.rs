@@ -29,7 +29,7 @@ pub(crate) const VIEW_FLAGS: &str = "view";
     "base", "recipe", "model", "repack", "no_repack", "single_file", "shard_size",
 ])))]
 pub(crate) struct ViewArgs {
-    /// Base checkpoint directory
+    /// Base checkpoint directory, or .bin, .pt, .pth or .gguf file
     #[arg(
         long,
         visible_alias = "source",
@@ -74,7 +74,7 @@ pub(crate) struct ViewArgs {
 #[derive(Debug, Args)]
 #[command(mut_arg("base", |base| base.required_unless_present_any(["start", "recipe"])))]
 pub(crate) struct ViewOrDir {
-    /// Base checkpoint directory (like --base) or recipe file (like --recipe)
+    /// Base checkpoint directory or GGUF file (like --base) or recipe file (like --recipe)
     #[arg(value_name = "DIR", conflicts_with_all = ["base", "recipe"])]
     start: Option<PathBuf>,
 
@@ -87,8 +87,8 @@ pub(crate) struct ViewOrDir {
 #[derive(Debug, Args)]
 #[command(mut_arg("base", |base| base.required_unless_present_any(["recipe", PLACES])))]
 pub(crate) struct ViewAndMountpoint {
-    /// Empty directory to mount the view on; before it, the base checkpoint directory or the recipe
-    /// file, unless --base or --recipe names it
+    /// Empty directory to mount the view on; before it, the base (a checkpoint directory or a
+    /// GGUF file) or the recipe file, unless --base or --recipe names it
     #[arg(id = PLACES, value_name = "MOUNTPOINT", num_args = 1..=2, required = true)]
     places: Vec<PathBuf>,
 
@@ -136,7 +136,8 @@ impl ViewOrDir {
         // A shard or a config.json is no recipe: as a base, the error says what it is.
         let is_recipe = |path: &Path| {
             let extension = path.extension().unwrap_or_default();
-            path.exists() && !path.is_dir() && extension != "safetensors" && extension != "json"
+            let is_other = matches!(extension.to_str(), Some("safetensors" | "gguf" | "json"));
+            path.exists() && !path.is_dir() && !is_other
         };
         match self.start {
             Some(file) if is_recipe(&file) => view.recipe = Some(file),

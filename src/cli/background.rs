@@ -13,7 +13,7 @@ use crate::cli::messages::{self, Said};
 pub(crate) enum Process {
     /// The one that was started; the other one is ready.
     Front,
-    /// The one that goes on in the background and has to tell how its start went.
+    /// The one that continues in the background and must report how its start went.
     Background(Readiness),
 }
 

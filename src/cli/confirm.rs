@@ -11,8 +11,8 @@ use ckptfs::shown::Show;
 
 use crate::cli::plan::writing_lines;
 
-/// Tells what would be written to `out`, and asks whether to. Only a `y` or `yes` goes on.
-/// Where standard input or error is no terminal, nobody is asked.
+/// Shows what would be written to `out`, and asks whether to write it. Only `y` or `yes` continues.
+/// Does not ask if standard input or error is no terminal.
 ///
 /// # Errors
 /// If the answer is anything else.

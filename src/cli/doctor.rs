@@ -20,7 +20,7 @@ use ckptfs::recipe::ViewRequest;
 use crate::cli::messages;
 use crate::cli::plan::to_stdout;
 
-/// How to tell.
+/// How to print the result.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Print everything as JSON

@@ -25,7 +25,7 @@ const EXIT_STATUS: [(&str, &str); 3] = [
     ("1", "It failed; standard error says why."),
     (
         "2",
-        "The command line is wrong. The pages of the commands tell what else there is.",
+        "The command line is wrong. The pages of the commands list other exit codes.",
     ),
 ];
 

@@ -127,7 +127,7 @@ pub(crate) struct MountArgs {
     pub(crate) manner: Manner,
 }
 
-/// What the mount helper asks for besides.
+/// Settings that only the mount helper has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Manner {
     /// Do not print the summary of the plan.
@@ -371,8 +371,8 @@ fn refuse_links_outside(view: &View, directories: &[PathBuf]) -> anyhow::Result<
     Ok(())
 }
 
-/// Unmounts at the first signal to end, and goes on serving what is open; ends at once at the second.
-/// SIGUSR1 has the figures logged.
+/// Unmounts at the first signal to end, and serves open files until they are closed; ends at once at the second.
+/// Logs the figures at SIGUSR1.
 fn obey_signals(
     mut signals: Signals,
     mounted: &Mounted,
@@ -416,7 +416,7 @@ fn plan_text(plan: Arc<Plan>, directories: Vec<PathBuf>) -> LazyText {
     LazyText::new(move || match plan::json(&plan, &details, None) {
         Ok(json) => json.into_bytes().into(),
         Err(error) => {
-            log::error!("cannot tell the plan: {error:#}");
+            log::error!("cannot show the plan: {error:#}");
             Arc::default()
         }
     })
@@ -426,7 +426,7 @@ fn plan_text(plan: Arc<Plan>, directories: Vec<PathBuf>) -> LazyText {
 fn log_figures(figures: &Figures) {
     match serde_json::to_string(&figures.snapshot()) {
         Ok(json) => log::info!("stats {json}"),
-        Err(error) => log::error!("cannot tell the figures: {error}"),
+        Err(error) => log::error!("cannot log the figures: {error}"),
     }
 }
 

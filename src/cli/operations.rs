@@ -156,6 +156,7 @@ pub(crate) const fn heading(group: Group) -> &'static str {
         Group::Tensors => "Changes to tensors",
         Group::Quantization => "Quantization",
         Group::Shards => "Shards",
+        Group::Gguf => "GGUF",
     }
 }
 
@@ -180,12 +181,12 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             });
             flags.collect()
         }
-        Takes::Choice(names) => vec![choice(one(), names)],
+        Takes::Choice(names) => vec![choice(one().value_name("CHOICE"), names)],
         Takes::Switch => vec![one().action(ArgAction::SetTrue)],
         Takes::Number(what) => vec![one().value_name(what).value_parser(|text: &str| {
             let number: u64 = text
                 .parse()
-                .map_err(|_| format!("{text} is no whole number"))?;
+                .map_err(|_| format!("{text} is not a whole number"))?;
             accepted(setting, text, Value::Number(number)).map(|_| number)
         })],
         Takes::SwitchOrChoice {
@@ -208,6 +209,11 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
                 }),
             ]
         }
+        Takes::Text(what) => vec![
+            one()
+                .value_name(what)
+                .value_parser(|text: &str| accepted(setting, text, Value::Text(text.to_owned()))),
+        ],
         Takes::Texts(what) => {
             vec![
                 one()
@@ -317,7 +323,7 @@ fn absolute(location: &Location) -> Location {
     }
 }
 
-/// `DIR`, or `DIR:WEIGHT` where what is behind the last colon is a number.
+/// `DIR`, or `DIR:WEIGHT` if the text after the last colon is a number.
 fn weighted(text: &str) -> Result<Value, String> {
     let (path, weight) = match text.rsplit_once(':') {
         Some((path, weight)) => match weight.parse() {

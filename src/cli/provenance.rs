@@ -107,7 +107,7 @@ fn source(plan: &Plan, group: &Group, from: &GroupSource) -> String {
     if from.each > 1 {
         text += &format!(" ({} each)", from.each);
     }
-    if (from.dtype, &from.shape) != (group.dtype, &group.shape) {
+    if from.dtype.to_string() != group.dtype || from.shape != group.shape {
         text += &format!(" {} {:?}", from.dtype, from.shape);
     }
     for step in &from.steps {

@@ -15,7 +15,7 @@ use crate::cli::messages;
 /// The environment variable with the socket that a service manager listens on.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// The service manager, if one wants to be told.
+/// The service manager, if one wants reports.
 #[derive(Debug)]
 pub(crate) struct ServiceManager(Option<UnixDatagram>);
 
@@ -25,15 +25,15 @@ impl ServiceManager {
         ServiceManager(None)
     }
 
-    /// The one that started this process, unless none did. One that cannot be reached is not there
-    /// any more, or was never meant: the variable may have come from further above.
+    /// The one that started this process, if any. One that cannot be reached has ended, or is not
+    /// that of this process: the variable is inherited.
     pub(crate) fn from_environment() -> Self {
         let Some(name) = env::var_os(VARIABLE).filter(|name| !name.is_empty()) else {
             return ServiceManager::none();
         };
         let socket = connect(&name).inspect_err(|error| {
             let name = name.to_string_lossy();
-            let problem = format!("{VARIABLE}={name}: the service manager is not told: {error}");
+            let problem = format!("{VARIABLE}={name}: cannot reach the service manager: {error}");
             let warning = Warning::new(Code::from(error), problem);
             eprint!("{}", messages::line("warning", &warning));
         });
@@ -56,10 +56,10 @@ impl ServiceManager {
 
     fn tell(&self, change: &str, status: &str) {
         let Some(socket) = &self.0 else { return };
-        // A line ends what is told of one thing.
+        // Each report of one thing is a line.
         let message = format!("{change}STATUS={}", status.replace('\n', "; ").shown());
         if let Err(error) = socket.send(message.as_bytes()) {
-            log::warn!("the service manager cannot be told {message:?}: {error}");
+            log::warn!("cannot send {message:?} to the service manager: {error}");
         }
     }
 }

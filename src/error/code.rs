@@ -66,7 +66,7 @@ codes! {
     Internal = "internal",
 
     // Sources.
-    /// The directory has no safetensors checkpoint.
+    /// The directory has no checkpoint that can be read, or several.
     NoCheckpoint = "no-checkpoint",
     /// The source is in a place that this build cannot read.
     UnsupportedPlace = "unsupported-place",
@@ -82,8 +82,16 @@ codes! {
     Truncated = "truncated",
     /// A file is a pointer that stands for one which was not downloaded.
     NotDownloaded = "not-downloaded",
-    /// A safetensors header is not valid.
+    /// The header of a safetensors or GGUF file is not valid.
     BadHeader = "bad-header",
+    /// A GGUF file that is no model, or of a kind that ckptfs does not know.
+    UnknownGguf = "unknown-gguf",
+    /// The metadata of a GGUF file lacks something, or contradicts itself.
+    BadMetadata = "bad-metadata",
+    /// A file of torch is damaged, or none that `torch.save` writes.
+    BadTorchFile = "bad-torch-file",
+    /// A file of torch holds something that is no state dict of plain tensors.
+    UnsupportedTorch = "unsupported-torch",
     /// A source changed after the view was planned.
     SourceChanged = "source-changed",
     /// Loaders differ in which of the files they read.
@@ -131,6 +139,12 @@ codes! {
     /// A weight and its scales would be separated.
     ScalesSeparated = "scales-separated",
 
+    // Layouts of names.
+    /// Some of the tensors are missing that together are others in another layout of names.
+    NamesIncomplete = "names-incomplete",
+    /// Tensors that are others in another layout of names, and whose shapes, dtypes or kinds do not allow it.
+    NamesLayout = "names-layout",
+
     // Dtypes and scales.
     /// A tensor whose dtype or shape this step cannot work with.
     UnsupportedTensor = "unsupported-tensor",
@@ -168,7 +182,7 @@ codes! {
     SkipList = "skip-list",
     /// Many weights are not quantized.
     Unquantized = "unquantized",
-    /// No official FP8 release is known of this kind of model.
+    /// What is asked for goes by the kind of model, and this kind is not known.
     UnknownModelType = "unknown-model-type",
     /// The reference has no block FP8, or not the tensors of the view.
     BadReference = "bad-reference",
@@ -234,6 +248,14 @@ codes! {
     TokenizerMismatch = "tokenizer-mismatch",
     /// A row of the embedding cannot be taken from any model.
     TokenRow = "token-row",
+
+    // GGUF.
+    /// No file of llama.cpp can be made of this architecture.
+    UnknownArchitecture = "unknown-architecture",
+    /// Files do not fit in the memory of this machine.
+    LargerThanMemory = "larger-than-memory",
+    /// How a tokenizer cuts text before it looks up tokens is not known to llama.cpp.
+    PreTokenizer = "pre-tokenizer",
 
     // Shards.
     /// The view would have too many shards, or too large ones.

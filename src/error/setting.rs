@@ -22,6 +22,7 @@ settings! {
     SINGLE_FILE = "single_file",
 
     // Operators.
+    LIKE = "like",
     SET = "edits.set",
     UNSET = "edits.unset",
     PROMOTE = "edits.promote",
@@ -34,6 +35,7 @@ settings! {
     LORA_EXPERTS = "lora_experts",
     PATCH = "patch",
     GRAFT = "graft",
+    NAMES = "names",
     RENAME = "rename",
     ONLY = "only",
     DROP = "drop",
@@ -51,6 +53,10 @@ settings! {
     PATTERNS = "quantize.patterns",
     SCALE_FORMAT = "quantize.scale_fmt",
     PARTIAL_BLOCKS = "quantize.partial_blocks",
+    GGUF = "gguf",
+    GGUF_TYPE = "gguf_type",
+    GGUF_SPLIT = "gguf_split",
+    GGUF_PRE = "gguf_pre",
 
     // Mounts.
     ALLOW_OTHER = "allow_other",

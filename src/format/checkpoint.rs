@@ -9,14 +9,19 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Hint;
 use crate::error::setting::PATCH;
+use crate::format::gguf::Model;
 use crate::source::{Attributes, AuxEntry, Blob};
-use crate::tensor::{Dtype, Name, Shape};
+use crate::tensor::{Dtype, Name, Shape, elements_spanned};
 
 /// A kind of files that hold tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
     /// Safetensors shards with an index, or one file without, in Hugging Face layout.
     Safetensors,
+    /// The same of files of `torch.save`.
+    Torch,
+    /// GGUF: one file, or split files.
+    Gguf,
 }
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -34,6 +39,10 @@ pub struct Checkpoint {
     pub aux: Vec<AuxEntry>,
     /// What the directory holds but the checkpoint does not, each with its reason.
     pub left_out: Vec<LeftOut>,
+    /// What was made of names and tensors while they were read.
+    pub notes: Vec<String>,
+    /// What GGUF files say of it, if it is of such: names, values and types are theirs.
+    pub gguf: Option<Arc<Model>>,
 }
 
 /// Something in the directory of a checkpoint that does not belong to it.
@@ -81,19 +90,58 @@ pub struct Shard {
     pub checkpoint: Arc<Path>,
     pub container: Container,
     pub blob: Arc<dyn Blob>,
-    /// All that it holds, in offset order, whether or not an index names it too.
+    /// All that it holds, in offset order, whether or not an index names it too. Only in containers
+    /// [whose tensors share bytes](Container::shares_bytes) they overlap.
     pub tensors: IndexMap<Name, StoredTensor>,
 }
 
-/// A tensor of a [`Shard`]: one range of its blob.
+/// A tensor of a [`Shard`]: one range of its blob, or elements in one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
     pub dtype: Dtype,
     pub shape: Shape,
-    /// Offset of the first byte from the start of the file.
+    /// Offset of the first element from the start of the file.
     pub offset: u64,
     /// Length in bytes.
     pub len: u64,
+    /// Where the elements are not stored one after the other in row-major order: how many elements it is from one
+    /// index of each dimension to the next. An element then takes whole bytes.
+    pub strides: Option<Arc<[u64]>>,
+}
+
+impl StoredTensor {
+    /// A range of bytes.
+    pub fn contiguous(dtype: Dtype, shape: impl Into<Shape>, offset: u64, len: u64) -> Self {
+        StoredTensor {
+            dtype,
+            shape: shape.into(),
+            offset,
+            len,
+            strides: None,
+        }
+    }
+
+    /// From the first byte of its elements to the last, how many there are in the file.
+    pub fn span(&self) -> u64 {
+        match &self.strides {
+            None => self.len,
+            Some(strides) => {
+                let elements = elements_spanned(&self.shape, strides);
+                let elements = elements.expect("they were found to be inside of the file");
+                elements * (self.dtype.bitsize() as u64 / 8)
+            }
+        }
+    }
+
+    /// Where the element at `row` and `column` of a matrix begins in the bytes of its [span](Self::span).
+    pub(crate) fn place(&self, row: u64, column: u64) -> usize {
+        let [row_stride, column_stride] = match &self.strides {
+            None => [self.shape[1], 1],
+            Some(strides) => [strides[0], strides[1]],
+        };
+        let element = row * row_stride + column * column_stride;
+        element as usize * (self.dtype.bitsize() / 8)
+    }
 }
 
 impl Checkpoint {

@@ -4,50 +4,66 @@
 //! To add a container: its folder, a variant of [`Container`], and what each `match` here asks for.
 
 mod checkpoint;
+mod copies;
+pub mod gguf;
+mod index;
+mod output;
 mod packing;
 pub mod safetensors;
+mod sharded;
+mod text;
+mod torch;
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 
-use crate::error::{Hint, Result};
-use crate::source::{Directory, Location};
+use crate::error::Result;
+use crate::format::sharded::Table;
+use crate::source::{AuxFiles, Blob, Class, Directory, Location, missing};
 use crate::tensor::Name;
 
 pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
+pub use index::{Index, WeightMap};
+pub use output::{OUTPUT, Output};
 pub use packing::{Entry, Part};
 
 /// Every container that can be read. Where the files of several are in a directory, the first of them
 /// is the checkpoint.
-const READABLE: [Container; 1] = [Container::Safetensors];
-
-/// What views are written in.
-pub const OUTPUT: Container = Container::Safetensors;
+const READABLE: [Container; 3] = [Container::Safetensors, Container::Torch, Container::Gguf];
 
 impl Checkpoint {
-    /// Opens the checkpoint at `location`, in whichever container it is.
+    /// Opens the checkpoint at `location`, in whichever container it is: a directory, or a file of a container
+    /// whose files often are in no directory of their own.
     ///
     /// # Errors
     /// If there is none, or its files do not agree with each other; the error names the file and the
     /// tensor.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
-        Self::in_directory(&*location.into().open()?)
+        Self::open_where(location.into(), Container::stands_alone)
     }
 
-    /// The same, where `location` may also be a single file: its tensors alone, whatever is beside it.
+    /// The same, where `location` may be a single file of any container: its tensors alone, whatever is beside it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_or_file(location: impl Into<Location>) -> Result<Self> {
-        let location = location.into();
+        Self::open_where(location.into(), |_| true)
+    }
+
+    fn open_where(location: Location, may_be_file: fn(Container) -> bool) -> Result<Self> {
         let name = location.as_path().file_name().unwrap_or_default();
-        let mut containers = READABLE.iter();
-        let container = containers.find(|container| container.is_shard(name));
-        match (container, location.weights()?) {
-            (Some(Container::Safetensors), Some(file)) => safetensors::read_file(file),
-            _ => Self::open(location),
+        if let Some(container) = Container::of_file(name).filter(|&it| may_be_file(it))
+            && let Some(file) = location.weights()?
+        {
+            return match container {
+                Container::Gguf => gguf::read_file(file, &mut |name| sibling(&location, name)),
+                _ => sharded::read_file(container, file),
+            };
         }
+        Self::in_directory(&*location.open()?)
     }
 
     /// The same of a directory that is open.
@@ -57,9 +73,39 @@ impl Checkpoint {
     pub fn in_directory(directory: &dyn Directory) -> Result<Self> {
         let names = directory.names()?;
         match Container::recognize(&names) {
-            Container::Safetensors => safetensors::read(directory, &names),
+            Container::Gguf => gguf::read(directory, &names),
+            container => sharded::read(container, directory, &names),
         }
     }
+
+    /// What the directory at `location` has beside weights, which may be missing.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be listed.
+    pub fn files_beside(location: &Location) -> Result<AuxFiles> {
+        let directory = location.open()?;
+        let is_weights = |name: &OsStr| {
+            let is_shard = READABLE.iter().any(|container| container.is_shard(name));
+            is_shard || index_files().any(|index| name == index)
+        };
+        directory.aux(&directory.names()?, &mut |name| {
+            let text = name.to_string_lossy();
+            if is_weights(name) {
+                Class::Weights
+            } else if sharded::is_of_another_format(Container::Safetensors, &text) {
+                Class::LeftOut("weights in another format")
+            } else {
+                Class::Aux
+            }
+        })
+    }
+}
+
+/// The file `name` beside that at `location`.
+fn sibling(location: &Location, name: &str) -> Result<Arc<dyn Blob>> {
+    let path = location.as_path().with_file_name(name);
+    let file = Location::Local(path.clone()).weights()?;
+    file.ok_or_else(|| missing(&path, "file"))
 }
 
 /// The names of the tensors of the checkpoint at `location`, in order. With an index, its shards need
@@ -69,23 +115,25 @@ impl Checkpoint {
 /// As [`Checkpoint::open`].
 pub fn tensor_names(location: impl Into<Location>) -> Result<IndexSet<Name>> {
     let directory = location.into().open()?;
-    for container in READABLE {
-        if let Some(names) = container.indexed_names(&*directory)? {
-            return Ok(names);
-        }
+    let container = Container::recognize(&directory.names()?);
+    if container != Container::Gguf
+        && let Some(names) = sharded::indexed_names(container, &*directory)?
+    {
+        return Ok(names);
     }
     let checkpoint = Checkpoint::in_directory(&*directory)?;
     Ok(checkpoint.tensors.into_keys().collect())
 }
 
-/// Whether `name` is that of a file that holds tensors, in a container that can be read.
-pub fn is_shard(name: &OsStr) -> bool {
-    READABLE.iter().any(|container| container.is_shard(name))
+/// Whether a file called `name` can be named alone, in the place of a checkpoint's directory.
+pub fn is_file(name: &OsStr) -> bool {
+    Container::of_file(name).is_some()
 }
 
 /// The names of indexes, of all containers.
 pub fn index_files() -> impl Iterator<Item = &'static str> {
-    READABLE.iter().map(|container| container.index_file())
+    let names = READABLE.iter().map(|container| container.index_file());
+    names.filter(|name| !name.is_empty())
 }
 
 impl Container {
@@ -101,10 +149,76 @@ impl Container {
         found.unwrap_or(READABLE[0])
     }
 
-    /// The names of the tensors in `directory` if it has an index of this container, in order.
-    fn indexed_names(self, directory: &dyn Directory) -> Result<Option<IndexSet<Name>>> {
+    /// The container of a file called `name` that is named alone.
+    fn of_file(name: &OsStr) -> Option<Self> {
+        let is_of = |container: &Container| match container {
+            Container::Safetensors => container.is_shard(name),
+            Container::Torch => torch::has_extension(name),
+            Container::Gguf => container.is_shard(name),
+        };
+        READABLE.into_iter().find(is_of)
+    }
+
+    /// What `file` says of its tensors.
+    fn table(self, file: &dyn Blob) -> Result<Table> {
         match self {
-            Container::Safetensors => safetensors::indexed_names(directory),
+            Container::Safetensors => Ok(Table {
+                tensors: safetensors::read_header(file)?,
+                ..Table::default()
+            }),
+            Container::Torch => torch::read(file),
+            Container::Gguf => Ok(Table {
+                tensors: gguf::stored_tensors(file)?,
+                ..Table::default()
+            }),
+        }
+    }
+
+    /// The shard that `file` is, which belongs to the directory `checkpoint`.
+    ///
+    /// # Errors
+    /// If it cannot be read; the error names the file and the tensor.
+    pub(crate) fn shard(self, checkpoint: &Path, file: Arc<dyn Blob>) -> Result<Arc<Shard>> {
+        let mut read = sharded::read_file(self, file)?;
+        let shard = read.shards.pop().expect("a file is one shard");
+        Ok(Arc::new(Shard {
+            checkpoint: checkpoint.into(),
+            name: shard.name.clone(),
+            container: self,
+            blob: shard.blob.clone(),
+            tensors: shard.tensors.clone(),
+        }))
+    }
+
+    /// Whether a file is often all that there is of a model.
+    fn stands_alone(self) -> bool {
+        match self {
+            Container::Safetensors => false,
+            Container::Torch | Container::Gguf => true,
+        }
+    }
+
+    /// Whether tensors of a file may have bytes in common.
+    pub fn shares_bytes(self) -> bool {
+        match self {
+            Container::Safetensors | Container::Gguf => false,
+            Container::Torch => true,
+        }
+    }
+
+    /// What is worth knowing of how `tensors` of a file are stored.
+    fn remarks(self, tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
+        match self {
+            Container::Safetensors | Container::Gguf => Vec::new(),
+            Container::Torch => torch::remarks(tensors),
+        }
+    }
+
+    /// What wrappers of a model put before all of `names`.
+    fn wrapping<'a>(self, names: impl Iterator<Item = &'a Name> + Clone) -> &'a str {
+        match self {
+            Container::Safetensors | Container::Gguf => "",
+            Container::Torch => torch::wrapping(names),
         }
     }
 
@@ -112,59 +226,26 @@ impl Container {
     pub fn is_shard(self, name: &OsStr) -> bool {
         match self {
             Container::Safetensors => safetensors::is_shard(name),
+            Container::Torch => torch::is_shard(name),
+            Container::Gguf => gguf::is_shard(name),
         }
     }
 
-    /// The name of an index.
+    /// The name of an index; empty if there is no such thing.
     pub fn index_file(self) -> &'static str {
         match self {
             Container::Safetensors => safetensors::INDEX_FILE,
+            Container::Torch => torch::INDEX_FILE,
+            Container::Gguf => "",
         }
     }
 
-    /// The name of a file that is the whole checkpoint, without an index.
+    /// The name of a file that is the whole checkpoint, without an index; empty if it may have any.
     pub fn single_file(self) -> &'static str {
         match self {
             Container::Safetensors => safetensors::SINGLE_FILE,
-        }
-    }
-
-    /// Whether `name` is one that loaders expect without an index telling them.
-    pub fn is_standard_name(self, name: &str) -> bool {
-        match self {
-            Container::Safetensors => safetensors::is_standard_name(name),
-        }
-    }
-
-    /// The standard names of `count` shards.
-    ///
-    /// # Errors
-    /// If they are more than such names can number.
-    pub fn standard_names(self, count: usize) -> Result<impl Iterator<Item = String>> {
-        match self {
-            Container::Safetensors => safetensors::standard_names(count),
-        }
-    }
-
-    /// The file called `file` that holds `tensors`, in the order that is best for loaders. Where they
-    /// are too many for a file, the error has this `advice`.
-    ///
-    /// # Errors
-    /// If they are too many.
-    pub fn pack(self, file: &str, tensors: &[Entry], advice: &Hint) -> Result<Vec<Part>> {
-        match self {
-            Container::Safetensors => safetensors::pack(file, tensors, advice),
-        }
-    }
-
-    /// The text of the index of `tensors`, each with the name of its file and its length in bytes, in
-    /// the order of the files.
-    pub fn index<'a>(
-        self,
-        tensors: impl Iterator<Item = (&'a Name, &'a str, u64)> + Clone,
-    ) -> Vec<u8> {
-        match self {
-            Container::Safetensors => safetensors::index_text(tensors),
+            Container::Torch => torch::SINGLE_FILE,
+            Container::Gguf => "",
         }
     }
 }

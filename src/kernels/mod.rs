@@ -5,6 +5,7 @@ mod cpu;
 pub mod float8;
 pub mod fp8;
 pub mod gather;
+pub mod ggml;
 pub mod integer;
 pub mod lanes;
 pub mod low_rank;

@@ -81,6 +81,9 @@ pub struct PlannedTensor {
     pub name: Name,
     pub dtype: Dtype,
     pub shape: Shape,
+    /// What its bytes stand for, if they are blocks: dtype and shape are then those of bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoded: Option<Encoded>,
     /// Offset of its first byte from the start of the shard.
     pub offset: u64,
     /// Length in bytes.
@@ -94,7 +97,32 @@ pub struct PlannedTensor {
     pub extents: Extents,
 }
 
+/// A tensor in blocks, of a type that is no dtype.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Encoded {
+    /// The name of the type, such as `Q4_K`.
+    #[serde(rename = "type")]
+    pub tensor_type: &'static str,
+    /// Of its elements.
+    pub shape: Shape,
+}
+
 impl PlannedTensor {
+    /// The name of its dtype, or of the type that its blocks have.
+    pub fn type_name(&self) -> String {
+        match &self.encoded {
+            Some(encoded) => encoded.tensor_type.to_owned(),
+            None => self.dtype.to_string(),
+        }
+    }
+
+    /// The shape of its elements.
+    pub fn elements(&self) -> &Shape {
+        self.encoded
+            .as_ref()
+            .map_or(&self.shape, |encoded| &encoded.shape)
+    }
+
     /// The tensor apart from its place in a shard.
     pub fn tensor(&self) -> Tensor {
         Tensor {

@@ -47,7 +47,7 @@ pub(super) fn whole_file<'a>(
         Arc::ptr_eq(of, blob)
             && (tensor.dtype, &tensor.shape, offset) == (stored.dtype, &stored.shape, stored.offset)
     };
-    let is_whole = shard.container == OUTPUT
+    let is_whole = shard.container == OUTPUT.container()
         && tensors.len() == shard.tensors.len()
         && tensors.iter().all(unchanged);
     is_whole.then_some(&shard.blob)
@@ -109,6 +109,7 @@ fn planned(name: &Name, tensor: &Tensor, offset: u64) -> PlannedTensor {
         name: name.clone(),
         dtype: tensor.dtype,
         shape: tensor.shape.clone(),
+        encoded: None,
         offset,
         len: tensor.len(),
         from: tensor.origin().clone(),

@@ -1,17 +1,18 @@
 //! Shards with an index, or one file without, in Hugging Face layout.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use crate::catalog::{CONFIG_FILE, Catalog, EditedConfig, Extents};
 use crate::error::Result;
 use crate::format::OUTPUT;
 use crate::jobs;
+use crate::layout::attributes::{SYNTHESIZED_MODE, attributes, mode_for, newest_source};
 use crate::layout::costs::costs;
 use crate::layout::partition::{Shards, groups, in_units, names};
 use crate::layout::plan::{Plan, PlannedShard};
 use crate::layout::shard_file::{self, ShardFile};
-use crate::source::{Attributes, Blob};
+use crate::source::Attributes;
 use crate::view::{TopFile, View};
 
 /// Lays `catalog` out in shards of at most `shard_bytes` tensor bytes, where they are packed.
@@ -82,6 +83,24 @@ pub fn shards(mut catalog: Catalog, shards: Shards, shard_bytes: u64) -> Result<
     })
 }
 
+/// The positions of the tensors of `catalog` in the order in which readers of the same view meet them who read
+/// shards by their names, and the tensors of each by theirs.
+///
+/// # Errors
+/// If there would be more shards than names can number.
+pub fn in_order(catalog: &Catalog, shards: Shards, shard_bytes: u64) -> Result<Vec<usize>> {
+    let units = in_units(&catalog.tensors);
+    let groups = groups(catalog, &units, shards, shard_bytes);
+    let files = names(&groups, shards)?;
+    let mut named: Vec<(&str, &str)> = Vec::with_capacity(catalog.tensors.len());
+    for (file, group) in files.iter().zip(&groups) {
+        named.extend(group.tensors.iter().map(|(name, _)| (&**file, &***name)));
+    }
+    named.sort_unstable();
+    let position = |(_, name): (&str, &str)| catalog.tensors.get_index_of(name);
+    Ok(named.into_iter().filter_map(position).collect())
+}
+
 /// The text of the index of `shards`.
 fn index(shards: &[PlannedShard]) -> Vec<u8> {
     OUTPUT.index(shards.iter().flat_map(|shard| {
@@ -100,53 +119,4 @@ fn synthesized(name: &str, text: Vec<u8>, catalog: &Catalog, mtime: SystemTime) 
         },
         content: Extents::made(text),
     }
-}
-
-const SYNTHESIZED_MODE: u32 = 0o444;
-
-/// Who may read a file: only those who may read every source file in it. A whole source file
-/// keeps its owner and time.
-fn attributes(content: &Extents, directory: Attributes, newest: SystemTime) -> Attributes {
-    if let Some(blob) = content.whole_file() {
-        return blob.attributes();
-    }
-    let mut attributes = Attributes {
-        mode: SYNTHESIZED_MODE,
-        mtime: newest,
-        ..directory
-    };
-    for segment in content.segments() {
-        let mut restrict = |blob: &Arc<dyn Blob>| {
-            attributes.mode &= mode_for(directory, blob.attributes());
-        };
-        segment.place.for_each_source(&mut restrict);
-    }
-    attributes
-}
-
-/// The mode of `source` for a file that has the owner and group of `directory`: where those are
-/// not the source's own, they may do what everyone may.
-fn mode_for(directory: Attributes, source: Attributes) -> u32 {
-    let everyone = source.mode & 0o7;
-    let class = |own: bool, shift: u32| {
-        if own {
-            source.mode & (0o7 << shift)
-        } else {
-            everyone << shift
-        }
-    };
-    class(source.uid == directory.uid, 6) | class(source.gid == directory.gid, 3) | everyone
-}
-
-/// The time of the youngest source file: what is synthesized is as old as what it is made from.
-fn newest_source(catalog: &Catalog) -> SystemTime {
-    let mut newest = UNIX_EPOCH;
-    let mut visit = |blob: &Arc<dyn Blob>| newest = newest.max(blob.attributes().mtime);
-    for tensor in catalog.tensors.values() {
-        tensor.for_each_source(&mut visit);
-    }
-    if let Some(config) = &catalog.config {
-        visit(config.file());
-    }
-    newest
 }

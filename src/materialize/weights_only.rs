@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::catalog::CONFIG_FILE;
 use crate::error::setting::OVERWRITE;
 use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::format;
+use crate::format::OUTPUT;
 use crate::jobs::Progress;
 use crate::materialize::destination::{Destination, swap_in};
 use crate::materialize::ending::{discard, out_of_space, settle};
@@ -131,8 +131,8 @@ fn check_names(
     for entry in fs::read_dir(destination.path()).map_err(list_error)? {
         let name = PathBuf::from(entry.map_err(list_error)?.file_name());
         // Loaders go by an index also where the view has none.
-        let is_weights = format::is_shard(name.as_os_str())
-            || format::index_files().any(|index| name == Path::new(index));
+        let is_weights =
+            OUTPUT.is_shard(name.as_os_str()) || name == Path::new(OUTPUT.index_file());
         if is_weights && files.iter().all(|file| file.path != name) {
             others.push(name.shown().to_string());
         }

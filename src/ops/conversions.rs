@@ -8,6 +8,8 @@ use crate::kernels::lanes::Precision;
 pub struct Conversions<'a> {
     /// That of all floating tensors.
     pub dtype: Option<Precision>,
+    /// That of tensors whose stored type no view has, where no dtype is asked for.
+    pub undecided: Precision,
     /// Those of single tensors, which take precedence.
     pub rules: &'a [CastRule],
     /// Whether a later step quantizes, which then chooses again which weights of a layer are quantized.

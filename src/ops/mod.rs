@@ -2,9 +2,9 @@
 //! that compute what it adds (the kernel half).
 //!
 //! The order in which they are applied is that of [`Operations`]: config and other files of the base
-//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, renamed, filtered,
-//! given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
-//! form, and quantized. So
+//! are edited, embedding and head are tied or untied, adapters are merged, the result is patched, grafted on, given the names of another layout, renamed,
+//! filtered, given in other dtypes, with a vocabulary of another size, with experts and linear attention in one
+//! form, quantized, and last given the names, values and types of GGUF. So
 //! patterns match new names, what is quantized was dequantized before, and expert forms see whatever
 //! names and dtypes come out of the steps before.
 
@@ -18,10 +18,15 @@ mod embeddings;
 pub mod experts;
 pub mod filter;
 pub mod gather;
+pub mod gguf;
 pub mod graft;
+pub mod like;
 pub mod linear_attention;
 pub mod lora;
 pub mod merge;
+pub mod names;
+mod numbers;
+pub mod open;
 mod operator;
 mod params;
 pub mod patch;
@@ -42,9 +47,13 @@ pub use dtype::DtypeParams;
 pub use edits::{Edit, EditsParams};
 pub use experts::{Experts, ExpertsParams};
 pub use filter::FilterParams;
+pub use gguf::{GgufKind, GgufParams, GgufReport};
 pub use graft::{GraftParams, GraftRequest};
+pub use like::LikeParams;
 pub use linear_attention::{LinearAttention, LinearAttentionParams};
 pub use lora::{ExpertOrder, LoraParams, LoraRequest};
+pub use names::{NameLayout, NamesParams};
+pub use numbers::Numbers;
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
 pub(crate) use params::{chosen, short};
@@ -56,6 +65,7 @@ pub use vocabulary::{Pad, VocabularyParams};
 
 use std::path::Path;
 
+use crate::catalog::Catalog;
 use crate::error::Result;
 pub use crate::kernels::lanes::Precision;
 use crate::source::Location;
@@ -83,11 +93,13 @@ macro_rules! operations {
 }
 
 operations! {
+    like: like::LikeParams,
     edits: edits::EditsParams,
     tying: tying::TyingParams,
     lora: lora::LoraParams,
     patch: patch::PatchParams,
     graft: graft::GraftParams,
+    names: names::NamesParams,
     rename: rename::RenameParams,
     filter: filter::FilterParams,
     cast: cast::CastParams,
@@ -96,6 +108,7 @@ operations! {
     experts: experts::ExpertsParams,
     linear_attention: linear_attention::LinearAttentionParams,
     quantize: quantize::QuantizeParams,
+    gguf: gguf::GgufParams,
 }
 
 impl Operations {
@@ -118,16 +131,35 @@ impl Operations {
     /// # Errors
     /// If something that is asked cannot be done.
     pub fn operators(&self) -> Result<Vec<Box<dyn Operator>>> {
-        let conversions = Conversions {
-            dtype: self.dtype.to,
-            rules: &self.cast.rules,
-            quantizes: self.quantize.is_asked(),
-        };
+        let conversions = self.conversions();
         let mut operators = Vec::new();
         for params in self.each().filter(|params| params.is_asked()) {
             operators.extend(params.operators(&conversions)?);
         }
         Ok(operators)
+    }
+
+    /// The dtypes that are asked for.
+    fn conversions(&self) -> Conversions<'_> {
+        Conversions {
+            dtype: self.dtype.to,
+            undecided: match self.gguf.kind {
+                // What it is encoded in rounds enough.
+                Some(_) => Precision::F32,
+                None => Precision::Bf16,
+            },
+            rules: &self.cast.rules,
+            quantizes: self.quantize.is_asked(),
+        }
+    }
+
+    /// What `base` is before anything is done to it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or lacks something that a view needs.
+    pub fn base(&self, base: &Location) -> Result<Catalog> {
+        let numbers = Numbers::of(&self.conversions())?;
+        open::catalog(base, &numbers, self.like.directory.as_ref())
     }
 
     /// What they read from, in order.

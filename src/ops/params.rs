@@ -1,5 +1,5 @@
-//! What operators can be asked for. Each describes its settings once; flags, the keys of recipes and
-//! the recipes that are written down are made from that.
+//! Settings of operators. Each operator describes its settings once; flags, keys of recipes and
+//! written recipes are made from that.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::source::Location;
 
 /// What is asked of an operator.
 pub trait Params: Debug {
-    /// What can be asked of it, in the order in which it is shown.
+    /// Its settings, in the order in which they are shown.
     fn settings(&self) -> &'static [Setting];
 
     /// Names that flags had before and still may have: the flag, and the former name.
@@ -20,12 +20,12 @@ pub trait Params: Debug {
         &[]
     }
 
-    /// The map of a recipe that its keys stand in, if they do not stand in `view` itself.
+    /// The map of a recipe that has its keys, if that is not `view` itself.
     fn section(&self) -> Option<&'static Section> {
         None
     }
 
-    /// Takes `value` for the setting `key`: a list goes on, all else is replaced.
+    /// Takes `value` for the setting `key`: appends it to a list, replaces any other value.
     ///
     /// # Errors
     /// If it is not a possible value.
@@ -59,7 +59,7 @@ pub trait Params: Debug {
         false
     }
 
-    /// The operators that do what is asked, beside these `conversions`. Opens what they read.
+    /// The operators for these settings; `conversions` are those of the request. Opens their sources.
     ///
     /// # Errors
     /// If it cannot be done.
@@ -69,7 +69,7 @@ pub trait Params: Debug {
 /// Something that can be asked of an operator.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in `view` of a recipe; of one in a [`Section`], behind that one's key and a point.
+    /// Its key in `view` of a recipe; of one in a [`Section`], after that one's key and a point.
     pub key: &'static str,
     /// Its flag, without dashes.
     pub flag: &'static str,
@@ -77,7 +77,7 @@ pub struct Setting {
     pub group: Group,
     /// What the flag does.
     pub help: &'static str,
-    /// What stands beside the key in a recipe that is written down, if anything does.
+    /// The comment after the key in a written recipe, if any.
     pub comment: &'static str,
 }
 
@@ -101,7 +101,7 @@ pub enum Takes {
     Switch,
     /// A whole number; what it is called.
     Number(&'static str),
-    /// One text; what it is called.
+    /// A text; what it is called.
     Text(&'static str),
     /// Any number of texts; what one is called.
     Texts(&'static str),
@@ -124,7 +124,7 @@ impl Takes {
     }
 }
 
-/// Keys of a recipe that stand together.
+/// Keys of a recipe that share a map.
 #[derive(Debug)]
 pub struct Section {
     pub key: &'static str,
@@ -141,7 +141,7 @@ pub struct Section {
     pub comment: &'static str,
 }
 
-/// What flags are shown under.
+/// The headings of flags in `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Sources,
@@ -149,6 +149,7 @@ pub enum Group {
     Tensors,
     Quantization,
     Shards,
+    Gguf,
 }
 
 /// A value of a setting.

@@ -52,8 +52,9 @@ pub(super) fn carry_out(
     changes: Vec<Change>,
     hint: &'static str,
 ) -> Result<()> {
+    let going: HashSet<&Name> = changes.iter().flat_map(|change| &change.old).collect();
     let taken = changes.iter().flat_map(|change| &change.new);
-    for (name, tensor) in taken {
+    for (name, tensor) in taken.filter(|(name, _)| !going.contains(name)) {
         if let Some(other) = catalog.tensors.get(name) {
             return Err(Error::of_tensor(
                 Code::NameTaken,

@@ -20,7 +20,8 @@ pub struct Group {
     pub tensors: usize,
     /// Bytes of all of them.
     pub bytes: u64,
-    pub dtype: Dtype,
+    /// The name of their dtype, or of the type that their blocks have.
+    pub dtype: String,
     pub shape: Shape,
     pub from: Vec<GroupSource>,
     /// As [`Lineage::steps`]; numbers that are not the same for all are given as `{"min", "max"}`,
@@ -99,8 +100,8 @@ pub fn groups<'a>(
         let sources: Vec<Vec<&Source>> = from.values().cloned().collect();
         let key = Key {
             name: pattern::shape(&tensor.name),
-            dtype: tensor.dtype.to_string(),
-            shape: tensor.shape.clone(),
+            dtype: tensor.type_name(),
+            shape: tensor.elements().clone(),
             steps: operators(&lineage.steps),
             from: from.into_keys().collect(),
         };
@@ -132,8 +133,8 @@ impl Group {
             name: Pattern::from_name(&tensor.name),
             tensors: 1,
             bytes: tensor.len,
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
+            dtype: tensor.type_name(),
+            shape: tensor.elements().clone(),
             from: from.collect(),
             steps: lineage.steps.iter().map(folded).collect(),
         }

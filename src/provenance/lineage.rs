@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::catalog::{Extent, Node, NodeId, Sources, Step, Tensor};
@@ -266,16 +267,48 @@ fn stored(shard: &Arc<Shard>, bytes: Range<u64>, name: &str) -> Vec<Traced> {
             bytes,
         )];
     }
-    let first = table.partition_point(|_, tensor| tensor.offset + tensor.len <= bytes.start);
+    if shard.container.shares_bytes()
+        && let Some(position) = one_of_many(table, &bytes, name)
+    {
+        return vec![stored_in(shard, position, bytes)];
+    }
+    // Where tensors overlap, there is no order of their ends.
+    let first = match shard.container.shares_bytes() {
+        true => 0,
+        false => table.partition_point(|_, tensor| end(tensor) <= bytes.start),
+    };
     let tensors = (first..table.len()).map(|position| (position, &table[position]));
     let tensors = tensors.take_while(|(_, tensor)| tensor.offset < bytes.end);
-    let tensors = tensors.filter(|(_, tensor)| tensor.len > 0);
+    let tensors = tensors.filter(|(_, tensor)| tensor.len > 0 && end(tensor) > bytes.start);
     let parts = tensors.map(|(position, tensor)| {
         let start = bytes.start.max(tensor.offset);
-        let end = bytes.end.min(tensor.offset + tensor.len);
+        let end = bytes.end.min(end(tensor));
         stored_in(shard, position, start..end)
     });
     parts.collect()
+}
+
+/// Where the bytes of `tensor` end.
+fn end(tensor: &StoredTensor) -> u64 {
+    tensor.offset + tensor.span()
+}
+
+/// The position of the tensor that has all of `bytes`, where several may: preferably the one called `name`, then
+/// one that is no larger.
+fn one_of_many(
+    table: &IndexMap<Name, StoredTensor>,
+    bytes: &Range<u64>,
+    name: &str,
+) -> Option<usize> {
+    let has = |tensor: &StoredTensor| tensor.offset <= bytes.start && bytes.end <= end(tensor);
+    let named = table.get_full(name).filter(|(.., tensor)| has(tensor));
+    if let Some((position, ..)) = named {
+        return Some(position);
+    }
+    let first = table.partition_point(|_, tensor| tensor.offset < bytes.start);
+    let starting = (first..table.len()).take_while(|&at| table[at].offset == bytes.start);
+    let mut exact = starting.filter(|&at| end(&table[at]) == bytes.end);
+    exact.next().or_else(|| table.values().position(has))
 }
 
 /// The position of the tensor without bytes that is at `offset`, preferably `name`; if there is none,
@@ -299,7 +332,7 @@ fn empty_tensor(shard: &Shard, offset: u64, name: &str) -> usize {
 fn stored_in(shard: &Arc<Shard>, position: usize, bytes: Range<u64>) -> Traced {
     let found = shard.tensors.get_index(position);
     let (name, tensor) = found.expect("bytes of its tensors");
-    let (steps, name) = if bytes.end - bytes.start == tensor.len {
+    let (steps, name) = if bytes.end - bytes.start == tensor.span() {
         (Vec::new(), Some(name.clone()))
     } else {
         let start = bytes.start - tensor.offset;

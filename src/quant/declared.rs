@@ -23,6 +23,10 @@ pub(crate) const SKIP_KEYS: [&str; 6] = [
     "exclude",
     "llm_int8_skip_modules",
 ];
+/// What compressed-tensors and ModelOpt quantize alike: for each group, which modules and how.
+pub(super) const GROUPS_KEY: &str = "config_groups";
+/// The modules of a group: names, expressions, or classes such as `Linear`.
+pub(super) const TARGETS_KEY: &str = "targets";
 /// Where older compressed-tensors checkpoints have their declaration.
 pub(super) const COMPRESSION_KEY: &str = "compression_config";
 /// A declaration by another tool, which some loaders prefer.
@@ -61,6 +65,15 @@ pub(crate) fn skips(declaration: &Value) -> Vec<String> {
     let entries = entries.filter_map(|module| module.as_str().map(str::to_owned));
     let entries: IndexSet<String> = entries.filter(|module| !module.is_empty()).collect();
     entries.into_iter().collect()
+}
+
+/// The lists of modules that are quantized alike, each with the keys that lead to it in `declaration`.
+pub(crate) fn target_lists(declaration: &Value) -> impl Iterator<Item = (Vec<&str>, &Vec<Value>)> {
+    let groups = declaration.get(GROUPS_KEY).and_then(Value::as_object);
+    groups.into_iter().flatten().filter_map(|(group, value)| {
+        let list = value.get(TARGETS_KEY)?.as_array()?;
+        Some((vec![GROUPS_KEY, group.as_str(), TARGETS_KEY], list))
+    })
 }
 
 /// Takes the declaration of another tool out of the view, `because` it would contradict it.

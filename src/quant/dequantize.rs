@@ -82,6 +82,11 @@ pub(super) fn dequantized(
     Tensor::in_dtype(name, weight, to.dtype(), inputs, Box::new(kernel))
 }
 
+/// Whether `scales` is the shape of one scale for each block of a weight of shape `weight`.
+pub(super) fn are_block_scales(weight: &[u64], scales: &[u64], block: [u64; 2]) -> bool {
+    Grid::new(weight, scales, block).is_some()
+}
+
 /// A weight as `groups` matrices of `rows` × `columns` with a scale for each block.
 #[derive(Debug, Clone, Copy)]
 struct Grid {

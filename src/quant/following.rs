@@ -1,5 +1,5 @@
-//! The lists of modules that stay as they are follow the tensors of these modules: to other names, into
-//! fused tensors and out of them, and away.
+//! Lists of modules (those that stay as they are, and those that are quantized alike) follow the tensors of
+//! these modules: to other names, into fused tensors and out of them, and away.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::{Code, Result, Warning};
 use crate::quant::declared::{
-    COMPRESSION_KEY, KEY, METHOD_KEY, MODELOPT_FILE, SKIP_KEYS, TEXT_CONFIG,
+    COMPRESSION_KEY, GROUPS_KEY, KEY, METHOD_KEY, MODELOPT_FILE, SKIP_KEYS, TARGETS_KEY,
+    TEXT_CONFIG, target_lists,
 };
 use crate::quant::skip_entries::{Entry, Fate, Moves};
 use crate::source::AuxEntry;
@@ -48,17 +49,8 @@ pub(crate) fn follow(catalog: &mut Catalog, moves: &Moves, doing: Doing) -> Resu
         }
         Err(_) | Ok(None) => {}
         Ok(Some(config)) => {
-            for key in [KEY, COMPRESSION_KEY] {
-                following.inside(config, CONFIG_FILE, key)?;
-            }
-            if let Some(mut declared) = config.get_in(TEXT_CONFIG, KEY) {
-                let lists = following.lists(&declared, CONFIG_FILE, KEY);
-                if !lists.is_empty() {
-                    for (key, list) in lists {
-                        declared[key] = list;
-                    }
-                    config.set_in(TEXT_CONFIG, KEY, &declared)?;
-                }
+            for outer in [&[KEY][..], &[COMPRESSION_KEY], &[TEXT_CONFIG, KEY]] {
+                following.inside(config, CONFIG_FILE, outer)?;
             }
         }
     }
@@ -124,13 +116,14 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// The lists in the object under `outer` of `config`, a file called `file`.
-    fn inside(&mut self, config: &mut Config, file: &str, outer: &str) -> Result<()> {
-        let Some(declared) = config.get(outer) else {
+    /// The lists in the object at `outer` of `config`, a file called `file`.
+    fn inside(&mut self, config: &mut Config, file: &str, outer: &[&str]) -> Result<()> {
+        let Some(declared) = config.get_at(outer) else {
             return Ok(());
         };
-        for (key, list) in self.lists(&declared, file, outer) {
-            config.set_in(outer, key, &list)?;
+        for (path, list) in self.lists(&declared, file, &outer.join(".")) {
+            let path: Vec<&str> = outer.iter().copied().chain(path).collect();
+            config.set_at(&path, &list)?;
         }
         Ok(())
     }
@@ -150,7 +143,7 @@ impl Following<'_> {
         let Ok(mut config) = text.and_then(|text| Config::parse(&text, file.clone())) else {
             return Ok(());
         };
-        self.inside(&mut config, MODELOPT_FILE, MODELOPT_KEY)?;
+        self.inside(&mut config, MODELOPT_FILE, &[MODELOPT_KEY])?;
         if let Some(text) = config.edited_text() {
             *entry = AuxEntry::Edited {
                 name: MODELOPT_FILE.into(),
@@ -163,14 +156,18 @@ impl Following<'_> {
         Ok(())
     }
 
-    /// The lists of `declared`, which is under `outer` of `file`, that are others now.
-    fn lists(&mut self, declared: &Value, file: &str, outer: &str) -> Vec<(&'static str, Value)> {
+    /// The lists of `declared`, which is at `outer` of `file`, that are others now, by the keys that
+    /// lead to each.
+    fn lists<'a>(
+        &mut self,
+        declared: &'a Value,
+        file: &str,
+        outer: &str,
+    ) -> Vec<(Vec<&'a str>, Value)> {
         let mut lists = Vec::new();
-        for key in SKIP_KEYS {
-            if let Some(list) = declared.get(key).and_then(Value::as_array)
-                && let Some(list) = self.list(list, file, key)
-            {
-                lists.push((key, list));
+        for (path, list) in skip_lists(declared).chain(target_lists(declared)) {
+            if let Some(list) = self.list(list, file, &path.join(".")) {
+                lists.push((path, list));
             }
         }
         if self.doing == Doing::Renaming {
@@ -244,7 +241,10 @@ impl Following<'_> {
         let others = members
             .iter()
             .filter(|(key, _)| !SKIP_KEYS.contains(&key.as_str()));
-        let naming = others.filter(|(_, value)| may_name(value, &changed));
+        let naming = others.filter(|(key, value)| match key.as_str() {
+            GROUPS_KEY => may_name(&without_targets(value), &changed),
+            _ => may_name(value, &changed),
+        });
         let naming: Vec<&str> = naming.map(|(key, _)| key.as_str()).collect();
         if !naming.is_empty() {
             let problem = format!(
@@ -255,6 +255,27 @@ impl Following<'_> {
                 .push(Warning::new(Code::ConfigNotUpdated, problem));
         }
     }
+}
+
+/// The lists of modules that stay as they are, by their keys.
+fn skip_lists(declared: &Value) -> impl Iterator<Item = (Vec<&str>, &Vec<Value>)> {
+    let lists = SKIP_KEYS.into_iter();
+    lists.filter_map(|key| Some((vec![key], declared.get(key)?.as_array()?)))
+}
+
+/// `groups` less their targets.
+fn without_targets(groups: &Value) -> Value {
+    let mut groups = groups.clone();
+    for group in groups
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|g| g.values_mut())
+    {
+        if let Some(group) = group.as_object_mut() {
+            group.remove(TARGETS_KEY);
+        }
+    }
+    groups
 }
 
 /// Whether a text in `value`, or a key, looks like a path or a pattern of paths, and has a word in it that

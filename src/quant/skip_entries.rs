@@ -1,10 +1,11 @@
-//! Entries of the lists that name modules which stay as they are, and what becomes of them when
-//! tensors get other names, go, or become parts of others.
+//! Entries of lists that name modules, and what becomes of them when tensors get other names, go, or
+//! become parts of others.
 //!
 //! | entry | names |
 //! |---|---|
 //! | `re:…` (compressed-tensors) | modules whose path the expression matches from its start |
 //! | with `*` or `?` (ModelOpt) | modules whose whole path fits |
+//! | a class, such as `Linear` | no module by its name |
 //! | other text | the module and those inside of it; if there is none, modules whose path has it as a part |
 
 use std::collections::{BTreeSet, HashSet};
@@ -126,6 +127,7 @@ impl Moves {
         let named = self.named(entry);
         match entry {
             Entry::Unreadable => Fate::Parted,
+            Entry::Path(path) if named.is_empty() && is_class(path) => Fate::Same,
             Entry::Path(path) if named.is_empty() => self.fate_of_part(path),
             Entry::Path(path) => self.fate_of_path(path, &named, strangers),
             Entry::Pattern(_) => {
@@ -227,6 +229,12 @@ impl<'a> Strangers<'a> {
         }
         Fate::To(modules.iter().map(|&module| module.to_owned()).collect())
     }
+}
+
+/// Whether `text` looks like a class of modules, such as `Linear`.
+pub(crate) fn is_class(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.starts_with(|c: char| c.is_ascii_uppercase()) && text.chars().all(is_word)
 }
 
 /// The module that a tensor belongs to: its name without the last part.

@@ -2,11 +2,11 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::format::Checkpoint;
 use crate::ops::dtype::InDtype;
 use crate::ops::lora::Lora;
 use crate::ops::merge::{Definition, Merge, Source};
-use crate::ops::{ExpertOrder, Operator, Precision};
+use crate::ops::open;
+use crate::ops::{ExpertOrder, Numbers, Operator, Precision};
 use crate::quant::is_coded;
 use crate::recipe::yaml::Node;
 use crate::source::Location;
@@ -35,9 +35,11 @@ pub struct MergedModel {
 impl MergeRequest {
     /// The merged model. Adapters that do not say the order of their experts have them in `experts`.
     pub(super) fn catalog(&self, experts: Option<ExpertOrder>) -> Result<Catalog> {
+        let dtype = self.definition.dtype.and_then(Precision::from_dtype);
+        let numbers = Numbers::all(dtype.unwrap_or(Precision::Bf16));
         let names = self.definition.models.iter();
         let sources = names.zip(&self.models).map(|(name, model)| {
-            let mut catalog = Catalog::from_base(Checkpoint::open(&model.location)?);
+            let mut catalog = open::catalog(&model.location, &numbers, None)?;
             dequantize(&mut catalog, self.definition.dtype)?;
             if let Some(adapter) = &model.lora {
                 Lora::open(adapter, 1.0, experts)?.apply(&mut catalog)?;

@@ -9,15 +9,14 @@ mod models;
 mod quoted;
 mod request;
 mod settings;
-mod size;
 mod surveys;
 mod view_section;
 mod yaml;
 
+pub use crate::size::{parse_shard_size, parse_size};
 pub use merge_request::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use request::{DEFAULT_SHARD_BYTES, ViewRequest};
-pub use size::{parse_shard_size, parse_size};
 pub use surveys::Surveys;
 
 pub use crate::layout::{Plan, Shards};

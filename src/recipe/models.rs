@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::setting::MODEL;
 use crate::error::{Code, Error, Hint, Place, Result};
-use crate::format::is_shard;
+use crate::format;
 use crate::recipe::yaml::{Fields, Node, Value};
 use crate::shown::Show;
 use crate::source::{Location, missing};
@@ -225,8 +225,8 @@ impl Places {
         let mut looked = Vec::new();
         let path = beside.join(&model.path);
         if model.revision.is_none() {
-            let is_shard = path.file_name().is_some_and(is_shard);
-            if path.is_dir() || is_shard && path.is_file() {
+            let is_file = path.file_name().is_some_and(format::is_file);
+            if path.is_dir() || is_file && path.is_file() {
                 return Ok(Location::Local(path));
             }
             looked.push(format!("no directory {}", path.shown()));

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
-use crate::error::setting::{SHARD_SIZE, SHARDS};
+use crate::error::setting::{LIKE, SHARD_SIZE, SHARDS};
 use crate::error::{Code, Error, Hint, Result, Warning};
-use crate::format::{Checkpoint, OUTPUT};
+use crate::format::OUTPUT;
 use crate::layout::{self, Plan, Shards};
 use crate::named::Named;
 use crate::ops::{Group, Operations, Params, Setting, Takes, Value, chosen};
@@ -112,8 +112,13 @@ impl ViewRequest {
             return Err(Error::new(Code::Conflict, problem).with_hint(hint));
         }
         let mut catalog = match &self.merge {
+            Some(_) if self.operations.like.is_asked() => {
+                let problem = "a merge has config and tokenizer of its models";
+                let error = Error::new(Code::Conflict, problem).about(LIKE);
+                return Err(error.with_hint(Hint::leave_out(LIKE)));
+            }
             Some(merge) => merge.catalog(self.operations.lora.experts)?,
-            None => Catalog::from_base(Checkpoint::open(&self.base)?),
+            None => self.operations.base(&self.base)?,
         };
         catalog
             .report
@@ -133,6 +138,11 @@ impl ViewRequest {
         let config = catalog.glance_at_config();
         let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
         catalog.report.warnings.extend(missing);
+        if let Some(kind) = self.operations.gguf.kind {
+            let order = layout::in_order(&catalog, shards, self.shard_bytes)?;
+            let model = self.operations.gguf.model(kind, &mut catalog, &order)?;
+            return layout::gguf(catalog, model);
+        }
         layout::shards(catalog, shards, self.shard_bytes)
     }
 

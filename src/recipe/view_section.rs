@@ -7,8 +7,8 @@ use crate::ops::merge::Scalar;
 use crate::ops::{self, Operations, Section, Setting, Takes, named_file, short};
 use crate::recipe::models::{ModelPath, Reference};
 use crate::recipe::request::SHARDS_SETTING;
-use crate::recipe::size::parse_size;
 use crate::recipe::yaml::{Fields, Node, Value};
+use crate::size::parse_size;
 
 /// What stands under `view`.
 #[derive(Debug, Default)]
@@ -257,7 +257,13 @@ impl ViewSection {
                 let number = number.ok_or_else(|| node.expected(name, "a whole number"))?;
                 self.set(key, ops::Value::Number(number), node)
             }
-            Takes::Text(_) => self.set(key, ops::Value::text(node.text(name)?), node),
+            Takes::Text(_) => {
+                let text = match &node.value {
+                    Value::Scalar(Scalar::Int(number)) => number.to_string(),
+                    _ => node.text(name)?.to_owned(),
+                };
+                self.set(key, ops::Value::text(text), node)
+            }
             Takes::Texts(_) => entries(node).iter().try_for_each(|node| {
                 let text = node.text(name)?;
                 self.set(key, ops::Value::text(text), node)

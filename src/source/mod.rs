@@ -3,6 +3,7 @@
 
 mod attributes;
 mod blob;
+mod derived;
 mod directory;
 mod downloads;
 mod local;
@@ -14,6 +15,7 @@ mod sync;
 
 pub use attributes::Attributes;
 pub use blob::{Blob, Identity};
+pub(crate) use derived::Derived;
 pub(crate) use directory::never_shown;
 pub use directory::{AuxEntry, AuxFiles, Class, Directory, MOUNT_DIRECTORY};
 pub(crate) use downloads::{not_downloaded, pointer};

@@ -1,7 +1,10 @@
 //! What a tensor is, apart from where its bytes come from.
 
+mod axes;
+
 use std::sync::Arc;
 
+pub use axes::{Axis, elements_spanned, is_contiguous, merged_axes};
 pub use safetensors::tensor::Dtype;
 
 /// A tensor's name, shared by all that speak of it.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Extents;
 use crate::error::{Error, Result};
-use crate::format;
+use crate::format::OUTPUT;
 use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
@@ -169,7 +169,7 @@ fn find_extra(
             Some(_) => {}
             None => {
                 let path = view.path(id).join(&name);
-                if format::is_shard(&name) && id == View::ROOT {
+                if OUTPUT.is_shard(&name) && id == View::ROOT {
                     report.differences.push(Difference {
                         path,
                         kind: Kind::ExtraWeights,

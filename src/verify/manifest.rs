@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result, Warning};
 use crate::findings::Faults;
-use crate::format;
+use crate::format::OUTPUT;
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
 use crate::shown::Show;
@@ -136,7 +136,7 @@ fn find_extra(
                     pending.push(path);
                 }
             } else if !sums.contains_key(&path) && path != Path::new(MANIFEST_FILE) {
-                let (findings, what) = if format::is_shard(path.as_os_str()) {
+                let (findings, what) = if OUTPUT.is_shard(path.as_os_str()) {
                     (&mut faults.problems, "weights")
                 } else {
                     (&mut faults.warnings, "files")

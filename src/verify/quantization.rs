@@ -13,7 +13,7 @@ use crate::findings::Faults;
 use crate::jobs::Progress;
 use crate::quant::{
     self, Entry, KEY, MODELOPT_FILE, Reading, SKIP_KEY, SKIP_KEYS, StoredFile, TEXT_CONFIG,
-    Verified, weight_of,
+    Verified, is_class, target_lists, weight_of,
 };
 use crate::source::with_room;
 use crate::verify::known_scales::KnownScales;
@@ -40,6 +40,9 @@ pub(super) fn check(
         progress,
     };
     let found = quant::verify(declared.used.as_ref(), &stored, &reading, faults)?;
+    if let Some(declaration) = &declared.used {
+        check_targets(declaration, shards, faults);
+    }
     if let Some(declaration) = declared.used
         && !found.quantized.is_empty()
     {
@@ -101,6 +104,32 @@ fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
     Declared {
         used: declaration.or(nested),
         doubts,
+    }
+}
+
+/// Targets of groups that are names or expressions, and not classes, name modules that are there.
+fn check_targets(declaration: &Value, shards: &[ShardFile], faults: &mut Faults) {
+    let mut lists = target_lists(declaration).peekable();
+    if lists.peek().is_none() {
+        return;
+    }
+    let names = shards.iter().flat_map(|shard| shard.header.keys());
+    let modules: HashSet<&str> = names.map(|name| module_of(name)).collect();
+    let with_ancestors: HashSet<&str> = (modules.iter().copied())
+        .flat_map(itself_and_ancestors)
+        .collect();
+    for (path, list) in lists {
+        for target in list.iter().filter_map(Value::as_str) {
+            let is_there = match Entry::new(target) {
+                Entry::Path(path) => is_class(path) || with_ancestors.contains(path),
+                entry @ Entry::Pattern(_) => modules.iter().any(|module| entry.names(module)),
+                Entry::Unreadable => true,
+            };
+            if !is_there {
+                let fault = format!("targets in {} that name no module", path.join("."));
+                faults.warnings.add_item(Code::SkipList, fault, target);
+            }
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::error::{Code, Error, Result, Warning};
 use crate::findings::Faults;
-use crate::format::StoredTensor;
-use crate::format::safetensors::{INDEX_FILE, Index, SINGLE_FILE, WeightMap, read_header};
+use crate::format::safetensors::{INDEX_FILE, SINGLE_FILE, read_header};
+use crate::format::{Index, StoredTensor, WeightMap};
 use crate::jobs::Progress;
 use crate::source::{Blob, LocalFile, check_directory, with_room};
 use crate::tensor::Name;

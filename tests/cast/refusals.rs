@@ -4,6 +4,7 @@ use ckptfs::ops::Precision;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, tensor};
+use crate::common::readback::tensors;
 use crate::common::{Workspace, assert_names, message};
 use crate::fixture::*;
 
@@ -27,8 +28,8 @@ fn what_cannot_be_dequantized_is_refused_by_name() {
             &["a.weight:", "a.scale ", "per tensor or per channel"],
         ),
         (
-            vec![square(), tensor("a.scale", Dtype::F8_E8M0, &[2, 2], 2)],
-            &["a.scale ", "F8_E8M0", "[2, 2]", "another scheme"],
+            vec![square(), tensor("a.scale", Dtype::F8_E8M0, &[256, 8], 2)],
+            &["a.scale ", "F8_E8M0", "[256, 8]", "another scheme"],
         ),
         (
             vec![square(), scale(Dtype::F32, &[])],
@@ -157,5 +158,54 @@ fn quantization_by_other_methods_is_refused_by_name_of_method_and_tensor() {
         let found = message(plan(&base, Precision::Bf16));
         assert_names(&found, &parts);
         assert_names(&found, &["config.json"]);
+    }
+}
+
+/// DeepSeek-V4 calls the scales of `X.weight` `X.scale`, and stores them in F8_E8M0.
+#[test]
+fn scale_of_f8_e8m0_is_described_as_block_scales_and_can_be_renamed_to_be_read() {
+    let workspace = Workspace::new();
+    // Of the first two the number of scales is also that of tensors, and of rows.
+    for (case, shape) in [[128, 128], [256, 16384], [256, 300]]
+        .into_iter()
+        .enumerate()
+    {
+        let blocks = shape.map(|len: usize| len.div_ceil(128));
+        let weight = tensor("a.weight", Dtype::F8_E4M3, &shape, 1);
+        let scales = tensor("a.scale", Dtype::F8_E8M0, &blocks, 2);
+        let write = |name: &str, tensors: [&TensorData; 2]| {
+            let checkpoint = Checkpoint::single(tensors.map(TensorData::clone));
+            workspace.write(&format!("{name}-{case}"), &checkpoint)
+        };
+        let base = write("base", [&weight, &scales]);
+        let refused = message(plan(&base, Precision::Bf16));
+        let parts = [
+            "a.weight:",
+            "a.scale ",
+            "F8_E8M0",
+            "block scales under another name",
+            "rename",
+            "the scales a.scale after their weight, X_scale_inv",
+        ];
+        assert_names(&refused, &parts);
+        assert!(!refused.contains("per tensor"), "{refused}");
+
+        let alone = write("alone", [&scales, &bf16("b.weight", &[2, 2])]);
+        let refused = message(plan(&alone, Precision::Bf16));
+        assert_names(
+            &refused,
+            &["a.scale:", "F8_E8M0, a dtype of scales", "rename"],
+        );
+        assert!(!refused.contains("scale_scale_inv"), "{refused}");
+
+        let bytes = scales.bytes.to_vec();
+        let usual = TensorData::new("a.weight_scale_inv", scales.dtype, &scales.shape, bytes);
+        let named = plan(&write("named", [&weight, &usual]), Precision::Bf16).unwrap();
+        let mut renamed = request(&base, Precision::Bf16);
+        let rule = r"\.scale$=.weight_scale_inv".to_owned();
+        renamed.operations.rename.rules.push(rule);
+        let [renamed, named] = [renamed.plan().unwrap(), named].map(|plan| tensors(&plan));
+        assert_eq!(renamed, named);
+        assert_eq!(renamed["a.weight"].dtype, Dtype::BF16);
     }
 }

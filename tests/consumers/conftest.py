@@ -20,7 +20,7 @@ torch.set_num_threads(2)
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Begun first where files run side by side, as the last would run alone. Of those that start vLLM,
 # which takes much memory, the second follows the first.
-LONGEST = ["test_docs", "test_mergekit_models", "test_vllm", "test_transformers", "test_lora",
+LONGEST = ["test_docs", "test_gguf", "test_mergekit_models", "test_vllm", "test_transformers", "test_lora",
            "test_fp8_rules"]
 
 

@@ -120,8 +120,13 @@ def script_of(commands: list[Command], between: str = "") -> str:
     return "\n".join(parts)
 
 
-def run(commands: list[Command], models: Path, environment: dict, scratch: Path, between="") -> None:
-    """Runs commands one after the other and compares what they print with what the page says."""
+def run(
+    commands: list[Command], models: Path, environment: dict, scratch: Path, between=""
+) -> list[str]:
+    """Runs commands one after the other and compares what they print with what the page says.
+
+    Returns what each printed.
+    """
     scratch.mkdir()
     # What a page writes beside them is its own.
     own_models = scratch.with_name("models")
@@ -144,4 +149,5 @@ def run(commands: list[Command], models: Path, environment: dict, scratch: Path,
         assert not command.output or shown_is(command.output, output), (
             f"{where}\nthe page shows:\n{expected}\nit prints:\n{output}"
         )
+    return parts[:-1:2]
 

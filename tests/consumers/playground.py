@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from peft import LoraConfig, get_peft_model
 
 import ckptfs
+import fp8_families
 from tiny_models import qwen3_moe, save
 
 MERGE = """\
@@ -30,12 +31,14 @@ view:
 def build(directory: Path, checkpoints: Path) -> Path:
     """What lies in /srv/models while a page runs.
 
-    SmolLM2-135M, gemma-3-270m    real models
+    SmolLM2-135M, gemma-3-270m    real models; the first as GGUF, too
     gemma-3-tuned      the latter without its last layer
     A, A-fused         a tiny mixture of experts in bf16, its experts single and fused
     B                  an MTP block that A lacks, and a tensor that both have
     A-FP8              A in block FP8
     A-INT4             A in 4 bits
+    A-bin              A as pytorch_model.bin
+    Qwen3-Next         a tiny one, whose linear attention is joined
     adapter            a LoRA adapter for A, made by PEFT
     B-tuned, base      models of A's shape; merge.yml merges them
     """
@@ -44,13 +47,20 @@ def build(directory: Path, checkpoints: Path) -> Path:
     whole = link_all(checkpoints / "gemma3", directory / "gemma-3-270m")
     ckptfs.run("materialize", "--base", whole, "--drop", r"model\.layers\.17\..*", "--hardlink",
                "--out", directory / "gemma-3-tuned")
+    ckptfs.run("materialize", "--base", directory / "SmolLM2-135M", "--gguf", "q4_0", "--out",
+               directory / "gguf")
+    (file,) = (directory / "gguf").iterdir()
+    file.rename(directory / file.name)
+    (directory / "gguf").rmdir()
     model = save(qwen3_moe, "per-expert", directory / "A")
     save(qwen3_moe, "fused", directory / "A-fused")
+    fp8_families.save("qwen3_next", directory / "Qwen3-Next")
     save_adapter(model, directory / "adapter")
     save_extra(directory / "A", directory / "B")
     ckptfs.run("materialize", "--base", directory / "A", "--fp8", "--out", directory / "A-FP8")
     ckptfs.run("materialize", "--base", directory / "A", "--quantize", "int4:group=32",
                "--out", directory / "A-INT4")
+    save_pickled(directory / "A", directory / "A-bin")
     for name in ("base", "B-tuned", "Qwen3-30B-A3B"):
         link_all(directory / "A", directory / name)
     link_all(directory / "B", directory / "mtp-block")
@@ -79,6 +89,15 @@ def save_adapter(model: Path, to: Path) -> None:
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
     adapted.save_pretrained(to)
+
+
+def save_pickled(base: Path, to: Path) -> None:
+    to.mkdir()
+    (to / "config.json").write_bytes((base / "config.json").read_bytes())
+    tensors = {}
+    for shard in sorted(base.glob("*.safetensors")):
+        tensors |= load_file(shard)
+    torch.save(tensors, to / "pytorch_model.bin")
 
 
 def save_extra(base: Path, to: Path) -> None:

@@ -5,6 +5,7 @@ dequantised and saved as a bf16 checkpoint in several shards:
 
     smollm2/   SmolLM2-135M: dimensions that are not multiples of 128
     gemma3/    Gemma-3-270M: every dimension a multiple of 128
+    gguf/      the files that these were made of: smollm2.gguf, gemma3.gguf
 
 The variants are cut from smollm2/ and share its files by hard links:
 
@@ -214,6 +215,9 @@ def build(out: Path, packages: Path) -> None:
     # Reading a GGUF vocabulary keeps one core busy for a while: one process each.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
         list(processes.map(save_as_bf16, ggufs, [out / "smollm2", out / "gemma3"]))
+    (out / "gguf").mkdir()
+    for gguf, name in zip(ggufs, ["smollm2", "gemma3"]):
+        shutil.move(gguf, out / "gguf" / f"{name}.gguf")
     original = out / "smollm2"
     cut_engine(original, out / "smollm2-engine")
     cut_base(original, out / "smollm2-base")

@@ -27,8 +27,8 @@ def models(checkpoints, tmp_path_factory) -> Path:
 def run(models, tmp_path):
     environment = playground.commands(tmp_path / "bin")
 
-    def run(commands: list[Command], between: str = "") -> None:
-        doc_pages.run(commands, models, environment, tmp_path / "scratch", between)
+    def run(commands: list[Command], between: str = "") -> list[str]:
+        return doc_pages.run(commands, models, environment, tmp_path / "scratch", between)
 
     return run
 
@@ -41,10 +41,12 @@ def test_a_session_goes_as_its_page_shows(page, run):
     run(SESSIONS[page])
 
 
-def test_the_commands_in_the_tables_of_the_readme_succeed(run):
+def test_the_commands_in_the_tables_of_the_readme_succeed_and_have_an_effect(run):
     commands = doc_pages.in_tables((REPOSITORY / "README.md").read_text())
     assert len(commands) > 20
-    run([Command(0, "mkdir -p /mnt/m"), *commands], CLEAN_UP)
+    commands = [Command(0, "mkdir -p /mnt/m"), *commands]
+    for command, output in zip(commands, run(commands, CLEAN_UP), strict=True):
+        assert "[no-effect]" not in output, f"{command.text}\n{output}"
 
 
 def test_the_jobs_of_the_skill_succeed_and_it_is_short(run):

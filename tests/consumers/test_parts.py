@@ -1,5 +1,7 @@
 """Parts of a model taken out as a model of their own, and put back, as docs/RECIPES.md says."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,11 +14,23 @@ from transformers import (
 )
 
 import ckptfs
+import mtp_models
+from checkpoint import Checkpoint, same_bits
+from vllm_engines import Engines
 
 TEXT_ONLY = [
     "--rename", r"^language_model\.=", "--only", r"model\..*",
     "--promote", "text_config", "--keep", "dtype", "--set", 'architectures=["Gemma3ForCausalLM"]',
 ]  # fmt: skip
+# What a draft model of each family is made of. LAYERS, the number of the first layer that
+# num_hidden_layers does not count, is 61 in DeepSeek-V3.
+NEXTN = rf"model\.layers\.{mtp_models.LAYERS}\..*"
+DRAFTS = {
+    "deepseek_v3": NEXTN,
+    "glm4_moe": NEXTN,
+    "qwen3_next": r"mtp\..*|model\.embed_tokens\..*|lm_head\..*",
+}
+FORMS = {"bf16": [], "fp8": ["--fp8-rules", "official"]}
 IDS = torch.arange(1, 33)[None]
 
 
@@ -78,3 +92,61 @@ def test_a_language_part_that_was_trained_is_put_back(vision_language, tmp_path)
             for name, tensor in before.model.vision_tower.state_dict().items():
                 assert torch.equal(whole.model.vision_tower.state_dict()[name], tensor), name
             del whole
+
+
+@pytest.fixture(scope="module")
+def engines():
+    with Engines() as engines:
+        yield engines
+
+
+@pytest.fixture(scope="module")
+def with_mtp(tmp_path_factory):
+    """A small random model of a family with an MTP block."""
+    directory = tmp_path_factory.mktemp("mtp")
+    made = {family: mtp_models.save(family, directory / family) for family in DRAFTS}
+    return made.__getitem__
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", DRAFTS)
+def test_vllm_loads_an_mtp_block_of_its_own_as_it_loads_that_of_the_whole(
+    family, form, with_mtp, engines, tmp_path
+):
+    whole, draft = tmp_path / "whole", tmp_path / "draft"
+    view = ["--base", with_mtp(family), *FORMS[form]]
+    ckptfs.run("materialize", *view, "--out", whole)
+    ckptfs.run("materialize", *view, "--only", DRAFTS[family], "--out", draft)
+    from_whole = engines.load_draft(whole, whole)
+    assert "error" not in from_whole, from_whole["error"]
+    assert from_whole["missing"] == []
+    assert (from_whole["fp8"] > 0) == (form == "fp8")
+    assert engines.load_draft(whole, draft) == from_whole
+    sizes = [sum(f.stat().st_size for f in d.glob("*.safetensors")) for d in (draft, whole)]
+    assert sizes[0] < sizes[1] * 0.6
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", DRAFTS)
+def test_an_mtp_block_that_a_fine_tune_lost_is_put_back_bit_for_bit(family, form, with_mtp, tmp_path):
+    tuned = mtp_models.save_without_mtp(with_mtp(family), tmp_path / "tuned")
+    for name in ("original", "tuned-in-form", "whole"):
+        (tmp_path / name).mkdir()
+    original = ["--base", with_mtp(family), *FORMS[form]]
+    lost = ["--base", tuned, *FORMS[form]]
+    put_back = [*lost, "--extra", with_mtp(family), "--set", "num_nextn_predict_layers=1"]
+    with (
+        ckptfs.mounted(original, tmp_path / "original") as original,
+        ckptfs.mounted(lost, tmp_path / "tuned-in-form") as lost,
+        ckptfs.mounted(put_back, tmp_path / "whole") as whole,
+    ):
+        configs = [json.loads((at / "config.json").read_text()) for at in (whole, original)]
+        assert configs[0] == configs[1]
+        view, before, block = Checkpoint(whole), Checkpoint(lost), Checkpoint(original)
+        block_names = block.names() - before.names()
+        assert block_names >= {n for n in block.names() if n.startswith(("mtp.", "model.layers.2."))}
+        assert view.names() == block.names()
+        for name in view.names():
+            of = block if name in block_names else before
+            assert same_bits(view[name], of[name]), name
+        del view, before, block, of

@@ -21,6 +21,9 @@ from pathlib import Path
 
 NEW_TOKENS = 24
 SECONDS_TO_STOP = 30
+SMALL = {
+    "dtype": "bfloat16", "enforce_eager": True, "max_model_len": 64, "skip_tokenizer_init": True,
+}
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -54,7 +57,7 @@ class Engines:
         fp8       the layers whose weights are block FP8: names, and digests of what was loaded
         logprobs  the logarithms of the probabilities of these tokens
         """
-        return self._ask(directory, prompts)
+        return self._ask("generate", directory, prompts)
 
     def load(self, directory: Path) -> dict:
         """What vLLM makes of the weights of a checkpoint before any kernel sees them, or an error.
@@ -62,10 +65,20 @@ class Engines:
         fp8       how many numbers are in parameters of block FP8
         missing   parameters that got no weight
         """
-        return self._ask(directory, None)
+        return self._ask("load", directory)
 
-    def _ask(self, directory: Path, prompts: list[list[int]] | None) -> dict:
-        print(json.dumps([str(directory), prompts]), file=self.process.stdin, flush=True)
+    def load_draft(self, target: Path, draft: Path) -> dict:
+        """What vLLM loads of `draft` as the MTP draft model of `target`, or an error.
+
+        class     the class of the draft model
+        weights   digests of its parameters, by name
+        fp8       how many numbers are in parameters of block FP8
+        missing   parameters that got no weight
+        """
+        return self._ask("load_draft", target, str(draft))
+
+    def _ask(self, what: str, directory: Path, *more) -> dict:
+        print(json.dumps([what, str(directory), *more]), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         assert answer, f"no vLLM:\n{self.log.read_text()}"
         return json.loads(answer)
@@ -88,18 +101,18 @@ def serve() -> None:
     # vLLM logs to standard output, which belongs to the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    import vllm
+    import vllm  # noqa: F401  (once, for all that is forked)
 
     register_stand_in_kernel()
     keep_digests()
     for request in sys.stdin:
-        directory, prompts = json.loads(request)
+        what, *arguments = json.loads(request)
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reader)
             with os.fdopen(writer, "w") as pipe:
-                json.dump(attempt(vllm, directory, prompts), pipe)
+                json.dump(attempt(what, arguments), pipe)
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader) as pipe:
@@ -108,15 +121,17 @@ def serve() -> None:
         print(answer or json.dumps({"error": f"wait status {status}"}), file=answers, flush=True)
 
 
-def attempt(vllm, directory: str, prompts: list[list[int]] | None) -> dict:
+def attempt(what: str, arguments: list) -> dict:
     try:
-        return load(directory) if prompts is None else generate(vllm, directory, prompts)
+        return {"generate": generate, "load": load, "load_draft": load_draft}[what](*arguments)
     except Exception as error:
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def generate(vllm, directory: str, prompts: list[list[int]]) -> dict:
+def generate(directory: str, prompts: list[list[int]]) -> dict:
+    import vllm
+
     engine = vllm.LLM(
         directory, dtype="bfloat16", enforce_eager=True, max_model_len=256,
         skip_tokenizer_init=True,
@@ -139,32 +154,58 @@ def generate(vllm, directory: str, prompts: list[list[int]]) -> dict:
 
 
 def load(directory: str) -> dict:
+    from vllm.engine.arg_utils import EngineArgs
+
+    config = EngineArgs(directory, **SMALL).create_engine_config()
+    model, missing = loaded(config, config.model_config)
+    return {"fp8": fp8_numbers(model), "missing": missing}
+
+
+def load_draft(target: str, draft: str) -> dict:
+    import torch
+    from vllm.engine.arg_utils import EngineArgs
+
+    speculative = {"method": "mtp", "model": draft, "num_speculative_tokens": 1}
+    config = EngineArgs(target, speculative_config=speculative, **SMALL).create_engine_config()
+    model, missing = loaded(config, config.speculative_config.draft_model_config)
+    return {
+        "class": type(model).__name__,
+        "weights": {
+            name: digest(parameter.data.reshape(-1).view(torch.uint8))
+            for name, parameter in model.named_parameters() if name not in missing
+        },
+        "fp8": fp8_numbers(model),
+        "missing": missing,
+    }
+
+
+def loaded(config, model_config) -> tuple:
+    """The model of `model_config` with its weights, and the parameters that got none."""
     import torch
     from vllm.config import set_current_vllm_config
     from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
-    from vllm.engine.arg_utils import EngineArgs
     from vllm.model_executor.model_loader import get_model_loader
     from vllm.model_executor.model_loader.utils import initialize_model
     from vllm.utils.torch_utils import set_default_torch_dtype
 
-    config = EngineArgs(
-        directory, dtype="bfloat16", enforce_eager=True, max_model_len=64, skip_tokenizer_init=True
-    ).create_engine_config()
     with set_current_vllm_config(config), tempfile.NamedTemporaryFile() as rendezvous:
         init_distributed_environment(1, 0, f"file://{rendezvous.name}", 0, "gloo")
         ensure_model_parallel_initialized(1, 1)
         with set_default_torch_dtype(torch.bfloat16):
-            model = initialize_model(vllm_config=config)
-        weights = get_model_loader(config.load_config).get_all_weights(config.model_config, model)
-        loaded = model.load_weights(weights)
-    parameters = dict(model.named_parameters())
+            model = initialize_model(vllm_config=config, model_config=model_config)
+        weights = get_model_loader(config.load_config).get_all_weights(model_config, model)
+        found = model.load_weights(weights)
     # Scales of the cache, which checkpoints seldom have.
     of_cache = (".k_scale", ".v_scale", ".q_scale", ".prob_scale")
-    missing = (name for name in parameters if name not in loaded and not name.endswith(of_cache))
-    return {
-        "fp8": sum(p.numel() for p in parameters.values() if p.dtype == torch.float8_e4m3fn),
-        "missing": sorted(missing),
-    }
+    names = (name for name, _ in model.named_parameters())
+    missing = (name for name in names if name not in found and not name.endswith(of_cache))
+    return model, sorted(missing)
+
+
+def fp8_numbers(model) -> int:
+    import torch
+
+    return sum(p.numel() for p in model.parameters() if p.dtype == torch.float8_e4m3fn)
 
 
 def fp8_layers(model) -> dict[str, str]:

@@ -128,7 +128,7 @@ fn a_value_that_is_not_json_is_refused_with_what_to_type() {
         ("a.b=/x/y z", &[r#"'a.b="/x/y z"'"#]),
         ("a=True", &["True is not JSON", "'a=true'", r#"'a="True"'"#]),
         ("a=None", &["'a=null'"]),
-        ("a=", &["there is no value behind the ="]),
+        ("a=", &["there is no value after the ="]),
         ("a=[1,", &["the value is not JSON"]),
         ("a=1 2", &["the value is not JSON"]),
         ("a=NaN", &["NaN is not JSON"]),

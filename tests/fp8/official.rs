@@ -438,3 +438,38 @@ fn patterns_add_to_the_official_rules() {
     expected.insert("lm_head.weight");
     assert_eq!(fp8_names(&plan), expected);
 }
+
+/// DeepSeek's releases have 576 rows there.
+#[test]
+fn partial_rows_of_the_last_part_of_a_layer_are_noted_and_not_warned_of() {
+    let noted_and_warned = |q_a: &[usize], kv_a: &[usize]| {
+        let weight = |module: &str, shape: &[usize]| {
+            bf16(&format!("model.layers.0.self_attn.{module}.weight"), shape)
+        };
+        let tensors = [weight("q_a_proj", q_a), weight("kv_a_proj_with_mqa", kv_a)];
+        let config = r#"{"model_type": "deepseek_v3"}"#;
+        let workspace = Workspace::new();
+        let base = workspace.write("base", &Checkpoint::single(tensors).config(config));
+        let plan = plan_fp8(&base, official()).unwrap();
+        assert_eq!(fp8_names(&plan).len(), 2);
+        let notes = plan.report.notes.join("\n");
+        let warnings = plan.report.warnings.iter();
+        let warnings = warnings.filter(|warning| warning.code() == Code::PartialBlocks);
+        let warnings: Vec<String> = warnings.map(ToString::to_string).collect();
+        (notes.contains("kv_a_proj_with_mqa"), warnings.join("\n"))
+    };
+    assert_eq!(
+        noted_and_warned(&[128, 256], &[192, 256]),
+        (true, String::new())
+    );
+    assert_eq!(
+        noted_and_warned(&[128, 256], &[256, 256]),
+        (false, String::new())
+    );
+    // What comes before it is read with the scales of other rows.
+    let (noted, warned) = noted_and_warned(&[192, 256], &[192, 256]);
+    assert!(noted && warned.contains("q_a_proj"), "{warned}");
+    assert!(!warned.contains("kv_a_proj_with_mqa"), "{warned}");
+    let (noted, warned) = noted_and_warned(&[128, 200], &[192, 200]);
+    assert!(!noted && warned.contains("kv_a_proj_with_mqa"), "{warned}");
+}

@@ -1,5 +1,7 @@
 //! How much the rules leave unquantized is reported, and much of it is warned of.
 
+use std::collections::BTreeSet;
+
 use ckptfs::error::{Code, Warning};
 use ckptfs::ops::quantize::UnquantizedReport;
 use ckptfs::ops::{PartialBlocks, QuantizeParams, RuleSet};
@@ -92,6 +94,43 @@ fn much_that_stays_unquantized_is_warned_of_and_official_rules_are_the_way_out_w
         assert!(!text.contains("official"), "{text}");
         assert_names(text, &["quantize.patterns"]);
     }
+}
+
+#[test]
+fn a_bf16_deepseek_under_the_exact_rules_is_warned_of_and_not_under_the_official_ones() {
+    let kept = [
+        "self_attn.q_a_proj",
+        "self_attn.q_b_proj",
+        "self_attn.kv_a_proj_with_mqa",
+        "self_attn.kv_b_proj",
+        "mlp.shared_experts.gate_proj",
+        "mlp.shared_experts.up_proj",
+        "mlp.shared_experts.down_proj",
+    ];
+    let quantized = [
+        "self_attn.o_proj",
+        "mlp.experts.0.gate_proj",
+        "mlp.experts.0.up_proj",
+        "mlp.experts.0.down_proj",
+    ];
+    let tensors = || {
+        let modules = kept.iter().chain(&quantized);
+        let weights = modules.map(|module| format!("model.layers.0.{module}.weight"));
+        weights.map(|name| bf16(&name, &[8, 8])).collect()
+    };
+    let config = r#"{"model_type": "deepseek_v3"}"#;
+    let exact = plan(config, tensors(), QuantizeParams::by_rules());
+    let modules: BTreeSet<&str> = report(&exact).modules.iter().map(|m| &*m.module).collect();
+    assert_eq!(modules, BTreeSet::from(kept));
+    // Seven of eleven.
+    let text = warning(&exact).unwrap().text();
+    assert_names(text, &["63 %", "fp8.rules: official", "deepseek_v3"]);
+    let official = QuantizeParams {
+        rules: Some(RuleSet::Official),
+        ..QuantizeParams::default()
+    };
+    let official = plan(config, tensors(), official);
+    assert_eq!((warning(&official), report(&official).bytes), (None, 0));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, Opened, RowBands, Step, Tensor};
 use ckptfs::format;
 use ckptfs::inspect::{check_values, quantized_tensors};
 use ckptfs::layout::{self, Shards};
@@ -82,7 +82,7 @@ fn upside_down(matrix: &[u8]) -> Vec<u8> {
 /// A view of `source` upside down, then quantized.
 fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
     let base = workspace.write("base", &Checkpoint::single([source.clone()]));
-    let mut catalog = Catalog::from_base(format::Checkpoint::open(&base).unwrap());
+    let mut catalog = Catalog::from_base(Opened::stored(format::Checkpoint::open(&base).unwrap()));
     let stored = catalog.tensors[&*source.name].clone();
     let node = Node::new(&*source.name, vec![stored.clone()], Box::new(UpsideDown));
     let computed = Tensor::computed(Arc::new(node), 0, stored.dtype, stored.shape, stored.home);

@@ -89,6 +89,7 @@ fn files_that_are_missing_or_of_another_kind() {
         &message(plan(&base, &nothing)),
         &["nothing", "there is no such directory"],
     );
+    // Safetensors with the name of a pickle.
     let pickled = plain().write(&workspace, "pickled");
     fs::rename(
         pickled.join("adapter_model.safetensors"),
@@ -97,7 +98,7 @@ fn files_that_are_missing_or_of_another_kind() {
     .unwrap();
     assert_names(
         &message(plan(&base, &pickled)),
-        &["adapter_model.bin", "pickled"],
+        &["adapter_model.bin", "not a file of torch.save"],
     );
     let empty = plain().write(&workspace, "empty");
     fs::remove_file(empty.join("adapter_model.safetensors")).unwrap();

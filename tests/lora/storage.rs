@@ -165,7 +165,8 @@ fn both(gate_up: [usize; 2], down: [usize; 2]) -> Adapter {
 }
 
 #[test]
-fn both_parameters_of_an_adapter_are_taken_alike() {
+fn both_parameters_of_an_adapter_for_olmoe_whose_gate_up_is_square_are_taken_alike() {
+    // As OLMoE has it, twice the intermediate size is the hidden size.
     let (hidden, intermediate) = (24, 12);
     let gate_up = fused("gate_up_proj", [2 * intermediate, hidden]);
     let down = fused("down_proj", [hidden, intermediate]);

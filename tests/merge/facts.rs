@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ckptfs::catalog::{Catalog, Node, Step, Tensor};
+use ckptfs::catalog::{Catalog, Node, Opened, Step, Tensor};
 use ckptfs::format;
 use ckptfs::kernels::lanes::{Precision, Round};
 use ckptfs::layout::{self, Plan, Shards};
@@ -95,7 +95,7 @@ fn source() -> TensorData {
 }
 
 fn standardized(base: &Path, tallied: &Arc<AtomicUsize>) -> Tensor {
-    let catalog = Catalog::from_base(format::Checkpoint::open(base).unwrap());
+    let catalog = Catalog::from_base(Opened::stored(format::Checkpoint::open(base).unwrap()));
     let formula = Standard {
         tallied: tallied.clone(),
     };
@@ -240,7 +240,7 @@ fn facts_on_disk_serve_the_next_reader_of_the_same_sources_only() {
 fn reading_in_order_finds_the_facts_of_the_next_tensor_ahead() {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single([source(), bf16("y", &[64])]));
-    let mut catalog = Catalog::from_base(format::Checkpoint::open(&base).unwrap());
+    let mut catalog = Catalog::from_base(Opened::stored(format::Checkpoint::open(&base).unwrap()));
     let tallied: Vec<Arc<AtomicUsize>> = vec![Arc::default(), Arc::default()];
     for (name, tallied) in ["x", "y"].into_iter().zip(&tallied) {
         let formula = Standard {

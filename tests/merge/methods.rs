@@ -1,6 +1,6 @@
 //! Each method against its definition, written out for one element at a time.
 
-use ckptfs::catalog::{Catalog, Tensor};
+use ckptfs::catalog::{Catalog, Opened, Tensor};
 use ckptfs::format;
 use ckptfs::kernels::lanes::Precision;
 use ckptfs::ops::merge::{
@@ -20,7 +20,7 @@ use crate::common::values::{Random, decode};
 fn merged(inputs: &[TensorData], formula: impl Formula) -> Vec<f32> {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single(inputs.iter().cloned()));
-    let catalog = Catalog::from_base(format::Checkpoint::open(&base).unwrap());
+    let catalog = Catalog::from_base(Opened::stored(format::Checkpoint::open(&base).unwrap()));
     let tensors: Vec<Tensor> = inputs
         .iter()
         .map(|input| catalog.tensors[&*input.name].clone())

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Tensor};
+use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, Opened, RowBands, Tensor};
 use ckptfs::format;
 use ckptfs::layout::{self, Shards};
 use ckptfs::materialize::{Options, materialize};
@@ -86,7 +86,7 @@ fn inverted(bytes: &[u8]) -> [Vec<u8>; 2] {
 
 fn catalog(workspace: &Workspace, tensors: &[TensorData]) -> Catalog {
     let base = workspace.write("base", &Checkpoint::single(tensors.to_vec()));
-    Catalog::from_base(format::Checkpoint::open(&base).unwrap())
+    Catalog::from_base(Opened::stored(format::Checkpoint::open(&base).unwrap()))
 }
 
 fn plan(catalog: Catalog) -> Plan {
@@ -182,7 +182,8 @@ fn experts_of_computed_tensors_are_unfused_and_fused_as_stored_ones_are() {
             let checkpoint = Checkpoint::single(views[usize::from(compute)].clone());
             let name = format!("{form:?}-{compute}");
             let base = workspace.write(&name, &checkpoint.config(config));
-            let mut catalog = Catalog::from_base(format::Checkpoint::open(&base).unwrap());
+            let mut catalog =
+                Catalog::from_base(Opened::stored(format::Checkpoint::open(&base).unwrap()));
             for tensor in catalog.tensors.values_mut().filter(|_| compute) {
                 *tensor = computed(tensor)[0].clone();
             }

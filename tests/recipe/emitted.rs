@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use ckptfs::ops::{
     CastParams, CastRule, DtypeParams, Edit, EditsParams, ExpertOrder, Experts, ExpertsParams,
     FilterParams, GraftParams, GraftRequest, LinearAttention, LinearAttentionParams, LoraParams,
-    LoraRequest, Operations, Pad, PartialBlocks, PatchParams, Precision, QuantizeParams,
-    RenameParams, RuleSet, TyingParams, VocabularyParams,
+    LoraRequest, NameLayout, NamesParams, Operations, Pad, PartialBlocks, PatchParams, Precision,
+    QuantizeParams, RenameParams, RuleSet, TyingParams, VocabularyParams,
 };
 use ckptfs::quant::{Dialect, ScaleFormat};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -62,6 +62,7 @@ proptest! {
         dtype in select(vec![None, Some(Precision::Bf16), Some(Precision::F16), Some(Precision::F32)]),
         experts in select(vec![None, Some(Experts::Fuse), Some(Experts::Unfuse)]),
         linear_attention in select(vec![None, Some(LinearAttention::Split), Some(LinearAttention::Join)]),
+        names in select(vec![None, Some(NameLayout::Released), Some(NameLayout::Transformers)]),
         lora_experts in select(vec![None, Some(ExpertOrder::RankMajor), Some(ExpertOrder::ExpertMajor)]),
         rules in select(vec![None, Some(RuleSet::Exact), Some(RuleSet::Official)]),
         (float32, keep) in any::<(bool, bool)>(),
@@ -134,6 +135,7 @@ proptest! {
                 },
                 patch: PatchParams { extras: extras.iter().map(made).collect() },
                 graft: GraftParams { grafts },
+                names: NamesParams { layout: names },
                 rename: RenameParams { rules },
                 filter: FilterParams { only: pattern(only), drop: pattern(drop) },
                 cast: CastParams { rules: cast },

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
 
-use ckptfs::catalog::Catalog;
+use ckptfs::catalog::{Catalog, Opened};
 use ckptfs::error::Code;
 use ckptfs::format::{self, OUTPUT, Shard};
 use ckptfs::jobs::Progress;
@@ -181,7 +181,7 @@ impl Directory for MemoryDirectory {
 
 /// A view with a shard that is a whole source, and one with a computed tensor.
 fn plan(checkpoint: format::Checkpoint) -> Plan {
-    let mut catalog = Catalog::from_base(checkpoint);
+    let mut catalog = Catalog::from_base(Opened::stored(checkpoint));
     let tensor = catalog.tensors.get_mut(CAST).unwrap();
     *tensor = convert(CAST, tensor, Precision::F32).unwrap();
     layout::shards(catalog, Shards::Keep, u64::MAX).unwrap()

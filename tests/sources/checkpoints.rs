@@ -1,5 +1,6 @@
 //! What directories are checkpoints, what is taken from them, and in which order.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -100,6 +101,57 @@ fn safetensors_files_that_the_index_does_not_name_are_left_out_and_listed() {
         &plan.report.sources[0].left_out.join("\n"),
         &["adapter.safetensors"],
     );
+}
+
+#[test]
+fn one_scalar_scale_that_several_shards_hold_for_their_fp8_tensors_is_one_tensor() {
+    const MODULE: &str = "model.layers.0.self_attn";
+    let file = |number: usize| format!("model-{number:05}-of-00003.safetensors");
+    let codes = ["q_proj", "k_proj", "v_proj"].map(|name| {
+        let name = format!("{MODULE}.{name}.weight");
+        tensor(&name, Dtype::F8_E4M3, &[8, 8], 1)
+    });
+    let scale = tensor(&format!("{MODULE}.weight_scale"), Dtype::F32, &[], 5);
+    // The shard that the index names has the scale; the others have copies.
+    let base = |home: usize| {
+        let mut base = Checkpoint::new();
+        for (position, codes) in codes.iter().enumerate() {
+            base = if position == home {
+                base.shard(&file(position + 1), [codes.clone(), scale.clone()])
+            } else {
+                let base = base.shard(&file(position + 1), [codes.clone()]);
+                base.unnamed([scale.clone()])
+            };
+        }
+        base
+    };
+    let every = codes.iter().chain([&scale]);
+    let every: BTreeMap<String, TensorData> = every.map(|t| (t.name.clone(), t.clone())).collect();
+    for home in 0..3 {
+        for shards in [
+            Shards::Keep,
+            Shards::Renumber,
+            Shards::Repack,
+            Shards::Single,
+        ] {
+            let wanted = Wanted {
+                shards: Some(shards),
+                ..Wanted::new(base(home))
+            };
+            let plan = assert_view(&wanted);
+            assert_eq!(tensors(&plan), every);
+        }
+    }
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base(1).without_index());
+    let plan = plan(&directory).unwrap();
+    assert_eq!(tensors(&plan), every);
+    let left_out = &plan.report.sources[0].left_out;
+    assert_eq!(left_out.len(), 2);
+    for (left_out, number) in left_out.iter().zip([2, 3]) {
+        let parts = [&scale.name, &*file(number), "a copy", &*file(1)];
+        assert_names(&left_out.what, &parts);
+    }
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use ckptfs::error::Code;
 use ckptfs::kernels::lanes::Precision;
 use ckptfs::recipe::{Plan, ViewRequest};
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::common::checkpoint::{Checkpoint, bf16};
+use crate::common::checkpoint::{Checkpoint, TensorData, bf16};
 use crate::common::safetensors_file::{serialize, with_length};
 use crate::common::{Workspace, assert_names, message};
 
@@ -76,31 +76,42 @@ fn a_tensor_that_is_in_another_shard_than_the_index_says() {
     );
 }
 
-#[test]
-fn a_tensor_that_two_shards_hold() {
-    let twice = [
-        bf16("first.weight", &[4, 4]),
-        bf16("second.weight", &[4, 4]),
-    ];
-    assert_refused(
-        |directory| fs::write(directory.join(OTHER), serialize(&twice)).unwrap(),
-        &[OTHER, "first.weight"],
-    );
+/// Holds that the valid checkpoint is refused if the second shard has `first` too, a `first.weight`.
+fn assert_refused_with(first: &TensorData, has_index: bool, parts: &[&str]) {
+    let change = |directory: &Path| {
+        if !has_index {
+            fs::remove_file(directory.join(INDEX)).unwrap();
+        }
+        let second = bf16("second.weight", &[4, 4]);
+        fs::write(directory.join(OTHER), serialize(&[first.clone(), second])).unwrap();
+    };
+    assert_refused(change, &[&[OTHER, "first.weight", SHARD], parts].concat());
 }
 
 #[test]
-fn a_tensor_that_two_shards_hold_without_an_index() {
-    let twice = [
-        bf16("first.weight", &[4, 4]),
-        bf16("second.weight", &[4, 4]),
-    ];
-    assert_refused(
-        |directory| {
-            fs::remove_file(directory.join(INDEX)).unwrap();
-            fs::write(directory.join(OTHER), serialize(&twice)).unwrap();
-        },
-        &[OTHER, "first.weight"],
-    );
+fn a_tensor_that_two_shards_hold_with_other_bytes_dtype_or_shape() {
+    let first = bf16("first.weight", &[4, 4]);
+    let mut bytes = first.bytes.to_vec();
+    bytes[31] ^= 1;
+    let changed = TensorData::new(&first.name, first.dtype, &first.shape, bytes);
+    let flat = TensorData::new(&first.name, first.dtype, &[16], first.bytes.to_vec());
+    let halves = TensorData::new(&first.name, Dtype::F16, &[4, 4], first.bytes.to_vec());
+    for has_index in [true, false] {
+        assert_refused_with(&changed, has_index, &["other bytes"]);
+        assert_refused_with(&flat, has_index, &["another dtype or shape"]);
+        assert_refused_with(&halves, has_index, &["another dtype or shape"]);
+    }
+}
+
+#[test]
+fn a_long_tensor_that_two_shards_hold_whatever_its_bytes() {
+    let long = bf16("first.weight", &[1 << 16]);
+    let both = |directory: &Path| {
+        write_shard(directory, &serialize(std::slice::from_ref(&long)));
+        let second = bf16("second.weight", &[4, 4]);
+        fs::write(directory.join(OTHER), serialize(&[long.clone(), second])).unwrap();
+    };
+    assert_refused(both, &[OTHER, "first.weight", SHARD, "65536"]);
 }
 
 #[test]

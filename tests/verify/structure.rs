@@ -597,6 +597,27 @@ fn every_list_is_read_with_its_patterns() {
 }
 
 #[test]
+fn targets_of_groups_that_name_no_module_are_warned_of() {
+    let with = |targets: Value| {
+        let groups = json!({"group_0": {"targets": targets, "weights": {"num_bits": 8}}});
+        let declaration = json!({"quant_method": "compressed-tensors", "config_groups": groups});
+        with_declaration(
+            Checkpoint::new().shard(FIRST, [head(), bf16("a.b.weight", &[2, 2])]),
+            declaration,
+        )
+    };
+    for target in ["a.c", "re:.*c$", "a.*.b"] {
+        let report = found(&with(json!(["Linear", "lm_head", target])), nothing);
+        assert_warning(&report, &["config_groups.group_0.targets", target]);
+        assert!(!report.warnings.join("\n").contains("lm_head"));
+    }
+    assert_sound(&found(
+        &with(json!(["Linear", "lm_head", "a", "re:a.*"])),
+        nothing,
+    ));
+}
+
+#[test]
 fn a_fault_that_many_tensors_have_is_one_line() {
     let names: Vec<String> = (0..20).map(|i| format!("x{i:02}.weight")).collect();
     let unnamed = names.iter().map(|name| bf16(name, &[1]));

@@ -54,6 +54,12 @@ fn layers_that_are_left_out_are_warned_of_and_named() {
         }
         assert_eq!(warnings(FOUR, config, &[]), [""; 0]);
     }
+    // A list of MTP layers is not that of the model's own.
+    let names = [FOUR, &["mtp.layers.0.mlp.weight"]].concat();
+    let config = r#"{"num_hidden_layers": 4}"#;
+    let only_mtp = warnings(&names, config, &[r"model\.layers.*"]);
+    assert_eq!(only_mtp.len(), 1, "{only_mtp:?}");
+    assert_names(&only_mtp[0], &["the tensors of all layers are left out"]);
     // Also where the source lacks them.
     let warnings = warnings(&FOUR[..5], r#"{"num_hidden_layers": 4}"#, &[]);
     assert_names(&warnings.join("\n"), &["no tensors of layer 3"]);

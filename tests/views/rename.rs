@@ -270,6 +270,16 @@ fn modules_that_are_not_converted_follow_their_tensors() {
     assert_eq!(plan.report.warnings, [""; 0]);
 }
 
+/// vLLM and SGLang read this list before `modules_to_not_convert`.
+#[test]
+fn ignored_layers_follow_a_renaming() {
+    let quantization = |skips: &[&str]| json!({"quant_method": "fp8", "ignored_layers": skips});
+    let checkpoint = with_skips(&quantization(&["model.a.proj", "model.c"]));
+    let plan = plan(&checkpoint, &["^model=m"]).unwrap();
+    assert_eq!(quantization_of(&plan), quantization(&["m.a.proj", "m.c"]));
+    assert_eq!(plan.report.warnings, [""; 0]);
+}
+
 #[test]
 fn a_skip_list_in_text_config_follows_too() {
     let quantization = fp8_with_skips(&["model.c"]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::catalog::{Catalog, Tensor};
+use ckptfs::catalog::{Catalog, Opened, Tensor};
 use ckptfs::error::Code;
 use ckptfs::format;
 use ckptfs::layout::{self, ShardCost};
@@ -287,7 +287,7 @@ fn files_in_folders_of_a_base_are_as_wrong_as_ever() {
 /// A base of as many files, all of them of one tensor each.
 fn many(workspace: &Workspace, count: usize) -> Catalog {
     let base = workspace.write("base", &Checkpoint::single([bf16("t", &[4])]));
-    let mut catalog = Catalog::from_base(format::Checkpoint::open(base).unwrap());
+    let mut catalog = Catalog::from_base(Opened::stored(format::Checkpoint::open(base).unwrap()));
     let (_, tensor) = catalog.tensors.pop().unwrap();
     catalog.homes = vec![catalog.homes[0].clone(); count];
     for home in 0..count {

@@ -10,9 +10,9 @@ use proptest::sample::{select, subsequence};
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::common::Workspace;
 use crate::common::checkpoint::{Checkpoint, bf16, small};
 use crate::common::readback::read_path;
+use crate::common::{Workspace, assert_names};
 
 const KEYS: [&str; 5] = [
     "modules_to_not_convert",
@@ -32,9 +32,22 @@ const NAMES: [&str; 7] = [
     "visual.a.x.weight",
 ];
 
+/// Stands for the targets of a group, as compressed-tensors and ModelOpt have them.
+const TARGETS: &str = "targets";
+
+/// A declaration with `entries` under `key`.
+fn declared(key: &str, entries: &[&str]) -> Value {
+    match key {
+        TARGETS => json!({"quant_method": "m", "config_groups": {
+            "group_0": {"targets": entries, "weights": {"num_bits": 8}},
+        }, "eps": 1e-6}),
+        _ => json!({"quant_method": "m", key: entries, "eps": 1e-6}),
+    }
+}
+
 /// A plan of a checkpoint of `names` that lists `entries` under `key`.
 fn plan(names: &[&str], key: &str, entries: &[&str], ask: impl FnOnce(&mut Operations)) -> Plan {
-    let config = json!({"quantization_config": {"quant_method": "m", key: entries, "eps": 1e-6}});
+    let config = json!({"quantization_config": declared(key, entries)});
     let checkpoint = Checkpoint::single(small(names.iter().copied())).config(&config.to_string());
     let workspace = Workspace::new();
     let base = workspace.write("base", &checkpoint);
@@ -48,7 +61,12 @@ fn json_of(plan: &Plan, file: &str) -> Value {
 /// What stands under `key` of a view.
 fn list(plan: &Plan, key: &str) -> Vec<String> {
     let config = json_of(plan, "config.json");
-    serde_json::from_value(config["quantization_config"][key].clone()).unwrap()
+    let declared = &config["quantization_config"];
+    let list = match key {
+        TARGETS => &declared["config_groups"]["group_0"][key],
+        _ => &declared[key],
+    };
+    serde_json::from_value(list.clone()).unwrap()
 }
 
 /// Whether an entry names the module, as the tools have it: a regular expression from the start of the
@@ -86,10 +104,10 @@ proptest! {
     /// Where the plan warns of nothing, the list names what it named, under the new names.
     #[test]
     fn a_list_names_the_same_tensors_as_before(
-        key in select(&KEYS[..]),
+        key in select([&KEYS[..], &[TARGETS]].concat()),
         entries in subsequence(&[
             "lm_head", "model.a", "model.a.x", "model.b.y", "visual", "a.x", "re:.*\\.x", "re:model\\.b",
-            "re:visual.*", "re:.*a.*y$", "model.b*", "*.x", "*a*",
+            "re:visual.*", "re:.*a.*y$", "model.b*", "*.x", "*a*", "Linear",
         ][..], 0..5),
         rules in subsequence(&[
             "^model=language_model.model", "^visual=model.visual", r"\.a\.=.ab.", r"^model\.=", r"\.x\.=.z.",
@@ -164,6 +182,51 @@ fn every_list_of_every_place_follows() {
 }
 
 #[test]
+fn targets_of_groups_follow_and_all_else_of_them_stays() {
+    let rest = r#""weights": {"num_bits": 8, "group_size":null}, "input_activations" : {}"#;
+    let config = |first: &str, second: &str| {
+        let groups = format!(
+            r#"{{"a": {{"targets": {first}, {rest}}}, "b": {{{rest}, "targets": {second}}}, "c": {{{rest}}}}}"#
+        );
+        let declared =
+            format!(r#"{{"quant_method": "compressed-tensors", "config_groups": {groups}}}"#);
+        format!(
+            r#"{{"quantization_config": {declared}, "text_config": {{"quantization_config": {declared}}}}}"#
+        )
+    };
+    let base = Checkpoint::single(small(NAMES)).config(&config(
+        r#"["Linear", "re:.*a\\.x", "model.a.y"]"#,
+        r#"["re:model.b.*"]"#,
+    ));
+    let workspace = Workspace::new();
+    let base = workspace.write("base", &base);
+    let view = |ask: &dyn Fn(&mut Operations)| ViewRequest::new(&base).with(ask).plan().unwrap();
+    let renamed = view(&|asked| asked.rename.rules.push("^model=m".to_owned()));
+    let expected = config(
+        r#"["Linear", "re:.*a\\.x", "m.a.y"]"#,
+        r#"["m.b.x", "m.b.y"]"#,
+    );
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    assert_eq!(json_of(&renamed, "config.json"), expected);
+    assert_eq!(renamed.report.warnings, [""; 0]);
+    let text = read_path(&renamed, "config.json").unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text.matches(r#""group_size":null"#).count(), 6, "{text}");
+
+    let dropped = view(&|asked| asked.filter.drop.push(r"model\.a\.y\..*".to_owned()));
+    let expected = config(r#"["Linear", "re:.*a\\.x"]"#, r#"["re:model.b.*"]"#);
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    assert_eq!(json_of(&dropped, "config.json"), expected);
+    // What a target names is then with others, or nothing.
+    let parted = view(&|asked| asked.rename.rules.push(r"a\.y=b.x".replace("x", "y")));
+    let warnings = parted.report.warnings.join("\n");
+    assert_names(
+        &warnings,
+        &["config_groups.a.targets", "others are in too: model.a.y"],
+    );
+}
+
+#[test]
 fn an_expression_that_would_name_others_becomes_the_names_of_its_modules() {
     let rename =
         |rule: &'static str| move |asked: &mut Operations| asked.rename.rules.push(rule.to_owned());
@@ -199,6 +262,30 @@ fn entries_of_modules_that_are_dropped_go_but_for_the_head() {
         list(&plan, "ignore"),
         ["lm_head", "model.a", "model.b", "elsewhere"]
     );
+    assert_eq!(plan.report.warnings, [""; 0]);
+}
+
+#[test]
+fn targets_follow_experts_into_fused_tensors() {
+    let module = |rest: &str| format!("model.layers.0.mlp.experts.{rest}");
+    let all: Vec<String> = (0..2)
+        .flat_map(|expert| {
+            ["gate", "up", "down"].map(|kind| module(&format!("{expert}.{kind}_proj")))
+        })
+        .collect();
+    let tensors = all
+        .iter()
+        .map(|name| bf16(&format!("{name}.weight"), &[4, 4]));
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    let config = json!({"quantization_config": declared(TARGETS, &names)});
+    let workspace = Workspace::new();
+    let base = Checkpoint::single(tensors).config(&config.to_string());
+    let request = ViewRequest::new(workspace.write("base", &base));
+    let plan = request
+        .with(|asked| asked.experts.form = Some(Experts::Fuse))
+        .plan()
+        .unwrap();
+    assert_eq!(list(&plan, TARGETS), ["model.layers.0.mlp.experts"]);
     assert_eq!(plan.report.warnings, [""; 0]);
 }
 

@@ -66,9 +66,9 @@ fn numbers_that_are_none_are_refused_by_the_command_line() {
     let workspace = Workspace::new();
     workspace.write("base", &tied());
     for (flags, words) in [
-        ("--vocab-size x", "x is no whole number"),
+        ("--vocab-size x", "x is not a whole number"),
         ("--vocab-size 0", "must not be 0"),
-        ("--vocab-multiple 1.5", "no whole number"),
+        ("--vocab-multiple 1.5", "not a whole number"),
         ("--vocab-pad ones", "zeros, mean"),
     ] {
         let output = ckptfs(&workspace, &format!("plan base {flags}"));

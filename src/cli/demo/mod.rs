@@ -1,5 +1,4 @@
-//! `ckptfs demo`: the main job on checkpoints of its own, in a few seconds, leaving nothing
-//! behind.
+//! `ckptfs demo`: the main job on small checkpoints that it makes and removes, in a few seconds.
 
 mod check;
 mod checkpoints;
@@ -57,7 +56,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     directory
         .close()
         .context("cannot remove the demo's files")?;
-    say("Everything was right. Nothing is left behind.")
+    say("Everything was right. The demo removed its files.")
 }
 
 /// Says that this build has no mounts.

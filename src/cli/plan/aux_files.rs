@@ -1,4 +1,4 @@
-//! The files of a view beside its shards.
+//! The files of a view other than its shards.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

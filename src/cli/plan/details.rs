@@ -1,17 +1,17 @@
-//! What a plan is shown with.
+//! Details that a plan is shown with.
 
 use std::path::PathBuf;
 
 use crate::cli::plan::writing::Writing;
 
-/// What is told besides the plan.
+/// What is shown with a plan.
 #[derive(Debug, Default)]
 pub(crate) struct Details {
-    /// Those that the view reads from.
+    /// The directories that the view reads from.
     pub(crate) directories: Vec<PathBuf>,
     /// Where the view may be written to.
     pub(crate) writing: Option<Writing>,
-    /// For people: no tensors and files.
+    /// For people: show no tensors and files.
     pub(crate) only_summary: bool,
     /// For programs: the sources and steps of each tensor.
     pub(crate) provenance: bool,

@@ -136,7 +136,7 @@ struct PlanJson<'a> {
     /// What is changed in config.json; only if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_config: Option<&'a EditedConfig>,
-    /// What was asked to be changed in the files beside the weights.
+    /// The requested changes of files other than the weights.
     edits: &'a [FileEdit],
     aux_files: Vec<AuxJson>,
     /// What is streamed to find facts about whole tensors; only if some need any.

@@ -4,6 +4,7 @@ mod aux_files;
 mod details;
 mod figures;
 mod files;
+mod gguf;
 mod json;
 mod links;
 #[cfg(feature = "fuse")]

@@ -13,6 +13,7 @@ use ckptfs::text::{counted, listing, percent};
 
 use crate::cli::messages::{self, flag};
 use crate::cli::plan::details::Details;
+use crate::cli::plan::gguf;
 use crate::cli::plan::links;
 use crate::cli::plan::shards;
 
@@ -80,7 +81,7 @@ fn head(plan: &Plan, counts: &Counts) -> String {
     for edit in &plan.report.edits {
         text += &format!("edit   {edit}\n");
     }
-    text + &view_lines(plan, counts)
+    text + &gguf::line(plan) + &view_lines(plan, counts)
 }
 
 fn graft_line(source: &SourceReport) -> String {
@@ -200,7 +201,9 @@ fn left_out_line(left_out: &LeftOut) -> String {
 /// What is probably not what was meant.
 pub(super) fn warnings(plan: &Plan) -> String {
     let warnings = plan.report.warnings.iter();
+    let too_large = gguf::too_large(plan);
     warnings
+        .chain(&too_large)
         .map(|warning| messages::line("warning", warning))
         .collect()
 }

@@ -52,7 +52,7 @@ pub(super) struct WritingJson<'a> {
     /// Bytes that are written; the filesystem may share `shared_bytes` more with the sources.
     written_bytes: u64,
     shared_bytes: u64,
-    /// Bytes of blocks that `written_bytes` take, and free bytes; null if the filesystem does not tell.
+    /// Bytes of blocks that `written_bytes` take, and free bytes; null if the filesystem does not report them.
     needed_bytes: u64,
     available_bytes: Option<u64>,
 }
@@ -95,7 +95,7 @@ pub(crate) fn writing_lines(outlook: &Outlook) -> String {
     }
     text += &match outlook.available {
         Some(available) => format!("\nspace  {} available\n", BinaryBytes(available)),
-        None => "\nspace  unknown: the filesystem does not tell\n".to_owned(),
+        None => "\nspace  unknown: the filesystem does not report it\n".to_owned(),
     };
     text
 }

@@ -229,7 +229,7 @@ impl Kind {
             name: group.name.to_string(),
             tensors: group.tensors,
             bytes: group.bytes,
-            dtype: group.dtype.to_string(),
+            dtype: group.dtype.clone(),
             shape: format!("{:?}", group.shape),
             way: provenance::way(plan, group),
         }
@@ -249,9 +249,9 @@ impl Tensors {
     fn push(&mut self, plan: &Plan, tensor: &PlannedTensor, lineage: &Lineage, lists: &mut Lists) {
         self.name.push(tensor.name.to_string());
         self.fate.push(Fate::new(plan, tensor, lineage) as u8);
-        let (dtype, _) = lists.dtypes.insert_full(tensor.dtype.to_string());
+        let (dtype, _) = lists.dtypes.insert_full(tensor.type_name());
         self.dtype.push(dtype);
-        let (shape, _) = lists.shapes.insert_full(format!("{:?}", tensor.shape));
+        let (shape, _) = lists.shapes.insert_full(format!("{:?}", tensor.elements()));
         self.shape.push(shape);
         self.offset.push(tensor.offset);
         self.len.push(tensor.len);

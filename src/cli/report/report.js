@@ -294,7 +294,7 @@ function difference() {
   $("diff-body").append(
     element("p", {}, `${number(equal)} tensors are equal, ${number(different)} are not; ${number(filesEqual)} other files are equal, ${number(files.length)} are not.`),
     element("div", { className: "scroll" }, table));
-  if (more) $("diff-body").append(element("p", { className: "hint" }, `${number(more)} kinds more; ckptfs diff --json tells of all`));
+  if (more) $("diff-body").append(element("p", { className: "hint" }, `${number(more)} kinds more; ckptfs diff --json lists all`));
   for (const [what, path, keys] of files) {
     $("diff-body").append(element("h3", {}, `${what}: ${path}`));
     if (!keys.length) continue;
@@ -370,7 +370,7 @@ function detail(i) {
     const [label, path] = data.source_files[file];
     say("from", `${label}: ${name === 0 ? T.name[i] : name} – ${path}, bytes ${number(begin)} to ${number(end)}`);
   }
-  if (more) say("from", `${number(more)} tensors more; ckptfs plan --json --provenance tells of all`);
+  if (more) say("from", `${number(more)} tensors more; ckptfs plan --json --provenance lists all`);
   say("steps", data.ways[T.way[i]] || "none: the bytes of the source");
   say("in the view", `${data.shards[T.shard[i]].name}, bytes ${number(T.offset[i])} to ${number(T.offset[i] + T.len[i])}`);
   const measured = data.errors && data.errors.tensors[i];

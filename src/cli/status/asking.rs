@@ -1,5 +1,5 @@
-//! Asking mounts that may never answer. Whoever waits for a filesystem cannot always be killed, so
-//! each mount is asked by a process of its own, which is left behind if need be.
+//! Asks mounts that may never answer. A process that waits for a filesystem cannot always be killed, so
+//! a separate process asks each mount, and is abandoned if it does not return.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -26,7 +26,7 @@ Exit code:
   1  a mount is dead, does not answer or has no figures, or MOUNTPOINT is not a ckptfs mount
   2  the command line is wrong";
 
-/// Which mounts to tell about.
+/// Which mounts to show.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// Mountpoints of views [default: all ckptfs mounts]
@@ -40,7 +40,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
     timeout: Duration,
 
-    /// What `status` runs in a process of its own, which may be left behind
+    /// What `status` runs in a separate process, which it may abandon
     #[arg(long, hide = true, exclusive = true)]
     ask: bool,
 }

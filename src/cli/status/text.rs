@@ -110,7 +110,7 @@ fn figures(stats: &Snapshot) -> String {
         line(
             "passthrough",
             format!(
-                "{} openings of {} in files, {} open now (the kernel does not tell what it reads)",
+                "{} openings of {} in files, {} open now (the kernel does not report what it reads)",
                 passthrough.openings,
                 bytes(passthrough.openings_file_bytes),
                 passthrough.open_handles

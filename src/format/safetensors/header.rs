@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::error::{Code, Error, Result};
 use crate::format::checkpoint::StoredTensor;
-use crate::format::safetensors::text::Text;
+use crate::format::text::Text;
 use crate::memory;
 use crate::source::{Blob, pointer};
 use crate::tensor::{Name, Shape, byte_len};
@@ -156,6 +156,7 @@ fn in_offset_order(
             shape,
             offset: begin as u64,
             len: (end - begin) as u64,
+            strides: None,
         };
         // Parsers keep one of the two, and not all the same.
         if tensors.contains_key(&name) {

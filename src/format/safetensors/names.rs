@@ -14,7 +14,7 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 pub const SINGLE_FILE: &str = "model.safetensors";
 
 /// What the names of all files that hold tensors end in.
-pub(super) const EXTENSION: &str = ".safetensors";
+const EXTENSION: &str = ".safetensors";
 
 /// Whether `name` is one that loaders expect without an index telling them.
 pub fn is_standard_name(name: &str) -> bool {

@@ -25,7 +25,7 @@ use crate::ops::{
 use crate::quant;
 use crate::tensor::Name;
 
-/// Give every floating tensor in one dtype.
+/// Convert every floating tensor to one dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DtypeParams {
     pub to: Option<Precision>,
@@ -66,18 +66,18 @@ impl Params for DtypeParams {
     }
 }
 
-/// Gives every floating tensor of a catalog in one dtype.
+/// Converts every floating tensor of a catalog to one dtype.
 #[derive(Debug)]
 pub struct InDtype {
     to: Precision,
-    /// Tensors that are to have another dtype.
+    /// Rules for tensors that get another dtype.
     others: CastRules,
     /// Leave tensors that are not quantized as they are.
     only_quantized: bool,
 }
 
 impl InDtype {
-    /// Dequantizes to `to`, and leaves all else as it is.
+    /// Dequantizes to `to`, and changes nothing else.
     pub fn only_quantized(to: Precision) -> Self {
         InDtype {
             to,

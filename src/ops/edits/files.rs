@@ -7,7 +7,7 @@ use regex::Regex;
 
 use crate::catalog::Catalog;
 use crate::error::{Code, Error, Result};
-use crate::format;
+use crate::format::OUTPUT;
 use crate::ops::pattern;
 use crate::source::{Attributes, AuxEntry, Blob, never_shown};
 
@@ -140,13 +140,13 @@ pub(super) fn check_path(path: &str) -> std::result::Result<(), String> {
 
 /// Whether a file called `path` holds tensors, or is an index of them.
 pub(super) fn is_of_weights(path: &str) -> bool {
-    format::is_shard(path.as_ref()) || format::index_files().any(|index| index == path)
+    OUTPUT.is_shard(path.as_ref()) || path == OUTPUT.index_file()
 }
 
 /// The names of the shards of `catalog`, and of the index.
 pub(super) fn of_weights(catalog: &Catalog) -> Vec<&str> {
     let mut names: Vec<&str> = catalog.homes.iter().map(|shard| &*shard.name).collect();
-    format::index_files().for_each(|name| names.push(name));
+    names.push(OUTPUT.index_file());
     names
 }
 

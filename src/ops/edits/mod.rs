@@ -1,6 +1,6 @@
-//! Edits of config.json and of the other files beside the weights. No tensor changes.
+//! Edits of config.json and other files that are not weights. No tensor changes.
 //!
-//! They are made to the base, or to what a merge gives, before all other operators: a view with edits
+//! They apply to the base, or to the result of a merge, before all other operators: a view with edits
 //! is the view of an edited base. So the other operators see what was set, and what an edit says
 //! of what they write themselves is refused at the end.
 
@@ -24,18 +24,18 @@ use crate::ops::edits::target::Target;
 use crate::ops::{Conversions, Group, Operator, Params, Section, Setting, Takes, Value};
 use crate::source::Location;
 
-/// Edit the files beside the weights, in this order.
+/// Edit files other than the weights, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EditsParams {
     pub edits: Vec<Edit>,
 }
 
-/// A change of a file beside the weights.
+/// A change of a file that is not weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
-    /// `[FILE:]PATH=JSON`: give a key a value.
+    /// `[FILE:]PATH=JSON`: set a key.
     Set(String),
-    /// `[FILE:]PATH`: take a key away.
+    /// `[FILE:]PATH`: remove a key.
     Unset(String),
     /// Make the object under a key the top level.
     Promote {
@@ -44,7 +44,7 @@ pub enum Edit {
         /// Keys of the old top level that stay.
         keep: Vec<String>,
     },
-    /// Add a file, or put it in the place of another.
+    /// Add a file, or replace one.
     AddFile { name: String, from: Location },
     /// Leave out what a pattern of paths matches.
     DropFile(String),
@@ -274,12 +274,12 @@ fn no_json(text: &str, start: &str, value: &str, error: &serde_json::Error) -> E
     }
     if is_text {
         let problem = format!(
-            "{value} is not JSON: text stands in double quotes, and a shell leaves them only in single ones"
+            "{value} is not JSON: text needs double quotes, and single quotes around them in a shell"
         );
         return refused(SET, text, problem).with_hint(Hint::give_value(SET, in_shell(&as_text)));
     }
     let problem = match value {
-        "" => "there is no value behind the =".to_owned(),
+        "" => "there is no value after the =".to_owned(),
         _ => format!("the value is not JSON: {error}"),
     };
     refused(SET, text, problem)

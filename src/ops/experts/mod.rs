@@ -36,6 +36,7 @@ use crate::shown::Show;
 pub use form::Experts;
 pub(in crate::ops) use form::form_of;
 use model::Model;
+pub(in crate::ops) use unfuse::MOST_EXPERTS;
 use weight::in_experts;
 pub(in crate::ops) use weight::{DOWN, GATE, GATE_UP, UP};
 

@@ -130,7 +130,7 @@ impl Model {
     }
 
     /// Checks the hidden size that the shape of `weight` gives.
-    pub(super) fn check_hidden_size(&self, weight: &Weight, found: u64) -> Result<()> {
+    pub(in crate::ops) fn check_hidden_size(&self, weight: &Weight, found: u64) -> Result<()> {
         match self.hidden_size {
             Some(expected) if expected != found => Err(weight.error(Code::ConfigMismatch, format!(
                 "its shape is {:?}, so that the hidden size would be {found}, but hidden_size in {CONFIG_FILE} is {expected}; are these the experts of another model, or stored in another layout?",
@@ -141,7 +141,7 @@ impl Model {
     }
 
     /// Checks the number of experts of the layer that `weight` is in.
-    pub(super) fn check_count(&self, weight: &Weight, found: u64) -> Result<()> {
+    pub(in crate::ops) fn check_count(&self, weight: &Weight, found: u64) -> Result<()> {
         match self.experts {
             Some(expected) if expected != found => Err(weight
                 .error(

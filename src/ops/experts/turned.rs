@@ -1,9 +1,8 @@
 //! Transposed fused experts: where the elements of a single expert's weights are in them, and back.
 
-use crate::catalog::Tensor;
+use crate::catalog::{Gather, Part, Tensor};
 use crate::error::Result;
 use crate::ops::experts::families::Layout;
-use crate::ops::gather::{Gather, Part};
 
 /// The sizes of a layer's experts.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +56,7 @@ impl Turned {
         let each = fused.len() / fused.shape[0];
         let whole = fused.slice(expert * each, shape.as_slice());
         let gather = Gather {
+            outer: Vec::new(),
             rows,
             columns,
             parts: vec![part],
@@ -88,6 +88,7 @@ pub(super) fn gate_up(name: &str, gate: &Tensor, up: &Tensor, layout: Layout) ->
         ..columns_as_rows(0, 1, hidden, intermediate)
     });
     let gather = Gather {
+        outer: Vec::new(),
         rows: hidden,
         columns: 2 * intermediate,
         parts: parts.to_vec(),

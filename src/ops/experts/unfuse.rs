@@ -20,7 +20,7 @@ use crate::tensor::{Name, byte_len, shape_text};
 
 /// The most experts of all layers together. A few bytes can claim any number, and every one takes
 /// names and tensors of its own.
-const MOST_EXPERTS: u64 = 1 << 18;
+pub(in crate::ops) const MOST_EXPERTS: u64 = 1 << 18;
 
 /// One change for every layer with fused experts whose module is `in_scope`.
 pub(super) fn changes(

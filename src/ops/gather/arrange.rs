@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use crate::catalog::Tensor;
+use crate::catalog::{Gather, Part, Tensor};
 use crate::error::{Code, Error, Result};
-use crate::ops::gather::part::{Gather, Part};
 use crate::tensor::{Shape, shape_text};
 
 /// A shape seen from one dimension: elements before it, along it, and of each entry of it.
@@ -73,6 +72,7 @@ fn with(shape: &[u64], dimension: usize, len: u64) -> Vec<u64> {
 pub fn concatenate(name: &str, tensors: &[Tensor], dimension: usize) -> Result<Tensor> {
     check_alike(name, tensors, Some(dimension))?;
     let mut gather = Gather {
+        outer: Vec::new(),
         rows: 0,
         columns: 0,
         parts: Vec::new(),
@@ -103,6 +103,7 @@ pub fn narrow(name: &str, tensor: &Tensor, dimension: usize, range: Range<u64>) 
     }
     let columns = (range.end - range.start) * seen.inner;
     let gather = Gather {
+        outer: Vec::new(),
         rows: seen.outer,
         columns,
         parts: vec![Part::run(
@@ -185,6 +186,7 @@ pub fn transpose(name: &str, tensor: &Tensor) -> Result<Tensor> {
     }
     let matrices = (0..outer.iter().product::<u64>()).map(|i| {
         let gather = Gather {
+            outer: Vec::new(),
             rows: *columns,
             columns: *rows,
             parts: vec![Part {
@@ -214,6 +216,7 @@ pub fn interleave(name: &str, tensors: &[Tensor], dimension: usize) -> Result<Te
     let shape = with(&tensors[0].shape, dimension, len * count);
     let parts = (0..count).map(|i| Part::run(0, inner, i * inner, inner));
     let gather = Gather {
+        outer: Vec::new(),
         rows: outer * len,
         columns: inner * count,
         parts: parts.collect(),
@@ -237,6 +240,7 @@ pub fn deinterleave(
     let shape = with(&tensor.shape, dimension, share);
     let parts = (0..count).map(|i| {
         let gather = Gather {
+            outer: Vec::new(),
             rows: outer * share,
             columns: inner,
             parts: vec![Part::run(i * inner, count * inner, 0, inner)],

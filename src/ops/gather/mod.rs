@@ -4,12 +4,8 @@
 //! A dimension is named by its position. Tensors that come together have one dtype.
 
 mod arrange;
-mod kernel;
-mod matrix;
-mod part;
 
 pub use arrange::{
     chunk, concatenate, deinterleave, interleave, narrow, permute_for_rope, stack, transpose,
     unstack,
 };
-pub(in crate::ops) use part::{Gather, Part};

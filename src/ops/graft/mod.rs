@@ -1,8 +1,8 @@
-//! Graft: tensors of another checkpoint in the place of the base's tensors of the same names.
+//! Graft: tensors of another checkpoint replace the base's tensors of the same names.
 //!
-//! Only tensors that both have are taken, each with all companions of its quantization: what belonged to
-//! the tensor that is replaced goes with it. Several grafts apply in order, so the last one that has a
-//! tensor gives it. config.json stays the base's, but for what it says of quantization.
+//! Only tensors that both have are taken, each with all companions of its quantization. The companions of
+//! the replaced tensor are removed with it. Several grafts apply in order: the last one that has a
+//! tensor wins. config.json stays the base's, but for what it says of quantization.
 
 mod checks;
 mod choice;
@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, GraftReport, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::GRAFT;
+use crate::ops::numbers::Numbers;
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::quant::{companions, weight_of};
@@ -27,7 +28,7 @@ use source::{Afterwards, GraftSource};
 pub struct GraftRequest {
     /// A directory, or a single file of tensors.
     pub source: Location,
-    /// A regular expression of whole names; without one, all that the view has too.
+    /// A regular expression of whole names; without one, all names that the view has too.
     pub names: Option<String>,
 }
 
@@ -44,7 +45,7 @@ impl Params for GraftParams {
             flag: "graft",
             takes: Takes::SelectiveSources,
             group: Group::Sources,
-            help: "Replace tensors by those of the same names in this directory or .safetensors file: all, or those whose whole name matches REGEX (repeatable, the last that has a tensor counts)",
+            help: "Replace tensors by those of the same names in this directory, .safetensors or .gguf file: all, or those whose whole name matches REGEX (repeatable, the last that has a tensor counts)",
             comment: "replace the tensors of the same names, in this order",
         }]
     }
@@ -73,10 +74,11 @@ impl Params for GraftParams {
     }
 
     fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
+        let numbers = Numbers::of(conversions)?;
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         for GraftRequest { source, names } in &self.grafts {
             operators.push(Box::new(Graft {
-                source: GraftSource::open(source, names.as_deref())?,
+                source: GraftSource::open(source, names.as_deref(), &numbers)?,
                 afterwards: Afterwards {
                     dequantizes: conversions.dtype.is_some(),
                     quantizes: conversions.quantizes,
@@ -95,8 +97,8 @@ struct Graft {
 }
 
 impl Graft {
-    /// `old` with the tensors of `choice` in their places. Also gives how many companions of those
-    /// that are replaced have no successor.
+    /// `old` with the tensors of `choice` in their places. Also returns how many companions of the
+    /// replaced tensors have no successor.
     fn grafted(
         &self,
         old: &IndexMap<Name, Tensor>,
@@ -145,7 +147,7 @@ impl Operator for Graft {
             role: Role::Graft,
             path: checkpoint.path.clone(),
             tensors: checkpoint.tensors.len(),
-            bytes: checkpoint.tensor_bytes(),
+            bytes: checkpoint.bytes,
             added: choice.taken.len(),
             added_bytes,
             overlapping: 0,

@@ -1,9 +1,10 @@
 //! The checkpoint that a graft takes tensors from, and which of them.
 
-use crate::catalog::Tensor;
+use crate::catalog::{Opened, Tensor};
 use crate::error::setting::GRAFT;
 use crate::error::{Code, Error, Result};
-use crate::format::Checkpoint;
+use crate::ops::numbers::Numbers;
+use crate::ops::open;
 use crate::ops::pattern::Pattern;
 use crate::quant::companions;
 use crate::source::Location;
@@ -12,7 +13,7 @@ use crate::tensor::Name;
 /// A checkpoint, and which of its tensors may replace others.
 #[derive(Debug)]
 pub(super) struct GraftSource {
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Opened,
     /// All without one.
     pub names: Option<Pattern>,
 }
@@ -27,14 +28,19 @@ pub(super) struct Afterwards {
 }
 
 impl GraftSource {
-    /// The tensors of `location`, a directory or a single file, whose whole name `names` matches.
+    /// The tensors of `location`, a directory or a single file, whose whole name `names` matches; those of
+    /// GGUF as these `numbers`.
     ///
     /// # Errors
     /// If it cannot be read, or `names` is not a regular expression.
-    pub(super) fn open(location: &Location, names: Option<&str>) -> Result<Self> {
+    pub(super) fn open(
+        location: &Location,
+        names: Option<&str>,
+        numbers: &Numbers,
+    ) -> Result<Self> {
         let names = names.map(|names| Pattern::new(GRAFT, names));
         Ok(GraftSource {
-            checkpoint: Checkpoint::open_or_file(location)?,
+            checkpoint: open::tensors(location, numbers)?,
             names: names.transpose()?,
         })
     }
@@ -50,14 +56,18 @@ impl GraftSource {
 
     /// The tensor `name` of the checkpoint, at `home`.
     pub(super) fn tensor(&self, name: &str, home: Option<usize>) -> (Name, Tensor) {
-        let shard = self.checkpoint.tensors[name];
-        Tensor::stored(name, &self.checkpoint.shards[shard], home)
+        let found = self.checkpoint.tensors.get_key_value(name);
+        let (name, tensor) = found.expect("a graft is asked for its own tensors");
+        let tensor = Tensor {
+            home,
+            ..tensor.clone()
+        };
+        (name.clone(), tensor)
     }
 
     /// An error about the tensor `name` of the graft.
     pub(super) fn error(&self, code: Code, name: &str, problem: String) -> Error {
-        let shard = self.checkpoint.tensors.get(name);
-        let file = shard.map(|&shard| self.checkpoint.shards[shard].blob.location());
+        let file = self.checkpoint.tensor(name).map(Tensor::origin);
         let file = file.map_or(&*self.checkpoint.path, |location| &**location);
         Error::of_tensor(code, file, name, problem).about_value(GRAFT, self.text())
     }

@@ -1,5 +1,5 @@
-//! The input projections of gated linear attention, in the two forms that Qwen3-Next and Qwen3.5 store
-//! them in. Rows move, as ranges of bytes.
+//! The input projections of gated linear attention, in the form of Qwen3-Next and in that of Qwen3.5.
+//! Rows move as ranges of bytes.
 //!
 //! With `K` key heads of `k` rows, `V = K·r` value heads of `v` rows and hidden size `H`:
 //!
@@ -24,7 +24,7 @@ pub use form::LinearAttention;
 use form::hold_the_same;
 use heads::Heads;
 
-/// Which form to give to linear attention.
+/// The requested form of linear attention.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinearAttentionParams {
     pub form: Option<LinearAttention>,
@@ -60,7 +60,7 @@ impl Params for LinearAttentionParams {
     }
 }
 
-/// Gives the projections of a catalog another form.
+/// Changes the form of the projections of a catalog.
 #[derive(Debug)]
 struct ChangeProjections(LinearAttention);
 

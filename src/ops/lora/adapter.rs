@@ -1,4 +1,5 @@
-//! A PEFT adapter as it is stored: `adapter_config.json` and `adapter_model.safetensors`.
+//! A PEFT adapter as it is stored: `adapter_config.json`, and `adapter_model.safetensors` or
+//! `adapter_model.bin`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
-use crate::format::safetensors::read_header;
 use crate::format::{Container, Shard};
 use crate::ops::lora::token_indices::{self, TokenIndices};
 use crate::ops::lora::writer::Writer;
@@ -60,30 +60,20 @@ impl Adapter {
             return Err(Error::of_file(
                 Code::NoAdapter,
                 directory.location(),
-                format!("no adapter here: expected {CONFIG_FILE} and {WEIGHTS_FILE}"),
+                format!(
+                    "no adapter here: expected {CONFIG_FILE}, and {WEIGHTS_FILE} or {PICKLED_FILE}"
+                ),
             ));
         }
         let settings = Settings::read(&*directory.file(CONFIG_FILE)?)?;
-        if !directory.has(WEIGHTS_FILE) && directory.has(PICKLED_FILE) {
-            return Err(Error::of_file(
-                Code::NoAdapter,
-                directory.location().join(PICKLED_FILE),
-                "a pickled adapter is not read",
-            )
-            .with_hint(format!(
-                "load it with PEFT and save it again, which writes {WEIGHTS_FILE}"
-            )));
-        }
-        let blob = directory.weights(WEIGHTS_FILE)?;
+        let (name, container) = if directory.has(WEIGHTS_FILE) || !directory.has(PICKLED_FILE) {
+            (WEIGHTS_FILE, Container::Safetensors)
+        } else {
+            (PICKLED_FILE, Container::Torch)
+        };
         Ok(Adapter {
             directory: directory.location().to_owned(),
-            weights: Arc::new(Shard {
-                name: WEIGHTS_FILE.to_owned(),
-                checkpoint: directory.location().into(),
-                container: Container::Safetensors,
-                tensors: read_header(&*blob)?,
-                blob,
-            }),
+            weights: container.shard(directory.location(), directory.weights(name)?)?,
             settings,
         })
     }

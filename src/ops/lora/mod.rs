@@ -1,8 +1,8 @@
 //! LoRA: PEFT adapters merged into the weights, as PEFT's `merge_and_unload` writes them.
 //!
 //! `W + s · B·A` with `s = α/r` (or `α/√r`) for linear layers; its transpose where the weight is
-//! stored transposed (embeddings, Conv1D); scaled row by row to trained lengths with DoRA. What an
-//! adapter holds besides factors (`modules_to_save`, trained biases) takes the base's place. The
+//! stored transposed (embeddings, Conv1D); scaled row by row to trained lengths with DoRA. Other
+//! tensors of an adapter (`modules_to_save`, trained biases) replace the base's. The
 //! numbers are defined in [`crate::kernels::low_rank`].
 
 mod adapter;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Catalog};
 use crate::error::setting::UNTIE;
 use crate::error::{Code, Error, Hint, Result};
+use crate::format::StoredTensor;
 use crate::memory;
 use crate::ops::lora::adapter::Adapter;
 use crate::ops::lora::embeddings::{is_embedding, is_output};
@@ -141,6 +142,12 @@ fn are_equal(adapter: &Adapter, one: &Name, other: &Name) -> Result<bool> {
     if (first.dtype, &first.shape) != (second.dtype, &second.shape) {
         return Ok(false);
     }
+    if first == second {
+        return Ok(true);
+    }
+    if first.strides.is_some() || second.strides.is_some() {
+        return are_equal_matrices(adapter, first, second, |row, column| (row, column));
+    }
     let mut buffers = [memory::zeros(PIECE)?, memory::zeros(PIECE)?];
     let mut done = 0;
     while done < first.len {
@@ -176,21 +183,40 @@ fn is_transpose(adapter: &Adapter, one: &Name, other: &Name) -> Result<bool> {
     else {
         return Ok(false);
     };
-    let is_alike = first.dtype == second.dtype && [rows, columns] == [other_columns, other_rows];
-    if !is_alike || first.len > MOST_FACTOR_BYTES {
+    if first.dtype != second.dtype || [rows, columns] != [other_columns, other_rows] {
         return Ok(false);
     }
-    let read = |tensor: &crate::format::StoredTensor| -> Result<Vec<u8>> {
-        let mut bytes = memory::zeros(tensor.len)?;
+    are_equal_matrices(adapter, first, second, |row, column| (column, row))
+}
+
+/// Whether each element of the matrix `first` is that of `second` at `place` of its row and column. Larger ones
+/// than factors, and what are no matrices, are not.
+fn are_equal_matrices(
+    adapter: &Adapter,
+    first: &StoredTensor,
+    second: &StoredTensor,
+    place: impl Fn(u64, u64) -> (u64, u64),
+) -> Result<bool> {
+    let &[rows, columns] = &first.shape[..] else {
+        return Ok(false);
+    };
+    if [first, second]
+        .iter()
+        .any(|tensor| tensor.span() > MOST_FACTOR_BYTES)
+    {
+        return Ok(false);
+    }
+    let read = |tensor: &StoredTensor| -> Result<Vec<u8>> {
+        let mut bytes = memory::zeros(tensor.span())?;
         adapter.weights.blob.read_at(&mut bytes, tensor.offset)?;
         Ok(bytes)
     };
     let (first_bytes, second_bytes) = (read(first)?, read(second)?);
     let width = first.dtype.bitsize() / 8;
-    let (rows, columns) = (rows as usize, columns as usize);
-    let equal = |row: usize, column: usize| {
-        let here = (row * columns + column) * width;
-        let there = (column * rows + row) * width;
+    let equal = |row: u64, column: u64| {
+        let (other_row, other_column) = place(row, column);
+        let here = first.place(row, column);
+        let there = second.place(other_row, other_column);
         first_bytes[here..here + width] == second_bytes[there..there + width]
     };
     Ok((0..rows).all(|row| (0..columns).all(|column| equal(row, column))))

@@ -66,7 +66,7 @@ use crate::ops::merge::vocabulary::Rows;
 use crate::spelling::did_you_mean;
 use crate::text::listing;
 
-/// A merge and its models, which stand in the order of [`Definition::models`].
+/// A merge and its models, in the order of [`Definition::models`].
 #[derive(Debug)]
 pub struct Merge {
     pub definition: Definition,

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::catalog::{Catalog, Config};
+use crate::catalog::{Catalog, Config, Opened};
 use crate::error::setting::{PATCH, REFERENCES};
 use crate::error::{Code, Hint, Result, Warning};
-use crate::format::Checkpoint;
 use crate::ops::architecture;
 use crate::quant::{companions, weight_of};
 use crate::tensor::{Dtype, shape_text};
 use crate::text::{counted, listing};
 
 /// Compares `extra` with the catalog that it is about to be added to.
-pub(super) fn warn_before(catalog: &mut Catalog, extra: &Checkpoint) -> Result<()> {
+pub(super) fn warn_before(catalog: &mut Catalog, extra: &Opened) -> Result<()> {
     let added: Vec<&str> = extra
         .tensors
         .keys()
@@ -61,7 +60,7 @@ fn full_quantization(catalog: &Catalog, added: &[&str]) -> Option<Warning> {
 }
 
 /// Added tensors of a dtype that the base does not have. Scales follow their weights.
-fn foreign_dtypes(catalog: &Catalog, extra: &Checkpoint, added: &[&str]) -> Option<Warning> {
+fn foreign_dtypes(catalog: &Catalog, extra: &Opened, added: &[&str]) -> Option<Warning> {
     let known: BTreeSet<Dtype> = catalog.tensors.values().map(|t| t.dtype).collect();
     let mut foreign: BTreeMap<Dtype, Vec<&str>> = BTreeMap::new();
     for name in added {
@@ -138,7 +137,7 @@ fn layer_of(name: &str) -> Option<(&str, u64)> {
     Some((&name[..start], number.parse().ok()?))
 }
 
-fn other_shapes(catalog: &Catalog, extra: &Checkpoint) -> Option<Warning> {
+fn other_shapes(catalog: &Catalog, extra: &Opened) -> Option<Warning> {
     let differing: Vec<String> = extra
         .tensors
         .keys()

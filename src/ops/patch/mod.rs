@@ -1,14 +1,15 @@
 //! Patch: the base, and the tensors that only an extra has.
 //!
-//! The base wins on every overlap; extras apply in order, the first that has a tensor gives it.
+//! The base wins on every overlap; of several extras, the first that has a tensor wins.
 //! Only tensors are taken from an extra, never its config, tokenizer or other files.
 
 mod checks;
 
-use crate::catalog::{Catalog, Role, SourceReport, Tensor};
+use crate::catalog::{Catalog, Opened, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::PATCH;
-use crate::format::Checkpoint;
+use crate::ops::numbers::Numbers;
+use crate::ops::open;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
 use crate::source::Location;
 
@@ -25,7 +26,7 @@ impl Params for PatchParams {
             flag: "extra",
             takes: Takes::Sources,
             group: Group::Sources,
-            help: "Checkpoint directory or .safetensors file to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
+            help: "Checkpoint directory or single file (.safetensors, .bin, .pt, .pth, .gguf) to take the tensors from that the base lacks (repeatable, the first that has a tensor counts)",
             comment: "give the tensors that are not there yet, the first that has one",
         }]
     }
@@ -43,8 +44,10 @@ impl Params for PatchParams {
         true
     }
 
-    fn operators(&self, _: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
-        let extras = self.extras.iter().map(Checkpoint::open_or_file);
+    fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
+        let numbers = Numbers::of(conversions)?;
+        let extras = self.extras.iter();
+        let extras = extras.map(|extra| open::tensors(extra, &numbers));
         let extras = extras.collect::<Result<_>>()?;
         Ok(vec![Box::new(Patch { extras })])
     }
@@ -53,7 +56,7 @@ impl Params for PatchParams {
 /// Adds what the catalog lacks from other checkpoints, in order of precedence.
 #[derive(Debug)]
 struct Patch {
-    extras: Vec<Checkpoint>,
+    extras: Vec<Opened>,
 }
 
 impl Operator for Patch {
@@ -61,14 +64,17 @@ impl Operator for Patch {
         for extra in &self.extras {
             checks::warn_before(catalog, extra)?;
             let (mut added, mut added_bytes) = (0, 0u64);
-            for (name, &shard) in &extra.tensors {
+            for (name, tensor) in &extra.tensors {
                 if catalog.tensors.contains_key(name) {
                     continue;
                 }
-                let (name, tensor) = Tensor::stored(name, &extra.shards[shard], None);
+                let tensor = Tensor {
+                    home: None,
+                    ..tensor.clone()
+                };
                 added += 1;
                 added_bytes = added_bytes.saturating_add(tensor.len());
-                catalog.tensors.insert(name, tensor);
+                catalog.tensors.insert(name.clone(), tensor);
             }
             catalog.sources.extend(&extra.shards, Role::Extra);
             catalog.report.name_source(&extra.path);
@@ -76,7 +82,7 @@ impl Operator for Patch {
                 role: Role::Extra,
                 path: extra.path.clone(),
                 tensors: extra.tensors.len(),
-                bytes: extra.tensor_bytes(),
+                bytes: extra.bytes,
                 added,
                 added_bytes,
                 overlapping: extra.tensors.len() - added,

@@ -46,7 +46,7 @@ named!(PartialBlocks {
     Keep: "keep",
 });
 
-/// Which tensors to quantize, and how. The selections are or-ed.
+/// Which tensors to quantize, and how. A tensor is quantized if any selection has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuantizeParams {
     /// In which scheme; `None` is block FP8. If nothing is selected, a scheme selects by the exact
@@ -390,7 +390,7 @@ impl Quantize {
     }
 }
 
-/// For each of `tensors`, whether there are companions of it.
+/// Whether each of `tensors` has companions.
 fn have_companions(tensors: &IndexMap<Name, Tensor>) -> Vec<bool> {
     let mut have = vec![false; tensors.len()];
     let weights = tensors.keys().filter_map(|name| quant::weight_of(name));

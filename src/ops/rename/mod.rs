@@ -15,9 +15,9 @@ use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, pa
 use crate::quant::{self, Doing, Moves};
 use crate::tensor::Name;
 
-/// The longest name that is renamed, and the longest that comes of it, in bytes.
+/// The longest name that is renamed, and the longest result, in bytes.
 const MOST_NAME_BYTES: usize = 1024;
-/// What readers of safetensors take for something else than a tensor.
+/// The key of a safetensors header that is no tensor.
 const RESERVED: &str = "__metadata__";
 
 /// Rename tensors by rules such as `^model\\.=language_model.`, which apply in this order.
@@ -54,7 +54,7 @@ impl Params for RenameParams {
     }
 }
 
-/// How many tensors have another name than in their source.
+/// How many tensors were renamed.
 #[derive(Debug)]
 struct Renamed(usize);
 
@@ -82,7 +82,7 @@ impl Rename {
     /// Reads rules such as `^model\.=language_model.`, which apply in this order.
     ///
     /// # Errors
-    /// If one has no `=` or more than one, its expression is none, is empty or too large, or its
+    /// If a rule has no `=` or more than one, its expression is invalid, empty or too large, or its
     /// replacement refers to a group that the expression does not have.
     fn new(rules: &[String]) -> Result<Self> {
         let rules = rules.iter().map(|text| Rule::new(text));
@@ -127,40 +127,57 @@ impl Operator for Rename {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
         let (names, idle) = self.new_names(&catalog.tensors)?;
         catalog.report.warnings.extend(idle);
-        let changed = names.iter().zip(catalog.tensors.keys());
-        let renamed = changed.filter(|(new, old)| new != old).count();
-        if renamed == 0 {
-            return Ok(());
+        let hint = "rename one of them to a third name (patterns that leave tensors out see the new names)";
+        let renamed = give_names(catalog, names, RENAME, hint)?;
+        if renamed > 0 {
+            catalog.report.add(Renamed(renamed));
         }
-        check_companions(&catalog.tensors, &names)?;
-        let moves = catalog.tensors.keys().zip(&names);
-        let moves = Moves::new(moves.map(|(old, new)| (old.clone(), vec![new.clone()])));
-        quant::follow(catalog, &moves, Doing::Renaming)?;
-
-        let old = std::mem::take(&mut catalog.tensors);
-        let mut tensors: IndexMap<Name, Tensor> = IndexMap::with_capacity(old.len());
-        for ((original, tensor), new) in old.iter().zip(names) {
-            match tensors.entry(new) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(tensor.clone());
-                }
-                Entry::Occupied(occupied) => {
-                    // Until two coincide, positions are those of the old names.
-                    let (other, _) = old.get_index(occupied.index()).expect("it was inserted");
-                    return Err(Error::of_tensor(Code::NameTaken, tensor.origin(),
-                        original,
-                        format!(
-                            "it would be called {}, as would {other}, and two tensors cannot have one name",
-                            occupied.key()
-                        ),
-                    ).about(RENAME).with_hint("rename one of them to a third name (patterns that leave tensors out see the new names)"));
-                }
-            }
-        }
-        catalog.tensors = tensors;
-        catalog.report.add(Renamed(renamed));
         Ok(())
     }
+}
+
+/// Gives the tensors of `catalog` the names `names`, which are in their order, as `setting` asks. Skip lists follow.
+/// `hint` says what to do where two would have one name. Returns how many have another one.
+///
+/// # Errors
+/// If two would have one name, or a weight and its companions would be separated.
+pub(in crate::ops) fn give_names(
+    catalog: &mut Catalog,
+    names: Vec<Name>,
+    setting: &'static str,
+    hint: &'static str,
+) -> Result<usize> {
+    let changed = names.iter().zip(catalog.tensors.keys());
+    let renamed = changed.filter(|(new, old)| new != old).count();
+    if renamed == 0 {
+        return Ok(0);
+    }
+    check_companions(&catalog.tensors, &names)?;
+    let moves = catalog.tensors.keys().zip(&names);
+    let moves = Moves::new(moves.map(|(old, new)| (old.clone(), vec![new.clone()])));
+    quant::follow(catalog, &moves, Doing::Renaming)?;
+
+    let old = std::mem::take(&mut catalog.tensors);
+    let mut tensors: IndexMap<Name, Tensor> = IndexMap::with_capacity(old.len());
+    for ((original, tensor), new) in old.iter().zip(names) {
+        match tensors.entry(new) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(tensor.clone());
+            }
+            Entry::Occupied(occupied) => {
+                // Until two coincide, positions are those of the old names.
+                let (other, _) = old.get_index(occupied.index()).expect("it was inserted");
+                let problem = format!(
+                    "it would be called {}, as would {other}, and two tensors cannot have one name",
+                    occupied.key()
+                );
+                let error = Error::of_tensor(Code::NameTaken, tensor.origin(), original, problem);
+                return Err(error.about(setting).with_hint(hint));
+            }
+        }
+    }
+    catalog.tensors = tensors;
+    Ok(renamed)
 }
 
 /// Checks that every weight of `tensors` and its companions still belong together under the new

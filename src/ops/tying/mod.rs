@@ -1,4 +1,4 @@
-//! Heads that are copies of the embedding, and embeddings that serve as heads.
+//! Unties heads from the embedding, and ties them to it.
 //!
 //! Both are done to the base, right after the edits of its files: an adapter that changes one of the two
 //! finds two tensors where they were untied, and is refused where they are tied.
@@ -178,12 +178,12 @@ impl Operator for Tie {
     }
 }
 
-/// What is known of embedding and head.
+/// The embedding and the head of a model.
 struct Model {
     names: Embeddings,
     embedding: Tensor,
     head: Option<Tensor>,
-    /// What config.json says; nothing if it leaves that to the kind of model.
+    /// The value in config.json; `None` if the default of the model type applies.
     is_tied: Option<bool>,
     /// The objects of config.json that describe the language model.
     objects: Vec<Vec<String>>,

@@ -19,7 +19,7 @@ use crate::quant;
 use crate::tensor::{Name, Shape, byte_len};
 use crate::text::listing;
 
-/// Give embedding and head another number of rows.
+/// Change the number of rows of embedding and head.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VocabularyParams {
     /// So many.
@@ -110,7 +110,7 @@ impl Params for VocabularyParams {
     }
 }
 
-/// How many rows there are to be.
+/// The requested number of rows.
 #[derive(Debug, Clone, Copy)]
 enum Size {
     Rows(u64),
@@ -134,7 +134,7 @@ impl Size {
     }
 }
 
-/// How many tensors have another number of rows.
+/// How many tensors were cut or padded.
 #[derive(Debug)]
 struct Resized(usize);
 
@@ -144,7 +144,7 @@ impl OperatorReport for Resized {
     }
 }
 
-/// Gives embedding and head another number of rows.
+/// Changes the number of rows of embedding and head.
 #[derive(Debug)]
 struct Resize {
     size: Size,

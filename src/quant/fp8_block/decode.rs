@@ -3,11 +3,11 @@
 use indexmap::IndexMap;
 
 use crate::catalog::Tensor;
-use crate::error::setting::{DROP, DTYPE, PATCH};
+use crate::error::setting::{DROP, DTYPE, PATCH, RENAME};
 use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::lanes::Precision;
 use crate::quant::dequantize;
-use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, scale_name, weight_of};
+use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, SCALE_SUFFIX, scale_name, weight_of};
 use crate::tensor::{Dtype, Name, shape_text};
 
 /// The numbers that the codes `weight` and their `scales`, one for each block, stand for, in dtype `to`.
@@ -70,8 +70,21 @@ pub(super) fn scales<'a>(
     tensors: &'a IndexMap<Name, Tensor>,
     name: &str,
     tensor: &Tensor,
+    block: [u64; 2],
 ) -> Result<&'a Tensor> {
     let expected = scale_name(name);
+    let rename = |scales: &str| {
+        Hint::give(RENAME).to(format!(
+            "call the scales {scales} after their weight, X{SCALE_SUFFIX}"
+        ))
+    };
+    if tensor.dtype == Dtype::F8_E8M0 {
+        let problem = format!(
+            "it is F8_E8M0, a dtype of scales, but it is not called X{SCALE_SUFFIX} after an FP8 weight X, whose block scales it could be"
+        );
+        let error = Error::of_tensor(Code::UnsupportedTensor, tensor.origin(), name, problem);
+        return Err(error.with_hint(Hint::leave_out(DTYPE).or(rename(name))));
+    }
     if let Some(scales) = tensors.get(&*expected)
         && is_code(tensor.dtype)
     {
@@ -84,16 +97,19 @@ pub(super) fn scales<'a>(
     ];
     let mut others = others.iter();
     let found = others.find_map(|other| Some((other, tensors.get(other.as_str())?)));
+    let hint = Hint::leave_out(DTYPE).or(Hint::give(DROP).to("leave this tensor out"));
+    let hint = match found {
+        Some((other, scales))
+            if dequantize::are_block_scales(&tensor.shape, &scales.shape, block) =>
+        {
+            hint.or(rename(other))
+        }
+        _ => hint,
+    };
     let found = found.map_or_else(String::new, |(other, scales)| {
-        let count: u64 = scales.shape.iter().product();
-        let rows: u64 = tensor.shape.iter().rev().skip(1).product();
-        let kind = if count == 1 || count == rows {
-            "scales per tensor or per channel"
-        } else {
-            "scales of another scheme"
-        };
+        let kind = kind_of(&tensor.shape, scales, block);
         format!(
-            " ({other} is there, {} of {}: {kind}, which cannot be dequantized)",
+            " ({other} is there, {} of {}: {kind})",
             scales.dtype,
             shape_text(&scales.shape)
         )
@@ -104,5 +120,18 @@ pub(super) fn scales<'a>(
             "it is {}, and dequantizing it needs F8_E4M3 or F8_E5M2 codes with block scales called {expected}{found}",
             tensor.dtype
         ),
-    ).with_hint(Hint::leave_out(DTYPE).or(Hint::give(DROP).to("leave this tensor out"))))
+    ).with_hint(hint))
+}
+
+/// What scales that are called otherwise than block scales are to a weight, for a message.
+fn kind_of(weight: &[u64], scales: &Tensor, block: [u64; 2]) -> &'static str {
+    let count: u64 = scales.shape.iter().product();
+    let rows: u64 = weight.iter().rev().skip(1).product();
+    if dequantize::are_block_scales(weight, &scales.shape, block) {
+        "block scales under another name"
+    } else if scales.dtype != Dtype::F8_E8M0 && (count == 1 || count == rows) {
+        "scales per tensor or per channel, which cannot be dequantized"
+    } else {
+        "scales of another scheme, which cannot be dequantized"
+    }
 }

@@ -159,7 +159,7 @@ impl Scheme for Fp8Block {
         weight: &Tensor,
         to: Precision,
     ) -> Result<Tensor> {
-        let scales = decode::scales(tensors, name, weight)?;
+        let scales = decode::scales(tensors, name, weight, self.block)?;
         decode::dequantized(name, weight, scales, self.block, to)
     }
 

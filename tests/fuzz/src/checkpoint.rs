@@ -42,6 +42,7 @@ pub fn in_memory(shard: &Arc<Shard>) -> Checkpoint {
         shards: vec![shard.clone()],
         aux: Vec::new(),
         left_out: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

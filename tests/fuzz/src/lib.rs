@@ -1,10 +1,12 @@
 //! What all fuzz targets share: the bound on memory, and a file to stand behind parsed text.
 
 pub mod adapter;
+pub mod bytes;
 pub mod checkpoint;
 pub mod memory;
 pub mod models;
 pub mod reading;
+pub mod torch_file;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

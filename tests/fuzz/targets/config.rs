@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ckptfs::catalog::{Catalog, Config};
+use ckptfs::catalog::{Catalog, Config, Opened};
 use ckptfs::format::Shard;
 use ckptfs::ops::dtype::InDtype;
 use ckptfs::ops::{Experts, Operations, Operator, Precision, QuantizeParams};
@@ -70,7 +70,7 @@ thread_local! {
 fuzz_target!(|text: &[u8]| {
     OPERATORS.with(|_| ());
     static SHARD: LazyLock<Arc<Shard>> = LazyLock::new(|| shard(HEADER));
-    let catalog = || Catalog::from_base(in_memory(&SHARD));
+    let catalog = || Catalog::from_base(Opened::stored(in_memory(&SHARD)));
     drop(catalog());
     let parsed = bounded(text.len(), 16 << 10, 200, || {
         Config::parse(text, any_file())

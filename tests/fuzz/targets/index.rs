@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ckptfs::format::safetensors::{Index, WeightMap};
+use ckptfs::format::{Index, WeightMap};
 use ckptfs_fuzz::memory::bounded;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;

@@ -1,0 +1,71 @@
+//! DeepSeek V2 and V3, and R1, which is V3.
+
+use crate::ops::gguf::architecture::llama::{ENDS, MLP, OUTPUT_AND_NORMS};
+use crate::ops::gguf::architecture::qwen::ROUTER;
+use crate::ops::gguf::architecture::rule::{changed, ending, same};
+use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+
+pub(super) static DEEPSEEK2: Architecture = Architecture {
+    name: "deepseek2",
+    classes: &["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"],
+    tensors: &[ENDS, ATTENTION, OUTPUT_AND_NORMS, MLP, ROUTER, EXPERTS],
+};
+
+const ATTENTION: &[TensorRule] = &[
+    same("model.layers.{l}.self_attn.q_proj", &["blk.{l}.attn_q"]),
+    same("model.layers.{l}.self_attn.q_a_proj", &["blk.{l}.attn_q_a"]),
+    same("model.layers.{l}.self_attn.q_b_proj", &["blk.{l}.attn_q_b"]),
+    same(
+        "model.layers.{l}.self_attn.q_a_layernorm",
+        &["blk.{l}.attn_q_a_norm"],
+    ),
+    same(
+        "model.layers.{l}.self_attn.kv_a_proj_with_mqa",
+        &["blk.{l}.attn_kv_a_mqa"],
+    ),
+    same(
+        "model.layers.{l}.self_attn.kv_a_layernorm",
+        &["blk.{l}.attn_kv_a_norm"],
+    ),
+    changed(
+        "model.layers.{l}.self_attn.kv_b_proj",
+        &["blk.{l}.attn_k_b", "blk.{l}.attn_v_b"],
+        Change::SplitKeyValue,
+    ),
+];
+
+/// Stacks are written in the order down, gate, up once all experts of a layer are there.
+const EXPERTS: &[TensorRule] = &[
+    ending(
+        ("model.layers.{l}.mlp.gate.e_score_correction_bias", ""),
+        (&["blk.{l}.exp_probs_b"], ".bias"),
+        Change::None,
+    ),
+    changed(
+        "model.layers.{l}.mlp.experts.{e}.down_proj",
+        &["blk.{l}.ffn_down_exps"],
+        Change::Stack,
+    ),
+    changed(
+        "model.layers.{l}.mlp.experts.{e}.gate_proj",
+        &["blk.{l}.ffn_gate_exps"],
+        Change::Stack,
+    ),
+    changed(
+        "model.layers.{l}.mlp.experts.{e}.up_proj",
+        &["blk.{l}.ffn_up_exps"],
+        Change::Stack,
+    ),
+    same(
+        "model.layers.{l}.mlp.shared_experts.gate_proj",
+        &["blk.{l}.ffn_gate_shexp"],
+    ),
+    same(
+        "model.layers.{l}.mlp.shared_experts.up_proj",
+        &["blk.{l}.ffn_up_shexp"],
+    ),
+    same(
+        "model.layers.{l}.mlp.shared_experts.down_proj",
+        &["blk.{l}.ffn_down_shexp"],
+    ),
+];

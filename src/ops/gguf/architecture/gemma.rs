@@ -1,0 +1,55 @@
+//! Gemma 3.
+
+use crate::ops::gguf::architecture::llama::MLP;
+use crate::ops::gguf::architecture::qwen::ATTENTION;
+use crate::ops::gguf::architecture::rule::{changed, same};
+use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+
+pub(super) static GEMMA3: Architecture = Architecture {
+    name: "gemma3",
+    classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
+    tensors: &[ENDS, ATTENTION, NORMS, MLP],
+};
+
+const ENDS: &[TensorRule] = &[
+    changed("model.embed_tokens", &["token_embd"], Change::CutVocabulary),
+    changed("model.norm", &["output_norm"], Change::PlusOne),
+    same("lm_head", &["output"]),
+];
+
+const NORMS: &[TensorRule] = &[
+    same(
+        "model.layers.{l}.self_attn.o_proj",
+        &["blk.{l}.attn_output"],
+    ),
+    changed(
+        "model.layers.{l}.self_attn.q_norm",
+        &["blk.{l}.attn_q_norm"],
+        Change::PlusOne,
+    ),
+    changed(
+        "model.layers.{l}.self_attn.k_norm",
+        &["blk.{l}.attn_k_norm"],
+        Change::PlusOne,
+    ),
+    changed(
+        "model.layers.{l}.input_layernorm",
+        &["blk.{l}.attn_norm"],
+        Change::PlusOne,
+    ),
+    changed(
+        "model.layers.{l}.post_attention_layernorm",
+        &["blk.{l}.post_attention_norm"],
+        Change::PlusOne,
+    ),
+    changed(
+        "model.layers.{l}.pre_feedforward_layernorm",
+        &["blk.{l}.ffn_norm"],
+        Change::PlusOne,
+    ),
+    changed(
+        "model.layers.{l}.post_feedforward_layernorm",
+        &["blk.{l}.post_ffw_norm"],
+        Change::PlusOne,
+    ),
+];

@@ -1,0 +1,57 @@
+//! Models whose layouts are the same.
+
+use crate::ops::names::families::rule::Family;
+
+pub(super) const FAMILY: Family = Family {
+    model_types: SAME,
+    rules: &[],
+};
+
+/// Models that transformers has as they were released.
+const SAME: &[&str] = &[
+    "bamba",
+    "bloom",
+    "cohere",
+    "cohere2",
+    "exaone4",
+    "falcon",
+    "falcon_h1",
+    "falcon_mamba",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gemma4",
+    "glm",
+    "glm4",
+    "glm4v",
+    "gpt2",
+    "gpt_oss",
+    "granite",
+    "helium",
+    "idefics3",
+    "jetmoe",
+    "lfm2",
+    "llama",
+    "mamba",
+    "mamba2",
+    "ministral3",
+    "mistral",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "opt",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_5",
+    "qwen3_5_text",
+    "qwen3_vl",
+    "seed_oss",
+    "smollm3",
+    "smolvlm",
+    "stablelm",
+    "starcoder2",
+    "zamba2",
+];

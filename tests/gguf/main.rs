@@ -1,0 +1,13 @@
+//! GGUF: files that are read and written, held against an account of the format that builds and
+//! takes apart bytes by hand.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bytes;
+mod header;
+mod hostile;
+mod layouts;
+mod model;
+mod output;
+mod source;
