@@ -209,11 +209,6 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
                 }),
             ]
         }
-        Takes::Text(what) => vec![
-            one()
-                .value_name(what)
-                .value_parser(|text: &str| accepted(setting, text, Value::Text(text.to_owned()))),
-        ],
         Takes::Texts(what) => {
             vec![
                 one()

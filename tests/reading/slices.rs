@@ -7,7 +7,7 @@ use ckptfs::catalog::{Band, Catalog, Kernel, Node, NonFinite, Opened, RowBands, 
 use ckptfs::format;
 use ckptfs::layout::{self, Shards};
 use ckptfs::materialize::{Options, materialize};
-use ckptfs::ops::{Conversions, Experts, ExpertsParams, Params};
+use ckptfs::ops::{Conversions, Experts, ExpertsParams, Params, Precision};
 use ckptfs::read::Reader;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Plan};
 use proptest::prelude::*;
@@ -190,6 +190,7 @@ fn experts_of_computed_tensors_are_unfused_and_fused_as_stored_ones_are() {
             for form in form {
                 let nothing = Conversions {
                     dtype: None,
+                    undecided: Precision::Bf16,
                     rules: &[],
                     quantizes: false,
                 };

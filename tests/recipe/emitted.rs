@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use ckptfs::ops::{
     CastParams, CastRule, DtypeParams, Edit, EditsParams, ExpertOrder, Experts, ExpertsParams,
-    FilterParams, GraftParams, GraftRequest, LinearAttention, LinearAttentionParams, LoraParams,
-    LoraRequest, NameLayout, NamesParams, Operations, Pad, PartialBlocks, PatchParams, Precision,
-    QuantizeParams, RenameParams, RuleSet, TyingParams, VocabularyParams,
+    FilterParams, GgufKind, GgufParams, GraftParams, GraftRequest, LikeParams, LinearAttention,
+    LinearAttentionParams, LoraParams, LoraRequest, NameLayout, NamesParams, Operations, Pad,
+    Params, PartialBlocks, PatchParams, Precision, QuantizeParams, RenameParams, RuleSet,
+    TyingParams, Value, VocabularyParams,
 };
 use ckptfs::quant::{Dialect, ScaleFormat};
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest};
@@ -104,6 +105,17 @@ proptest! {
             scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
             partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),
         };
+        let mut gguf = GgufParams {
+            kind: [None, Some(GgufKind::Bf16), Some(GgufKind::Q4KM)][tying],
+            pre: keep.then(|| "llama-bpe".to_owned()),
+            ..GgufParams::default()
+        };
+        for names in pattern(only) {
+            gguf.set("gguf_type", Value::text(format!("{names}=q6_k"))).unwrap();
+        }
+        if rows > 0 {
+            gguf.set("gguf_split", Value::text(rows.to_string())).unwrap();
+        }
         let grafts = extras.iter().chain(renames).enumerate().map(|(i, name)| GraftRequest {
             source: made(name),
             names: (i % 2 == 0).then(|| regex::escape(name)),
@@ -152,6 +164,8 @@ proptest! {
                 },
                 linear_attention: LinearAttentionParams { form: linear_attention },
                 quantize: if is_fp8 { quantize } else { QuantizeParams::default() },
+                gguf,
+                like: LikeParams { directory: extras.first().map(made) },
             },
             shards,
             shard_bytes,

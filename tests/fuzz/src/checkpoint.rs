@@ -43,6 +43,7 @@ pub fn in_memory(shard: &Arc<Shard>) -> Checkpoint {
         aux: Vec::new(),
         left_out: Vec::new(),
         notes: Vec::new(),
+        gguf: None,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::ops::gguf::architecture::llama::{ENDS, MLP, OUTPUT_AND_NORMS};
 use crate::ops::gguf::architecture::qwen::ROUTER;
-use crate::ops::gguf::architecture::rule::{changed, ending, same};
-use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+use crate::ops::gguf::architecture::rule::{
+    Architecture, Change, TensorRule, changed, ending, same,
+};
 
 pub(super) static DEEPSEEK2: Architecture = Architecture {
     name: "deepseek2",

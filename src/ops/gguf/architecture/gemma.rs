@@ -2,8 +2,7 @@
 
 use crate::ops::gguf::architecture::llama::MLP;
 use crate::ops::gguf::architecture::qwen::ATTENTION;
-use crate::ops::gguf::architecture::rule::{changed, same};
-use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+use crate::ops::gguf::architecture::rule::{Architecture, Change, TensorRule, changed, same};
 
 pub(super) static GEMMA3: Architecture = Architecture {
     name: "gemma3",

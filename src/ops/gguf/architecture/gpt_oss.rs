@@ -2,8 +2,7 @@
 
 use crate::ops::gguf::architecture::llama::ENDS;
 use crate::ops::gguf::architecture::qwen::ATTENTION;
-use crate::ops::gguf::architecture::rule::{ending, same};
-use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+use crate::ops::gguf::architecture::rule::{Architecture, Change, TensorRule, ending, same};
 
 pub(super) static GPT_OSS: Architecture = Architecture {
     name: "gpt-oss",

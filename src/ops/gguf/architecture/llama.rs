@@ -1,7 +1,8 @@
 //! Llama, and what has its layout: Mistral, Mixtral, SmolLM.
 
-use crate::ops::gguf::architecture::rule::{changed, same};
-use crate::ops::gguf::architecture::{Architecture, Change, Heads, TensorRule};
+use crate::ops::gguf::architecture::rule::{
+    Architecture, Change, Heads, TensorRule, changed, same,
+};
 
 pub(super) static LLAMA: Architecture = Architecture {
     name: "llama",

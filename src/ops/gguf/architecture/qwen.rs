@@ -1,8 +1,9 @@
 //! Qwen2, Qwen3 and Qwen3-MoE.
 
 use crate::ops::gguf::architecture::llama::{ENDS, MLP, OUTPUT_AND_NORMS};
-use crate::ops::gguf::architecture::rule::{changed, ending, same};
-use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+use crate::ops::gguf::architecture::rule::{
+    Architecture, Change, TensorRule, changed, ending, same,
+};
 
 pub(super) static QWEN2: Architecture = Architecture {
     name: "qwen2",

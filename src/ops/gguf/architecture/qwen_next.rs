@@ -3,8 +3,9 @@
 
 use crate::ops::gguf::architecture::llama::MLP;
 use crate::ops::gguf::architecture::qwen::{ATTENTION, EXPERTS, ROUTER};
-use crate::ops::gguf::architecture::rule::{changed, ending, same};
-use crate::ops::gguf::architecture::{Architecture, Change, TensorRule};
+use crate::ops::gguf::architecture::rule::{
+    Architecture, Change, TensorRule, changed, ending, same,
+};
 
 pub(super) static QWEN3_NEXT: Architecture = Architecture {
     name: "qwen3next",

@@ -1,4 +1,37 @@
-//! One tensor of an architecture: its names on both sides, and what is done to its values.
+//! An architecture, and one tensor of it: its names on both sides, and what is done to its values.
+
+/// An architecture of GGUF files.
+#[derive(Debug)]
+pub struct Architecture {
+    /// `general.architecture`, and the prefix of its keys.
+    pub name: &'static str,
+    /// `architectures` in config.json that are this architecture.
+    pub classes: &'static [&'static str],
+    /// Rules of tensors, in groups. The first that matches counts.
+    pub tensors: &'static [&'static [TensorRule]],
+}
+
+impl Architecture {
+    /// The rule of the tensor that Hugging Face calls `name`.
+    pub fn of_hf(&self, name: &str) -> Option<Found> {
+        self.rules().find_map(|rule| rule.match_hf(name))
+    }
+
+    /// The rules of the tensor that GGUF calls `name`: of several, those of the same values in other forms (a
+    /// stack of experts may have been single experts or fused with another).
+    pub fn of_gguf(&self, name: &str) -> impl Iterator<Item = Found> {
+        self.rules().filter_map(move |rule| rule.match_gguf(name))
+    }
+
+    /// Whether layers that predict more tokens are written, behind the others.
+    pub fn has_nextn(&self) -> bool {
+        self.name.starts_with("qwen3next") || self.name.starts_with("qwen35")
+    }
+
+    pub(super) fn rules(&self) -> impl Iterator<Item = &'static TensorRule> {
+        self.tensors.iter().copied().flatten()
+    }
+}
 
 /// A kind of tensors, of every layer.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ops::gguf::files::Files;
 use crate::ops::gguf::metadata::KeyWriter;
 use crate::ops::gguf::metadata::model_card::ModelCard;
-use crate::ops::gguf::metadata::model_name::{ModelName, title};
+use crate::ops::gguf::metadata::model_name::ModelName;
 
 /// How many weights a model has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -140,13 +140,6 @@ fn rounded(count: u64) -> String {
     let digits = scaled.round_ties_even().to_string();
     let decimals = 2usize.saturating_sub(digits.trim_start_matches('0').len());
     format!("{scaled:.decimals$}{suffix}")
-}
-
-/// The parts of `id`, a model's name on the hub, as keys have them.
-pub(super) fn titled(id: &str, total: u64) -> ModelName {
-    let mut name = ModelName::parse(id, total);
-    name.full = name.full.map(|full| title(&full));
-    name
 }
 
 #[cfg(test)]

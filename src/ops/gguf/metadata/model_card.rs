@@ -5,8 +5,7 @@ use saphyr_parser::{Event, Parser};
 
 use crate::format::gguf::Array;
 use crate::ops::gguf::metadata::KeyWriter;
-use crate::ops::gguf::metadata::general::titled;
-use crate::ops::gguf::metadata::model_name::ModelName;
+use crate::ops::gguf::metadata::model_name::{ModelName, titled};
 
 /// What a card says of a model.
 #[derive(Debug, Clone, Default)]

@@ -222,6 +222,13 @@ fn capitalized(word: &str) -> String {
     text
 }
 
+/// The parts of `id`, a model's name on the hub, as keys have them.
+pub(super) fn titled(id: &str, total: u64) -> ModelName {
+    let mut name = ModelName::parse(id, total);
+    name.full = name.full.map(|full| title(&full));
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

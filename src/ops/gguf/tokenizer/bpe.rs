@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ops::gguf::files::Files;
 use crate::ops::gguf::metadata::Hparams;
 use crate::ops::gguf::tokenizer::fast::Fast;
-use crate::ops::gguf::tokenizer::{TokenType, Vocabulary, added_type, user_defined};
+use crate::ops::gguf::tokenizer::vocabulary::{TokenType, Vocabulary, added_type, user_defined};
 
 /// The most tokens that a model may have.
 const MAX_TOKENS: u64 = 1 << 24;

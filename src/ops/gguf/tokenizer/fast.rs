@@ -9,7 +9,9 @@ use tokenizers::Tokenizer;
 
 use crate::error::{Code, Error, Result};
 use crate::ops::gguf::files::Files;
-use crate::ops::gguf::tokenizer::{TOKENIZER_FILE, TokenType, Vocabulary, no_tokenizer};
+use crate::ops::gguf::tokenizer::vocabulary::{
+    TOKENIZER_FILE, TokenType, Vocabulary, no_tokenizer,
+};
 
 /// A tokenizer.
 pub(super) struct Fast {

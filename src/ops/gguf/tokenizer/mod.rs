@@ -6,61 +6,17 @@ mod pre_tokenizer;
 mod sentencepiece;
 mod special;
 mod template;
-
-use std::path::Path;
+mod vocabulary;
 
 use serde_json::{Map, Value as Json};
 
 use crate::error::setting::GGUF_PRE;
 use crate::error::{Code, Error, Hint, Result};
-use crate::format::gguf::Array;
 use crate::ops::gguf::architecture::Architecture;
 use crate::ops::gguf::files::Files;
 use crate::ops::gguf::metadata::{Hparams, KeyWriter};
 use special::Special;
-
-const TOKENIZER_MODEL: &str = "tokenizer.model";
-const TOKENIZER_FILE: &str = "tokenizer.json";
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-const ADDED_FILE: &str = "added_tokens.json";
-
-/// What a token is, as the file has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TokenType {
-    Normal = 1,
-    Unknown = 2,
-    Control = 3,
-    UserDefined = 4,
-    Unused = 5,
-    Byte = 6,
-}
-
-/// A vocabulary.
-#[derive(Debug, Default)]
-struct Vocabulary {
-    tokens: Vec<Vec<u8>>,
-    /// One for each token, or none at all.
-    scores: Vec<f32>,
-    types: Vec<i32>,
-}
-
-impl Vocabulary {
-    fn push(&mut self, token: impl Into<Vec<u8>>, kind: TokenType) {
-        self.tokens.push(token.into());
-        self.types.push(kind as i32);
-    }
-
-    fn write(&self, keys: &mut KeyWriter, model: &str, pre: &str) {
-        keys.string("tokenizer.ggml.model", model);
-        keys.string("tokenizer.ggml.pre", pre);
-        keys.array(
-            "tokenizer.ggml.tokens",
-            self.tokens.iter().collect::<Array>(),
-        );
-        keys.numbers("tokenizer.ggml.scores", &self.scores);
-        keys.numbers("tokenizer.ggml.token_type", &self.types);
-    }
-}
+use vocabulary::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_MODEL, no_tokenizer};
 
 /// The tokenizer's keys. `pre` is the pre-tokenizer that somebody names.
 ///
@@ -121,12 +77,6 @@ pub(super) fn vocabulary_len(hparams: &Hparams, files: Files) -> Result<u64> {
     };
     let vocabulary = json.get("model").and_then(|model| model.get("vocab"));
     Ok(count(vocabulary) + count(json.get("added_tokens")))
-}
-
-fn no_tokenizer(directory: &Path) -> Error {
-    let problem =
-        format!("GGUF needs {TOKENIZER_MODEL} or {TOKENIZER_FILE}, and the view has neither");
-    Error::of_file(Code::BadTokenizer, directory, problem)
 }
 
 /// What keys are made of.
@@ -232,26 +182,4 @@ pub(super) fn check_pre(name: &str) -> Result<()> {
     }
     let problem = format!("llama.cpp has no pre-tokenizer {name}");
     Err(Error::new(Code::BadValue, problem).about_value(GGUF_PRE, name))
-}
-
-/// Whether a token looks like one that controls, though it is not marked so.
-fn looks_special(token: &str) -> bool {
-    let is_between = |start: &str, end: &str| token.starts_with(start) && token.ends_with(end);
-    ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&token)
-        || is_between("<|", "|>")
-        || is_between("<\u{ff5c}", "\u{ff5c}>")
-        || is_between("<unused", ">")
-}
-
-/// What an added token is.
-fn added_type(token: &str, is_special: bool) -> TokenType {
-    match is_special || looks_special(token) {
-        true => TokenType::Control,
-        false => TokenType::UserDefined,
-    }
-}
-
-/// A token that users added, with spaces as llama.cpp wants them.
-fn user_defined(token: &str) -> String {
-    token.replace('\u{2581}', " ")
 }

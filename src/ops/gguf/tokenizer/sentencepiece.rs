@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::{Code, Error, Result};
 use crate::ops::gguf::files::Files;
-use crate::ops::gguf::tokenizer::{
+use crate::ops::gguf::tokenizer::vocabulary::{
     ADDED_FILE, TOKENIZER_MODEL, TokenType, Vocabulary, added_type, user_defined,
 };
 
