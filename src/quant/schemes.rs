@@ -153,9 +153,9 @@ pub(crate) fn verify<'a>(
     let mut all = Verified::default();
     for &scheme in SCHEMES {
         let found = scheme.verify(declaration, stored, reading, faults)?;
+        all.lists_by_name |= found.lists_by_name && !found.quantized.is_empty();
         all.quantized.extend(found.quantized);
         all.known += found.known;
-        all.lists_by_name |= found.lists_by_name && !all.quantized.is_empty();
     }
     Ok(all)
 }

@@ -124,7 +124,7 @@ fn a_bf16_deepseek_under_the_exact_rules_is_warned_of_and_not_under_the_official
     assert_eq!(modules, BTreeSet::from(kept));
     // Seven of eleven.
     let text = warning(&exact).unwrap().text();
-    assert_names(text, &["63 %", "fp8.rules: official", "deepseek_v3"]);
+    assert_names(text, &["63 %", "quantize.rules: official", "deepseek_v3"]);
     let official = QuantizeParams {
         rules: Some(RuleSet::Official),
         ..QuantizeParams::default()

@@ -152,6 +152,8 @@ fn tables_show_layers_and_groups_and_end_in_totals() {
             "down_proj",
             "1",
             "6",
+            // Six codes of 8 bits, and a scale of 32.
+            "13.333",
             "exact",
             "0.00000",
             "0.00000",
