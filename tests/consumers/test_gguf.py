@@ -106,7 +106,7 @@ def test_llama_cpp_loads_a_mounted_file(llama, checkpoints, tmp_path, model):
 def test_a_patched_and_quantized_view_is_what_the_converter_makes_of_the_same_safetensors(
         llama, checkpoints, tmp_path):
     """What is mounted as safetensors is converted; the view as GGUF is that."""
-    changes = ["--base", checkpoints / "smollm2-base", "--patch", checkpoints / "smollm2-extra",
+    changes = ["--base", checkpoints / "smollm2-base", "--extra", checkpoints / "smollm2-extra",
                "--fp8"]
     name = "smollm2-base"  # general.name is that of the directory
     shown = tmp_path / "shown" / name
