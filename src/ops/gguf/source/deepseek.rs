@@ -7,6 +7,23 @@ use crate::ops::gguf::source::metadata::{Metadata, shortest};
 
 type Object = Map<String, Value>;
 
+/// Whether experts are chosen by sigmoids, as in V3. Where metadata does not say it, the biases of the choice
+/// do: the converter writes no key for what `transformers` saves of V3, which leaves out `scoring_func`.
+fn has_sigmoids(metadata: Metadata) -> Result<bool> {
+    const KEY: &str = ".expert_gating_func";
+    let mut names = metadata.model.types.keys();
+    let has_biases = names.any(|name| name.ends_with(".exp_probs_b.bias"));
+    match metadata.find_number(KEY)? {
+        Some(SIGMOID) => Ok(true),
+        Some(_) if has_biases => {
+            let problem = "is no sigmoid, but experts have biases (exp_probs_b.bias)";
+            Err(metadata.bad(KEY, problem))
+        }
+        Some(_) => Ok(false),
+        None => Ok(has_biases),
+    }
+}
+
 /// How experts are weighted, by its number in metadata.
 const SIGMOID: u64 = 2;
 
@@ -23,7 +40,7 @@ pub(super) fn config(metadata: Metadata, common: &Object) -> Result<Object> {
             "is less than rope.dimension_count",
         ));
     };
-    let is_v3 = metadata.find_number(".expert_gating_func")? == Some(SIGMOID);
+    let is_v3 = has_sigmoids(metadata)?;
     let groups = metadata.find_number(".expert_group_count")?.unwrap_or(1);
     let used = metadata
         .find_number(".expert_group_used_count")?

@@ -21,9 +21,12 @@ fn hybrid(metadata: Metadata, common: &Object) -> Result<Object> {
     if interval == 0 {
         return Err(metadata.bad(".full_attention_interval", "is 0"));
     }
-    let types = (1..=layers.unwrap_or_default()).map(|layer| match layer % interval {
-        0 => "full_attention",
-        _ => "linear_attention",
+    let types = (0..layers.unwrap_or_default()).map(|layer| {
+        let decay = format!("blk.{layer}.ssm_a");
+        match metadata.model.types.contains_key(&*decay) {
+            true => "linear_attention",
+            false => "full_attention",
+        }
     });
     let mut config = Object::new();
     config.extend([
