@@ -45,7 +45,7 @@ impl Checkpoint {
         Self::open_where(location.into(), Container::stands_alone)
     }
 
-    /// The same, where `location` may be a single file of any container: its tensors alone, whatever is beside it.
+    /// The same, where `location` may be a single file of any container: its tensors alone, whatever else the directory holds.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -78,7 +78,7 @@ impl Checkpoint {
         }
     }
 
-    /// What the directory at `location` has beside weights, which may be missing.
+    /// What the directory at `location` has besides weights, which may be missing.
     ///
     /// # Errors
     /// If there is none, or it cannot be listed.
@@ -101,7 +101,7 @@ impl Checkpoint {
     }
 }
 
-/// The file `name` beside that at `location`.
+/// The file `name` in the directory of that at `location`.
 fn sibling(location: &Location, name: &str) -> Result<Arc<dyn Blob>> {
     let path = location.as_path().with_file_name(name);
     let file = Location::Local(path.clone()).weights()?;

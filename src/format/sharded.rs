@@ -130,7 +130,7 @@ pub(super) fn read_file(container: Container, file: Arc<dyn Blob>) -> Result<Che
     })
 }
 
-/// The shards that `files` of `checkpoint` are. What their tables have beside tensors goes to `left_out` and
+/// The shards that `files` of `checkpoint` are. What their tables have besides tensors goes to `left_out` and
 /// `notes`.
 fn shards(
     container: Container,
@@ -244,7 +244,7 @@ impl Files {
     }
 }
 
-/// Whether `name` is of the weights, or of an index of them, that some repositories have beside those in
+/// Whether `name` is of the weights, or of an index of them, that some repositories have besides those in
 /// `container`.
 pub(super) fn is_of_another_format(container: Container, name: &str) -> bool {
     const OTHER_FORMATS: [(&str, &str); 3] = [

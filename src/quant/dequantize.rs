@@ -1,7 +1,7 @@
 //! Codes given back as numbers: each code times the scale of its block.
 //!
 //! A weight `[.., rows, cols]` has scales `[.., ceil(rows / block[0]), ceil(cols / block[1])]`;
-//! blocks begin anew at each leading index and are cut off at the edges. The product of code and
+//! blocks begin again at each leading index and are cut off at the edges. The product of code and
 //! scale is rounded to f32, and from there to the target: the value that torch gives.
 
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! What an encoding says of itself where people choose one, and what can be chosen beside its name.
+//! What an encoding says of itself where people choose one, and what can be chosen besides its name.
 
 use crate::kernels::fp8::ScaleFormat;
 use crate::named::named;
@@ -36,7 +36,7 @@ pub(super) struct Offer {
     pub make: fn(&[&str], &EncodingSettings) -> Made,
 }
 
-/// What is asked of an encoding beside its name and options.
+/// What is asked of an encoding besides its name and options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EncodingSettings {
     /// `None` is the usual one of the scheme.

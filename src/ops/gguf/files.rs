@@ -1,4 +1,4 @@
-//! The files beside the weights that metadata is made of.
+//! The files that metadata is made of.
 
 use std::ffi::OsStr;
 use std::path::Path;

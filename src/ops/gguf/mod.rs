@@ -46,7 +46,7 @@ pub struct GgufParams {
     pub types: Vec<(String, TensorType)>,
     /// Split the file where one would have more bytes of tensors.
     pub split: Option<Split>,
-    /// What llama.cpp calls the pre-tokenizer, where that cannot be told.
+    /// What llama.cpp calls the pre-tokenizer, where it cannot be recognized.
     pub pre: Option<String>,
 }
 

@@ -187,7 +187,7 @@ fn automatic<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> GgufKind {
     kinds.next().unwrap_or(GgufKind::F16)
 }
 
-/// The tensor that stands in front of all others of a Llama 3.
+/// The first tensor of a Llama 3.
 fn rope_freqs(architecture: &Architecture, hparams: &Hparams) -> Result<Vec<(String, Tensor)>> {
     if architecture.name != "llama" {
         return Ok(Vec::new());
@@ -254,7 +254,7 @@ fn keys(
     tokenizer::keys(&mut writer, architecture, hparams, config, files, pre)?;
     let mut keys = writer.finish();
     if !kind.is_of_converter() {
-        // llama-quantize writes these anew.
+        // llama-quantize writes these again.
         for key in ["general.quantization_version", "general.file_type"] {
             if let Some(value) = keys.shift_remove(key) {
                 keys.insert(key.to_owned(), value);

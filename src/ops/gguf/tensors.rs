@@ -71,7 +71,7 @@ impl Arranging<'_> {
         }
     }
 
-    /// `name`, or that of a layer behind all others, if it is of one that predicts more tokens.
+    /// `name`, or that of a layer after all others, if it is of one that predicts more tokens.
     fn in_layers(&self, name: &str) -> String {
         let layers = self.hparams.whole("num_hidden_layers").unwrap_or_default();
         let Some(rest) = mtp_part(name).filter(|_| self.architecture.has_nextn()) else {
@@ -317,7 +317,7 @@ impl Arranging<'_> {
     }
 }
 
-/// What is behind `mtp.` in the name of a tensor of layers that predict more tokens.
+/// What follows `mtp.` in the name of a tensor of layers that predict more tokens.
 pub(super) fn mtp_part(name: &str) -> Option<&str> {
     name.strip_prefix("model.")
         .unwrap_or(name)

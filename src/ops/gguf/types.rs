@@ -7,7 +7,7 @@ use crate::ops::gguf::kind::GgufKind;
 
 use TensorType as T;
 
-/// What the choice of types depends on, beside the tensors.
+/// What the choice of types depends on, besides the tensors.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Facts {
     /// Query heads for each key-value head.

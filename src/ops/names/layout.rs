@@ -6,7 +6,7 @@ use crate::ops::names::families::Conversion;
 /// Whose names the tensors have, and with them which tensors there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameLayout {
-    /// As the model's authors released it, which is what transformers reads and, unless told otherwise, writes.
+    /// As the model's authors released it, which is what transformers reads and, by default, writes.
     Released,
     /// As transformers 5 has the model in memory, which `save_pretrained(save_original_format=False)` writes.
     Transformers,

@@ -79,10 +79,10 @@ impl<'a> Input<'a> {
         Ok(&self.piece[start..start + len])
     }
 
-    /// Goes on after the next `len` bytes.
+    /// Skips the next `len` bytes.
     pub(super) fn skip(&mut self, len: u64) -> Result<()> {
         if len > self.end - self.at {
-            return Err(self.error("it goes on where its bytes end"));
+            return Err(self.error("it needs more bytes than there are"));
         }
         if self.at - self.start + len > MAX_BYTES {
             return Err(self.over_limit(MAX_BYTES, "bytes"));

@@ -15,7 +15,7 @@ pub(super) static LLAMA: Architecture = Architecture {
     tensors: &[ENDS, ATTENTION, OUTPUT_AND_NORMS, MLP, MIXTRAL],
 };
 
-/// What stands before and after the layers.
+/// The tensors before and after the layers.
 pub(super) const ENDS: &[TensorRule] = &[
     same("model.embed_tokens", &["token_embd"]),
     same("model.norm", &["output_norm"]),

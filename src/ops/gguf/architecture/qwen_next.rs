@@ -1,5 +1,5 @@
 //! Qwen3-Next and Qwen3.5: layers of linear attention among those of attention, and layers that predict more
-//! tokens behind all others.
+//! tokens after all others.
 
 use crate::ops::gguf::architecture::llama::MLP;
 use crate::ops::gguf::architecture::qwen::{ATTENTION, EXPERTS, ROUTER};

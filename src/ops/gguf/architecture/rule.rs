@@ -23,7 +23,7 @@ impl Architecture {
         self.rules().filter_map(move |rule| rule.match_gguf(name))
     }
 
-    /// Whether layers that predict more tokens are written, behind the others.
+    /// Whether layers that predict more tokens are written, after the others.
     pub fn has_nextn(&self) -> bool {
         self.name.starts_with("qwen3next") || self.name.starts_with("qwen35")
     }

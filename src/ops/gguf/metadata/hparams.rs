@@ -13,7 +13,7 @@ use crate::ops::gguf::architecture::Architecture;
 #[derive(Debug)]
 pub(crate) struct Hparams {
     values: Map<String, Value>,
-    /// Layers that predict more tokens, behind the others.
+    /// Layers that predict more tokens, after the others.
     nextn: u64,
     /// Those of rotary embeddings: of all layers, or `full_attention` and `sliding_attention`.
     rope: Map<String, Value>,
@@ -142,7 +142,7 @@ impl Hparams {
         self.whole(key).ok_or_else(|| self.missing(key))
     }
 
-    /// Layers that predict more tokens, behind the others.
+    /// Layers that predict more tokens, after the others.
     pub(crate) fn nextn(&self) -> u64 {
         self.nextn
     }

@@ -1,4 +1,4 @@
-//! The files beside the weights: made of the metadata, or those of another directory.
+//! The files other than weights: made of the metadata, or those of another directory.
 
 use std::ffi::OsString;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use crate::format::gguf::TensorType;
 use crate::ops::gguf::source::metadata::{Metadata, shortest};
 use crate::ops::gguf::source::tensors::ROPE_FACTORS;
 
-/// What every release of Llama 3.1, 3.2 and 3.3 has, beside the factor.
+/// What every release of Llama 3.1, 3.2 and 3.3 has, besides the factor.
 const LOW_FREQUENCY_FACTOR: f64 = 1.0;
 const HIGH_FREQUENCY_FACTOR: f64 = 4.0;
 const ORIGINAL_CONTEXT: u32 = 8192;
@@ -16,7 +16,7 @@ const ORIGINAL_CONTEXT: u32 = 8192;
 /// How positions are scaled, or null.
 ///
 /// # Errors
-/// If that cannot be told, or the factors cannot be read.
+/// If that is unclear, or the factors cannot be read.
 pub(super) fn rope_scaling(
     metadata: Metadata,
     opened: &Opened,

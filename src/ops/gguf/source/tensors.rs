@@ -154,7 +154,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// `hf`, or what it is called in the layers behind all others that predict more tokens.
+    /// `hf`, or what it is called in the layers after all others that predict more tokens.
     fn predictor(self, hf: String) -> String {
         const SHARED: [(&str, &str); 4] = [
             ("eh_proj", "fc"),
