@@ -82,7 +82,7 @@ impl<'a> Input<'a> {
     /// Skips the next `len` bytes.
     pub(super) fn skip(&mut self, len: u64) -> Result<()> {
         if len > self.end - self.at {
-            return Err(self.error("it needs more bytes than there are"));
+            return Err(self.error("its bytes end too early"));
         }
         if self.at - self.start + len > MAX_BYTES {
             return Err(self.over_limit(MAX_BYTES, "bytes"));
