@@ -11,7 +11,7 @@ pub struct GgufModel {
     pub stem: String,
     pub keys: Keys,
     pub tensors: Vec<GgufTensor>,
-    /// The most bytes of tensors in a file, if that is bounded.
+    /// The maximum number of tensor bytes in a file; `None` is no limit.
     pub split_bytes: Option<u64>,
 }
 

@@ -360,7 +360,7 @@ fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// Those of a list; what is no list is the one of its kind.
+/// The items of a list; a lone value is a list of one.
 fn entries(node: &Node) -> &[Node] {
     match &node.value {
         Value::List(nodes) => nodes,

@@ -24,7 +24,7 @@ const MAX_NESTING: usize = 2;
 /// The longest name of a tensor, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// The most bytes of a tensor that repeats elements: it may have fewer in the file by any factor.
+/// The maximum size in bytes of a tensor with repeated elements. Its size in the file does not bound it.
 const MAX_EXPANDED: u64 = 1 << 30;
 
 /// The longest row that is gathered element by element.

@@ -212,7 +212,7 @@ impl Machine<'_, '_> {
                         module: module.clone(),
                         name: name.clone(),
                     },
-                    _ => return self.refuse("a class or function is named by what is no text"),
+                    _ => return self.refuse("the name of a class or function is not text"),
                 };
                 self.push(Value::Global(Box::new(global)))?;
             }
@@ -413,7 +413,7 @@ impl Machine<'_, '_> {
                 module: module.into(),
                 name: name.into(),
             }))),
-            _ => self.refuse("a class or function is named by what is no text"),
+            _ => self.refuse("the name of a class or function is not text"),
         }
     }
 
@@ -432,7 +432,7 @@ impl Machine<'_, '_> {
             Value::List(list) => list.extend(items),
             // A list of some other class.
             Value::Object(_) | Value::Other(_) => {}
-            _ => return self.refuse("items are added to what is no list"),
+            _ => return self.refuse("items are added to something that is not a list"),
         }
         Ok(())
     }
@@ -447,7 +447,7 @@ impl Machine<'_, '_> {
         match &mut self.values[top as usize] {
             Value::Dict(dict) => dict.extend(pairs),
             Value::Object(object) => object.items.extend(pairs),
-            _ => return self.refuse("a key is set in what is no dictionary"),
+            _ => return self.refuse("a key is set in something that is not a dictionary"),
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! DeepSeek V2 and V3, and R1, which is V3.
 
 use crate::ops::gguf::architecture::llama::{ENDS, MLP, OUTPUT_AND_NORMS};
-use crate::ops::gguf::architecture::qwen::ROUTER;
+use crate::ops::gguf::architecture::qwen::{EXPERTS, ROUTER};
 use crate::ops::gguf::architecture::rule::{
     Architecture, Change, TensorRule, changed, ending, same,
 };
@@ -9,7 +9,15 @@ use crate::ops::gguf::architecture::rule::{
 pub(super) static DEEPSEEK2: Architecture = Architecture {
     name: "deepseek2",
     classes: &["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"],
-    tensors: &[ENDS, ATTENTION, OUTPUT_AND_NORMS, MLP, ROUTER, EXPERTS],
+    tensors: &[
+        ENDS,
+        ATTENTION,
+        OUTPUT_AND_NORMS,
+        MLP,
+        ROUTER,
+        EXPERTS,
+        CHOICE_AND_SHARED,
+    ],
 };
 
 const ATTENTION: &[TensorRule] = &[
@@ -36,26 +44,11 @@ const ATTENTION: &[TensorRule] = &[
 ];
 
 /// Stacks are written in the order down, gate, up once all experts of a layer are there.
-const EXPERTS: &[TensorRule] = &[
+const CHOICE_AND_SHARED: &[TensorRule] = &[
     ending(
         ("model.layers.{l}.mlp.gate.e_score_correction_bias", ""),
         (&["blk.{l}.exp_probs_b"], ".bias"),
         Change::None,
-    ),
-    changed(
-        "model.layers.{l}.mlp.experts.{e}.down_proj",
-        &["blk.{l}.ffn_down_exps"],
-        Change::Stack,
-    ),
-    changed(
-        "model.layers.{l}.mlp.experts.{e}.gate_proj",
-        &["blk.{l}.ffn_gate_exps"],
-        Change::Stack,
-    ),
-    changed(
-        "model.layers.{l}.mlp.experts.{e}.up_proj",
-        &["blk.{l}.ffn_up_exps"],
-        Change::Stack,
     ),
     same(
         "model.layers.{l}.mlp.shared_experts.gate_proj",

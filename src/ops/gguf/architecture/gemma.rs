@@ -7,7 +7,7 @@ use crate::ops::gguf::architecture::rule::{Architecture, Change, TensorRule, cha
 pub(super) static GEMMA3: Architecture = Architecture {
     name: "gemma3",
     classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
-    tensors: &[ENDS, ATTENTION, NORMS, MLP],
+    tensors: &[ENDS, ATTENTION, NORMS_BY_ONE, FEED_FORWARD_NORMS, MLP],
 };
 
 const ENDS: &[TensorRule] = &[
@@ -16,7 +16,8 @@ const ENDS: &[TensorRule] = &[
     same("lm_head", &["output"]),
 ];
 
-const NORMS: &[TensorRule] = &[
+/// The norms of attention, which are added to one, and its output.
+pub(super) const NORMS_BY_ONE: &[TensorRule] = &[
     same(
         "model.layers.{l}.self_attn.o_proj",
         &["blk.{l}.attn_output"],
@@ -41,6 +42,10 @@ const NORMS: &[TensorRule] = &[
         &["blk.{l}.post_attention_norm"],
         Change::PlusOne,
     ),
+];
+
+/// The norms around the feed-forward part.
+const FEED_FORWARD_NORMS: &[TensorRule] = &[
     changed(
         "model.layers.{l}.pre_feedforward_layernorm",
         &["blk.{l}.ffn_norm"],

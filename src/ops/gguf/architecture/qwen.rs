@@ -27,6 +27,7 @@ pub(super) static QWEN3_MOE: Architecture = Architecture {
         OUTPUT_AND_NORMS,
         ROUTER,
         EXPERTS,
+        FUSED_EXPERTS,
     ],
 };
 
@@ -50,8 +51,7 @@ const HEAD_NORMS: &[TensorRule] = &[
 pub(super) const ROUTER: &[TensorRule] =
     &[same("model.layers.{l}.mlp.gate", &["blk.{l}.ffn_gate_inp"])];
 
-/// Single experts, whose stacks are written in the order down, gate, up once all of a layer are there; or fused
-/// ones.
+/// Single experts, whose stacks are written in the order down, gate, up once all of a layer are there.
 pub(super) const EXPERTS: &[TensorRule] = &[
     changed(
         "model.layers.{l}.mlp.experts.{e}.down_proj",
@@ -68,6 +68,10 @@ pub(super) const EXPERTS: &[TensorRule] = &[
         &["blk.{l}.ffn_up_exps"],
         Change::Stack,
     ),
+];
+
+/// The experts of a layer in two tensors.
+pub(super) const FUSED_EXPERTS: &[TensorRule] = &[
     ending(
         ("model.layers.{l}.mlp.experts.down_proj", ""),
         (&["blk.{l}.ffn_down_exps"], ".weight"),

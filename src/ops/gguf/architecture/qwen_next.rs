@@ -1,8 +1,9 @@
 //! Qwen3-Next and Qwen3.5: layers of linear attention among those of attention, and layers that predict more
 //! tokens after all others.
 
+use crate::ops::gguf::architecture::gemma::NORMS_BY_ONE;
 use crate::ops::gguf::architecture::llama::MLP;
-use crate::ops::gguf::architecture::qwen::{ATTENTION, EXPERTS, ROUTER};
+use crate::ops::gguf::architecture::qwen::{ATTENTION, EXPERTS, FUSED_EXPERTS, ROUTER};
 use crate::ops::gguf::architecture::rule::{
     Architecture, Change, TensorRule, changed, ending, same,
 };
@@ -13,11 +14,13 @@ pub(super) static QWEN3_NEXT: Architecture = Architecture {
     tensors: &[
         ENDS,
         ATTENTION,
-        NORMS,
+        NORMS_BY_ONE,
+        LINEAR_NORM,
         BY_KEY_HEAD,
         NEXTN,
         ROUTER,
         EXPERTS,
+        FUSED_EXPERTS,
         SHARED_EXPERT,
     ],
 };
@@ -25,7 +28,15 @@ pub(super) static QWEN3_NEXT: Architecture = Architecture {
 pub(super) static QWEN35: Architecture = Architecture {
     name: "qwen35",
     classes: &["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"],
-    tensors: &[ENDS, ATTENTION, NORMS, BY_PROJECTION, NEXTN, MLP],
+    tensors: &[
+        ENDS,
+        ATTENTION,
+        NORMS_BY_ONE,
+        LINEAR_NORM,
+        BY_PROJECTION,
+        NEXTN,
+        MLP,
+    ],
 };
 
 pub(super) static QWEN35_MOE: Architecture = Architecture {
@@ -37,11 +48,13 @@ pub(super) static QWEN35_MOE: Architecture = Architecture {
     tensors: &[
         ENDS,
         ATTENTION,
-        NORMS,
+        NORMS_BY_ONE,
+        LINEAR_NORM,
         BY_PROJECTION,
         NEXTN,
         ROUTER,
         EXPERTS,
+        FUSED_EXPERTS,
         SHARED_EXPERT,
     ],
 };
@@ -52,33 +65,10 @@ const ENDS: &[TensorRule] = &[
     same("lm_head", &["output"]),
 ];
 
-const NORMS: &[TensorRule] = &[
-    same(
-        "model.layers.{l}.self_attn.o_proj",
-        &["blk.{l}.attn_output"],
-    ),
-    changed(
-        "model.layers.{l}.self_attn.q_norm",
-        &["blk.{l}.attn_q_norm"],
-        Change::PlusOne,
-    ),
-    changed(
-        "model.layers.{l}.self_attn.k_norm",
-        &["blk.{l}.attn_k_norm"],
-        Change::PlusOne,
-    ),
-    changed(
-        "model.layers.{l}.input_layernorm",
-        &["blk.{l}.attn_norm"],
-        Change::PlusOne,
-    ),
-    changed(
-        "model.layers.{l}.post_attention_layernorm",
-        &["blk.{l}.post_attention_norm"],
-        Change::PlusOne,
-    ),
-    same("model.layers.{l}.linear_attn.norm", &["blk.{l}.ssm_norm"]),
-];
+const LINEAR_NORM: &[TensorRule] = &[same(
+    "model.layers.{l}.linear_attn.norm",
+    &["blk.{l}.ssm_norm"],
+)];
 
 /// Qwen3-Next: q, k, v and z of a key head are together.
 const BY_KEY_HEAD: &[TensorRule] = &[
