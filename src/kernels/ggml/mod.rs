@@ -19,6 +19,9 @@ pub use types::Type;
 
 use crate::kernels::CpuPath;
 use decode::Decoding;
+#[cfg(target_arch = "x86_64")]
+use vector::F32x8;
+use vector::Plain;
 
 /// Writes `row` as blocks of `kind`: `kind.row_bytes(row.len())` bytes.
 ///
@@ -52,15 +55,14 @@ pub fn encode_row(
 pub fn decode_row(kind: Type, blocks: &[u8], row: &mut [f32], path: CpuPath) {
     assert_eq!(Some(blocks.len()), kind.row_bytes(row.len()));
     assert!(CpuPath::available().contains(&path));
-    let path = match path {
+    match path {
+        CpuPath::Scalar => path.run(Decoding::<Plain>::new(kind, blocks, row)),
+        #[cfg(target_arch = "x86_64")]
+        CpuPath::Avx2 => path.run(Decoding::<F32x8>::new(kind, blocks, row)),
         // Of these loops compilers make better code for AVX2, which every such processor has.
         #[cfg(target_arch = "x86_64")]
-        CpuPath::Avx512 => CpuPath::Avx2,
-        other => other,
-    };
-    path.run(Decoding {
-        kind,
-        blocks,
-        values: row,
-    });
+        CpuPath::Avx512 => CpuPath::Avx2.run(Decoding::<F32x8>::new(kind, blocks, row)),
+        #[cfg(target_arch = "aarch64")]
+        CpuPath::Neon => path.run(Decoding::<Plain>::new(kind, blocks, row)),
+    }
 }

@@ -10,9 +10,9 @@ use std::marker::PhantomData;
 use super::each::each;
 use super::pack;
 use super::types::Type;
-use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 use super::vector::{F32x8, F32x16};
+use super::vector::{Plain, Vector};
 use crate::kernels::lanes::{Precision, bf16_bits};
 use crate::kernels::{CpuPath, Loop};
 
@@ -48,13 +48,13 @@ pub(super) fn encode(
         check_weights(weights.unwrap_or_default(), path)?;
     }
     match path {
-        CpuPath::Scalar => path.run(Encoding::<f32>::new(kind, row, weights, blocks)),
+        CpuPath::Scalar => path.run(Encoding::<Plain>::new(kind, row, weights, blocks)),
         #[cfg(target_arch = "x86_64")]
         CpuPath::Avx2 => path.run(Encoding::<F32x8>::new(kind, row, weights, blocks)),
         #[cfg(target_arch = "x86_64")]
         CpuPath::Avx512 => path.run(Encoding::<F32x16>::new(kind, row, weights, blocks)),
         #[cfg(target_arch = "aarch64")]
-        CpuPath::Neon => path.run(Encoding::<f32>::new(kind, row, weights, blocks)),
+        CpuPath::Neon => path.run(Encoding::<Plain>::new(kind, row, weights, blocks)),
     }
     refuse_infinite_scales(kind, blocks)
 }

@@ -137,9 +137,13 @@ pub(in super::super) fn descend<V: Vector, const N: usize>(x: &[V; N], half: f32
             let other_lx = sum_lx - weight * x[i] * codes[i];
             let other_l2 = sum_l2 - weight * codes[i] * codes[i];
             let new = code(x[i] * other_l2 / other_lx, half);
+            let is_new = V::both(zero.less(other_lx), new.differs(codes[i]));
+            // Most codes stay, and then the next need not wait for this one's sums.
+            if !V::any(is_new) {
+                continue;
+            }
             let new_lx = other_lx + weight * x[i] * new;
             let new_l2 = other_l2 + weight * new * new;
-            let is_new = V::both(zero.less(other_lx), new.differs(codes[i]));
             let fits_better = (sum_lx * sum_lx * new_l2).less(new_lx * new_lx * sum_l2);
             let changes = V::both(is_new, V::both(zero.less(new_l2), fits_better));
             has_changed |= V::any(changes);

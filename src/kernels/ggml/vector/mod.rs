@@ -10,7 +10,13 @@ mod x86;
 use std::ops::{Add, Div, Mul, Sub};
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{F32x8, F32x16};
+pub(super) use x86::{F32x4, F32x8, F32x16};
+
+/// The lanes that every processor of its kind has.
+#[cfg(target_arch = "x86_64")]
+pub(super) type Plain = F32x4;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) type Plain = f32;
 
 /// The most lanes that there are.
 pub(super) const MAX_LANES: usize = 16;
@@ -36,6 +42,24 @@ pub(super) trait Vector:
     fn load(values: &[f32; MAX_LANES]) -> Self;
 
     fn store(self, values: &mut [f32; MAX_LANES]);
+
+    /// The first [`Self::LANES`] of `bytes`: the bits from `shift` on that `mask` has, as numbers.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    fn from_bits_of(bytes: &[u8], shift: u32, mask: u8) -> Self;
+
+    /// The first [`Self::LANES`] of `bytes`, as i8.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    fn from_signed(bytes: &[u8]) -> Self;
+
+    /// Writes all lanes to the beginning of `values`.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    fn write(self, values: &mut [f32]);
 
     fn sqrt(self) -> Self;
 
@@ -124,6 +148,21 @@ impl Vector for f32 {
 
     #[inline(always)]
     fn store(self, values: &mut [f32; MAX_LANES]) {
+        values[0] = self;
+    }
+
+    #[inline(always)]
+    fn from_bits_of(bytes: &[u8], shift: u32, mask: u8) -> f32 {
+        f32::from(bytes[0] >> shift & mask)
+    }
+
+    #[inline(always)]
+    fn from_signed(bytes: &[u8]) -> f32 {
+        f32::from(bytes[0] as i8)
+    }
+
+    #[inline(always)]
+    fn write(self, values: &mut [f32]) {
         values[0] = self;
     }
 
