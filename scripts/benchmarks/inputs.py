@@ -82,6 +82,55 @@ def make_extra(directory: Path) -> None:
     write_checkpoint(directory, [overlap | layer("mtp.layers.0")], values(1))
 
 
+def make_llama(directory: Path, layers: int) -> None:
+    """The same layers as a Llama with a small vocabulary, whole enough for llama.cpp."""
+    vocabulary = 320
+    norms = ("input_layernorm", "post_attention_layernorm")
+    shards = []
+    for number in range(layers):
+        prefix = f"model.layers.{number}"
+        shards.append(layer(prefix) | {f"{prefix}.{norm}.weight": (HIDDEN,) for norm in norms})
+    shards[0] |= {"model.embed_tokens.weight": (vocabulary, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    shards[-1] |= {"lm_head.weight": (vocabulary, HIDDEN)}
+    write_checkpoint(directory, shards, values(1))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": KEY_VALUE // 128,
+        "head_dim": 128,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.model").write_bytes(sentencepieces(vocabulary))
+
+
+def sentencepieces(count: int) -> bytes:
+    """A model of SentencePiece: special pieces, all bytes, and some words."""
+    unknown, control, byte, normal = 2, 3, 6, 1
+    pieces = [("<unk>", unknown), ("<s>", control), ("</s>", control)]
+    pieces += [(f"<0x{value:02X}>", byte) for value in range(256)]
+    pieces += [(f"\u2581p{number}", normal) for number in range(count - len(pieces))]
+
+    def message(field: int, content: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(content)]) + content
+
+    def piece(text: str, kind: int) -> bytes:
+        score = bytes([2 << 3 | 5]) + struct.pack("<f", 0.0)
+        return message(1, message(1, text.encode()) + score + bytes([3 << 3, kind]))
+
+    byte_fallback = bytes([35 << 3 & 0x7F | 0x80, 35 << 3 >> 7, 1])
+    return b"".join(piece(*stated) for stated in pieces) + message(2, byte_fallback)
+
+
 def make_many(directory: Path, shards: int) -> None:
     """100 tensors a shard and 2 GB a shard, all holes: mixture-of-experts layers of 20 shards."""
     per_layer = 20

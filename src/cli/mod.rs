@@ -218,6 +218,7 @@ impl Command {
                 let details = Details {
                     directories: request.directories(),
                     writing: writing.transpose()?,
+                    first_load: plan::first_load(&plan),
                     only_summary: summary,
                     provenance,
                 };

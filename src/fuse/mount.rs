@@ -344,7 +344,7 @@ fn start(
     let kernel_setting = read_ahead::by_kernel(bdi, options.read_ahead);
     let ahead_of_cache = match kernel_setting {
         // Its many requests at once keep all processors busy, unless these wait for a disk.
-        Some(_) => Ahead::OfSlowSources,
+        Some(_) => Ahead::SlowTiles,
         None => Ahead::Tiles,
     };
     let ahead = threads_ahead(&figures.reader, threads);

@@ -33,7 +33,7 @@ pub struct MountOptions {
     pub passthrough: bool,
     /// Bytes to read ahead of a sequential reader; 0 leaves it at what the kernel does by itself
     /// (128 KiB). Only root can have the kernel read further. Where it does not, tiles are computed
-    /// ahead here, and four times as far where sources are slow.
+    /// ahead here, and four times as far where sources are slow or tiles take long.
     pub read_ahead: u64,
     /// How the view was asked for, as the mount's figures tell it.
     pub request: String,

@@ -45,9 +45,9 @@ enum Job {
 /// What to do ahead of a sequential reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ahead {
-    /// Compute tiles while sources are read from something slower than memory. Else whoever asks
-    /// for a tile computes it, and has it in the caches of its processor.
-    OfSlowSources,
+    /// Compute tiles while sources are read from something slower than memory, or tiles take long. Else
+    /// whoever asks for a tile computes it, and has it in the caches of its processor.
+    SlowTiles,
     /// Compute tiles: nobody asks for bytes before the reader does.
     Tiles,
     /// Also read what is stored, as long as no other reader asks for anything between.
@@ -59,7 +59,7 @@ impl ReadAhead {
     const CACHE_SHARE: u64 = 8;
 
     /// Starts `threads` threads that compute `window` bytes ahead of every sequential reader, and
-    /// further while sources are slow; at most an eighth of the reader's cache.
+    /// further while sources are slow or tiles take long; at most an eighth of the reader's cache.
     ///
     /// # Errors
     /// If a thread cannot be started.
@@ -131,14 +131,17 @@ impl ReadAhead {
         const STORED_ON_DISK: u64 = 8 * Reader::PIECE;
         let slow = self.reader.waits_for_sources();
         let tiles = match what {
-            _ if slow => self.window.saturating_mul(TIMES_FURTHER),
-            Ahead::OfSlowSources => 0,
+            // The kernel asks for some MiB at once, that is a request each for a few processors.
+            _ if slow || self.reader.waits_for_computing() => {
+                self.window.saturating_mul(TIMES_FURTHER)
+            }
+            Ahead::SlowTiles => 0,
             Ahead::Tiles | Ahead::Everything => self.window,
         };
         let stored = match what {
             _ if slow && self.reader.has_direct_sources() => STORED_ON_DISK,
             Ahead::Everything => self.window.min(STORED),
-            Ahead::OfSlowSources | Ahead::Tiles => 0,
+            Ahead::SlowTiles | Ahead::Tiles => 0,
         };
         // More would push out what is ahead of others before they come to it.
         let most = self.reader.cache_bytes() as u64 / Self::CACHE_SHARE;

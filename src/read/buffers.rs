@@ -1,7 +1,7 @@
 //! Memory for the inputs and outputs of tiles, used again and again: fresh memory would be
 //! cleared, and mapped page by page, for every tile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::read::sync::Mutex;
 use crate::error::{Error, Result};
 use crate::memory::{self, HugePages};
 
-/// Buffers that nobody uses now, by capacity.
+/// Buffers that nobody uses now.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     idle: Mutex<Idle>,
@@ -19,8 +19,11 @@ pub(super) struct Buffers {
 
 #[derive(Debug, Default)]
 struct Idle {
-    by_kind: HashMap<Kind, Vec<Memory>>,
+    /// Those of each kind, in the order in which they were given back, with the number of that.
+    by_kind: HashMap<Kind, VecDeque<(u64, Memory)>>,
     bytes: usize,
+    /// How often something was given back.
+    given: u64,
 }
 
 /// Memory of one kind and capacity is as good as any other.
@@ -67,7 +70,8 @@ impl Kind {
 }
 
 impl Buffers {
-    /// Idle buffers beyond this many bytes are freed.
+    /// Idle buffers beyond this many bytes are freed, those first that have not been used for longest: the
+    /// tensors of a model are of several sizes, and those of the last one must not be in the way of this one's.
     const MOST_IDLE_BYTES: usize = 32 << 20;
 
     /// A buffer of `len` bytes of no particular value.
@@ -101,12 +105,7 @@ impl Buffers {
 
     /// Memory of this kind, for `len` bytes.
     fn memory(&self, kind: Kind, len: usize) -> Result<Memory> {
-        let reused = {
-            let mut idle = self.idle.lock();
-            let reused = idle.by_kind.get_mut(&kind).and_then(Vec::pop);
-            idle.bytes -= reused.as_ref().map_or(0, |memory| memory.kind().bytes());
-            reused
-        };
+        let reused = self.idle.lock().take(kind);
         match reused {
             Some(memory) => Ok(memory),
             None => Memory::new(kind).map_err(|_| Error::no_memory(len)),
@@ -114,12 +113,43 @@ impl Buffers {
     }
 
     fn give(&self, memory: Memory) {
+        let freed = self.idle.lock().give(memory, Self::MOST_IDLE_BYTES);
+        // Outside of the lock: the kernel may take its time.
+        drop(freed);
+    }
+}
+
+impl Idle {
+    /// The memory of `kind` that was given back last.
+    fn take(&mut self, kind: Kind) -> Option<Memory> {
+        let (_, memory) = self.by_kind.get_mut(&kind)?.pop_back()?;
+        self.bytes -= kind.bytes();
+        Some(memory)
+    }
+
+    /// Keeps `memory`, and at most `most` bytes in all. Returns what is not kept.
+    fn give(&mut self, memory: Memory, most: usize) -> Vec<Memory> {
         let kind = memory.kind();
-        let mut idle = self.idle.lock();
-        if idle.bytes + kind.bytes() <= Self::MOST_IDLE_BYTES {
-            idle.bytes += kind.bytes();
-            idle.by_kind.entry(kind).or_default().push(memory);
+        if kind.bytes() > most {
+            return vec![memory];
         }
+        self.bytes += kind.bytes();
+        self.given += 1;
+        let same = self.by_kind.entry(kind).or_default();
+        same.push_back((self.given, memory));
+        let mut freed = Vec::new();
+        while self.bytes > most {
+            let oldest = |(_, idle): &(&Kind, &mut VecDeque<(u64, Memory)>)| {
+                idle.front().map_or(u64::MAX, |(number, _)| *number)
+            };
+            let kinds = self.by_kind.iter_mut();
+            let Some((kind, idle)) = kinds.min_by_key(oldest) else {
+                break;
+            };
+            self.bytes -= kind.bytes();
+            freed.extend(idle.pop_front().map(|(_, memory)| memory));
+        }
+        freed
     }
 }
 
@@ -189,6 +219,48 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
             home.give(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes as many buffers of `len` bytes at once, gives them back, and returns where they were.
+    fn use_at_once(buffers: &Arc<Buffers>, count: usize, len: usize) -> Vec<*const u8> {
+        let taken: Vec<Buffer> = (0..count).map(|_| buffers.take(len).unwrap()).collect();
+        taken.iter().map(|bytes| bytes.as_ptr()).collect()
+    }
+
+    #[test]
+    fn memory_is_used_again_whatever_was_used_before() {
+        let buffers = Arc::new(Buffers::default());
+        // More than is kept, of a kind that is not wanted any more.
+        use_at_once(&buffers, 20, 4 << 20);
+        let first = use_at_once(&buffers, 4, 1 << 20);
+        for _ in 0..10 {
+            let again = use_at_once(&buffers, 4, 1 << 20);
+            assert!(again.iter().all(|place| first.contains(place)));
+        }
+    }
+
+    #[test]
+    fn idle_memory_is_bounded() {
+        let buffers = Arc::new(Buffers::default());
+        for (count, len) in [
+            (20, 4 << 20),
+            (100, 1 << 20),
+            (3, 16 << 20),
+            (1, 64 << 20),
+            (1000, 100),
+        ] {
+            use_at_once(&buffers, count, len);
+            let idle = buffers.idle.lock();
+            assert!(idle.bytes <= Buffers::MOST_IDLE_BYTES);
+            let kinds = idle.by_kind.iter();
+            let held: usize = kinds.map(|(kind, idle)| kind.bytes() * idle.len()).sum();
+            assert_eq!(held, idle.bytes);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::read::buffers::Buffer;
 use crate::read::facts::{FactStore, survey};
 use crate::read::facts_cache::FactsCache;
 use crate::read::input::Input;
+use crate::read::pace::Pace;
 use crate::read::stored::Stored;
 use crate::read::tiles::{Tile, TileCache, TileKey, TileOutput};
 use crate::stats::Reading;
@@ -33,6 +34,8 @@ pub(super) struct Computing {
     facts: FactStore,
     pub(super) facts_cache: Option<FactsCache>,
     pub(super) stored: Stored,
+    /// Of tiles.
+    pub(super) pace: Pace,
     pub(super) stats: Reading,
 }
 
@@ -45,6 +48,7 @@ impl Computing {
             facts: FactStore::default(),
             facts_cache: None,
             stored: Stored::default(),
+            pace: Pace::default(),
             stats: Reading::default(),
         }
     }
@@ -142,7 +146,9 @@ impl Computing {
             let facts = self.facts(node)?;
             let start = Instant::now();
             let tile = self.compute(node, band, &facts)?;
-            self.stats.tile(start.elapsed());
+            let time = start.elapsed();
+            self.pace.note(tile.bytes(), time);
+            self.stats.tile(time);
             match purpose {
                 For::Use => self.stats.miss(),
                 For::Later => self.stats.tile_ahead(),

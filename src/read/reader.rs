@@ -310,7 +310,12 @@ impl Reader {
 
     /// Whether what tiles are computed from comes from something slower than memory.
     pub(super) fn waits_for_sources(&self) -> bool {
-        self.computing.stored.pace.is_slow()
+        self.computing.stored.pace.is_of_slow_sources()
+    }
+
+    /// Whether tiles take so long that a reader wants several processors.
+    pub(super) fn waits_for_computing(&self) -> bool {
+        self.computing.pace.is_of_slow_computing()
     }
 
     /// Computes `tile` into the cache, unless it is there or somebody is at it. If that fails,

@@ -32,7 +32,7 @@ impl Tile {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.outputs.iter().map(|bytes| bytes.len()).sum()
     }
 

@@ -3,15 +3,18 @@
     llama_cpp.py LLAMA_CPP convert MODEL OUT TYPE [MODEL OUT TYPE ...]
     llama_cpp.py LLAMA_CPP quantize GGUF OUT TYPE [GGUF OUT TYPE ...]
     llama_cpp.py LLAMA_CPP generate GGUF PROMPT
+    llama_cpp.py LLAMA_CPP load GGUF          (prints the seconds that it takes)
 
 Each runs in a process of its own, as the libraries say all they do on stderr and end the process
 where they meet what they do not expect.
 """
 
 import ctypes
+import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 # `llama_ftype`: the types of files that the tests ask for.
@@ -92,23 +95,28 @@ def library(llama_cpp: Path) -> ctypes.CDLL:
 def quantize(llama: ctypes.CDLL, source: str, out: str, kind: str) -> None:
     llama.llama_model_quantize_default_params.restype = QuantizeParams
     params = llama.llama_model_quantize_default_params()
-    params.nthread = 2
+    params.nthread = os.cpu_count()
     params.ftype = FILE_TYPES[kind]
     status = llama.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params))
     assert status == 0, f"llama_model_quantize gave {status}"
 
 
-def generate(llama: ctypes.CDLL, path: str, prompt: str, count: int = 12) -> str:
-    """What the model says after `prompt`, always its most likely token."""
-    for name in ("llama_model_default_params", "llama_context_default_params"):
-        getattr(llama, name).restype = Opaque
-    llama.llama_batch_get_one.restype = Batch
-    llama.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
-    for name in ("llama_model_load_from_file", "llama_init_from_model", "llama_model_get_vocab"):
-        getattr(llama, name).restype = ctypes.c_void_p
+def load(llama: ctypes.CDLL, path: str) -> ctypes.c_void_p:
+    llama.llama_model_default_params.restype = Opaque
+    llama.llama_model_load_from_file.restype = ctypes.c_void_p
     model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
     assert model, f"{path} cannot be loaded"
-    model = ctypes.c_void_p(model)
+    return ctypes.c_void_p(model)
+
+
+def generate(llama: ctypes.CDLL, path: str, prompt: str, count: int = 12) -> str:
+    """What the model says after `prompt`, always its most likely token."""
+    llama.llama_context_default_params.restype = Opaque
+    llama.llama_batch_get_one.restype = Batch
+    llama.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
+    for name in ("llama_init_from_model", "llama_model_get_vocab"):
+        getattr(llama, name).restype = ctypes.c_void_p
+    model = load(llama, path)
     context = llama.llama_init_from_model(model, llama.llama_context_default_params())
     context = ctypes.c_void_p(context)
     # Threads that spin while they wait make a busy machine many times slower.
@@ -146,6 +154,10 @@ def main() -> None:
     if what == "quantize":
         for triple in triples:
             quantize(llama, *triple)
+    elif what == "load":
+        start = time.perf_counter()
+        load(llama, *arguments)
+        print(time.perf_counter() - start)
     else:
         print(generate(llama, *arguments))
 

@@ -121,7 +121,7 @@ fn stored_bytes_that_were_read_ahead_of_a_change_are_not_given_after_it() {
 fn stored_bytes_are_read_ahead_only_where_the_reader_wants_all_and_the_cache_has_room() {
     let workspace = Workspace::new();
     let (reader, entry, _) = stored(&workspace);
-    for what in [Ahead::OfSlowSources, Ahead::Tiles] {
+    for what in [Ahead::SlowTiles, Ahead::Tiles] {
         let ahead = ReadAhead::start(reader.clone(), 1 << 20, 2).unwrap();
         for at in 0..9 {
             ahead.note(entry, at * 50_000..(at + 1) * 50_000, what);

@@ -6,6 +6,7 @@ use ckptfs::catalog::{Role, SourceReport};
 use ckptfs::provenance::Counts;
 use ckptfs::recipe::Plan;
 
+use crate::cli::plan::details::Details;
 use crate::cli::plan::writing::Writing;
 
 /// Counts are of tensors where their names say nothing else; bytes are bytes.
@@ -46,10 +47,14 @@ pub(super) struct Figures {
     written_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     available_bytes: Option<u64>,
+    /// What computing a view in GGUF takes when all of it is first read, on all processors, as this machine
+    /// encodes just now. Only `plan` says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_load_seconds: Option<f64>,
 }
 
 impl Figures {
-    pub(super) fn new(plan: &Plan, counts: &Counts, writing: Option<&Writing>) -> Self {
+    pub(super) fn new(plan: &Plan, counts: &Counts, details: &Details) -> Self {
         let report = &plan.report;
         let of_roles = |roles: &[Role]| -> Vec<&SourceReport> {
             let sources = report.sources.iter();
@@ -60,7 +65,7 @@ impl Figures {
         let bases = of_roles(&[Role::Base, Role::Model]);
         let extras = of_roles(&[Role::Extra]);
         let grafts = of_roles(&[Role::Graft]);
-        let outlook = writing.map(Writing::outlook);
+        let outlook = details.writing.as_ref().map(Writing::outlook);
         Figures {
             base_tensors: bases.iter().map(|source| source.tensors).sum(),
             base_bytes: bases.iter().map(|source| source.bytes).sum(),
@@ -86,6 +91,7 @@ impl Figures {
             warnings: report.warnings.len(),
             written_bytes: outlook.map(|outlook| outlook.written_bytes),
             available_bytes: outlook.and_then(|outlook| outlook.available),
+            first_load_seconds: details.first_load.map(|time| time.as_secs_f64()),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What a view in GGUF is made of, and whether this machine can hold it.
 
-use indicatif::BinaryBytes;
+use std::thread;
+use std::time::Duration;
+
+use indicatif::{BinaryBytes, HumanDuration};
 
 use ckptfs::error::{Code, Warning};
 use ckptfs::ops::GgufReport;
@@ -29,6 +32,26 @@ pub(super) fn line(plan: &Plan) -> String {
         report.architecture,
         kinds.join(", ")
     )
+}
+
+/// The time that computing all tensors takes, on all processors, as this machine encodes just now.
+pub(crate) fn first_load(plan: &Plan) -> Option<Duration> {
+    let report = plan.report.reports::<GgufReport>().next()?;
+    Some(report.encoding_time() / processors())
+}
+
+fn processors() -> u32 {
+    thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
+/// How long a reader of all of a view in GGUF waits for what is computed.
+pub(super) fn first_load_line(first_load: Duration) -> String {
+    let time = match first_load {
+        short if short < Duration::from_secs(1) => "less than a second".to_owned(),
+        long => format!("about {}", HumanDuration(long)),
+    };
+    let processors = counted(processors() as usize, "processor");
+    format!("load   {time} to compute all of it at its first read, on {processors}\n")
 }
 
 /// Warns of a view in GGUF that does not fit in memory: llama.cpp maps it and goes through all of it for

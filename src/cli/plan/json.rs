@@ -32,7 +32,7 @@ pub(crate) fn json(
     let lineages = provenance::lineages(plan);
     let counts = Counts::new(plan, lineages.iter().flatten());
     let json = PlanJson {
-        figures: Figures::new(plan, &counts, details.writing.as_ref()),
+        figures: Figures::new(plan, &counts, details),
         tensors: counts.total.tensors,
         untied: plan.report.count("untied"),
         tied: plan.report.count("tied"),

@@ -24,6 +24,7 @@ use crate::cli::provenance;
 
 pub(crate) use aux_files::aux_files;
 pub(crate) use details::Details;
+pub(crate) use gguf::first_load;
 pub(crate) use json::json;
 pub(crate) use summary::summary;
 pub(crate) use writing::{Writing, writing_lines};

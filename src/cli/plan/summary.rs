@@ -37,6 +37,9 @@ pub(super) fn of_plan(plan: &Plan, counts: &Counts, details: &Details) -> String
             BinaryBytes(links.bytes)
         );
     }
+    if let Some(first_load) = details.first_load {
+        text += &gguf::first_load_line(first_load);
+    }
     text += &surveys_line(plan.surveys());
     #[cfg(feature = "fuse")]
     text.push_str(&super::passthrough::mount_line(plan, counts));

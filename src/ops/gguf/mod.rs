@@ -19,6 +19,7 @@ mod model;
 mod numbers;
 mod rope_factors;
 pub(in crate::ops) mod source;
+mod speed;
 mod tensors;
 mod tokenizer;
 mod types;
