@@ -79,7 +79,7 @@ impl Type {
     /// Whether [`encode_row`](super::encode_row) knows it. All are known to
     /// [`decode_row`](super::decode_row).
     pub fn is_encodable(self) -> bool {
-        !matches!(self, MXFP4 | IQ4_NL | IQ4_XS | TQ1_0 | TQ2_0)
+        !matches!(self, IQ4_NL | IQ4_XS | TQ1_0 | TQ2_0)
     }
 
     /// Name, number, elements and bytes of a block.
