@@ -148,10 +148,10 @@ QUANTIZED = [gpt_oss_mxfp4]
 WITH_MTP = [qwen3_next, qwen3_5, qwen3_5_moe]
 
 
-def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
+def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16, seed: int = 0) -> Path:
     """Saves a random model; `tokenizer` is a checkpoint that one of bytes is taken from."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         made = model()
         if model in OF_BYTES + QUANTIZED:
             made.resize_token_embeddings(json.loads(

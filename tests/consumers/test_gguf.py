@@ -121,7 +121,9 @@ def test_gguf_py_reads_every_mounted_type(checkpoints, tmp_path):
     errors = {}
     expected = None
     for kind in ["f32", "bf16", "f16", *llama_cpp.FILE_TYPES]:
-        with ckptfs.mounted(view(saved, kind), tmp_path) as mount:
+        scratch = tmp_path / kind
+        scratch.mkdir()
+        with ckptfs.mounted(view(saved, kind), scratch) as mount:
             found = {tensor.name: dequantize(tensor.data, tensor.tensor_type)
                      for tensor in GGUFReader(file_of(mount)).tensors
                      if tensor.name != "token_embd.weight"}
@@ -169,6 +171,27 @@ def test_a_mounted_file_is_to_llama_cpp_what_its_own_is(
     if model == "smollm2":
         assert "Paris" in said
         assert 5 < float(found) < 100
+
+
+def test_a_written_file_is_verified_and_put_beside_others(checkpoints, tmp_path):
+    saved = gguf_models.save(gguf_models.qwen3, tmp_path / "tiny", checkpoints / "smollm2")
+    out, beside = tmp_path / "out", tmp_path / "beside"
+    asked = view(saved, "q4_0")
+    ckptfs.run("materialize", *asked, "--out", out)
+    ckptfs.run("verify", *asked, "--out", out)
+    beside.mkdir()
+    (beside / "notes.txt").write_text("mine")
+    ckptfs.run("materialize", *asked, "--out", beside, "--weights-only")
+    name = file_of(out).name
+    assert sorted(path.name for path in beside.iterdir()) == ["notes.txt", name]
+    assert filecmp.cmp(file_of(out), beside / name, shallow=False)
+    data = bytearray(file_of(out).read_bytes())
+    data[-40] ^= 1
+    file_of(out).write_bytes(data)
+    done = ckptfs.attempt("verify", *asked, "--out", out)
+    assert done.returncode == 1
+    assert name in done.stdout and "output.weight" not in done.stdout, done.stdout
+    assert "blk.8." in done.stdout, done.stdout
 
 
 def test_a_patched_and_quantized_view_is_what_the_converter_makes_of_the_same_safetensors(

@@ -31,19 +31,14 @@ fn in_gguf(entries: &[Entry]) -> Gguf {
         .key("imatrix.chunk_count", u32_value(5))
         .key("imatrix.chunk_size", u32_value(512));
     entries.iter().fold(start, |file, (name, sums, counts)| {
-        let (len, experts) = (sums.len() as u64, counts.len() as u64);
+        let (len, experts) = (sums.len() as u64, counts.len().max(1) as u64);
         file.tensor(
             &format!("{name}.in_sum2"),
             0,
             &[len / experts, experts],
             &bytes(sums),
         )
-        .tensor(
-            &format!("{name}.counts"),
-            0,
-            &[1, experts],
-            &bytes(counts),
-        )
+        .tensor(&format!("{name}.counts"), 0, &[1, experts], &bytes(counts))
     })
 }
 
@@ -121,13 +116,41 @@ fn what_is_no_importance_matrix_is_refused() {
         (with(name_ends + 4, 0), Code::BadImatrix, "0 columns"),
         (with(name_ends + 4, -7), Code::BadImatrix, "-7 columns"),
         (with(name_ends + 4, i32::MAX), Code::Truncated, "claims"),
-        (whole[..whole.len() - 13].to_vec(), Code::Truncated, "claims"),
-        (Gguf::default().bytes(), Code::BadImatrix, "imatrix.datasets"),
-        (gguf(|file| file.keys[1].1 = strings(&["x"])), Code::BadImatrix, "type u32"),
-        (gguf(|file| file.tensors.truncate(3)), Code::BadImatrix, "go together"),
-        (gguf(|file| file.tensors.clear()), Code::BadImatrix, "no matrices"),
-        (gguf(|file| file.tensors[0].id = 26), Code::BadImatrix, "must be F32"),
-        (of(vec![1.0; 3], vec![f32::NAN]), Code::BadImatrix, "not finite"),
+        (
+            whole[..whole.len() - 13].to_vec(),
+            Code::Truncated,
+            "claims",
+        ),
+        (
+            Gguf::default().bytes(),
+            Code::BadImatrix,
+            "imatrix.datasets",
+        ),
+        (
+            gguf(|file| file.keys[1].1 = strings(&["x"])),
+            Code::BadImatrix,
+            "type u32",
+        ),
+        (
+            gguf(|file| file.tensors.truncate(3)),
+            Code::BadImatrix,
+            "go together",
+        ),
+        (
+            gguf(|file| file.tensors.clear()),
+            Code::BadImatrix,
+            "no matrices",
+        ),
+        (
+            gguf(|file| file.tensors[0].id = 26),
+            Code::BadImatrix,
+            "must be F32",
+        ),
+        (
+            of(vec![1.0; 3], vec![f32::NAN]),
+            Code::BadImatrix,
+            "not finite",
+        ),
         (of(vec![1.0; 4], vec![]), Code::BadImatrix, "counts"),
     ];
     for (file, code, text) in cases {
@@ -203,7 +226,10 @@ fn every_expert_has_weights_of_its_own() {
         encoded(Type::Q4_0, &of(0, 1), Some(&weights)),
         encoded(Type::Q4_0, &of(1, 1), Some(&[1.0; HIDDEN])),
     ];
-    assert_eq!(bytes_of(&plan, "blk.0.ffn_gate_exps.weight"), expected.concat());
+    assert_eq!(
+        bytes_of(&plan, "blk.0.ffn_gate_exps.weight"),
+        expected.concat()
+    );
     // It has no weights for these.
     let plain = [
         encoded(Type::Q4_0, &of(0, 3), None),
@@ -234,7 +260,10 @@ fn keys_and_provenance_name_the_file() {
     let header = read_header(&*file(workspace.path(), "out.gguf", &bytes)).unwrap();
     let last: Vec<_> = header.keys.iter().rev().take(4).collect();
     let name = |end: &str| format!("quantize.imatrix.{end}");
-    assert_eq!(last[3], (&name("file"), &Value::String("weights.imatrix".into())));
+    assert_eq!(
+        last[3],
+        (&name("file"), &Value::String("weights.imatrix".into()))
+    );
     assert_eq!(last[2], (&name("dataset"), &Value::String("text".into())));
     assert_eq!(last[1], (&name("entries_count"), &Value::U32(2)));
     assert_eq!(last[0], (&name("chunks_count"), &Value::U32(5)));
@@ -245,7 +274,11 @@ fn keys_and_provenance_name_the_file() {
     };
     let of_queries = lineage("blk.0.attn_q.weight").to_string();
     assert!(of_queries.contains("weights.imatrix"), "{of_queries}");
-    assert!(!lineage("blk.0.attn_v.weight").to_string().contains("weights.imatrix"));
+    assert!(
+        !lineage("blk.0.attn_v.weight")
+            .to_string()
+            .contains("weights.imatrix")
+    );
 }
 
 #[test]

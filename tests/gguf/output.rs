@@ -268,12 +268,28 @@ fn experts_in_mxfp4_keep_their_codes() {
         let codes = (0..blocks * 16).map(|i| code(i + rows)).collect();
         let scales = (0..blocks).map(|i| code(3 * i + rows)).collect();
         let shape = [experts, rows, columns / 32, 16];
-        tensors.push(TensorData::new(&format!("{name}_blocks"), Dtype::U8, &shape, codes));
-        tensors.push(TensorData::new(&format!("{name}_scales"), Dtype::U8, &shape[..3], scales));
+        tensors.push(TensorData::new(
+            &format!("{name}_blocks"),
+            Dtype::U8,
+            &shape,
+            codes,
+        ));
+        tensors.push(TensorData::new(
+            &format!("{name}_scales"),
+            Dtype::U8,
+            &shape[..3],
+            scales,
+        ));
     }
     let checkpoint = Checkpoint::single(tensors)
-        .config(&config("GptOssForCausalLM", r#", "head_dim": 8, "num_local_experts": 2"#))
-        .aux("tokenizer.json", r#"{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}}"#);
+        .config(&config(
+            "GptOssForCausalLM",
+            r#", "head_dim": 8, "num_local_experts": 2"#,
+        ))
+        .aux(
+            "tokenizer.json",
+            r#"{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}}"#,
+        );
     let workspace = Workspace::new();
     let base = workspace.write("tiny", &checkpoint);
     let request = request(&base, GgufKind::Bf16).with(|operations| {

@@ -71,7 +71,10 @@ impl<'a> Cursor<'a> {
             return Err(error.with_hint("is the download complete?"));
         }
         if at.saturating_add(len) > self.max {
-            let problem = format!("{} is longer than the {} bytes that are read", self.what, self.max);
+            let problem = format!(
+                "{} is longer than the {} bytes that are read",
+                self.what, self.max
+            );
             let location = self.file.location();
             return Err(Error::of_file(Code::OverLimit, location, problem));
         }

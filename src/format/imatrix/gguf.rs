@@ -40,8 +40,7 @@ pub(super) fn read(file: Arc<dyn Blob>) -> Result<Imatrix> {
     for (name, info) in header.tensors {
         if let Some(matrix) = name.strip_suffix(SUMS) {
             let len = info.len;
-            let stored =
-                StoredTensor::contiguous(Dtype::F32, info.shape.clone(), info.offset, len);
+            let stored = StoredTensor::contiguous(Dtype::F32, info.shape.clone(), info.offset, len);
             parts.entry(matrix.into()).or_default().sums = Some(info);
             tensors.insert(name, stored);
         } else if let Some(matrix) = name.strip_suffix(PLAIN_SUMS) {

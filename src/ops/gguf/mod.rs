@@ -219,7 +219,8 @@ impl Params for GgufParams {
         }
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         if conversions.dtype.is_none() || conversions.quantizes {
-            operators.push(Box::new(InDtype::only_quantized(Precision::F32)));
+            let to_f32 = InDtype::only_quantized(Precision::F32);
+            operators.push(Box::new(mxfp4::Dequantize { to_f32 }));
         }
         Ok(operators)
     }

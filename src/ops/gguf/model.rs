@@ -121,45 +121,42 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
     let of_model = (&config, &hparams);
     let of_tensors = (&shapes[..], !stored.is_empty());
     let keys = keys(architecture, kind, of_model, files, of_tensors, asked)?;
-    let tensors = tensors
-        .iter()
-        .zip(chosen)
-        .map(|(arranged, tensor_type)| {
-            let (name, shape) = (&*arranged.name, arranged.shape());
-            let stored = arranged.blocks.as_ref();
-            let is_stored_so = stored.is_some_and(|blocks| blocks.tensor_type == tensor_type);
-            let weights = match asked.importance {
-                Some(importance) if tensor_type != TensorType::F32 && !is_stored_so => {
-                    importance.of(name, shape)?
-                }
-                _ => None,
-            };
-            let tensor = match stored {
-                _ if is_stored_so => arranged.tensor.clone(),
-                Some(blocks) => {
-                    let numbers = decoded(name, &arranged.tensor, blocks, Precision::F32)?;
-                    encode(name, &numbers, tensor_type, weights)?
-                }
-                None => encode(name, &arranged.tensor, tensor_type, weights)?,
-            };
-            Ok(GgufTensor {
-                name: Name::from(name),
-                tensor_type,
-                shape: shown_shape(by_quantizer, shape),
-                tensor,
-            })
-        });
+    let tensors = tensors.iter().zip(chosen).map(|(arranged, tensor_type)| {
+        let (name, shape) = (&*arranged.name, arranged.shape());
+        let stored = arranged.blocks.as_ref();
+        let is_stored_so = stored.is_some_and(|blocks| blocks.tensor_type == tensor_type);
+        let weights = match asked.importance {
+            Some(importance) if tensor_type != TensorType::F32 && !is_stored_so => {
+                importance.of(name, shape)?
+            }
+            _ => None,
+        };
+        let tensor = match stored {
+            _ if is_stored_so => arranged.tensor.clone(),
+            Some(blocks) => {
+                let numbers = decoded(name, &arranged.tensor, blocks, Precision::F32)?;
+                encode(name, &numbers, tensor_type, weights)?
+            }
+            None => encode(name, &arranged.tensor, tensor_type, weights)?,
+        };
+        Ok(GgufTensor {
+            name: Name::from(name),
+            tensor_type,
+            shape: shown_shape(by_quantizer, shape),
+            tensor,
+        })
+    });
     let tensors: Vec<GgufTensor> = tensors.collect::<Result<_>>()?;
-    if let Some(importance) = asked.importance {
-        importance.check_used()?;
-        catalog.sources.add(importance.shard());
-    }
     let directory = files.directory().file_name().unwrap_or_default();
     let stem = format!(
         "{}-{}",
         directory.to_string_lossy(),
         kind.name().to_ascii_uppercase()
     );
+    if let Some(importance) = asked.importance {
+        importance.check_used()?;
+        catalog.sources.add(importance.shard());
+    }
     let imatrix = asked.importance.map(Importance::counts);
     catalog.report.add(report(architecture, &tensors, imatrix));
     Ok(GgufModel {

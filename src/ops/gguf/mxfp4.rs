@@ -9,15 +9,52 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Band, Kernel, Node, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Catalog, Kernel, Node, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Code, Error, Result};
 use crate::format::gguf::{PlacedType, TensorType};
-use crate::tensor::{Dtype, shape_text};
+use crate::ops::Operator;
+use crate::ops::dtype::InDtype;
+use crate::ops::gguf::architecture::{Architecture, Change};
+use crate::tensor::{Dtype, Name, shape_text};
 
 /// Bytes of the codes of a block.
 const CODES: u64 = 16;
 /// Elements of a block.
 const ELEMENTS: u64 = 32;
+
+/// Dequantizes what is quantized, but for weights in MXFP4 that are [repacked]: a checkpoint that has them
+/// has no others that are quantized.
+#[derive(Debug)]
+pub(super) struct Dequantize {
+    pub to_f32: InDtype,
+}
+
+impl Operator for Dequantize {
+    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
+        match has_mxfp4(catalog) {
+            true => Ok(()),
+            false => self.to_f32.apply(catalog),
+        }
+    }
+
+    fn finish(&self, catalog: &mut Catalog) -> Result<()> {
+        match has_mxfp4(catalog) {
+            true => Ok(()),
+            false => self.to_f32.finish(catalog),
+        }
+    }
+}
+
+/// Whether `catalog` has weights that are repacked.
+fn has_mxfp4(catalog: &Catalog) -> bool {
+    let gpt_oss = Architecture::named("gpt-oss");
+    let is_mxfp4 = |name: &Name| {
+        let found = gpt_oss.and_then(|architecture| architecture.of_hf(name));
+        let change = found.map(|found| found.rule.change);
+        matches!(change, Some(Change::Mxfp4 | Change::Mxfp4EvenOdd))
+    };
+    catalog.tensors.keys().any(is_mxfp4)
+}
 
 /// `codes` and `scales` as rows of blocks, with what those are. They are called `name` in messages.
 ///
@@ -114,10 +151,7 @@ impl Kernel for Repack {
             let (first, second) = codes.split_at(codes.len() / 2);
             let pairs = block[1..].as_chunks_mut::<2>().0;
             for ((first, second), pair) in first.iter().zip(second).zip(pairs) {
-                *pair = [
-                    first & 15 | second << 4,
-                    first >> 4 | second & 0xf0,
-                ];
+                *pair = [first & 15 | second << 4, first >> 4 | second & 0xf0];
             }
         }
         Ok(())

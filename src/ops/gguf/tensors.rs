@@ -139,7 +139,12 @@ impl Arranging<'_> {
             let Some(&(codes_name, codes)) = by_name.get(&*name) else {
                 let problem = format!("there is no {name} that goes with it");
                 let code = Code::MissingWeight;
-                return Err(Error::of_tensor(code, scales.origin(), scales_name, problem));
+                return Err(Error::of_tensor(
+                    code,
+                    scales.origin(),
+                    scales_name,
+                    problem,
+                ));
             };
             let codes = gather::deinterleave(codes_name, codes, 1, halves)?;
             let scales = gather::deinterleave(scales_name, scales, 1, halves)?;

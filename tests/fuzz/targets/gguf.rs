@@ -69,8 +69,14 @@ fn as_imatrix(input: &[u8]) {
     assert!(!matrix.matrices.is_empty());
     for (name, columns) in &matrix.matrices {
         let sums = &matrix.shard.tensors[&columns.sums];
-        assert!(sums.len > 0 && sums.offset + sums.len <= input.len() as u64, "{name}");
-        assert!((sums.len / 4).is_multiple_of(columns.counts.len() as u64), "{name}");
+        assert!(
+            sums.len > 0 && sums.offset + sums.len <= input.len() as u64,
+            "{name}"
+        );
+        assert!(
+            (sums.len / 4).is_multiple_of(columns.counts.len() as u64),
+            "{name}"
+        );
         assert!(columns.counts.iter().all(|count| *count >= 0.0), "{name}");
     }
 }
