@@ -31,7 +31,7 @@ fn in_gguf(entries: &[Entry]) -> Gguf {
         .key("imatrix.chunk_count", u32_value(5))
         .key("imatrix.chunk_size", u32_value(512));
     entries.iter().fold(start, |file, (name, sums, counts)| {
-        let (len, experts) = (sums.len() as u64, counts.len().max(1) as u64);
+        let (len, experts) = (sums.len() as u64, counts.len() as u64);
         file.tensor(
             &format!("{name}.in_sum2"),
             0,
@@ -151,7 +151,11 @@ fn what_is_no_importance_matrix_is_refused() {
             Code::BadImatrix,
             "not finite",
         ),
-        (of(vec![1.0; 4], vec![]), Code::BadImatrix, "counts"),
+        (
+            gguf(|file| file.tensors[1].dimensions = vec![2]),
+            Code::BadImatrix,
+            "3 sums and 2 counts",
+        ),
     ];
     for (file, code, text) in cases {
         let error = match opened(&file) {

@@ -83,19 +83,8 @@ impl Arranging<'_> {
                 continue;
             }
             let made = self.change(hf_name, tensor, found.rule.change)?;
-            let mut made: Vec<Arranged> = found
-                .gguf_names()
-                .zip(made)
-                .map(|(name, tensor)| Arranged::numbers(name, tensor))
-                .collect();
-            if matches!(
-                found.rule.change,
-                Change::EvenOdd | Change::EvenOddTransposed
-            ) {
-                // The converter writes the odd ones first.
-                made.reverse();
-            }
-            arranged.extend(made);
+            let made = found.gguf_names().zip(made);
+            arranged.extend(made.map(|(name, tensor)| Arranged::numbers(name, tensor)));
         }
         match waiting.first_key_value() {
             None => Ok(arranged),
