@@ -122,7 +122,8 @@ impl FromArgMatches for OperationArgs {
                     let texts = texts.into_iter().flatten().cloned();
                     texts.map(Value::Text).collect()
                 }
-                Takes::Files
+                Takes::File
+                | Takes::Files
                 | Takes::Sources
                 | Takes::WeightedSources
                 | Takes::SelectiveSources => {
@@ -225,6 +226,17 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
                 .action(ArgAction::Append)
                 .value_parser(named_file),
         ],
+        Takes::File => {
+            let file = |path| Value::File {
+                name: None,
+                from: Location::from(path),
+            };
+            vec![
+                one()
+                    .value_name("FILE")
+                    .value_parser(PathBufValueParser::new().map(file)),
+            ]
+        }
         Takes::Sources => {
             let source = |path| Value::Source {
                 location: Location::from(path),

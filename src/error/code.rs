@@ -88,6 +88,10 @@ codes! {
     UnknownGguf = "unknown-gguf",
     /// The metadata of a GGUF file lacks something, or contradicts itself.
     BadMetadata = "bad-metadata",
+    /// A file is no importance matrix of llama.cpp, or a damaged one.
+    BadImatrix = "bad-imatrix",
+    /// An importance matrix is of another model.
+    ImatrixMismatch = "imatrix-mismatch",
     /// A file of torch is damaged, or none that `torch.save` writes.
     BadTorchFile = "bad-torch-file",
     /// A file of torch holds something that is no state dict of plain tensors.

@@ -57,6 +57,7 @@ settings! {
     GGUF_TYPE = "gguf_type",
     GGUF_SPLIT = "gguf_split",
     GGUF_PRE = "gguf_pre",
+    IMATRIX = "imatrix",
 
     // Mounts.
     ALLOW_OTHER = "allow_other",

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod copies;
 pub mod gguf;
+pub mod imatrix;
 mod index;
 mod output;
 mod packing;

@@ -105,6 +105,8 @@ pub enum Takes {
     Text(&'static str),
     /// Any number of texts; what one is called.
     Texts(&'static str),
+    /// A file.
+    File,
     /// Any number of files, each with the name that it is to have.
     Files,
     /// Any number of directories or the like.
@@ -164,9 +166,9 @@ pub enum Value {
         name: String,
         scope: String,
     },
-    /// A file and the name that it is to have.
+    /// A file and the name that it is to have, if it is to have one.
     File {
-        name: String,
+        name: Option<String>,
         from: Location,
     },
     Source {
@@ -181,6 +183,13 @@ pub enum Value {
 impl Value {
     pub fn text(text: impl Into<String>) -> Self {
         Value::Text(text.into())
+    }
+
+    pub(crate) fn file(from: impl Into<Location>) -> Self {
+        Value::File {
+            name: None,
+            from: from.into(),
+        }
     }
 
     pub(crate) fn source(location: impl Into<Location>) -> Self {
@@ -217,10 +226,10 @@ impl Value {
         }
     }
 
-    /// The name that a file is to have, and the file.
+    /// The name that a file is to have, if any, and the file.
     pub(crate) fn into_file(self) -> (String, Location) {
         match self {
-            Value::File { name, from } => (name, from),
+            Value::File { name, from } => (name.unwrap_or_default(), from),
             _ => unreachable!("a file is given for a setting that takes one"),
         }
     }
@@ -253,7 +262,7 @@ impl Value {
 pub fn named_file(text: &str) -> std::result::Result<Value, String> {
     match text.split_once('=') {
         Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Value::File {
-            name: name.to_owned(),
+            name: Some(name.to_owned()),
             from: Location::from(path),
         }),
         _ => Err(format!(

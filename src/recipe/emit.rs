@@ -188,6 +188,7 @@ impl Lines {
                     _ => self.one(indent, key, &value),
                 },
                 ops::Value::Scoped { .. } => unreachable!("those with a scope are written above"),
+                ops::Value::File { name: None, .. } => self.one(indent, key, &scalar(value)?),
                 ops::Value::File { .. } => {
                     self.0 += &format!("{:indent$}  - {}\n", "", scalar(value)?);
                 }
@@ -234,8 +235,11 @@ fn scalar(value: ops::Value) -> Result<String> {
         ops::Value::Number(number) => Ok(number.to_string()),
         ops::Value::Text(value) => Ok(text(&value)),
         ops::Value::File { name, from } => {
-            place(&from)?;
-            Ok(text(&format!("{name}={}", from.as_path().display())))
+            let path = place(&from)?;
+            Ok(match name {
+                Some(name) => text(&format!("{name}={}", from.as_path().display())),
+                None => path,
+            })
         }
         ops::Value::Source { location, .. } => model(&location),
         ops::Value::Scoped { .. } => unreachable!("no list of a section has scopes"),

@@ -268,6 +268,10 @@ impl ViewSection {
                 let text = node.text(name)?;
                 self.set(key, ops::Value::text(text), node)
             }),
+            Takes::File => {
+                let text = node.text(name)?;
+                self.set(key, ops::Value::file(text), node)
+            }
             Takes::Files => entries(node).iter().try_for_each(|node| {
                 let value = named_file(node.text(name)?);
                 let value = value.map_err(|problem| {

@@ -25,10 +25,16 @@ def binary() -> Path:
                             "run `cargo build --release` or set CKPTFS_BIN")
 
 
+def attempt(*arguments) -> subprocess.CompletedProcess:
+    """Runs a command to its end, whichever that is."""
+    command = [str(argument) for argument in (binary(), *arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def run(*arguments) -> subprocess.CompletedProcess:
     """Runs a command to its end; the test fails with the command's own message."""
-    command = [str(argument) for argument in (binary(), *arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = attempt(*arguments)
+    command = done.args
     assert done.returncode == 0, f"{command} exited {done.returncode}:\n{done.stderr}"
     return done
 

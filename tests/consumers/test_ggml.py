@@ -17,11 +17,10 @@ from checkpoint import Checkpoint
 ENCODED = {
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
     "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
+    "Q6_K": (256, 210), "MXFP4": (32, 17),
 }
 DECODED = ENCODED | {
     "IQ4_NL": (32, 18), "IQ4_XS": (256, 136), "TQ1_0": (256, 54), "TQ2_0": (256, 66),
-    "MXFP4": (32, 17),
 }
 # Switched off, so that each of the paths is the best one left.
 CPU_PATHS = ["", "avx512", "avx512,avx2"]

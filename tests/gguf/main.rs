@@ -7,6 +7,7 @@ mod common;
 mod bytes;
 mod header;
 mod hostile;
+mod imatrix;
 mod layouts;
 mod model;
 mod output;

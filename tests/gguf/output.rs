@@ -13,24 +13,24 @@ use crate::common::Workspace;
 use crate::common::checkpoint::{Checkpoint, TensorData, of_values};
 use crate::common::readback::{read_file, reader};
 
-const HIDDEN: usize = 32;
+pub(crate) const HIDDEN: usize = 32;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD: usize = HIDDEN / HEADS;
 
-fn values(name: &str, count: usize) -> Vec<f32> {
+pub(crate) fn values(name: &str, count: usize) -> Vec<f32> {
     let seed: usize = name.bytes().map(usize::from).sum();
     let value = |i: usize| bf16::from_f32(((i * 7919 + seed * 31) % 1009) as f32 / 300.0 - 1.5);
     (0..count).map(|i| value(i).to_f32()).collect()
 }
 
-fn tensor(name: &str, shape: &[usize]) -> TensorData {
+pub(crate) fn tensor(name: &str, shape: &[usize]) -> TensorData {
     let values = values(name, shape.iter().product());
     of_values(name, Dtype::BF16, shape, &values)
 }
 
 /// A tokenizer.model of three pieces, by hand.
-fn pieces() -> Vec<u8> {
+pub(crate) fn pieces() -> Vec<u8> {
     let mut model = Vec::new();
     for (piece, kind) in [("<unk>", 2), ("<s>", 3), ("a", 1)] {
         let mut message = vec![0x0a, piece.len() as u8];
@@ -44,7 +44,7 @@ fn pieces() -> Vec<u8> {
     model
 }
 
-fn config(class: &str, more: &str) -> String {
+pub(crate) fn config(class: &str, more: &str) -> String {
     format!(
         r#"{{"architectures": ["{class}"], "hidden_size": {HIDDEN}, "num_hidden_layers": 1,
             "num_attention_heads": {HEADS}, "num_key_value_heads": {KV_HEADS},
@@ -53,7 +53,7 @@ fn config(class: &str, more: &str) -> String {
 }
 
 /// A small Llama.
-fn llama() -> Checkpoint {
+pub(crate) fn llama() -> Checkpoint {
     Checkpoint::single([
         tensor("model.embed_tokens.weight", &[3, HIDDEN]),
         tensor("model.layers.0.self_attn.q_proj.weight", &[HIDDEN, HIDDEN]),
@@ -81,7 +81,7 @@ fn request(base: &Path, kind: GgufKind) -> ViewRequest {
 }
 
 /// The bytes of a tensor of the only file.
-fn bytes_of(plan: &Plan, name: &str) -> Vec<u8> {
+pub(crate) fn bytes_of(plan: &Plan, name: &str) -> Vec<u8> {
     let [file] = &plan.shards[..] else {
         panic!("one file");
     };
@@ -100,7 +100,7 @@ fn f32s(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Row 2i + s of a head is its row s · d/2 + i before.
-fn interleaved(values: &[f32], heads: usize) -> Vec<f32> {
+pub(crate) fn interleaved(values: &[f32], heads: usize) -> Vec<f32> {
     let mut out = Vec::new();
     for head in 0..heads {
         for i in 0..HEAD / 2 {
@@ -251,5 +251,73 @@ fn split_files_hold_every_tensor_once() {
     for file in &plan.shards {
         let bytes: u64 = file.tensors.iter().map(|tensor| tensor.len).sum();
         assert!(bytes <= 3000 || file.tensors.len() == 1);
+    }
+}
+
+/// What the tables of docs/GGUF.md say of gpt-oss, element by element: codes keep their scales, and of two
+/// rows of `gate_up_proj` the first is the gate's.
+#[test]
+fn experts_in_mxfp4_keep_their_codes() {
+    let (experts, columns) = (2, 64);
+    let shapes = [("down_proj", 32), ("gate_up_proj", 6)];
+    let code = |seed: usize| (seed * 7919 % 251) as u8;
+    let mut tensors = vec![tensor("model.embed_tokens.weight", &[3, HIDDEN])];
+    for (part, rows) in shapes {
+        let name = format!("model.layers.0.mlp.experts.{part}");
+        let blocks = experts * rows * columns / 32;
+        let codes = (0..blocks * 16).map(|i| code(i + rows)).collect();
+        let scales = (0..blocks).map(|i| code(3 * i + rows)).collect();
+        let shape = [experts, rows, columns / 32, 16];
+        tensors.push(TensorData::new(
+            &format!("{name}_blocks"),
+            Dtype::U8,
+            &shape,
+            codes,
+        ));
+        tensors.push(TensorData::new(
+            &format!("{name}_scales"),
+            Dtype::U8,
+            &shape[..3],
+            scales,
+        ));
+    }
+    let checkpoint = Checkpoint::single(tensors)
+        .config(&config(
+            "GptOssForCausalLM",
+            r#", "head_dim": 8, "num_local_experts": 2"#,
+        ))
+        .aux(
+            "tokenizer.json",
+            r#"{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}}"#,
+        );
+    let workspace = Workspace::new();
+    let base = workspace.write("tiny", &checkpoint);
+    let request = request(&base, GgufKind::Bf16).with(|operations| {
+        operations.gguf.pre = Some("gpt-4o".to_owned());
+    });
+    let plan = request.plan().unwrap();
+    for (name, (part, rows), first, step) in [
+        ("ffn_down_exps", shapes[0], 0, 1),
+        ("ffn_gate_exps", shapes[1], 0, 2),
+        ("ffn_up_exps", shapes[1], 1, 2),
+    ] {
+        let found = bytes_of(&plan, &format!("blk.0.{name}.weight"));
+        let mut blocks = found.chunks(17);
+        for expert in 0..experts {
+            for row in (first..rows).step_by(step) {
+                for at in 0..columns / 32 {
+                    let source = (expert * rows + row) * columns / 32 + at;
+                    let block = blocks.next().unwrap_or_else(|| panic!("{name} is short"));
+                    assert_eq!(block[0], code(3 * source + rows), "{part}");
+                    for element in 0..32 {
+                        let byte = code(source * 16 + element / 2 + rows);
+                        let expected = byte >> (4 * (element % 2)) & 15;
+                        let found = block[1 + element % 16] >> (4 * (element / 16)) & 15;
+                        assert_eq!(found, expected, "{name}, expert {expert}, row {row}");
+                    }
+                }
+            }
+        }
+        assert_eq!(blocks.next(), None, "{name}");
     }
 }

@@ -27,10 +27,14 @@ pub(super) fn line(plan: &Plan) -> String {
         });
     let kinds: Vec<String> = kinds.collect();
     let bits = bytes as f64 * 8.0 / (weights as f64).max(1.0);
+    let imatrix = report.imatrix.map(|(matrices, used)| {
+        format!(" (weights of columns for {used} of {matrices} matrices of the importance matrix)")
+    });
     format!(
-        "gguf   {}, {bits:.2} bits per weight: {}\n",
+        "gguf   {}, {bits:.2} bits per weight: {}{}\n",
         report.architecture,
-        kinds.join(", ")
+        kinds.join(", "),
+        imatrix.unwrap_or_default()
     )
 }
 

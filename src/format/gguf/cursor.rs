@@ -5,14 +5,17 @@ use crate::memory;
 use crate::source::Blob;
 
 /// The longest header, in bytes.
-pub(super) const MAX_HEADER_BYTES: u64 = 512 << 20;
+const MAX_HEADER_BYTES: u64 = 512 << 20;
 
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
 
 /// A place in a file.
-pub(super) struct Cursor<'a> {
+pub(in crate::format) struct Cursor<'a> {
     file: &'a dyn Blob,
+    /// What is read of it, and the most bytes that may have.
+    what: &'static str,
+    max: u64,
     /// The bytes of the file that end at `read`.
     piece: Vec<u8>,
     /// How many of `piece` were taken.
@@ -21,9 +24,21 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// The start of a file that begins with a header.
     pub(super) fn new(file: &'a dyn Blob) -> Self {
         Cursor {
+            what: "the header",
+            max: MAX_HEADER_BYTES,
+            ..Cursor::of_any_length(file)
+        }
+    }
+
+    /// The start of a file that is read from its start to its end.
+    pub(in crate::format) fn of_any_length(file: &'a dyn Blob) -> Self {
+        Cursor {
             file,
+            what: "the file",
+            max: u64::MAX,
             piece: Vec::new(),
             taken: 0,
             read: 0,
@@ -31,12 +46,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// How far it is from the start of the file.
-    pub(super) fn position(&self) -> u64 {
+    pub(in crate::format) fn position(&self) -> u64 {
         self.read - (self.piece.len() - self.taken) as u64
     }
 
     /// Bytes that the file has after it.
-    pub(super) fn remaining(&self) -> u64 {
+    pub(in crate::format) fn remaining(&self) -> u64 {
         self.file.len() - self.position()
     }
 
@@ -48,15 +63,18 @@ impl<'a> Cursor<'a> {
         let at = self.position();
         if len > self.remaining() {
             let problem = format!(
-                "the header claims {len} bytes for {what} at byte {at}, but the file has only {} bytes",
+                "{} claims {len} bytes for {what} at byte {at}, but the file has only {} bytes",
+                self.what,
                 self.file.len()
             );
             let error = Error::of_file(Code::Truncated, self.file.location(), problem);
             return Err(error.with_hint("is the download complete?"));
         }
-        if at.saturating_add(len) > MAX_HEADER_BYTES {
-            let problem =
-                format!("the header is longer than the {MAX_HEADER_BYTES} bytes that are read");
+        if at.saturating_add(len) > self.max {
+            let problem = format!(
+                "{} is longer than the {} bytes that are read",
+                self.what, self.max
+            );
             let location = self.file.location();
             return Err(Error::of_file(Code::OverLimit, location, problem));
         }
@@ -67,7 +85,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// As [`check`](Self::check), or if they cannot be read.
-    pub(super) fn take(&mut self, len: u64, what: &str) -> Result<&[u8]> {
+    pub(in crate::format) fn take(&mut self, len: u64, what: &str) -> Result<&[u8]> {
         self.check(len, what)?;
         let start = self.taken;
         if len > (self.piece.len() - start) as u64 {
@@ -75,6 +93,22 @@ impl<'a> Cursor<'a> {
         }
         self.taken += len as usize;
         Ok(&self.piece[start..self.taken])
+    }
+
+    /// Passes `len` bytes of `what`, which are not read.
+    ///
+    /// # Errors
+    /// If the file ends before.
+    pub(in crate::format) fn skip(&mut self, len: u64, what: &str) -> Result<()> {
+        self.check(len, what)?;
+        if len <= (self.piece.len() - self.taken) as u64 {
+            self.taken += len as usize;
+            return Ok(());
+        }
+        self.read = self.position() + len;
+        self.piece = Vec::new();
+        self.taken = 0;
+        Ok(())
     }
 
     /// The same, where they are not all here.
@@ -104,7 +138,7 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    pub(super) fn u32(&mut self, what: &str) -> Result<u32> {
+    pub(in crate::format) fn u32(&mut self, what: &str) -> Result<u32> {
         let bytes = self.take(4, what)?;
         Ok(u32::from_le_bytes(bytes.try_into().expect("4 bytes")))
     }

@@ -23,6 +23,7 @@ mod value_type;
 mod writing;
 
 pub(in crate::format) use checkpoint::{is_shard, read, read_file, stored_tensors};
+pub(in crate::format) use cursor::Cursor;
 pub use header::{Header, Keys, TensorInfo};
 pub use model::{Model, PlacedType};
 pub use reading::read as read_header;
@@ -33,12 +34,12 @@ pub use value_type::ValueType;
 pub use writing::{NewTensor, pack};
 
 /// The first bytes of a file.
-const MAGIC: &[u8; 4] = b"GGUF";
+pub(in crate::format) const MAGIC: &[u8; 4] = b"GGUF";
 /// The key of the alignment of tensor data in bytes, a power of two.
 pub const ALIGNMENT_KEY: &str = "general.alignment";
 /// The alignment without that key.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 /// The longest name of a tensor in bytes: ggml keeps it in 64, with a zero after it.
-const MAX_NAME_BYTES: usize = 63;
+pub(in crate::format) const MAX_NAME_BYTES: usize = 63;
 /// The most dimensions of a tensor.
 const MAX_DIMENSIONS: usize = 4;

@@ -26,7 +26,8 @@ use vector::Plain;
 /// Writes `row` as blocks of `kind`: `kind.row_bytes(row.len())` bytes.
 ///
 /// `weights` (of an importance matrix) has one number for each column, from zero to below
-/// [`WEIGHT_LIMIT`]. Without it, types make weights of the row. F32, F16, BF16 and Q8_0 ignore it.
+/// [`WEIGHT_LIMIT`]. Without it, types make weights of the row. F32, F16, BF16,
+/// Q8_0 and MXFP4 ignore it.
 ///
 /// # Errors
 /// What a quantized type cannot hold; `blocks` is then unspecified. F32, F16 and BF16 take any

@@ -17,6 +17,19 @@ pub(super) fn put_f16(block: &mut [u8], at: usize, x: f32) -> f32 {
     f16_value(bits)
 }
 
+/// Twice the values of E2M1, by code.
+pub(super) const MXFP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of the power of two that `scale` is (E8M0): 2^(scale − 128). The two smallest are subnormal.
+#[inline(always)]
+pub(super) fn half_power(scale: u8) -> f32 {
+    let exponent = u32::from(scale);
+    f32::from_bits(match exponent {
+        0 | 1 => 1 << (21 + exponent),
+        _ => (exponent - 1) << 23,
+    })
+}
+
 /// Codes of two bits: byte `l` of each 32 holds those of elements `l`, `l + 32`, `l + 64` and
 /// `l + 96` of 128, lowest first.
 #[inline(always)]

@@ -153,7 +153,7 @@ impl Params for EditsParams {
                 promote.chain(keep).collect()
             }
             Edit::AddFile { name, from } => {
-                let (name, from) = (name.clone(), from.clone());
+                let (name, from) = (Some(name.clone()), from.clone());
                 vec![(ADD_FILE, Value::File { name, from })]
             }
             Edit::DropFile(glob) => vec![(DROP_FILE, Value::text(glob))],

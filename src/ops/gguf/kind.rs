@@ -26,6 +26,8 @@ pub enum GgufKind {
     Q5KS,
     Q5KM,
     Q6K,
+    /// MXFP4 in matrices of experts, Q8_0 in others.
+    Mxfp4,
 }
 
 named!(GgufKind {
@@ -47,6 +49,7 @@ named!(GgufKind {
     Q5KS: "q5_k_s",
     Q5KM: "q5_k_m" | "q5_k",
     Q6K: "q6_k",
+    Mxfp4: "mxfp4",
 });
 
 impl GgufKind {
@@ -73,6 +76,7 @@ impl GgufKind {
             GgufKind::Q5KM => 17,
             GgufKind::Q6K => 18,
             GgufKind::Bf16 => 32,
+            GgufKind::Mxfp4 => 38,
             GgufKind::Auto => unreachable!("auto is resolved first"),
         }
     }
@@ -96,6 +100,7 @@ impl GgufKind {
             GgufKind::Q4KS | GgufKind::Q4KM => TensorType::Q4_K,
             GgufKind::Q5KS | GgufKind::Q5KM => TensorType::Q5_K,
             GgufKind::Q6K => TensorType::Q6_K,
+            GgufKind::Mxfp4 => TensorType::MXFP4,
             GgufKind::Auto => unreachable!("auto is resolved first"),
         }
     }
@@ -103,7 +108,12 @@ impl GgufKind {
     /// Whether `convert_hf_to_gguf.py` writes such files itself; others come of its files by `llama-quantize`,
     /// which has an order and choices of its own.
     pub(super) fn is_of_converter(self) -> bool {
-        use GgufKind::{Auto, Bf16, F16, F32, Q8_0};
-        matches!(self, F32 | F16 | Bf16 | Auto | Q8_0)
+        self.is_plain() || self == GgufKind::Q8_0
+    }
+
+    /// Whether nothing is quantized.
+    pub(super) fn is_plain(self) -> bool {
+        use GgufKind::{Auto, Bf16, F16, F32};
+        matches!(self, F32 | F16 | Bf16 | Auto)
     }
 }

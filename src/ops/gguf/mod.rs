@@ -5,7 +5,8 @@
 //! |---|---|
 //! | names, and values that are not the same | `architecture/`, `tensors.rs`, `numbers.rs` |
 //! | types | `types.rs` |
-//! | rows to blocks | `encode.rs` |
+//! | weights of columns | `importance.rs` |
+//! | rows to blocks | `encode.rs`, `mxfp4.rs` |
 //! | metadata | `metadata/`, `tokenizer/` |
 //!
 //! The way back, from files of llama.cpp to a checkpoint in Hugging Face's layout, is `source/`.
@@ -13,9 +14,11 @@
 pub mod architecture;
 mod encode;
 mod files;
+mod importance;
 mod kind;
 mod metadata;
 mod model;
+mod mxfp4;
 mod numbers;
 mod rope_factors;
 pub(in crate::ops) mod source;
@@ -27,8 +30,10 @@ mod types;
 pub use kind::GgufKind;
 pub use model::GgufReport;
 
+use std::path::Path;
+
 use crate::catalog::{Catalog, GgufModel};
-use crate::error::setting::{GGUF, GGUF_PRE, GGUF_SPLIT, GGUF_TYPE};
+use crate::error::setting::{GGUF, GGUF_PRE, GGUF_SPLIT, GGUF_TYPE, IMATRIX};
 use crate::error::{Code, Error, Hint, Result};
 use crate::format::gguf::TensorType;
 use crate::kernels::lanes::Precision;
@@ -37,6 +42,7 @@ use crate::ops::dtype::InDtype;
 use crate::ops::params::chosen;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, pattern};
 use crate::size::parse_size;
+use crate::source::Location;
 
 /// Give the view as GGUF.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub struct GgufParams {
     pub split: Option<Split>,
     /// What llama.cpp calls the pre-tokenizer, where it cannot be recognized.
     pub pre: Option<String>,
+    /// An importance matrix: how much columns count when they are quantized.
+    pub imatrix: Option<Location>,
 }
 
 /// A size, and as it was written.
@@ -59,7 +67,7 @@ pub struct Split {
 }
 
 /// The types that a single tensor can be asked in.
-const TYPES: [TensorType; 13] = [
+const TYPES: [TensorType; 14] = [
     TensorType::F32,
     TensorType::F16,
     TensorType::BF16,
@@ -73,6 +81,7 @@ const TYPES: [TensorType; 13] = [
     TensorType::Q4_K,
     TensorType::Q5_K,
     TensorType::Q6_K,
+    TensorType::MXFP4,
 ];
 
 impl Params for GgufParams {
@@ -108,6 +117,14 @@ impl Params for GgufParams {
                 takes: Takes::Text("NAME"),
                 group: Group::Gguf,
                 help: "Name the pre-tokenizer of llama.cpp, such as llama-bpe [default: recognized by what it does]",
+                comment: "",
+            },
+            Setting {
+                key: IMATRIX,
+                flag: "imatrix",
+                takes: Takes::File,
+                group: Group::Gguf,
+                help: "Quantize to GGUF by the weights of columns in this file, which llama-imatrix made",
                 comment: "",
             },
         ]
@@ -146,6 +163,7 @@ impl Params for GgufParams {
                     Err(problem) => return Err(refuse(problem)),
                 }
             }
+            IMATRIX => self.imatrix = Some(value.into_file().1),
             _ => {
                 let name = value.into_text();
                 tokenizer::check_pre(&name)?;
@@ -174,7 +192,14 @@ impl Params for GgufParams {
                 .iter()
                 .map(|split| Value::text(&*split.text))
                 .collect(),
+            IMATRIX => self.imatrix.iter().map(Value::file).collect(),
             _ => self.pre.iter().map(|pre| Value::text(&**pre)).collect(),
+        }
+    }
+
+    fn relative_to(&mut self, directory: &Path) {
+        if let Some(imatrix) = self.imatrix.take() {
+            self.imatrix = Some(imatrix.relative_to(directory));
         }
     }
 
@@ -187,9 +212,16 @@ impl Params for GgufParams {
             let hint = Hint::give(GGUF).or(Hint::leave_out(setting.key));
             return Err(error.with_hint(hint));
         }
+        if self.imatrix.is_some() && self.kind.is_some_and(GgufKind::is_plain) {
+            let problem = "it is about quantized types, and this file has none";
+            let error = Error::new(Code::Conflict, problem).about(IMATRIX);
+            let hint = Hint::leave_out(IMATRIX).or(Hint::give_value(GGUF, "q4_k_m"));
+            return Err(error.with_hint(hint));
+        }
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         if conversions.dtype.is_none() || conversions.quantizes {
-            operators.push(Box::new(InDtype::only_quantized(Precision::F32)));
+            let to_f32 = InDtype::only_quantized(Precision::F32);
+            operators.push(Box::new(mxfp4::Dequantize { to_f32 }));
         }
         Ok(operators)
     }
@@ -207,11 +239,14 @@ impl GgufParams {
         catalog: &mut Catalog,
         order: &[usize],
     ) -> Result<GgufModel> {
+        let importance = self.imatrix.as_ref().map(importance::Importance::open);
+        let importance = importance.transpose()?;
         let asked = model::Asked {
             kind,
             types: &self.types,
             pre: self.pre.as_deref(),
             split_bytes: self.split.as_ref().map(|split| split.bytes),
+            importance: importance.as_ref(),
         };
         model::model(catalog, order, &asked)
     }

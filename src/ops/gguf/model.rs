@@ -1,6 +1,6 @@
 //! What a view is as GGUF: keys, and tensors in their types and order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value as Json};
 
@@ -10,30 +10,20 @@ use crate::catalog::{
 use crate::error::setting::{GGUF, GGUF_TYPE};
 use crate::error::{Code, Error, Result};
 use crate::format::gguf::{Keys, TensorType};
+use crate::kernels::lanes::Precision;
 use crate::named::Named;
 use crate::ops::gguf::architecture::{ARCHITECTURES, Architecture, without_module};
 use crate::ops::gguf::encode::encode;
 use crate::ops::gguf::files::{self, Files};
+use crate::ops::gguf::importance::Importance;
 use crate::ops::gguf::kind::GgufKind;
 use crate::ops::gguf::metadata::{Hparams, KeyWriter, Parameters, model_keys};
-use crate::ops::gguf::tensors::{Arranging, mtp_layer, mtp_part};
+use crate::ops::gguf::source::decoded;
+use crate::ops::gguf::tensors::{Arranged, Arranging, mtp_layer, mtp_part};
 use crate::ops::gguf::types::{Facts, choose};
 use crate::ops::gguf::{rope_factors, tokenizer};
 use crate::ops::pattern;
 use crate::tensor::{Dtype, Name, Shape};
-
-/// The architectures whose values can be written.
-const WRITTEN: [&str; 9] = [
-    "llama",
-    "qwen2",
-    "qwen3",
-    "qwen3moe",
-    "gemma3",
-    "qwen3next",
-    "qwen35",
-    "qwen35moe",
-    "deepseek2",
-];
 
 /// What is asked.
 pub(super) struct Asked<'a> {
@@ -43,6 +33,14 @@ pub(super) struct Asked<'a> {
     pub pre: Option<&'a str>,
     /// The most bytes of tensors in a file.
     pub split_bytes: Option<u64>,
+    pub importance: Option<&'a Importance>,
+}
+
+impl Asked<'_> {
+    /// Whether llama-quantize makes files in `kind`; else the converter does.
+    fn is_by_quantizer(&self, kind: GgufKind) -> bool {
+        !kind.is_of_converter() || self.importance.is_some()
+    }
 }
 
 /// How many tensors and weights have which type.
@@ -51,6 +49,8 @@ pub struct GgufReport {
     pub architecture: &'static str,
     /// By the names of types: tensors, weights, bytes.
     pub types: BTreeMap<&'static str, (u64, u64, u64)>,
+    /// With an importance matrix, how many matrices it is of, and how many of them were found.
+    pub imatrix: Option<(usize, usize)>,
 }
 
 impl OperatorReport for GgufReport {}
@@ -91,41 +91,61 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
     };
     let mut tensors = rope_freqs(architecture, &hparams)?;
     tensors.extend(arranging.arrange(in_order())?);
-    if !kind.is_of_converter() {
-        tensors.sort_by(|(a, _), (b, _)| (layer(a), a).cmp(&(layer(b), b)));
+    let by_quantizer = asked.is_by_quantizer(kind);
+    if by_quantizer {
+        tensors.sort_by(|Arranged { name: a, .. }, Arranged { name: b, .. }| {
+            (layer(a), a).cmp(&(layer(b), b))
+        });
     }
-    let named = |(name, tensor): &'_ (String, Tensor)| (name.clone(), tensor.shape.clone());
-    let shapes: Vec<_> = tensors.iter().map(named).collect();
-    let shapes: Vec<(&str, &[u64])> = shapes.iter().map(|(n, s)| (&**n, &**s)).collect();
+    let shapes = tensors.iter().map(|it| (&*it.name, &**it.shape()));
+    let shapes: Vec<(&str, &[u64])> = shapes.collect();
     let types = asked.types.iter();
     let types = types.map(|(text, kind)| Ok((pattern::compile(GGUF_TYPE, text)?, *kind)));
     let types: Vec<_> = types.collect::<Result<_>>()?;
-    let wanted = |name: &str| {
-        types
-            .iter()
-            .find(|(names, _)| names.is_match(name))
-            .map(|(_, t)| *t)
-    };
-    let chosen = choose(kind, facts(architecture, &hparams), &shapes, wanted)?;
-    let keys = keys(
-        architecture,
-        kind,
-        (&config, &hparams),
-        files,
-        &shapes,
-        asked.pre,
-    )?;
-    let tensors = tensors
+    let stored: HashMap<&str, TensorType> = tensors
         .iter()
-        .zip(chosen)
-        .map(|((name, tensor), tensor_type)| {
-            Ok(GgufTensor {
-                name: Name::from(&**name),
-                tensor_type,
-                shape: shown_shape(kind, &tensor.shape),
-                tensor: encode(name, tensor, tensor_type)?,
-            })
-        });
+        .filter_map(|it| Some((&*it.name, it.blocks.as_ref()?.tensor_type)))
+        .collect();
+    let wanted = |name: &str| {
+        let asked = types.iter().find(|(names, _)| names.is_match(name));
+        // The converter leaves blocks as they are.
+        let stored = stored.get(name).filter(|_| !by_quantizer);
+        asked.map(|(_, asked)| *asked).or(stored.copied())
+    };
+    let facts = Facts {
+        has_imatrix: asked.importance.is_some(),
+        by_quantizer,
+        ..facts(architecture, &hparams)
+    };
+    let chosen = choose(kind, facts, &shapes, wanted)?;
+    let of_model = (&config, &hparams);
+    let of_tensors = (&shapes[..], !stored.is_empty());
+    let keys = keys(architecture, kind, of_model, files, of_tensors, asked)?;
+    let tensors = tensors.iter().zip(chosen).map(|(arranged, tensor_type)| {
+        let (name, shape) = (&*arranged.name, arranged.shape());
+        let stored = arranged.blocks.as_ref();
+        let is_stored_so = stored.is_some_and(|blocks| blocks.tensor_type == tensor_type);
+        let weights = match asked.importance {
+            Some(importance) if tensor_type != TensorType::F32 && !is_stored_so => {
+                importance.of(name, shape)?
+            }
+            _ => None,
+        };
+        let tensor = match stored {
+            _ if is_stored_so => arranged.tensor.clone(),
+            Some(blocks) => {
+                let numbers = decoded(name, &arranged.tensor, blocks, Precision::F32)?;
+                encode(name, &numbers, tensor_type, weights)?
+            }
+            None => encode(name, &arranged.tensor, tensor_type, weights)?,
+        };
+        Ok(GgufTensor {
+            name: Name::from(name),
+            tensor_type,
+            shape: shown_shape(by_quantizer, shape),
+            tensor,
+        })
+    });
     let tensors: Vec<GgufTensor> = tensors.collect::<Result<_>>()?;
     let directory = files.directory().file_name().unwrap_or_default();
     let stem = format!(
@@ -133,7 +153,12 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
         directory.to_string_lossy(),
         kind.name().to_ascii_uppercase()
     );
-    catalog.report.add(report(architecture, &tensors));
+    if let Some(importance) = asked.importance {
+        importance.check_used()?;
+        catalog.sources.add(importance.shard());
+    }
+    let imatrix = asked.importance.map(Importance::counts);
+    catalog.report.add(report(architecture, &tensors, imatrix));
     Ok(GgufModel {
         stem,
         keys,
@@ -143,8 +168,8 @@ pub(super) fn model(catalog: &mut Catalog, order: &[usize], asked: &Asked) -> Re
 }
 
 /// The shape that a file has: llama-quantize leaves out dimensions of length 1 in front.
-fn shown_shape(kind: GgufKind, shape: &Shape) -> Shape {
-    if kind.is_of_converter() {
+fn shown_shape(by_quantizer: bool, shape: &Shape) -> Shape {
+    if !by_quantizer {
         return shape.clone();
     }
     let ones = shape.iter().take_while(|len| **len == 1).count();
@@ -159,20 +184,17 @@ fn architecture<'a>(config: &'a Map<String, Json>, files: Files) -> Result<&'sta
         .and_then(|text| text.get("architectures"));
     let class = first(of_text).or_else(|| first(config.get("architectures")));
     let known = class.and_then(Architecture::of_class);
-    known
-        .filter(|architecture| WRITTEN.contains(&architecture.name))
-        .ok_or_else(|| {
-            let written = ARCHITECTURES.iter().filter(|a| WRITTEN.contains(&a.name));
-            let classes = written.flat_map(|architecture| architecture.classes);
-            let classes: Vec<&str> = classes.copied().collect();
-            let found = class.unwrap_or("missing");
-            let problem = format!(
-                "its architecture is {found}; these can be given as GGUF: {}",
-                classes.join(", ")
-            );
-            let path = files.directory().join(CONFIG_FILE);
-            Error::of_file(Code::UnknownArchitecture, path, problem).about(GGUF)
-        })
+    known.ok_or_else(|| {
+        let classes = ARCHITECTURES.iter().flat_map(|known| known.classes);
+        let classes: Vec<&str> = classes.copied().collect();
+        let found = class.unwrap_or("missing");
+        let problem = format!(
+            "its architecture is {found}; these can be given as GGUF: {}",
+            classes.join(", ")
+        );
+        let path = files.directory().join(CONFIG_FILE);
+        Error::of_file(Code::UnknownArchitecture, path, problem).about(GGUF)
+    })
 }
 
 /// BF16 or F16, whichever the first matrix is in.
@@ -188,7 +210,7 @@ fn automatic<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> GgufKind {
 }
 
 /// The first tensor of a Llama 3.
-fn rope_freqs(architecture: &Architecture, hparams: &Hparams) -> Result<Vec<(String, Tensor)>> {
+fn rope_freqs(architecture: &Architecture, hparams: &Hparams) -> Result<Vec<Arranged>> {
     if architecture.name != "llama" {
         return Ok(Vec::new());
     }
@@ -206,7 +228,7 @@ fn rope_freqs(architecture: &Architecture, hparams: &Hparams) -> Result<Vec<(Str
         extents: Extents::made(bytes.collect()),
         home: None,
     };
-    Ok(vec![("rope_freqs.weight".to_owned(), tensor)])
+    Ok(vec![Arranged::numbers("rope_freqs.weight", tensor)])
 }
 
 /// The layer of a tensor; nothing for those before all layers.
@@ -234,7 +256,7 @@ fn facts(architecture: &Architecture, hparams: &Hparams) -> Facts {
         experts: experts.and_then(Json::as_u64).unwrap_or_default(),
         layers,
         is_70b,
-        has_imatrix: false,
+        ..Facts::default()
     }
 }
 
@@ -244,16 +266,27 @@ fn keys(
     kind: GgufKind,
     (config, hparams): (&Map<String, Json>, &Hparams),
     files: Files,
-    shapes: &[(&str, &[u64])],
-    pre: Option<&str>,
+    (shapes, has_mxfp4): (&[(&str, &[u64])], bool),
+    asked: &Asked,
 ) -> Result<Keys> {
     let mut writer = KeyWriter::new(architecture.name);
     let parameters = Parameters::of(shapes.iter().copied());
     let of_model = (config, hparams);
-    model_keys(&mut writer, architecture, kind, of_model, files, parameters)?;
-    tokenizer::keys(&mut writer, architecture, hparams, config, files, pre)?;
+    let file_type = match kind {
+        kind if kind.is_plain() && has_mxfp4 => GgufKind::Mxfp4,
+        kind => kind,
+    };
+    model_keys(
+        &mut writer,
+        architecture,
+        file_type,
+        of_model,
+        files,
+        parameters,
+    )?;
+    tokenizer::keys(&mut writer, architecture, hparams, config, files, asked.pre)?;
     let mut keys = writer.finish();
-    if !kind.is_of_converter() {
+    if asked.is_by_quantizer(kind) {
         // llama-quantize writes these again.
         for key in ["general.quantization_version", "general.file_type"] {
             if let Some(value) = keys.shift_remove(key) {
@@ -261,10 +294,17 @@ fn keys(
             }
         }
     }
+    if let Some(importance) = asked.importance {
+        importance.add_keys(&mut keys);
+    }
     Ok(keys)
 }
 
-fn report(architecture: &Architecture, tensors: &[GgufTensor]) -> GgufReport {
+fn report(
+    architecture: &Architecture,
+    tensors: &[GgufTensor],
+    imatrix: Option<(usize, usize)>,
+) -> GgufReport {
     let mut types: BTreeMap<&'static str, (u64, u64, u64)> = BTreeMap::new();
     for tensor in tensors {
         let (count, weights, bytes) = types.entry(tensor.tensor_type.name()).or_default();
@@ -275,5 +315,6 @@ fn report(architecture: &Architecture, tensors: &[GgufTensor]) -> GgufReport {
     GgufReport {
         architecture: architecture.name,
         types,
+        imatrix,
     }
 }

@@ -1,17 +1,19 @@
 //! The tensors of a view in GGUF's names and layout, before they are encoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::catalog::{CONFIG_FILE, Tensor};
 use crate::error::setting::{DROP, EXPERTS, GGUF};
 use crate::error::{Code, Error, Hint, Result};
+use crate::format::gguf::PlacedType;
 use crate::ops::gather;
 use crate::ops::gguf::architecture::{
     Architecture, Change, Found, Heads, TensorRule, is_left_out, without_module,
 };
 use crate::ops::gguf::metadata::Hparams;
+use crate::ops::gguf::mxfp4;
 use crate::ops::gguf::numbers::{self, Function};
-use crate::tensor::shape_text;
+use crate::tensor::{Shape, shape_text};
 
 /// What becomes of tensors.
 pub(super) struct Arranging<'a> {
@@ -19,6 +21,34 @@ pub(super) struct Arranging<'a> {
     pub hparams: &'a Hparams,
     /// How many rows of the embedding are of tokens, where others are cut off.
     pub vocabulary: Option<u64>,
+}
+
+/// A tensor in GGUF's name and layout.
+#[derive(Debug)]
+pub(super) struct Arranged {
+    pub name: String,
+    /// Numbers, or rows of the blocks that `blocks` says.
+    pub tensor: Tensor,
+    /// What it is stored in, where that are blocks of GGUF already.
+    pub blocks: Option<PlacedType>,
+}
+
+impl Arranged {
+    pub(super) fn numbers(name: impl Into<String>, tensor: Tensor) -> Self {
+        Arranged {
+            name: name.into(),
+            tensor,
+            blocks: None,
+        }
+    }
+
+    /// The shape of its elements.
+    pub(super) fn shape(&self) -> &Shape {
+        match &self.blocks {
+            Some(blocks) => &blocks.shape,
+            None => &self.tensor.shape,
+        }
+    }
 }
 
 /// Single experts of a layer that wait for the others, by the rule's name and their number.
@@ -33,11 +63,12 @@ impl Arranging<'_> {
     pub(super) fn arrange<'t>(
         &self,
         tensors: impl Iterator<Item = (&'t str, &'t Tensor)>,
-    ) -> Result<Vec<(String, Tensor)>> {
-        let mut arranged = Vec::new();
+    ) -> Result<Vec<Arranged>> {
+        let tensors: Vec<(&str, &Tensor)> = tensors.collect();
+        let (mut arranged, repacked) = self.mxfp4(&tensors)?;
         let mut waiting = Waiting::new();
         for (hf_name, tensor) in tensors {
-            if is_left_out(hf_name) {
+            if is_left_out(hf_name) || repacked.contains(hf_name) {
                 continue;
             }
             let name = self.in_layers(&without_module(hf_name));
@@ -51,9 +82,9 @@ impl Arranging<'_> {
                 self.wait(found, tensor, &mut waiting, &mut arranged)?;
                 continue;
             }
-            let names: Vec<String> = found.gguf_names().collect();
             let made = self.change(hf_name, tensor, found.rule.change)?;
-            arranged.extend(names.into_iter().zip(made));
+            let made = found.gguf_names().zip(made);
+            arranged.extend(made.map(|(name, tensor)| Arranged::numbers(name, tensor)));
         }
         match waiting.first_key_value() {
             None => Ok(arranged),
@@ -69,6 +100,54 @@ impl Arranging<'_> {
                 Err(Error::of_tensor(code, tensor.origin(), name, problem))
             }
         }
+    }
+
+    /// The weights of experts that are in MXFP4, which the converter writes first, and the names of the tensors that
+    /// they are made of.
+    fn mxfp4<'t>(
+        &self,
+        tensors: &[(&'t str, &Tensor)],
+    ) -> Result<(Vec<Arranged>, HashSet<&'t str>)> {
+        let by_name: HashMap<&str, (&'t str, &Tensor)> =
+            tensors.iter().map(|pair| (pair.0, *pair)).collect();
+        let mut arranged = Vec::new();
+        let mut names = HashSet::new();
+        for &(scales_name, scales) in tensors {
+            let Some(weight) = scales_name.strip_suffix("_scales") else {
+                continue;
+            };
+            let name = format!("{weight}_blocks");
+            let Some(found) = self.architecture.of_hf(&without_module(&name)) else {
+                continue;
+            };
+            let halves = match found.rule.change {
+                Change::Mxfp4 => 1,
+                Change::Mxfp4EvenOdd => 2,
+                _ => continue,
+            };
+            let Some(&(codes_name, codes)) = by_name.get(&*name) else {
+                let problem = format!("there is no {name} that goes with it");
+                let code = Code::MissingWeight;
+                return Err(Error::of_tensor(
+                    code,
+                    scales.origin(),
+                    scales_name,
+                    problem,
+                ));
+            };
+            let codes = gather::deinterleave(codes_name, codes, 1, halves)?;
+            let scales = gather::deinterleave(scales_name, scales, 1, halves)?;
+            for (name, (codes, scales)) in found.gguf_names().zip(codes.iter().zip(&scales)) {
+                let (tensor, blocks) = mxfp4::repacked(codes_name, codes, scales)?;
+                arranged.push(Arranged {
+                    name,
+                    tensor,
+                    blocks: Some(blocks),
+                });
+            }
+            names.extend([codes_name, scales_name]);
+        }
+        Ok((arranged, names))
     }
 
     /// `name`, or that of a layer after all others, if it is of one that predicts more tokens.
@@ -144,7 +223,7 @@ impl Arranging<'_> {
         found: Found,
         tensor: &Tensor,
         waiting: &mut Waiting,
-        arranged: &mut Vec<(String, Tensor)>,
+        arranged: &mut Vec<Arranged>,
     ) -> Result<()> {
         let layer = found.layer.unwrap_or_default();
         let experts = self.experts()?;
@@ -171,7 +250,8 @@ impl Arranging<'_> {
             let (found, _) = of_rule[0];
             let tensors: Vec<Tensor> = of_rule.iter().map(|(_, tensor)| tensor.clone()).collect();
             for name in found.gguf_names() {
-                arranged.push((name.clone(), gather::stack(&name, &tensors, 0)?));
+                let stack = gather::stack(&name, &tensors, 0)?;
+                arranged.push(Arranged::numbers(name, stack));
             }
         }
         Ok(())
@@ -212,12 +292,18 @@ impl Arranging<'_> {
             Change::TileColumns => one(self.tile(name, tensor, 1)),
             Change::SplitByKeyHead => self.split_by_key_head(name, tensor),
             Change::SplitKeyValue => self.split_key_value(name, tensor),
-            Change::EvenOdd
-            | Change::EvenOddTransposed
-            | Change::Transpose
-            | Change::Mxfp4
-            | Change::Mxfp4EvenOdd
-            | Change::Stack => unreachable!("only what can be written is arranged"),
+            Change::EvenOdd => gather::deinterleave(name, tensor, 1, 2),
+            Change::EvenOddTransposed => {
+                gather::deinterleave(name, &gather::transpose(name, tensor)?, 1, 2)
+            }
+            Change::Transpose => one(gather::transpose(name, tensor)),
+            Change::Mxfp4 | Change::Mxfp4EvenOdd => {
+                let scales = name.replace("_blocks", "_scales");
+                let problem = format!("there is no {scales} that goes with it");
+                let code = Code::MissingScales;
+                Err(Error::of_tensor(code, tensor.origin(), name, problem))
+            }
+            Change::Stack => unreachable!("single experts wait for the others"),
         }
     }
 

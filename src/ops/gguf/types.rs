@@ -18,6 +18,8 @@ pub(super) struct Facts {
     /// Whether this is what llama.cpp calls a 70B model: a Llama or Qwen2 of 80 layers.
     pub is_70b: bool,
     pub has_imatrix: bool,
+    /// Whether llama-quantize makes the file; else the converter does.
+    pub by_quantizer: bool,
 }
 
 /// The part of a model that a tensor is.
@@ -113,7 +115,7 @@ pub(super) fn choose(
             if let Some(asked) = asked(name).filter(|_| may_quantize(shape)) {
                 return Ok(fitting(asked, columns));
             }
-            if kind.is_of_converter() {
+            if !facts.by_quantizer {
                 let kind = kind.default_type();
                 return Ok(if kind.row_bytes(columns).is_some() {
                     kind
@@ -124,7 +126,12 @@ pub(super) fn choose(
             if !may_quantize(shape) {
                 return Ok(T::F32);
             }
-            let chosen = mix.choose(name, *category, columns)?;
+            let is_of_experts = shape.len() > 2 && shape[shape.len() - 3] > 1;
+            let chosen = match kind {
+                GgufKind::Mxfp4 if is_of_experts => T::MXFP4,
+                GgufKind::Mxfp4 => T::Q8_0,
+                _ => mix.choose(name, *category, columns)?,
+            };
             Ok(fitting(chosen, columns))
         });
     types.collect()
@@ -255,6 +262,7 @@ mod tests {
         layers: 32,
         is_70b: false,
         has_imatrix: false,
+        by_quantizer: true,
     };
 
     /// The types of the `ffn_down` and `attn_v` of a model of `layers`, in the order of llama-quantize.

@@ -1,8 +1,11 @@
-//! Any bytes as a GGUF file. What is read is written, and read again as the same.
+//! Any bytes as a GGUF file. What is read is written, and read again as the same. The same bytes as an importance
+//! matrix: what is read of it lies in the file.
 #![no_main]
 
-use ckptfs::format::Part;
+use std::sync::Arc;
+
 use ckptfs::format::gguf::{NewTensor, pack, read_header};
+use ckptfs::format::{Part, imatrix};
 use ckptfs_fuzz::bytes::Bytes;
 use ckptfs_fuzz::memory::bounded;
 use libfuzzer_sys::fuzz_target;
@@ -11,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 const MOST_ALIGNMENT: u64 = 1 << 16;
 
 fuzz_target!(|input: &[u8]| {
+    as_imatrix(input);
     let file = Bytes::new("model.gguf", input);
     let header = match bounded(input.len(), 16 << 10, 200, || read_header(&file)) {
         Ok(header) => header,
@@ -52,3 +56,27 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(texts[0], texts[1]);
     assert_eq!(again.tensors.len(), header.tensors.len());
 });
+
+fn as_imatrix(input: &[u8]) {
+    let file = Arc::new(Bytes::new("imatrix.dat", input));
+    let matrix = match bounded(input.len(), 16 << 10, 200, || imatrix::read(file)) {
+        Ok(matrix) => matrix,
+        Err(error) => {
+            assert!(error.to_string().contains("imatrix.dat"));
+            return;
+        }
+    };
+    assert!(!matrix.matrices.is_empty());
+    for (name, columns) in &matrix.matrices {
+        let sums = &matrix.shard.tensors[&columns.sums];
+        assert!(
+            sums.len > 0 && sums.offset + sums.len <= input.len() as u64,
+            "{name}"
+        );
+        assert!(
+            (sums.len / 4).is_multiple_of(columns.counts.len() as u64),
+            "{name}"
+        );
+        assert!(columns.counts.iter().all(|count| *count >= 0.0), "{name}");
+    }
+}

@@ -1,9 +1,6 @@
 //! Types whose codes of four bits are places in a table of values.
 
-use super::super::pack::f16_at;
-
-/// Twice the values of E2M1.
-const MXFP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+use super::super::pack::{MXFP4, f16_at, half_power};
 
 const IQ4: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
@@ -12,14 +9,8 @@ const IQ4: [i8; 16] = [
 /// `s/2 · 2v`, with `s` the power of two of the first byte (E8M0).
 #[inline(always)]
 pub(super) fn mxfp4(block: &[u8; 17], values: &mut [f32; 32]) {
-    let exponent = u32::from(block[0]);
-    // The half of 2^(exponent − 127); the two smallest are subnormal.
-    let half = f32::from_bits(match exponent {
-        0 | 1 => 1 << (21 + exponent),
-        _ => (exponent - 1) << 23,
-    });
     let (low, high) = values.split_at_mut(16);
-    look_up(&MXFP4, &block[1..], half, low, high);
+    look_up(&MXFP4, &block[1..], half_power(block[0]), low, high);
 }
 
 /// `d · v`.

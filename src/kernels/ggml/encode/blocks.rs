@@ -2,7 +2,7 @@
 //!
 //! Codes are made with the scale before it is rounded to f16.
 
-use super::super::pack::{pack_fifth_bits, pack_nibbles, put_f16};
+use super::super::pack::{MXFP4, half_power, pack_fifth_bits, pack_nibbles, put_f16};
 
 /// `d = amax / 127`; the code of `x` is `x · (1/d)`, rounded to nearest, ties away from zero.
 #[inline(always)]
@@ -52,6 +52,33 @@ pub(super) fn q5_1(values: &[f32; 32], block: &mut [u8; 24]) {
     put_f16(block, 2, min);
     block[4..8].copy_from_slice(&pack_fifth_bits(&codes));
     block[8..].copy_from_slice(&pack_nibbles(&codes.map(|code| code & 15)));
+}
+
+/// The scale is two powers below the one of the largest magnitude, and half of it counts, as codes are twice
+/// the values of E2M1; the code of `x` is the first whose value is nearest.
+#[inline(always)]
+pub(super) fn mxfp4(values: &[f32; 32], block: &mut [u8; 17]) {
+    let largest = f32::from_bits(amax_bits(values));
+    let scale = match largest > 0.0 {
+        // Rounded to f32 before it is cut, as the C library's function does: what is just below a power of two
+        // may count as that power. Of the smallest numbers the scale wraps around, as in a conversion of x86.
+        true => ((f64::from(largest).log2() as f32).floor() as i32 + 125) as u8,
+        false => 0,
+    };
+    let half = half_power(scale);
+    let mut codes = [0; 32];
+    let mut errors = values.map(f32::abs);
+    for (code, value) in (1..).zip(&MXFP4[1..]) {
+        let value = f32::from(*value) * half;
+        for ((x, error), best) in values.iter().zip(&mut errors).zip(&mut codes) {
+            let here = (value - x).abs();
+            if here < *error {
+                (*error, *best) = (here, code);
+            }
+        }
+    }
+    block[0] = scale;
+    block[1..].copy_from_slice(&pack_nibbles(&codes));
 }
 
 /// `d` is the first value of the largest magnitude over `−half`; the code of `x` is the whole part

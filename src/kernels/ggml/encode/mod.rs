@@ -131,12 +131,16 @@ fn scales_at(kind: Type) -> &'static [usize] {
 
 fn refuse_infinite_scales(kind: Type, blocks: &[u8]) -> Result<(), Unencodable> {
     let places = scales_at(kind);
-    if places.is_empty() {
+    if places.is_empty() && kind != Type::MXFP4 {
         return Ok(());
     }
     let is_finite = |block: &[u8]| {
         let mut places = places.iter();
-        places.all(|&at| pack::f16_at(block, at).is_finite())
+        match kind {
+            // All ones are NaN.
+            Type::MXFP4 => block[0] != u8::MAX,
+            _ => places.all(|&at| pack::f16_at(block, at).is_finite()),
+        }
     };
     let mut blocks = blocks.chunks_exact(kind.block_bytes());
     match blocks.position(|block| !is_finite(block)) {
@@ -181,6 +185,7 @@ impl<V: Vector> Loop for Encoding<'_, V> {
                 }
             }
             (Type::Q8_0, _) => each!(row, blocks, blocks::q8_0),
+            (Type::MXFP4, _) => each!(row, blocks, blocks::mxfp4),
             (Type::Q4_0, None) => each!(row, blocks, blocks::q4_0),
             (Type::Q4_1, None) => each!(row, blocks, blocks::q4_1),
             (Type::Q5_0, None) => each!(row, blocks, blocks::q5_0),

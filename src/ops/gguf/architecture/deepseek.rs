@@ -18,6 +18,7 @@ pub(super) static DEEPSEEK2: Architecture = Architecture {
         EXPERTS,
         CHOICE_AND_SHARED,
     ],
+    former: UNCUT,
 };
 
 const ATTENTION: &[TensorRule] = &[
@@ -42,6 +43,12 @@ const ATTENTION: &[TensorRule] = &[
         Change::SplitKeyValue,
     ),
 ];
+
+/// Before llama.cpp computed with latent keys and values, files had the projection as it is.
+const UNCUT: &[TensorRule] = &[same(
+    "model.layers.{l}.self_attn.kv_b_proj",
+    &["blk.{l}.attn_kv_b"],
+)];
 
 /// Stacks are written in the order down, gate, up once all experts of a layer are there.
 const CHOICE_AND_SHARED: &[TensorRule] = &[

@@ -8,6 +8,7 @@ pub(super) static GEMMA3: Architecture = Architecture {
     name: "gemma3",
     classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
     tensors: &[ENDS, ATTENTION, NORMS_BY_ONE, FEED_FORWARD_NORMS, MLP],
+    former: &[],
 };
 
 const ENDS: &[TensorRule] = &[

@@ -8,6 +8,7 @@ pub(super) static GPT_OSS: Architecture = Architecture {
     name: "gpt-oss",
     classes: &["GptOssForCausalLM"],
     tensors: &[ENDS, ATTENTION, LAYER, EXPERTS],
+    former: &[],
 };
 
 const LAYER: &[TensorRule] = &[

@@ -13,6 +13,7 @@ pub(super) static LLAMA: Architecture = Architecture {
         "MixtralForCausalLM",
     ],
     tensors: &[ENDS, ATTENTION, OUTPUT_AND_NORMS, MLP, MIXTRAL],
+    former: &[],
 };
 
 /// The tensors before and after the layers.

@@ -9,12 +9,14 @@ pub(super) static QWEN2: Architecture = Architecture {
     name: "qwen2",
     classes: &["Qwen2ForCausalLM"],
     tensors: &[ENDS, ATTENTION, OUTPUT_AND_NORMS, MLP],
+    former: &[],
 };
 
 pub(super) static QWEN3: Architecture = Architecture {
     name: "qwen3",
     classes: &["Qwen3ForCausalLM"],
     tensors: &[ENDS, ATTENTION, HEAD_NORMS, OUTPUT_AND_NORMS, MLP],
+    former: &[],
 };
 
 pub(super) static QWEN3_MOE: Architecture = Architecture {
@@ -29,6 +31,7 @@ pub(super) static QWEN3_MOE: Architecture = Architecture {
         EXPERTS,
         FUSED_EXPERTS,
     ],
+    former: &[],
 };
 
 pub(super) const ATTENTION: &[TensorRule] = &[

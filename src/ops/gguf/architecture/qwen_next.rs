@@ -23,6 +23,7 @@ pub(super) static QWEN3_NEXT: Architecture = Architecture {
         FUSED_EXPERTS,
         SHARED_EXPERT,
     ],
+    former: &[],
 };
 
 pub(super) static QWEN35: Architecture = Architecture {
@@ -37,6 +38,7 @@ pub(super) static QWEN35: Architecture = Architecture {
         NEXTN,
         MLP,
     ],
+    former: &[],
 };
 
 pub(super) static QWEN35_MOE: Architecture = Architecture {
@@ -57,6 +59,7 @@ pub(super) static QWEN35_MOE: Architecture = Architecture {
         FUSED_EXPERTS,
         SHARED_EXPERT,
     ],
+    former: &[],
 };
 
 const ENDS: &[TensorRule] = &[

@@ -9,6 +9,8 @@ pub struct Architecture {
     pub classes: &'static [&'static str],
     /// Rules of tensors, in groups. The first that matches counts.
     pub tensors: &'static [&'static [TensorRule]],
+    /// Rules of tensors that older files have in place of those of others, and no file is written with.
+    pub former: &'static [TensorRule],
 }
 
 impl Architecture {
@@ -20,7 +22,8 @@ impl Architecture {
     /// The rules of the tensor that GGUF calls `name`: of several, those of the same values in other forms (a
     /// stack of experts may have been single experts or fused with another).
     pub fn of_gguf(&self, name: &str) -> impl Iterator<Item = Found> {
-        self.rules().filter_map(move |rule| rule.match_gguf(name))
+        let rules = self.rules().chain(self.former);
+        rules.filter_map(move |rule| rule.match_gguf(name))
     }
 
     /// Whether layers that predict more tokens are written, after the others.

@@ -56,6 +56,7 @@ impl Hparams {
         let model_type = self.text("model_type").unwrap_or_default().to_owned();
         let heads = match (architecture.name, self.whole("num_attention_heads")) {
             ("gemma3", None) => 8,
+            ("gpt-oss", None) => 64,
             (_, Some(heads)) => heads,
             _ => return Err(self.missing("num_attention_heads")),
         };
@@ -69,6 +70,7 @@ impl Hparams {
             ("llama", "mistral" | "mixtral") => 8,
             ("qwen2" | "qwen3", _) => 32,
             ("qwen3moe", _) => 4,
+            ("gpt-oss", _) => 8,
             _ => heads,
         };
         match self.values.get("num_key_value_heads") {
@@ -89,12 +91,26 @@ impl Hparams {
                 self.default("vocab_size", json!(262_208));
                 self.default("sliding_window", json!(4096));
             }
+            ("gpt-oss", _) => {
+                for (key, value) in [
+                    ("head_dim", 64),
+                    ("intermediate_size", 2880),
+                    ("sliding_window", 128),
+                    ("num_local_experts", 128),
+                    ("num_experts_per_tok", 4),
+                ] {
+                    self.default(key, json!(value));
+                }
+            }
             _ => {}
         }
-        let epsilon = if model_type == "mixtral" { 1e-5 } else { 1e-6 };
+        let epsilon = match (architecture.name, &*model_type) {
+            ("gpt-oss", _) | (_, "mixtral") => 1e-5,
+            _ => 1e-6,
+        };
         self.default("rms_norm_eps", json!(epsilon));
         let context = match (architecture.name, &*model_type) {
-            ("llama", "mistral" | "mixtral") | ("gemma3", _) => 131_072,
+            ("llama", "mistral" | "mixtral") | ("gemma3" | "gpt-oss", _) => 131_072,
             ("llama", _) => 2048,
             _ => 32768,
         };
@@ -209,6 +225,7 @@ fn rope(values: &mut Map<String, Value>, architecture: &Architecture) -> Map<Str
     }
     let theta = match &values.get("model_type").and_then(Value::as_str) {
         Some("mixtral") => 1_000_000.0,
+        Some("gpt_oss") => 150_000.0,
         _ => 10_000.0,
     };
     for (key, value) in [

@@ -123,7 +123,11 @@ fn rope(keys: &mut KeyWriter, hparams: &Hparams) -> Result<()> {
             keys.f32_of(".rope.scaling.yarn_beta_fast", rope.get("beta_fast"));
             keys.f32_of(".rope.scaling.yarn_beta_slow", rope.get("beta_slow"));
         }
-        (Some("su" | "longrope"), _) => keys.string(".rope.scaling.type", "longrope"),
+        (Some(kind @ ("su" | "longrope")), _) => {
+            // The converter writes the kind and no factors, and llama.cpp would turn positions by other angles.
+            let problem = format!("{kind} has factors for which GGUF has no place here");
+            return Err(hparams.bad("rope_scaling", &problem));
+        }
         _ => {}
     }
     if let Some(Json::Array(sections)) = hparams.rope().get("mrope_section") {
@@ -158,6 +162,11 @@ fn of_architecture(
         "qwen3next" | "qwen35" | "qwen35moe" => {
             experts(keys, hparams);
             linear_attention(keys, architecture, hparams)?;
+        }
+        "gpt-oss" => {
+            keys.u32(".attention.sliding_window", hparams.need("sliding_window")?);
+            let length = hparams.need("intermediate_size")?;
+            keys.u32(".expert_feed_forward_length", length);
         }
         "deepseek2" => latent_attention(keys, hparams)?,
         "gemma3" => {

@@ -30,15 +30,17 @@ const SIGMOID: u64 = 2;
 /// What `common` does not say, or says otherwise.
 ///
 /// # Errors
-/// If metadata lacks something: older files, which do not have keys and values cut, lack the widths of heads.
+/// If metadata lacks something.
 pub(super) fn config(metadata: Metadata, common: &Object) -> Result<Object> {
     let rotated = metadata.number(".rope.dimension_count")?;
-    let key = metadata.number(".attention.key_length_mla")?;
+    // Older files, which do not have keys and values cut, call the widths of heads so.
+    let (key_length, value_length) = match metadata.find_number(".attention.key_length_mla")? {
+        Some(_) => (".attention.key_length_mla", ".attention.value_length_mla"),
+        None => (".attention.key_length", ".attention.value_length"),
+    };
+    let key = metadata.number(key_length)?;
     let Some(plain) = key.checked_sub(rotated) else {
-        return Err(metadata.bad(
-            ".attention.key_length_mla",
-            "is less than rope.dimension_count",
-        ));
+        return Err(metadata.bad(key_length, "is less than rope.dimension_count"));
     };
     let is_v3 = has_sigmoids(metadata)?;
     let groups = metadata.find_number(".expert_group_count")?.unwrap_or(1);
@@ -88,10 +90,7 @@ pub(super) fn config(metadata: Metadata, common: &Object) -> Result<Object> {
         ),
         ("qk_rope_head_dim".to_owned(), rotated.into()),
         ("qk_nope_head_dim".to_owned(), plain.into()),
-        (
-            "v_head_dim".to_owned(),
-            number(".attention.value_length_mla")?,
-        ),
+        ("v_head_dim".to_owned(), number(value_length)?),
         (
             "first_k_dense_replace".to_owned(),
             number(".leading_dense_block_count")?,

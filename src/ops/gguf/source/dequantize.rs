@@ -18,7 +18,7 @@ use crate::tensor::{Shape, byte_len, shape_text};
 ///
 /// # Errors
 /// If the type cannot be decoded, or there would be 2^61 bytes or more.
-pub(super) fn decoded(
+pub(in crate::ops::gguf) fn decoded(
     name: &str,
     rows: &Tensor,
     placed: &PlacedType,

@@ -18,5 +18,6 @@ mod rope;
 mod tensors;
 mod tokenizer;
 
+pub(in crate::ops::gguf) use dequantize::decoded;
 pub(in crate::ops) use files::{make_files, take_files};
 pub(in crate::ops) use tensors::opened;
