@@ -54,7 +54,8 @@ impl Opened {
 
     /// Its shards, if a view can keep their partition: tensors are there under the names that views have.
     pub(super) fn homes(&self) -> Vec<Arc<Shard>> {
-        match self.tensors.values().any(|tensor| tensor.home.is_some()) {
+        let mut tensors = self.tensors.values();
+        match self.tensors.is_empty() || tensors.any(|tensor| tensor.home.is_some()) {
             true => self.shards.clone(),
             false => Vec::new(),
         }

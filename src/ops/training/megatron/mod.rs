@@ -36,11 +36,17 @@ const EMBEDDING: &str = "embedding.word_embeddings.weight";
 const MAX_LAYERS: u64 = 1 << 16;
 const MAX_EXPERTS: u64 = 1 << 18;
 
-/// What stands before `names`, if they are Megatron-Core's.
+/// What stands before `names`, if they are Megatron-Core's. Others have embeddings of that name too.
 pub(in crate::ops::training) fn prefix<'a>(
-    mut names: impl Iterator<Item = &'a str>,
+    names: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'a str> {
-    names.find_map(|name| name.strip_suffix(EMBEDDING))
+    let mut embeddings = names.clone();
+    let prefix = embeddings.find_map(|name| name.strip_suffix(EMBEDDING))?;
+    let in_layer = |name: &str| {
+        let rest = name.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.starts_with("decoder.layers."))
+    };
+    names.into_iter().any(in_layer).then_some(prefix)
 }
 
 /// `tensors` of the checkpoint at `path` as Hugging Face has them. Those that are not known are `left_out`.
