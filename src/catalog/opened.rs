@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::catalog::Tensor;
-use crate::format::{Checkpoint, Container, LeftOut, Shard};
+use crate::format::{Checkpoint, LeftOut, Shard};
 use crate::source::{Attributes, AuxEntry};
 use crate::tensor::Name;
 
@@ -54,8 +54,8 @@ impl Opened {
 
     /// Its shards, if a view can keep their partition: tensors are there under the names that views have.
     pub(super) fn homes(&self) -> Vec<Arc<Shard>> {
-        let is_gguf = |shard: &Arc<Shard>| shard.container == Container::Gguf;
-        match !self.shards.iter().any(is_gguf) {
+        let mut tensors = self.tensors.values();
+        match self.tensors.is_empty() || tensors.any(|tensor| tensor.home.is_some()) {
             true => self.shards.clone(),
             false => Vec::new(),
         }

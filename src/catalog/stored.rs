@@ -1,9 +1,12 @@
 //! Tensors as their containers store them.
 
+use std::sync::Arc;
+
 use crate::catalog::gather::{Gather, Part};
 use crate::catalog::tensor::{Extent, Tensor};
 use crate::format::{Shard, StoredTensor};
 use crate::runs::Runs;
+use crate::source::Blob;
 use crate::tensor::{Axis, Name, merged_axes};
 
 impl Tensor {
@@ -15,21 +18,31 @@ impl Tensor {
     pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
         let found = shard.tensors.get_key_value(name);
         let (name, tensor) = found.expect("a shard is asked for its own tensors");
+        let tensor = Tensor::placed(name, tensor, &shard.blob, home);
+        (name.clone(), tensor)
+    }
+
+    /// The tensor that `blob` has at the place `stored`, called `name` in messages.
+    pub(crate) fn placed(
+        name: &str,
+        stored: &StoredTensor,
+        blob: &Arc<dyn Blob>,
+        home: Option<usize>,
+    ) -> Self {
         let place = Extent::Stored {
-            blob: shard.blob.clone(),
-            offset: tensor.offset,
+            blob: blob.clone(),
+            offset: stored.offset,
         };
-        let stored = Tensor {
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            extents: Runs::one(tensor.span(), place),
+        let span = Tensor {
+            dtype: stored.dtype,
+            shape: stored.shape.clone(),
+            extents: Runs::one(stored.span(), place),
             home,
         };
-        let tensor = match &tensor.strides {
-            None => stored,
-            Some(strides) => in_order(name, tensor, strides, stored),
-        };
-        (name.clone(), tensor)
+        match &stored.strides {
+            None => span,
+            Some(strides) => in_order(name, stored, strides, span),
+        }
     }
 }
 

@@ -96,6 +96,14 @@ codes! {
     BadTorchFile = "bad-torch-file",
     /// A file of torch holds something that is no state dict of plain tensors.
     UnsupportedTorch = "unsupported-torch",
+    /// A training checkpoint is not complete.
+    Unfinished = "unfinished",
+    /// The files of a training checkpoint, or the pieces of a tensor in them, do not fit together.
+    BadPieces = "bad-pieces",
+    /// A training checkpoint has no config.json, and no directory was named that has one.
+    NoLike = "no-like",
+    /// The tensors of a training checkpoint are not those of the model that it should be.
+    LikeMismatch = "like-mismatch",
     /// A source changed after the view was planned.
     SourceChanged = "source-changed",
     /// Loaders differ in which of the files they read.

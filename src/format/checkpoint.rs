@@ -22,6 +22,8 @@ pub enum Container {
     Torch,
     /// GGUF: one file, or split files.
     Gguf,
+    /// `.metadata` and `.distcp` files of torch.distributed.checkpoint.
+    Distcp,
 }
 
 /// A checkpoint whose index and headers were read and found to agree. No tensor byte was read.
@@ -43,6 +45,37 @@ pub struct Checkpoint {
     pub notes: Vec<String>,
     /// What GGUF files say of it, if it is of such: names, values and types are theirs.
     pub gguf: Option<Arc<Model>>,
+    /// What a training program has saved, if it is of such: tensors in pieces, under the program's own names, and
+    /// none in `tensors`.
+    pub training: Option<Training>,
+}
+
+/// What a training program has saved.
+#[derive(Debug)]
+pub struct Training {
+    /// Those of the model.
+    pub tensors: IndexMap<Name, Pieced>,
+}
+
+/// A tensor in pieces, which cover it.
+#[derive(Debug, Clone)]
+pub struct Pieced {
+    pub dtype: Dtype,
+    pub shape: Shape,
+    /// Whether the pieces are ranges of all elements in order, as if it had a single dimension.
+    pub is_flat: bool,
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of a tensor: a box, or a range.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The position of its file in [`Checkpoint::shards`].
+    pub shard: usize,
+    /// Where it begins in the tensor, for each dimension.
+    pub offsets: Arc<[u64]>,
+    /// Its elements in the file; the shape is that of the piece.
+    pub stored: StoredTensor,
 }
 
 /// Something in the directory of a checkpoint that does not belong to it.

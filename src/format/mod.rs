@@ -14,6 +14,7 @@ pub mod safetensors;
 mod sharded;
 mod text;
 mod torch;
+mod training;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -24,9 +25,11 @@ use indexmap::{IndexMap, IndexSet};
 use crate::error::Result;
 use crate::format::sharded::Table;
 use crate::source::{AuxFiles, Blob, Class, Directory, Location, missing};
-use crate::tensor::Name;
+use crate::tensor::{Name, Shape};
 
-pub use checkpoint::{Checkpoint, Container, LeftOut, Shard, StoredTensor};
+pub use checkpoint::{
+    Checkpoint, Container, LeftOut, Piece, Pieced, Shard, StoredTensor, Training,
+};
 pub use index::{Index, WeightMap};
 pub use output::{OUTPUT, Output};
 pub use packing::{Entry, Part};
@@ -73,6 +76,11 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub fn in_directory(directory: &dyn Directory) -> Result<Self> {
         let names = directory.names()?;
+        if !Container::has_weights(&names)
+            && let Some(checkpoint) = training::read(directory, &names)?
+        {
+            return Ok(checkpoint);
+        }
         match Container::recognize(&names) {
             Container::Gguf => gguf::read(directory, &names),
             container => sharded::read(container, directory, &names),
@@ -126,6 +134,34 @@ pub fn tensor_names(location: impl Into<Location>) -> Result<IndexSet<Name>> {
     Ok(checkpoint.tensors.into_keys().collect())
 }
 
+/// The names and shapes of the tensors of the checkpoint at `location`; shapes only where its files are there, and
+/// nothing if it has no weights in the names of Hugging Face.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub(crate) fn known_tensors(location: &Location) -> Result<Option<IndexMap<Name, Option<Shape>>>> {
+    let directory = location.open()?;
+    let Some(container) = Container::find(&directory.names()?) else {
+        return Ok(None);
+    };
+    if container == Container::Gguf {
+        return Ok(None);
+    }
+    let indexed = sharded::indexed_names(container, &*directory)?;
+    let checkpoint = match (Checkpoint::in_directory(&*directory), indexed) {
+        (Ok(checkpoint), _) => checkpoint,
+        (Err(_), Some(names)) => {
+            return Ok(Some(names.into_iter().map(|name| (name, None)).collect()));
+        }
+        (Err(error), None) => return Err(error),
+    };
+    let names = checkpoint.tensors.keys().map(|name| {
+        let shape = checkpoint.tensor(name).map(|tensor| tensor.shape.clone());
+        (name.clone(), shape)
+    });
+    Ok(Some(names.collect()))
+}
+
 /// Whether a file called `name` can be named alone, in the place of a checkpoint's directory.
 pub fn is_file(name: &OsStr) -> bool {
     Container::of_file(name).is_some()
@@ -141,13 +177,28 @@ impl Container {
     /// The container of the weights in a directory that has these `names`; if none is recognised, the
     /// first one, whose reader says what is missing.
     fn recognize(names: &[OsString]) -> Self {
+        Self::find(names).unwrap_or(READABLE[0])
+    }
+
+    /// Whether there are weights among `names`, other than of training programs.
+    fn has_weights(names: &[OsString]) -> bool {
+        let is_of_rank = |name: &OsString| training::is_shard_of_rank(name);
+        Self::find(names).is_some_and(|container| {
+            container != Container::Safetensors
+                || names.iter().any(|name| {
+                    (container.is_shard(name) || **name == *container.index_file())
+                        && !is_of_rank(name)
+                })
+        })
+    }
+
+    fn find(names: &[OsString]) -> Option<Self> {
         let has_weights = |container: &Container| {
             let is_weights =
                 |name: &OsString| container.is_shard(name) || **name == *container.index_file();
             names.iter().any(is_weights)
         };
-        let found = READABLE.into_iter().find(has_weights);
-        found.unwrap_or(READABLE[0])
+        READABLE.into_iter().find(has_weights)
     }
 
     /// The container of a file called `name` that is named alone.
@@ -156,6 +207,7 @@ impl Container {
             Container::Safetensors => container.is_shard(name),
             Container::Torch => torch::has_extension(name),
             Container::Gguf => container.is_shard(name),
+            Container::Distcp => false,
         };
         READABLE.into_iter().find(is_of)
     }
@@ -172,6 +224,7 @@ impl Container {
                 tensors: gguf::stored_tensors(file)?,
                 ..Table::default()
             }),
+            Container::Distcp => unreachable!("only whole checkpoints are read"),
         }
     }
 
@@ -194,7 +247,7 @@ impl Container {
     /// Whether a file is often all that there is of a model.
     fn stands_alone(self) -> bool {
         match self {
-            Container::Safetensors => false,
+            Container::Safetensors | Container::Distcp => false,
             Container::Torch | Container::Gguf => true,
         }
     }
@@ -202,7 +255,7 @@ impl Container {
     /// Whether tensors of a file may have bytes in common.
     pub fn shares_bytes(self) -> bool {
         match self {
-            Container::Safetensors | Container::Gguf => false,
+            Container::Safetensors | Container::Gguf | Container::Distcp => false,
             Container::Torch => true,
         }
     }
@@ -210,7 +263,7 @@ impl Container {
     /// What is worth knowing of how `tensors` of a file are stored.
     fn remarks(self, tensors: &IndexMap<Name, StoredTensor>) -> Vec<String> {
         match self {
-            Container::Safetensors | Container::Gguf => Vec::new(),
+            Container::Safetensors | Container::Gguf | Container::Distcp => Vec::new(),
             Container::Torch => torch::remarks(tensors),
         }
     }
@@ -218,7 +271,7 @@ impl Container {
     /// What wrappers of a model put before all of `names`.
     fn wrapping<'a>(self, names: impl Iterator<Item = &'a Name> + Clone) -> &'a str {
         match self {
-            Container::Safetensors | Container::Gguf => "",
+            Container::Safetensors | Container::Gguf | Container::Distcp => "",
             Container::Torch => torch::wrapping(names),
         }
     }
@@ -229,6 +282,7 @@ impl Container {
             Container::Safetensors => safetensors::is_shard(name),
             Container::Torch => torch::is_shard(name),
             Container::Gguf => gguf::is_shard(name),
+            Container::Distcp => name.as_encoded_bytes().ends_with(b".distcp"),
         }
     }
 
@@ -237,7 +291,7 @@ impl Container {
         match self {
             Container::Safetensors => safetensors::INDEX_FILE,
             Container::Torch => torch::INDEX_FILE,
-            Container::Gguf => "",
+            Container::Gguf | Container::Distcp => "",
         }
     }
 
@@ -246,7 +300,7 @@ impl Container {
         match self {
             Container::Safetensors => safetensors::SINGLE_FILE,
             Container::Torch => torch::SINGLE_FILE,
-            Container::Gguf => "",
+            Container::Gguf | Container::Distcp => "",
         }
     }
 }

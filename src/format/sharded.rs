@@ -97,6 +97,7 @@ pub(super) fn read(
         left_out,
         notes,
         gguf: None,
+        training: None,
     })
 }
 
@@ -127,6 +128,7 @@ pub(super) fn read_file(container: Container, file: Arc<dyn Blob>) -> Result<Che
         left_out,
         notes,
         gguf: None,
+        training: None,
     })
 }
 

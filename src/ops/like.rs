@@ -1,4 +1,5 @@
-//! `--like`: config and tokenizer of a GGUF model from a directory, rather than made of its metadata.
+//! `--like`: config and tokenizer from another directory: of a GGUF model, rather than made of its metadata, and of a
+//! training checkpoint, whose tensors it names too.
 
 use crate::error::setting::LIKE;
 use crate::error::{Code, Error, Hint, Result};
@@ -18,8 +19,8 @@ impl Params for LikeParams {
             flag: "like",
             takes: Takes::Sources,
             group: Group::Sources,
-            help: "Take config, tokenizer and all other files but weights from this directory, where the base is GGUF",
-            comment: "config and tokenizer of a GGUF base",
+            help: "Take config, tokenizer and all other files but weights from this directory, where the base is GGUF or a training checkpoint; the latter's tensors get its names",
+            comment: "config and tokenizer of the base",
         }]
     }
 

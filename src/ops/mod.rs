@@ -34,6 +34,7 @@ mod pattern;
 pub mod quantize;
 mod regroup;
 pub mod rename;
+mod training;
 pub mod tying;
 pub mod vocabulary;
 mod weight;
@@ -159,7 +160,8 @@ impl Operations {
     /// If it cannot be read, or lacks something that a view needs.
     pub fn base(&self, base: &Location) -> Result<Catalog> {
         let numbers = Numbers::of(&self.conversions())?;
-        open::catalog(base, &numbers, self.like.directory.as_ref())
+        let added = self.patch.is_asked();
+        open::catalog(base, &numbers, self.like.directory.as_ref(), added)
     }
 
     /// What they read from, in order.

@@ -39,7 +39,7 @@ impl MergeRequest {
         let numbers = Numbers::all(dtype.unwrap_or(Precision::Bf16));
         let names = self.definition.models.iter();
         let sources = names.zip(&self.models).map(|(name, model)| {
-            let mut catalog = open::catalog(&model.location, &numbers, None)?;
+            let mut catalog = open::catalog(&model.location, &numbers, None, false)?;
             dequantize(&mut catalog, self.definition.dtype)?;
             if let Some(adapter) = &model.lora {
                 Lora::open(adapter, 1.0, experts)?.apply(&mut catalog)?;

@@ -4,6 +4,7 @@
 mod document;
 mod emit;
 mod from_file;
+mod latest;
 mod merge_request;
 mod models;
 mod quoted;

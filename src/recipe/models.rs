@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::setting::MODEL;
-use crate::error::{Code, Error, Hint, Place, Result};
+use crate::error::{Code, Error, Hint, Place, Result, Warning};
 use crate::format;
+use crate::recipe::latest::{self, LATEST, Latest};
 use crate::recipe::yaml::{Fields, Node, Value};
 use crate::shown::Show;
 use crate::source::{Location, missing};
@@ -174,8 +175,8 @@ impl Places {
         Places { named, hub }
     }
 
-    /// What `path` names on a command line: a URL, a directory, or if there is none, the model
-    /// `org/model[@revision]` in the cache of the hub.
+    /// What `path` names on a command line: a URL, a directory, the newest complete checkpoint of a run as `RUN@latest`,
+    /// or if there is none, the model `org/model[@revision]` in the cache of the hub.
     ///
     /// # Errors
     /// If there is neither; the message says where it was looked for.
@@ -183,6 +184,12 @@ impl Places {
         let location = Location::from(path);
         if location.local().is_none() {
             return Ok(location);
+        }
+        if path.symlink_metadata().is_err()
+            && let Some(run) = latest::run(path)
+        {
+            let Latest { directory, .. } = latest::latest(&run)?;
+            return self.location(&directory);
         }
         if path.symlink_metadata().is_ok() {
             let absolute = std::path::absolute(path);
@@ -196,6 +203,18 @@ impl Places {
             None => "directory",
         };
         Err(missing(path, what))
+    }
+
+    /// What is worth knowing of how [`location`](Self::location) finds `path`: of `RUN@latest`, which newer checkpoints
+    /// are not complete.
+    ///
+    /// # Errors
+    /// If none is.
+    pub fn warnings(&self, path: &Path) -> Result<Vec<Warning>> {
+        match latest::run(path).filter(|_| path.symlink_metadata().is_err()) {
+            Some(run) => Ok(latest::latest(&run)?.warnings),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What is named here, and none of the models `asked` is called.
@@ -224,6 +243,10 @@ impl Places {
         }
         let mut looked = Vec::new();
         let path = beside.join(&model.path);
+        if model.revision.as_deref() == Some(LATEST) && path.is_dir() {
+            let found = latest::latest(&path).map_err(|error| error.at(place.clone()))?;
+            return Ok(Location::Local(found.directory));
+        }
         if model.revision.is_none() {
             let is_file = path.file_name().is_some_and(format::is_file);
             if path.is_dir() || is_file && path.is_file() {

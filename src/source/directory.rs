@@ -40,6 +40,14 @@ pub trait Directory: fmt::Debug + Send + Sync {
         self.file(name)
     }
 
+    /// The directory called `name` in it, if there is one, and if such can be opened here.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    fn below(&self, _name: &str) -> Result<Option<Arc<dyn Directory>>> {
+        Ok(None)
+    }
+
     /// What of `names` a view shows as it is, by what `class` says of each, with everything below
     /// directories.
     ///

@@ -5,6 +5,7 @@ mod common;
 
 mod adapters;
 mod archives;
+mod dcp;
 mod directories;
 mod file;
 mod pickle;

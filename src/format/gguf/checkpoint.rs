@@ -207,6 +207,7 @@ fn joined(
             types,
             file,
         })),
+        training: None,
     })
 }
 

@@ -40,6 +40,15 @@ pub fn data_start(header_len: u64) -> u64 {
 /// Whatever the format forbids: a header that is too long, is not JSON, or disagrees with itself
 /// or with the length of the file. The error names the tensor where there is one.
 pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
+    let (tensors, _) = read_with_metadata(file)?;
+    Ok(tensors)
+}
+
+/// The same with what the header has under `__metadata__`.
+///
+/// # Errors
+/// As [`read`].
+pub(in crate::format) fn read_with_metadata(file: &dyn Blob) -> Result<(Tensors, Metadata)> {
     let path = file.location();
     if file.len() < LENGTH_BYTES {
         return Err(Error::of_file(
@@ -71,7 +80,7 @@ pub fn read(file: &dyn Blob) -> Result<IndexMap<Name, StoredTensor>> {
     }
     let mut json = memory::zeros(header_len)?;
     file.read_at(&mut json, LENGTH_BYTES)?;
-    parse(&json, file.len(), path)
+    parse_all(&json, file.len(), path)
 }
 
 /// The error that `file` does not begin with the length of a header, but with `start`.
@@ -105,6 +114,11 @@ fn not_a_header(file: &dyn Blob, start: [u8; LENGTH_BYTES as usize]) -> Error {
 /// # Errors
 /// As [`read`].
 pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, StoredTensor>> {
+    let (tensors, _) = parse_all(json, file_len, path)?;
+    Ok(tensors)
+}
+
+fn parse_all(json: &[u8], file_len: u64, path: &Path) -> Result<(Tensors, Metadata)> {
     let invalid = |e: &dyn fmt::Display| {
         let problem = format!("the safetensors header is invalid: {e}");
         Error::of_file(Code::BadHeader, path, problem)
@@ -113,7 +127,8 @@ pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, S
     let entries: Entries = serde_json::from_str(json)
         .map_err(|e| faulty_entry(path, json).unwrap_or_else(|| invalid(&e)))?;
     let start = data_start(json.len() as u64);
-    let tensors = in_offset_order(path, entries, start)?;
+    let Entries { tensors, metadata } = entries;
+    let tensors = in_offset_order(path, tensors, start)?;
     // Lengths that add up to more than 64 bits are as wrong as any other.
     let (last, expected) = match tensors.last() {
         Some((name, tensor)) => (&**name, tensor.offset.saturating_add(tensor.len)),
@@ -127,19 +142,19 @@ pub fn parse(json: &[u8], file_len: u64, path: &Path) -> Result<IndexMap<Name, S
             ),
         ).with_hint("is the download complete?"));
     }
-    Ok(tensors)
+    Ok((tensors, metadata))
 }
 
 /// The tensors of `entries` in the order of their offsets, checked to cover the bytes from `start`.
 fn in_offset_order(
     path: &Path,
-    entries: Entries,
+    entries: Vec<(Name, TensorInfo)>,
     start: u64,
 ) -> Result<IndexMap<Name, StoredTensor>> {
     let refuse =
         |name: &str, problem: String| Err(Error::of_tensor(Code::BadHeader, path, name, problem));
-    let mut tensors = IndexMap::with_capacity(entries.0.len());
-    for (name, info) in entries.0 {
+    let mut tensors = IndexMap::with_capacity(entries.len());
+    for (name, info) in entries {
         let shape: Shape = info.shape.iter().map(|&d| d as u64).collect();
         let (begin, end) = info.data_offsets;
         let len = byte_len(info.dtype, &shape);
@@ -180,8 +195,16 @@ fn in_offset_order(
     Ok(tensors)
 }
 
-/// What a header says of tensors, as it stands there.
-struct Entries(Vec<(Name, TensorInfo)>);
+type Tensors = IndexMap<Name, StoredTensor>;
+
+/// Texts by name.
+type Metadata = HashMap<String, String>;
+
+/// What a header says, as it stands there.
+struct Entries {
+    tensors: Vec<(Name, TensorInfo)>,
+    metadata: Metadata,
+}
 
 const METADATA: &str = "__metadata__";
 
@@ -200,7 +223,7 @@ impl<'de> Deserialize<'de> for Entries {
                 mut map: A,
             ) -> std::result::Result<Entries, A::Error> {
                 let mut entries = Vec::new();
-                let mut metadata: Option<Option<HashMap<String, String>>> = None;
+                let mut metadata: Option<Option<Metadata>> = None;
                 while let Some(Text(key)) = map.next_key()? {
                     if key != METADATA {
                         let Entry(info) = map.next_value()?;
@@ -209,7 +232,10 @@ impl<'de> Deserialize<'de> for Entries {
                         return Err(A::Error::duplicate_field(METADATA));
                     }
                 }
-                Ok(Entries(entries))
+                Ok(Entries {
+                    tensors: entries,
+                    metadata: metadata.flatten().unwrap_or_default(),
+                })
             }
         }
         deserializer.deserialize_map(EntriesVisitor)

@@ -11,6 +11,7 @@ mod header;
 mod names;
 mod writing;
 
+pub(super) use header::read_with_metadata;
 pub use header::{data_start, parse as parse_header, read as read_header};
 pub use names::{INDEX_FILE, SINGLE_FILE, is_standard_name};
 pub(super) use names::{is_shard, standard_names};

@@ -9,24 +9,22 @@
 //! | others | nothing that tensors depend on |
 
 use crate::error::{Code, Error, Result};
-use crate::format::sharded::Table;
 use crate::format::torch::pickle::{Input, load};
-use crate::format::torch::state_dict;
-use crate::format::torch::storage::Storage;
-use crate::format::torch::zip::{Archive, Stored};
+use crate::format::torch::saved::{Saved, Storages};
+use crate::format::torch::zip::Archive;
 use crate::shown::Show;
 use crate::source::Blob;
 
 const PICKLE: &str = "/data.pkl";
 
-/// The tensors of `file`.
+/// What `file` has saved.
 ///
 /// # Errors
-/// As [`torch::read`](super::read).
-pub(super) fn read(file: &dyn Blob) -> Result<Table> {
+/// As [`torch::open`](super::open).
+pub(super) fn open(file: &dyn Blob) -> Result<Saved<'_>> {
     let path = file.location();
     let archive = Archive::open(file)?;
-    let root = root(file, &archive)?;
+    let root = root(file, &archive)?.to_owned();
     let unsupported = |problem: &str| Err(Error::of_file(Code::UnsupportedTorch, path, problem));
     let code = format!("{root}/code/");
     let is_script = archive.has(&format!("{root}/constants.pkl"))
@@ -56,22 +54,12 @@ pub(super) fn read(file: &dyn Blob) -> Result<Table> {
         pickle.offset,
         pickle.offset + pickle.len,
     ))?;
-    let mut locate = |storage: &Storage| -> Result<Stored> {
-        let name = format!("{root}/data/{}", storage.key);
-        let damaged =
-            |problem: String| Error::of_file(Code::BadTorchFile, path, problem.shown().to_string());
-        let found = archive.entry(&name)?;
-        let found = found.ok_or_else(|| damaged(format!("there is no entry {name}")))?;
-        let width = storage.width().expect("its elements are known");
-        if storage.len.checked_mul(width) != Some(found.len) {
-            return Err(damaged(format!(
-                "a {} of {} elements takes other than the {} bytes of entry {name}",
-                storage.class, storage.len, found.len
-            )));
-        }
-        Ok(found)
-    };
-    state_dict::table(file, &pickle, &mut locate)
+    let storages = Storages::Entries { archive, root };
+    Ok(Saved {
+        file,
+        pickle,
+        storages,
+    })
 }
 
 /// What the names of all that torch has written begin with.

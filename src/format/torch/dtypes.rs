@@ -24,7 +24,7 @@ pub(super) fn dtype_of_storage(module: &str, class: &str) -> Result<Option<Dtype
 }
 
 /// The dtype that torch calls `name`, if an element takes whole bytes and safetensors have it.
-pub(super) fn dtype_named(name: &str) -> Option<Dtype> {
+pub(in crate::format) fn dtype_named(name: &str) -> Option<Dtype> {
     Some(match name {
         "float64" => Dtype::F64,
         "float32" => Dtype::F32,

@@ -12,9 +12,8 @@
 use std::collections::HashMap;
 
 use crate::error::{Code, Error, Result};
-use crate::format::sharded::Table;
 use crate::format::torch::pickle::{Id, Input, Pickle, Value, load};
-use crate::format::torch::state_dict;
+use crate::format::torch::saved::{Saved, Storages};
 use crate::format::torch::storage::Storage;
 use crate::format::torch::zip::Stored;
 use crate::shown::Show;
@@ -28,11 +27,11 @@ const VERSION: i128 = 1001;
 /// Bytes of a storage's number of elements.
 const COUNT_BYTES: u64 = 8;
 
-/// The tensors of `file`.
+/// What `file` has saved.
 ///
 /// # Errors
-/// As [`torch::read`](super::read).
-pub(super) fn read(file: &dyn Blob) -> Result<Table> {
+/// As [`torch::open`](super::open).
+pub(super) fn open(file: &dyn Blob) -> Result<Saved<'_>> {
     let path = file.location();
     let refuse = |code, problem: &str| Err(Error::of_file(code, path, problem));
     let mut input = Input::new(file, 0, file.len());
@@ -65,13 +64,13 @@ pub(super) fn read(file: &dyn Blob) -> Result<Table> {
     let saved = load(&mut input)?;
     let keys = load(&mut input)?;
     let storages = storages(file, &saved, &keys, input.at())?;
-    let mut locate = |storage: &Storage| -> Result<Stored> {
-        storages.get(storage.key).copied().ok_or_else(|| {
-            let problem = format!("there is no storage {}", storage.key.shown());
-            Error::of_file(Code::BadTorchFile, path, problem)
-        })
-    };
-    state_dict::table(file, &saved, &mut locate)
+    let storages = storages.into_iter();
+    let storages = storages.map(|(key, place)| (key.into(), place)).collect();
+    Ok(Saved {
+        file,
+        pickle: saved,
+        storages: Storages::Places(storages),
+    })
 }
 
 /// Where the storages are that `keys` lists, from `start` on; `saved` says of each what it holds.

@@ -8,9 +8,6 @@ use crate::tensor::Dtype;
 /// How deep wrappers of a tensor are looked into: a parameter is one, a subclass another.
 const MAX_WRAPPERS: usize = 8;
 
-/// The most dimensions of a tensor.
-const MAX_DIMENSIONS: usize = 64;
-
 /// The most entries of a tensor's metadata; torch has two.
 const MAX_METADATA: usize = 64;
 
@@ -185,8 +182,8 @@ fn view(
             }
         }
     };
-    let shape = numbers(pickle, shape)?;
-    let strides = numbers(pickle, strides)?;
+    let shape = pickle.counts(shape)?;
+    let strides = pickle.counts(strides)?;
     if shape.len() != strides.len() {
         return None;
     }
@@ -197,17 +194,4 @@ fn view(
         strides,
         storage,
     }))
-}
-
-/// Numbers that are not negative: a tuple, or a `torch.Size` of one.
-fn numbers(pickle: &Pickle, id: Id) -> Option<Vec<u64>> {
-    let items = match pickle.call(id) {
-        Some((("torch", "Size"), &[items])) => items,
-        _ => id,
-    };
-    let items = pickle.tuple(items).or_else(|| pickle.list(items))?;
-    if items.len() > MAX_DIMENSIONS {
-        return None;
-    }
-    items.iter().map(|&item| pickle.count(item)).collect()
 }

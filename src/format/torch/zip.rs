@@ -18,7 +18,7 @@ use crate::shown::Show;
 use crate::source::Blob;
 
 /// What a local header begins with.
-pub(super) const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
+pub(in crate::format) const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 const DIRECTORY_HEADER: &[u8] = b"PK\x01\x02";
 const END: &[u8] = b"PK\x05\x06";
 const END64: &[u8] = b"PK\x06\x06";
@@ -322,6 +322,14 @@ struct Directory64 {
 /// The end record: the last one whose comment ends with the file.
 fn end_record(blob: &dyn Blob) -> Result<(u64, [u8; END_BYTES as usize])> {
     let len = blob.len();
+    // Normally there is no comment.
+    if let Some(at) = len.checked_sub(END_BYTES) {
+        let mut record = [0; END_BYTES as usize];
+        blob.read_at(&mut record, at)?;
+        if record.starts_with(END) && record.ends_with(&[0, 0]) {
+            return Ok((at, record));
+        }
+    }
     let mut tail = memory::zeros(len.min(END_BYTES + u64::from(u16::MAX)))?;
     let start = len - tail.len() as u64;
     blob.read_at(&mut tail, start)?;

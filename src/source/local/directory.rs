@@ -61,6 +61,14 @@ impl Directory for LocalDirectory {
         Ok(Arc::new(LocalFile::of_weights(self.path.join(name))?))
     }
 
+    fn below(&self, name: &str) -> Result<Option<Arc<dyn Directory>>> {
+        let path = self.path.join(name);
+        match path.is_dir() {
+            true => Ok(Some(Arc::new(LocalDirectory::open(path)?))),
+            false => Ok(None),
+        }
+    }
+
     fn aux(&self, names: &[OsString], class: &mut dyn FnMut(&OsStr) -> Class) -> Result<AuxFiles> {
         let mut aux = AuxFiles::default();
         let mut seen = Seen::default();

@@ -1,5 +1,8 @@
 //! Files of torch around a pickle, with two storages: 0 of 12 floats, 1 of 16 bytes.
 
+/// A pickle of a tensor: storage 0, as a matrix of three rows.
+pub const TENSOR: &[u8] = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x0ctQK\0K\x03K\x04\x86K\x04K\x01\x86\x89NtR.";
+
 const FLOATS: [u8; 48] = [0x21; 48];
 const BYTES: [u8; 16] = [0x43; 16];
 

@@ -3,14 +3,25 @@
 use crate::error::{Code, Error, Result};
 use crate::source::Blob;
 
-/// The longest pickle that is read: of a checkpoint it takes some 200 bytes for each tensor.
-const MAX_BYTES: u64 = 100_000_000;
+/// How much of a pickle is read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::format) struct Limits {
+    pub(in crate::format) bytes: u64,
+    /// Values that it may have, and that may be on its stack.
+    pub(in crate::format) values: usize,
+}
+
+/// Those of a checkpoint, which takes some 200 bytes and 20 values for each tensor.
+const LIMITS: Limits = Limits {
+    bytes: 100_000_000,
+    values: 1 << 22,
+};
 
 /// Bytes that are read at once, and the most that are asked for at once.
 const PIECE: usize = 64 << 10;
 
 /// Bytes of a file, from the beginning of a pickle on.
-pub(in crate::format::torch) struct Input<'a> {
+pub(in crate::format) struct Input<'a> {
     blob: &'a dyn Blob,
     /// Where the pickle begins, and where the bytes end that it can be in.
     start: u64,
@@ -19,6 +30,7 @@ pub(in crate::format::torch) struct Input<'a> {
     at: u64,
     piece: Vec<u8>,
     piece_start: u64,
+    pub(super) limits: Limits,
 }
 
 impl<'a> Input<'a> {
@@ -26,7 +38,17 @@ impl<'a> Input<'a> {
     pub(super) const MAX_TEXT: usize = PIECE;
 
     /// Bytes of `blob` from `start` to `end`.
-    pub(in crate::format::torch) fn new(blob: &'a dyn Blob, start: u64, end: u64) -> Self {
+    pub(in crate::format) fn new(blob: &'a dyn Blob, start: u64, end: u64) -> Self {
+        Self::limited(blob, start, end, LIMITS)
+    }
+
+    /// The same of a pickle that may be larger.
+    pub(in crate::format) fn limited(
+        blob: &'a dyn Blob,
+        start: u64,
+        end: u64,
+        limits: Limits,
+    ) -> Self {
         Input {
             blob,
             start,
@@ -34,11 +56,12 @@ impl<'a> Input<'a> {
             at: start,
             piece: Vec::new(),
             piece_start: start,
+            limits,
         }
     }
 
     /// Where the next byte is in the file.
-    pub(in crate::format::torch) fn at(&self) -> u64 {
+    pub(in crate::format) fn at(&self) -> u64 {
         self.at
     }
 
@@ -84,8 +107,9 @@ impl<'a> Input<'a> {
         if len > self.end - self.at {
             return Err(self.error("its bytes end too early"));
         }
-        if self.at - self.start + len > MAX_BYTES {
-            return Err(self.over_limit(MAX_BYTES, "bytes"));
+        let max = self.limits.bytes;
+        if self.at - self.start + len > max {
+            return Err(self.over_limit(max, "bytes"));
         }
         self.at += len;
         Ok(())

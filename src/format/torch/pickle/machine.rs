@@ -7,14 +7,11 @@ use crate::format::torch::pickle::input::Input;
 use crate::format::torch::pickle::text;
 use crate::format::torch::pickle::value::{Global, Id, Object, Pickle, Value};
 
-/// The most values that a pickle may have, and the most that may be on its stack: those of some 200,000 tensors.
-const MAX_VALUES: usize = 1 << 22;
-
 /// Reads the pickle that begins where `input` is, up to its end.
 ///
 /// # Errors
 /// If it is not a pickle, or larger than what is read.
-pub(in crate::format::torch) fn load(input: &mut Input) -> Result<Pickle> {
+pub(in crate::format) fn load(input: &mut Input) -> Result<Pickle> {
     input.begin();
     let mut machine = Machine {
         input,
@@ -281,8 +278,10 @@ impl Machine<'_, '_> {
 
     /// Keeps `value`.
     fn add(&mut self, value: Value) -> Result<Id> {
-        if self.values.len() == MAX_VALUES {
-            return Err(self.input.over_limit(MAX_VALUES as u64, "values"));
+        if self.values.len() == self.input.limits.values {
+            return Err(self
+                .input
+                .over_limit(self.input.limits.values as u64, "values"));
         }
         self.values.push(value);
         Ok((self.values.len() - 1) as Id)
@@ -295,20 +294,20 @@ impl Machine<'_, '_> {
 
     /// Puts a value on the stack that is kept already.
     fn put_on(&mut self, id: Id) -> Result<()> {
-        if self.stack.len() == MAX_VALUES {
+        if self.stack.len() == self.input.limits.values {
             return Err(self
                 .input
-                .over_limit(MAX_VALUES as u64, "values on its stack"));
+                .over_limit(self.input.limits.values as u64, "values on its stack"));
         }
         self.stack.push(id);
         Ok(())
     }
 
     fn mark(&mut self) -> Result<()> {
-        if self.marks.len() == MAX_VALUES {
+        if self.marks.len() == self.input.limits.values {
             return Err(self
                 .input
-                .over_limit(MAX_VALUES as u64, "marks on its stack"));
+                .over_limit(self.input.limits.values as u64, "marks on its stack"));
         }
         self.marks.push(self.stack.len());
         Ok(())

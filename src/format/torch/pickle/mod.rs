@@ -16,6 +16,6 @@ mod machine;
 mod text;
 mod value;
 
-pub(super) use input::Input;
-pub(super) use machine::load;
-pub(super) use value::{Id, Pickle, Value};
+pub(in crate::format) use input::{Input, Limits};
+pub(in crate::format) use machine::load;
+pub(in crate::format) use value::{Id, Pickle, Value};
