@@ -1,9 +1,12 @@
 //! Tensors as their containers store them.
 
+use std::sync::Arc;
+
 use crate::catalog::gather::{Gather, Part};
 use crate::catalog::tensor::{Extent, Tensor};
 use crate::format::{Shard, StoredTensor};
 use crate::runs::Runs;
+use crate::source::Blob;
 use crate::tensor::{Axis, Name, merged_axes};
 
 impl Tensor {
@@ -15,8 +18,18 @@ impl Tensor {
     pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
         let found = shard.tensors.get_key_value(name);
         let (name, tensor) = found.expect("a shard is asked for its own tensors");
+        (name.clone(), Tensor::in_blob(name, tensor, &shard.blob, home))
+    }
+
+    /// The same of the blob that has `tensor`.
+    pub(crate) fn in_blob(
+        name: &str,
+        tensor: &StoredTensor,
+        blob: &Arc<dyn Blob>,
+        home: Option<usize>,
+    ) -> Self {
         let place = Extent::Stored {
-            blob: shard.blob.clone(),
+            blob: blob.clone(),
             offset: tensor.offset,
         };
         let stored = Tensor {
@@ -25,11 +38,10 @@ impl Tensor {
             extents: Runs::one(tensor.span(), place),
             home,
         };
-        let tensor = match &tensor.strides {
+        match &tensor.strides {
             None => stored,
             Some(strides) => in_order(name, tensor, strides, stored),
-        };
-        (name.clone(), tensor)
+        }
     }
 }
 

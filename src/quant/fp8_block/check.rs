@@ -174,7 +174,7 @@ fn pairs<'a>(stored: &'a [StoredFile<'a>], faults: &mut Faults) -> Vec<Pair<'a>>
                     name,
                     weight,
                     scales,
-                    scales_file: shard.file,
+                    scales_file: &**shard.file,
                     shards: [weight_shard.name, shard.name],
                 }),
                 None => {
