@@ -18,7 +18,10 @@ impl Tensor {
     pub fn stored(name: &str, shard: &Shard, home: Option<usize>) -> (Name, Self) {
         let found = shard.tensors.get_key_value(name);
         let (name, tensor) = found.expect("a shard is asked for its own tensors");
-        (name.clone(), Tensor::in_blob(name, tensor, &shard.blob, home))
+        (
+            name.clone(),
+            Tensor::in_blob(name, tensor, &shard.blob, home),
+        )
     }
 
     /// The same of the blob that has `tensor`.

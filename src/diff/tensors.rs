@@ -60,7 +60,9 @@ impl<'a> Side<'a> {
                 continue;
             };
             let weight = Name::from(weight);
-            let numbers = scheme.decoded(&tensors, &weight, tensor, Precision::F32).ok();
+            let numbers = scheme
+                .decoded(&tensors, &weight, tensor, Precision::F32)
+                .ok();
             // FP8 without scales is compared as the numbers that its codes are.
             if numbers.is_some() || !is_known(tensor.dtype) {
                 decoded.insert(weight.clone(), numbers);
@@ -100,11 +102,13 @@ impl<'a> Side<'a> {
 
     /// Calls packed codes by their weight's name where the other side has a tensor of that name, so that both are compared.
     fn align(&mut self, other: &IndexMap<Name, Tensor>) {
-        let named = std::mem::take(&mut self.tensors).into_iter().map(|(name, tensor)| {
-            let weight = self.weights.get(&name);
-            let weight = weight.filter(|weight| other.contains_key(*weight));
-            (weight.cloned().unwrap_or(name), tensor)
-        });
+        let named = std::mem::take(&mut self.tensors)
+            .into_iter()
+            .map(|(name, tensor)| {
+                let weight = self.weights.get(&name);
+                let weight = weight.filter(|weight| other.contains_key(*weight));
+                (weight.cloned().unwrap_or(name), tensor)
+            });
         self.tensors = named.collect();
     }
 }

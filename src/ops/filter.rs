@@ -123,7 +123,8 @@ impl Filter {
         };
         if !tensors.contains_key(&**weight) {
             // Nobody sees that name: those of its parts go as well.
-            let of_either = |patterns: &[Pattern]| matches(patterns, name) || matches(patterns, weight);
+            let of_either =
+                |patterns: &[Pattern]| matches(patterns, name) || matches(patterns, weight);
             return Ok((self.only.is_empty() || of_either(&self.only)) && !of_either(&self.drop));
         }
         let kept = self.keeps(weight);
@@ -147,9 +148,15 @@ impl Filter {
         owners: &HashMap<Name, String>,
     ) -> Vec<Warning> {
         let of_parts: BTreeSet<&str> = owners.values().map(|weight| &**weight).collect();
-        let of_parts = of_parts.into_iter().filter(|weight| !tensors.contains_key(*weight));
+        let of_parts = of_parts
+            .into_iter()
+            .filter(|weight| !tensors.contains_key(*weight));
         let names: Vec<&str> = tensors.keys().map(|name| &**name).chain(of_parts).collect();
-        let is_scale = |name: &&&str| owners.get(**name).is_some_and(|of| tensors.contains_key(&**of));
+        let is_scale = |name: &&&str| {
+            owners
+                .get(**name)
+                .is_some_and(|of| tensors.contains_key(&**of))
+        };
         let matched = |pattern: &Pattern| -> Vec<&&str> {
             let names = names.iter();
             names.filter(|name| pattern.matches(name)).collect()
@@ -217,15 +224,21 @@ fn check_parts(
 ) -> Result<()> {
     let mut fates: HashMap<&str, (&Name, bool)> = HashMap::new();
     for (name, tensor) in old {
-        let Some(weight) = owners.get(name).filter(|weight| !old.contains_key(&***weight)) else {
+        let Some(weight) = owners
+            .get(name)
+            .filter(|weight| !old.contains_key(&***weight))
+        else {
             continue;
         };
         let is_kept = new.contains_key(name);
         let (other, was_kept) = fates.entry(weight).or_insert((name, is_kept));
         if *was_kept != is_kept {
-            let problem = format!("it and {other} are {weight}, but only one of them would be kept");
+            let problem =
+                format!("it and {other} are {weight}, but only one of them would be kept");
             let error = Error::of_tensor(Code::ScalesSeparated, tensor.origin(), name, problem);
-            return Err(error.with_hint(format!("let the patterns match {weight}, or all of its tensors")));
+            return Err(error.with_hint(format!(
+                "let the patterns match {weight}, or all of its tensors"
+            )));
         }
     }
     Ok(())

@@ -58,7 +58,9 @@ impl Awq {
         };
         let group = match of(["group_size", "q_group_size"]) {
             None => Some(128),
-            Some(key) => group_size(&declaration[key]).map_err(|()| format!("{key} {}", declaration[key]))?,
+            Some(key) => {
+                group_size(&declaration[key]).map_err(|()| format!("{key} {}", declaration[key]))?
+            }
         };
         Ok(Awq { order, group })
     }
@@ -152,7 +154,11 @@ impl OnlyRead for Awq {
         let shapes = (&codes.shape, &parts.scales.shape, &parts.zero_points.shape);
         match self.matrix(shapes.0, shapes.1, shapes.2) {
             Some(matrix) => matrix.numbers(name, parts, to),
-            None => Err(misfit(name, parts, &format!("they are not {}", OnlyRead::geometry(self)))),
+            None => Err(misfit(
+                name,
+                parts,
+                &format!("they are not {}", OnlyRead::geometry(self)),
+            )),
         }
     }
 }

@@ -54,7 +54,11 @@ pub(super) fn all_declarations(config: &Config) -> Vec<Value> {
 /// The declarations in `text`, a config.json; none if it cannot be read.
 pub(super) fn declarations_in_text(text: &[u8]) -> Vec<Value> {
     let config = values(text, &[KEY, TEXT_CONFIG, COMPRESSION_KEY]).unwrap_or_default();
-    let declared = [&config[KEY], &config[TEXT_CONFIG][KEY], &config[COMPRESSION_KEY]];
+    let declared = [
+        &config[KEY],
+        &config[TEXT_CONFIG][KEY],
+        &config[COMPRESSION_KEY],
+    ];
     declared
         .into_iter()
         .cloned()
@@ -72,7 +76,9 @@ pub(super) fn tool_declaration(aux: &[AuxEntry]) -> Option<Value> {
     };
     let mut file: Value = serde_json::from_slice(&text).ok()?;
     let mut declaration = file.get_mut(MODELOPT_KEY)?.take();
-    declaration.as_object_mut()?.insert(METHOD_KEY.to_owned(), "modelopt".into());
+    declaration
+        .as_object_mut()?
+        .insert(METHOD_KEY.to_owned(), "modelopt".into());
     Some(declaration)
 }
 

@@ -67,7 +67,9 @@ impl Gptq {
         } else {
             Some(128)
         };
-        let has_own_bits = declaration["dynamic"].as_object().is_some_and(|d| !d.is_empty())
+        let has_own_bits = declaration["dynamic"]
+            .as_object()
+            .is_some_and(|d| !d.is_empty())
             || declaration["extra_config"].is_object();
         Ok(Gptq {
             bits: (!has_own_bits).then_some(bits),
@@ -136,8 +138,12 @@ impl OnlyRead for Gptq {
     }
 
     fn geometry(&self) -> String {
-        let bits = self.bits.map_or("several".to_owned(), |bits| bits.to_string());
-        let group = self.group.map_or("a row".to_owned(), |group| group.to_string());
+        let bits = self
+            .bits
+            .map_or("several".to_owned(), |bits| bits.to_string());
+        let group = self
+            .group
+            .map_or("a row".to_owned(), |group| group.to_string());
         let zero_points = match self.offset {
             Offset::One => "zero points less one",
             Offset::None => "zero points",
@@ -159,7 +165,11 @@ impl OnlyRead for Gptq {
         let parts = parts(tensors, name, codes)?;
         match self.matrix(parts) {
             Some(matrix) => matrix.numbers(name, parts, to),
-            None => Err(misfit(name, parts, &format!("they are not {}", OnlyRead::geometry(self)))),
+            None => Err(misfit(
+                name,
+                parts,
+                &format!("they are not {}", OnlyRead::geometry(self)),
+            )),
         }
     }
 }

@@ -79,7 +79,9 @@ impl Mixed {
 
     fn parsed(&self, declaration: &Value) -> Option<Self> {
         let groups = declaration.get(GROUPS_KEY)?.as_object()?;
-        let groups = groups.iter().filter(|(_, group)| !group["weights"].is_null());
+        let groups = groups
+            .iter()
+            .filter(|(_, group)| !group["weights"].is_null());
         let groups: Vec<Group> = groups
             .map(|(name, group)| {
                 let mut alone = declaration.clone();
@@ -96,16 +98,18 @@ impl Mixed {
                 }
             })
             .collect();
-        (groups.len() > 1 && groups.iter().any(|group| group.scheme.is_ok()))
-            .then_some(Mixed {
-                groups,
-                ..Self::new(self.scheme_of_group)
-            })
+        (groups.len() > 1 && groups.iter().any(|group| group.scheme.is_ok())).then_some(Mixed {
+            groups,
+            ..Self::new(self.scheme_of_group)
+        })
     }
 
     /// The schemes that can be read.
     fn schemes(&self) -> impl Iterator<Item = &dyn Scheme> {
-        let schemes = self.groups.iter().filter_map(|group| group.scheme.as_ref().ok());
+        let schemes = self
+            .groups
+            .iter()
+            .filter_map(|group| group.scheme.as_ref().ok());
         schemes.map(|scheme| &**scheme)
     }
 }
@@ -123,7 +127,8 @@ impl OnlyRead for Mixed {
         if declaration[METHOD_KEY] != "compressed-tensors" {
             return None;
         }
-        self.parsed(declaration).map(|mixed| Ok(Box::new(mixed) as Box<dyn Scheme>))
+        self.parsed(declaration)
+            .map(|mixed| Ok(Box::new(mixed) as Box<dyn Scheme>))
     }
 
     fn geometry(&self) -> String {
@@ -135,7 +140,10 @@ impl OnlyRead for Mixed {
     }
 
     fn role(&self, tensors: &IndexMap<Name, Tensor>, name: &str, tensor: &Tensor) -> Role {
-        let roles = || self.schemes().map(|scheme| scheme.role(tensors, name, tensor));
+        let roles = || {
+            self.schemes()
+                .map(|scheme| scheme.role(tensors, name, tensor))
+        };
         if let Some(codes) = roles().find(|role| matches!(role, Role::Codes(_))) {
             return codes;
         }
@@ -182,7 +190,9 @@ impl OnlyRead for Mixed {
     ) -> Result<Tensor> {
         let module = module_of(name);
         let code_names = [[name, PACKED].concat(), name.to_owned()];
-        let code_name = code_names.iter().find(|name| tensors.contains_key(&***name));
+        let code_name = code_names
+            .iter()
+            .find(|name| tensors.contains_key(&***name));
         let code_name = code_name.map_or(name, |name| name);
         let has = |group: &&Group| group.has(tensors, code_name, codes, name);
         let groups = || self.groups.iter();
@@ -196,8 +206,7 @@ impl OnlyRead for Mixed {
                 .or_else(|| groups().find(has)),
         };
         let refuse = |problem: String| {
-            let error =
-                Error::of_tensor(Code::OtherQuantization, codes.origin(), name, problem);
+            let error = Error::of_tensor(Code::OtherQuantization, codes.origin(), name, problem);
             let drop = Hint::give(DROP).to("leave this tensor out");
             Err(error.with_hint(Hint::leave_out(DTYPE).or(drop)))
         };

@@ -8,8 +8,8 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Tensor};
-use crate::error::{Code, Error, Hint, Result};
 use crate::error::setting::{DROP, DTYPE};
+use crate::error::{Code, Error, Hint, Result};
 use crate::findings::Faults;
 use crate::kernels::lanes::Precision;
 use crate::quant::declared::KEY;
@@ -99,7 +99,10 @@ impl<T: OnlyRead> Scheme for T {
         _theirs: Option<&Value>,
         _relists: bool,
     ) -> Result<()> {
-        let path = catalog.config.as_ref().map(|config| config.path().to_owned());
+        let path = catalog
+            .config
+            .as_ref()
+            .map(|config| config.path().to_owned());
         let problem = format!("weights of {} are not declared anew", OnlyRead::name(self));
         let error = Error::of_file(Code::OtherQuantization, path.unwrap_or_default(), problem);
         Err(error.with_hint(Hint::give(DTYPE).to("dequantize them")))

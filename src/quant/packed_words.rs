@@ -18,9 +18,7 @@ use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Strips, Tensor};
 use crate::error::{Code, Error, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::gather::{self, Strides};
-use crate::kernels::integer::{
-    dequantize_groups, dequantize_indexed, unpack_bits, unpack_place,
-};
+use crate::kernels::integer::{dequantize_groups, dequantize_indexed, unpack_bits, unpack_place};
 use crate::kernels::lanes::Precision;
 use crate::quant::dequantize::{ReadScales, scale_reader};
 use crate::tensor::Dtype;
@@ -308,14 +306,7 @@ impl WordsKernel {
             row: count,
             column: 1,
         };
-        gather::copy(
-            WORD as usize,
-            [words, count],
-            bytes,
-            from,
-            &mut turned,
-            to,
-        );
+        gather::copy(WORD as usize, [words, count], bytes, from, &mut turned, to);
         turned.into()
     }
 }

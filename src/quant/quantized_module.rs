@@ -49,12 +49,19 @@ pub(super) fn parts<'a>(
         index,
     };
     let integers = [(CODES, codes), (ZERO_POINTS, parts.zero_points)];
-    let integers = integers.into_iter().chain(index.map(|index| (INDEX, index)));
+    let integers = integers
+        .into_iter()
+        .chain(index.map(|index| (INDEX, index)));
     for (suffix, tensor) in integers {
         if tensor.dtype != Dtype::I32 {
             let problem = format!("it is {}; packed codes are I32", tensor.dtype);
             let name = named(suffix);
-            return Err(Error::of_tensor(Code::UnsupportedTensor, tensor.origin(), name, problem));
+            return Err(Error::of_tensor(
+                Code::UnsupportedTensor,
+                tensor.origin(),
+                name,
+                problem,
+            ));
         }
     }
     Ok(parts)

@@ -60,7 +60,7 @@ pub(crate) fn declared(catalog: &mut Catalog) -> Result<Box<dyn Scheme>> {
         declarations.extend(by_tool);
     }
     match scheme_of(&declarations, config.path(), &example) {
-        Err(_) if example.is_empty() => Ok(usual()),
+        Err(error) if example.is_empty() && error.code() == Code::OtherQuantization => Ok(usual()),
         found => found,
     }
 }
@@ -173,13 +173,17 @@ pub(super) fn scheme_of(
 /// The scheme of `declaration`, which has one group of weights; or what is not known of it, for messages.
 fn scheme_of_group(declaration: &Value) -> std::result::Result<Box<dyn Scheme>, String> {
     let declarations = std::slice::from_ref(declaration);
-    let scheme = SCHEMES.iter().find(|scheme| scheme.is_declared(declaration));
+    let scheme = SCHEMES
+        .iter()
+        .find(|scheme| scheme.is_declared(declaration));
     match scheme.map(|scheme| scheme.declared(declarations, CONFIG_FILE.as_ref())) {
         Some(Ok(scheme)) => Ok(scheme),
         Some(Err(error)) => Err(error.problem().to_owned()),
         None => {
             let mut unreadable = SCHEMES.iter().filter_map(|s| s.unreadable(declaration));
-            Err(unreadable.next().unwrap_or_else(|| declaration[METHOD_KEY].to_string()))
+            Err(unreadable
+                .next()
+                .unwrap_or_else(|| declaration[METHOD_KEY].to_string()))
         }
     }
 }

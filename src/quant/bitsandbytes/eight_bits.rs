@@ -26,7 +26,10 @@ pub(super) fn decoded(
     let module = name.strip_suffix(WEIGHT).unwrap_or(name);
     let scales = companion(tensors, name, &[module, SCALES].concat(), codes)?;
     let &[rows, columns] = &*codes.shape else {
-        let problem = format!("its shape is {}, not rows and columns", shape_text(&codes.shape));
+        let problem = format!(
+            "its shape is {}, not rows and columns",
+            shape_text(&codes.shape)
+        );
         return Err(refuse(Code::BadScales, name, codes, problem));
     };
     if scales.dtype != Dtype::F32 || *scales.shape != [rows] {

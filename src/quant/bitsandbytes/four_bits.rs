@@ -52,13 +52,18 @@ pub(super) fn decoded(
     let bad = |problem: String| refuse(Code::BadScales, name, codes, problem);
     let named = |suffix: &str| [name, suffix].concat();
     let [_, map, nested_absmax, nested_map, states @ ..] = OF_FOUR_BITS;
-    let state_name = states.map(named).into_iter().find(|name| tensors.contains_key(&**name));
+    let state_name = states
+        .map(named)
+        .into_iter()
+        .find(|name| tensors.contains_key(&**name));
     let state_name = state_name.unwrap_or_else(|| named(states[0]));
     let state = companion(tensors, name, &state_name, codes)?;
     let state = plan_bytes::read(state)?.unwrap_or_default();
     let state: State = serde_json::from_slice(&state)
         .map_err(|e| bad(format!("{state_name} is not what bitsandbytes writes: {e}")))?;
-    let State { blocksize, shape, .. } = &state;
+    let State {
+        blocksize, shape, ..
+    } = &state;
     if !blocksize.is_power_of_two() || !(MIN_BLOCK..=BAND_ELEMENTS).contains(blocksize) {
         return Err(bad(format!(
             "{state_name} says blocks of {blocksize}; expected a power of two from {MIN_BLOCK} to {BAND_ELEMENTS}"
@@ -76,7 +81,12 @@ pub(super) fn decoded(
     let absmax = companion(tensors, name, &named(ABSMAX), codes)?;
     let mut inputs = vec![
         (ABSMAX, absmax, absmax.dtype, blocks),
-        (map, companion(tensors, name, &named(map), codes)?, Dtype::F32, 16),
+        (
+            map,
+            companion(tensors, name, &named(map), codes)?,
+            Dtype::F32,
+            16,
+        ),
     ];
     let nested = match absmax.dtype {
         Dtype::F32 => None,
@@ -218,7 +228,9 @@ impl Kernel for TableKernel {
         let map = numbers(inputs[2]);
         let map = map.as_array().expect("a table of 16 numbers");
         let block = self.block as usize;
-        dequantize_blocks(inputs[0], map, &absmax, block, self.to, outputs[0], self.path);
+        dequantize_blocks(
+            inputs[0], map, &absmax, block, self.to, outputs[0], self.path,
+        );
         Ok(())
     }
 }

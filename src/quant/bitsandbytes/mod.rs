@@ -39,8 +39,8 @@ impl OnlyRead for BitsAndBytes {
         let is_named = declaration[METHOD_KEY] == "bitsandbytes";
         // Older ones have no name of the method.
         let loads = ["load_in_4bit", "load_in_8bit"];
-        let is_unnamed = declaration[METHOD_KEY].is_null()
-            && loads.iter().any(|key| declaration[*key] == true);
+        let is_unnamed =
+            declaration[METHOD_KEY].is_null() && loads.iter().any(|key| declaration[*key] == true);
         (is_named || is_unnamed).then(|| Ok(Box::new(BitsAndBytes) as Box<dyn Scheme>))
     }
 

@@ -37,7 +37,12 @@ pub(super) fn decoded(
         )
     };
     let Some((shape, scale_shape, block)) = spread(&weight.shape, &scales.shape, block) else {
-        return Err(Error::of_tensor(Code::BadScales, weight.origin(), name, misfit()));
+        return Err(Error::of_tensor(
+            Code::BadScales,
+            weight.origin(),
+            name,
+            misfit(),
+        ));
     };
     let (mut codes, mut scales) = (weight.clone(), scales.clone());
     (codes.shape, scales.shape) = (shape.into(), scale_shape.into());
@@ -64,7 +69,9 @@ fn spread(
         return Some((weight.to_vec(), vec![high, wide], declared));
     }
     if scales.iter().all(|length| *length == 1) {
-        let all = leading.iter().try_fold(rows, |rows, n| rows.checked_mul(*n))?;
+        let all = leading
+            .iter()
+            .try_fold(rows, |rows, n| rows.checked_mul(*n))?;
         let block = [all.max(1), columns.max(1)];
         return Some((vec![all, columns], vec![1, 1], block));
     }
@@ -74,9 +81,16 @@ fn spread(
     };
     let (_, &[high, wide]) = with_columns.split_last_chunk()?;
     let is_spread = |count: u64, of: u64| count == 1 || count == of;
-    let fits = with_columns.len() == weight.len() && is_spread(high, rows) && is_spread(wide, columns);
+    let fits =
+        with_columns.len() == weight.len() && is_spread(high, rows) && is_spread(wide, columns);
     let share = |count: u64, of: u64| if count == 1 { of.max(1) } else { 1 };
-    fits.then(|| (weight.to_vec(), with_columns.clone(), [share(high, rows), share(wide, columns)]))
+    fits.then(|| {
+        (
+            weight.to_vec(),
+            with_columns.clone(),
+            [share(high, rows), share(wide, columns)],
+        )
+    })
 }
 
 /// The numbers of codes of 4 bits.
@@ -87,7 +101,12 @@ fn nibbles(
     _to: Precision,
 ) -> Result<Tensor> {
     let problem = "it is two codes of 4 bits in each byte, which cannot be dequantized".to_owned();
-    Err(Error::of_tensor(Code::UnsupportedTensor, weight.origin(), name, problem))
+    Err(Error::of_tensor(
+        Code::UnsupportedTensor,
+        weight.origin(),
+        name,
+        problem,
+    ))
 }
 
 /// Whether codes of `dtype` can be dequantized.

@@ -12,7 +12,9 @@ const NAME: &str = "model.layers.0.mlp.up_proj.weight";
 
 /// The 16 numbers of NF4 or FP4 are in the checkpoint; any will do.
 fn table(random: &mut Random) -> Vec<f32> {
-    (0..16).map(|i| (i as f32 - 7.5) / 7.5 * random.scale()).collect()
+    (0..16)
+        .map(|i| (i as f32 - 7.5) / 7.5 * random.scale())
+        .collect()
 }
 
 fn state(fields: &Value, kind: &str) -> TensorData {
@@ -26,7 +28,13 @@ fn four_bits(quant_type: &str) -> Value {
 }
 
 /// The tensors of a weight of 4 bits, and its numbers.
-fn weight(shape: [usize; 2], block: usize, is_nested: bool, kind: &str, seed: u64) -> (Vec<TensorData>, Vec<f32>) {
+fn weight(
+    shape: [usize; 2],
+    block: usize,
+    is_nested: bool,
+    kind: &str,
+    seed: u64,
+) -> (Vec<TensorData>, Vec<f32>) {
     let mut random = Random(seed);
     let elements = shape[0] * shape[1];
     let blocks = elements.div_ceil(block);
@@ -41,7 +49,8 @@ fn weight(shape: [usize; 2], block: usize, is_nested: bool, kind: &str, seed: u6
         TensorData::new(NAME, Dtype::U8, &[packed.len(), 1], packed),
         of_values(&named(".quant_map"), Dtype::F32, &[16], &map),
     ];
-    let mut fields = json!({"quant_type": kind, "blocksize": block, "dtype": "float16", "shape": shape});
+    let mut fields =
+        json!({"quant_type": kind, "blocksize": block, "dtype": "float16", "shape": shape});
     let absmax: Vec<f32> = if is_nested {
         let codes: Vec<u8> = (0..blocks).map(|_| random.below(256) as u8).collect();
         let of_blocks: Vec<f32> = (0..blocks.div_ceil(4)).map(|_| random.scale()).collect();
@@ -50,12 +59,28 @@ fn weight(shape: [usize; 2], block: usize, is_nested: bool, kind: &str, seed: u6
         fields["nested_blocksize"] = json!(4);
         fields["nested_dtype"] = json!("float32");
         fields["nested_offset"] = json!(f64::from(offset));
-        stored.push(of_values(&named(".nested_absmax"), Dtype::F32, &[of_blocks.len()], &of_blocks));
-        stored.push(of_values(&named(".nested_quant_map"), Dtype::F32, &[256], &nested_map));
+        stored.push(of_values(
+            &named(".nested_absmax"),
+            Dtype::F32,
+            &[of_blocks.len()],
+            &of_blocks,
+        ));
+        stored.push(of_values(
+            &named(".nested_quant_map"),
+            Dtype::F32,
+            &[256],
+            &nested_map,
+        ));
         let absmax = codes.iter().enumerate();
-        let absmax = absmax.map(|(i, code)| nested_map[usize::from(*code)] * of_blocks[i / 4] + offset);
+        let absmax =
+            absmax.map(|(i, code)| nested_map[usize::from(*code)] * of_blocks[i / 4] + offset);
         let absmax = absmax.collect();
-        stored.push(TensorData::new(&named(".absmax"), Dtype::U8, &[blocks], codes));
+        stored.push(TensorData::new(
+            &named(".absmax"),
+            Dtype::U8,
+            &[blocks],
+            codes,
+        ));
         absmax
     } else {
         let absmax: Vec<f32> = (0..blocks).map(|_| random.scale()).collect();
@@ -146,11 +171,19 @@ fn what_does_not_belong_together_is_refused_by_name() {
 fn codes_in_the_order_of_a_gpu_are_refused() {
     let stored = [
         TensorData::new(NAME, Dtype::I8, &[2, 4], vec![1; 8]),
-        of_values(&NAME.replace(".weight", ".SCB"), Dtype::F32, &[2], &[1.0; 2]),
+        of_values(
+            &NAME.replace(".weight", ".SCB"),
+            Dtype::F32,
+            &[2],
+            &[1.0; 2],
+        ),
         TensorData::new(&format!("{NAME}_format"), Dtype::U8, &[], vec![2]),
     ];
     let declared = json!({"quant_method": "bitsandbytes", "load_in_8bit": true});
     let workspace = Workspace::new();
-    let base = workspace.write("base", &Checkpoint::single(stored).config(&config(&declared)));
+    let base = workspace.write(
+        "base",
+        &Checkpoint::single(stored).config(&config(&declared)),
+    );
     assert_names(&refusal(&base), &[NAME, "weight_format", "2"]);
 }

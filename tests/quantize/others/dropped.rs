@@ -59,7 +59,11 @@ fn packed_weights_are_left_out_by_the_name_of_their_module_and_never_in_part() {
     ] {
         let names = |to| -> Vec<String> {
             let plan = filtered(&base, &only, &drop, to).plan().unwrap();
-            assert!(plan.report.warnings.is_empty(), "{:?}", plan.report.warnings);
+            assert!(
+                plan.report.warnings.is_empty(),
+                "{:?}",
+                plan.report.warnings
+            );
             tensors(&plan).into_keys().collect()
         };
         assert_eq!(names(Some(Precision::Bf16)), [&*up]);
@@ -76,7 +80,9 @@ fn what_is_not_asked_for_does_not_have_to_be_readable() {
     let base = base(&workspace, "marlin");
     let all = filtered(&base, &[], &[], Some(Precision::Bf16)).plan();
     assert_names(&message(all), &["awq", "version", "marlin"]);
-    let plan = filtered(&base, &[".*norm.*"], &[], Some(Precision::F32)).plan().unwrap();
+    let plan = filtered(&base, &[".*norm.*"], &[], Some(Precision::F32))
+        .plan()
+        .unwrap();
     assert_eq!(tensors(&plan)["model.norm.weight"].dtype, Dtype::F32);
     assert!(shown_config(&plan).get("quantization_config").is_none());
 }
@@ -86,14 +92,22 @@ fn scales_of_packed_weights_are_not_cast() {
     let workspace = Workspace::new();
     let base = base(&workspace, "gemm");
     let cast = |names: &str| {
-        let rule = CastRule { names: names.to_owned(), to: Precision::F32 };
-        ViewRequest::new(&base).with(|asked| asked.cast.rules = vec![rule]).plan()
+        let rule = CastRule {
+            names: names.to_owned(),
+            to: Precision::F32,
+        };
+        ViewRequest::new(&base)
+            .with(|asked| asked.cast.rules = vec![rule])
+            .plan()
     };
     let found = tensors(&cast(".*(norm|scales).*").unwrap());
     assert_eq!(found["model.norm.weight"].dtype, Dtype::F32);
     assert_eq!(found[&format!("{}.scales", module("up"))].dtype, Dtype::F16);
     let refused = message(cast(r".*\.up_proj\.weight"));
-    assert_names(&refused, &["up_proj.qweight", "only with its scales", "dtype"]);
+    assert_names(
+        &refused,
+        &["up_proj.qweight", "only with its scales", "dtype"],
+    );
 }
 
 #[test]
@@ -102,9 +116,15 @@ fn a_graft_on_packed_weights_needs_their_numbers() {
     let base = base(&workspace, "gemm");
     let up = format!("{}.weight", module("up"));
     let numbers = tensor(&up, Dtype::BF16, &[8, 128], 3);
-    let other = workspace.write("other", &Checkpoint::single([numbers.clone(), bf16("model.norm.weight", &[8])]));
+    let other = workspace.write(
+        "other",
+        &Checkpoint::single([numbers.clone(), bf16("model.norm.weight", &[8])]),
+    );
     let graft = |names: &str, to| {
-        let graft = GraftRequest { source: other.clone().into(), names: Some(names.to_owned()) };
+        let graft = GraftRequest {
+            source: other.clone().into(),
+            names: Some(names.to_owned()),
+        };
         ViewRequest::new(&base).with(|asked| {
             asked.graft.grafts = vec![graft];
             asked.dtype.to = to;
@@ -121,19 +141,34 @@ fn numbers_of_weights_are_compared_with_their_packed_codes() {
     let names = ["up", "down"].map(|name| format!("{}.weight", module(name)));
     let weights = names.map(|name| tensor(&name, Dtype::BF16, &[16, 128], name.len() as u64));
     let original = workspace.write("original", &Checkpoint::single(weights.clone()));
-    let packed = weights.iter().flat_map(|weight| definition::tensors(weight, Scheme::Int4));
+    let packed = weights
+        .iter()
+        .flat_map(|weight| definition::tensors(weight, Scheme::Int4));
     let declared = json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": true}}}});
-    let quantized = workspace.write("packed", &Checkpoint::single(packed).config(&config(&declared)));
+    let quantized = workspace.write(
+        "packed",
+        &Checkpoint::single(packed).config(&config(&declared)),
+    );
     let plans = [original, quantized].map(|path| ViewRequest::new(&path).plan().unwrap());
     let [a, b] = &plans;
     let found = ckptfs::diff::diff([a, b], true, 1, &()).unwrap();
     for weight in &weights {
-        let changed = found.different.iter().find(|tensor| *tensor.name == *weight.name).unwrap();
+        let changed = found
+            .different
+            .iter()
+            .find(|tensor| *tensor.name == *weight.name)
+            .unwrap();
         let values = changed.values.unwrap();
         let numbers = definition::numbers(weight, Scheme::Int4, Dtype::F32);
-        let [of_a, of_b] = [weight, &numbers].map(|tensor| crate::common::values::decode(tensor.dtype, &tensor.bytes));
-        let errors = of_a.iter().zip(&of_b).map(|(a, b)| f64::from(*a) - f64::from(*b));
-        let largest = errors.clone().fold(0.0, |most, error| error.abs().max(most));
+        let [of_a, of_b] = [weight, &numbers]
+            .map(|tensor| crate::common::values::decode(tensor.dtype, &tensor.bytes));
+        let errors = of_a
+            .iter()
+            .zip(&of_b)
+            .map(|(a, b)| f64::from(*a) - f64::from(*b));
+        let largest = errors
+            .clone()
+            .fold(0.0, |most, error| error.abs().max(most));
         assert_eq!(values.elements, 16 * 128);
         assert_eq!(values.max_abs, largest);
         let l2 = errors.map(|error| error * error).sum::<f64>().sqrt();

@@ -28,7 +28,9 @@ fn codes(shape: &[usize], seed: u64) -> TensorData {
 /// Codes times the scale that `scale_of` says.
 fn values(codes: &TensorData, scale_of: impl Fn(usize) -> f32) -> Vec<f32> {
     let codes = codes.bytes.iter().enumerate();
-    codes.map(|(at, code)| e4m3_to_f32(*code) * scale_of(at)).collect()
+    codes
+        .map(|(at, code)| e4m3_to_f32(*code) * scale_of(at))
+        .collect()
 }
 
 fn scales(count: usize, seed: u64) -> Vec<f32> {
@@ -118,7 +120,13 @@ fn experts_of_three_dimensions_have_scales_for_rows_columns_and_all() {
         let scales = of_values(&format!("{NAME}_scale"), Dtype::F32, &shape, &scales);
         let stored = [weight.clone(), scales];
         let declared = json!({"quant_method": "fbgemm_fp8"});
-        assert_read(&stored, &declared, NAME, &[experts, rows, columns], &expected);
+        assert_read(
+            &stored,
+            &declared,
+            NAME,
+            &[experts, rows, columns],
+            &expected,
+        );
     }
 }
 
@@ -136,9 +144,12 @@ fn scales_of_activations_and_the_cache_go_with_the_declaration_and_are_never_cas
         bf16("model.norm.weight", &[8]),
     ];
     let workspace = Workspace::new();
-    for (i, declared) in [fp8("static"), json!({"quant_method": "modelopt", "quant_algo": "FP8"})]
-        .into_iter()
-        .enumerate()
+    for (i, declared) in [
+        fp8("static"),
+        json!({"quant_method": "modelopt", "quant_algo": "FP8"}),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let checkpoint = Checkpoint::single(stored.clone()).config(&config(&declared));
         let base = workspace.write(&format!("base{i}"), &checkpoint);
@@ -166,7 +177,11 @@ fn a_declaration_in_the_file_of_modelopt_alone_is_one() {
         let expected = of_values(NAME, dtype, &[4, 8], &expected);
         assert!(found[NAME] == expected);
         assert_eq!(found.len(), 1);
-        assert!(plan.view.lookup(ckptfs::view::View::ROOT, "hf_quant_config.json".as_ref()).is_none());
+        assert!(
+            plan.view
+                .lookup(ckptfs::view::View::ROOT, "hf_quant_config.json".as_ref())
+                .is_none()
+        );
     }
 }
 

@@ -22,9 +22,21 @@ fn groups() -> Vec<(&'static str, Scheme, Value)> {
     let eight = |kind: &str, targets: Value| json!({"targets": targets, "weights": {"num_bits": 8, "type": kind, "strategy": "channel", "symmetric": true}});
     let four = |symmetric: bool, group: u64, targets: Value| json!({"targets": targets, "format": "pack-quantized", "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": group, "symmetric": symmetric}});
     vec![
-        (ATTENTION, Scheme::Fp8Channel, eight("float", json!(["re:.*self_attn.*"]))),
-        (UP, Scheme::Int4Of32, four(true, 32, json!(["re:.*up_proj$"]))),
-        (DOWN, Scheme::Int4Asymmetric, four(false, 128, json!(["Linear"]))),
+        (
+            ATTENTION,
+            Scheme::Fp8Channel,
+            eight("float", json!(["re:.*self_attn.*"])),
+        ),
+        (
+            UP,
+            Scheme::Int4Of32,
+            four(true, 32, json!(["re:.*up_proj$"])),
+        ),
+        (
+            DOWN,
+            Scheme::Int4Asymmetric,
+            four(false, 128, json!(["Linear"])),
+        ),
         (HEAD, Scheme::Int8Channel, eight("int", json!(["lm_head"]))),
     ]
 }

@@ -30,7 +30,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 
@@ -74,7 +77,11 @@ fn assert_read(
         assert_eq!(found.keys().collect::<Vec<_>>(), [name]);
         let expected = of_values(name, dtype, shape, values);
         let found = &found[name];
-        assert_eq!((found.dtype, &*found.shape), (dtype, shape), "{quantization}");
+        assert_eq!(
+            (found.dtype, &*found.shape),
+            (dtype, shape),
+            "{quantization}"
+        );
         let differs = |at: &usize| found.bytes[*at] != expected.bytes[*at];
         if let Some(at) = (0..expected.bytes.len()).find(differs) {
             let size = expected.bytes.len() / values.len();
@@ -82,7 +89,10 @@ fn assert_read(
         }
         let shown = shown_config(&plan);
         assert!(shown.get("quantization_config").is_none(), "{shown}");
-        assert_eq!((&shown["hidden_size"], &shown["eos_token_id"]), (&json!(64), &json!(2)));
+        assert_eq!(
+            (&shown["hidden_size"], &shown["eos_token_id"]),
+            (&json!(64), &json!(2))
+        );
     }
 }
 

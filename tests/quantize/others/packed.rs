@@ -1,9 +1,7 @@
 //! AWQ and GPTQ.
 
 use ckptfs::kernels::CpuPath;
-use ckptfs::kernels::integer::{
-    dequantize_groups, dequantize_indexed, unpack_bits, unpack_place,
-};
+use ckptfs::kernels::integer::{dequantize_groups, dequantize_indexed, unpack_bits, unpack_place};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -40,7 +38,9 @@ impl Weight {
             columns,
             bits,
             groups,
-            codes: (0..rows * columns).map(|_| random.below(levels) as u32).collect(),
+            codes: (0..rows * columns)
+                .map(|_| random.below(levels) as u32)
+                .collect(),
             zero_points: (0..rows * groups)
                 .map(|_| (lowest + random.below(levels - lowest)) as u32)
                 .collect(),
@@ -70,8 +70,9 @@ impl Weight {
 
     /// `[groups, rows]`
     fn transposed_scales(&self) -> TensorData {
-        let scales = (0..self.groups)
-            .flat_map(|group| (0..self.rows).map(move |row| self.scales[row * self.groups + group]));
+        let scales = (0..self.groups).flat_map(|group| {
+            (0..self.rows).map(move |row| self.scales[row * self.groups + group])
+        });
         let scales: Vec<f32> = scales.collect();
         let shape = [self.groups, self.rows];
         of_values(&format!("{MODULE}.scales"), Dtype::F16, &shape, &scales)
@@ -108,9 +109,17 @@ impl Weight {
             self.transposed_scales(),
         ];
         if has_index {
-            let bytes = self.group_of.iter().flat_map(|group| (*group as i32).to_le_bytes());
+            let bytes = self
+                .group_of
+                .iter()
+                .flat_map(|group| (*group as i32).to_le_bytes());
             let name = format!("{MODULE}.g_idx");
-            all.push(TensorData::new(&name, Dtype::I32, &[self.columns], bytes.collect()));
+            all.push(TensorData::new(
+                &name,
+                Dtype::I32,
+                &[self.columns],
+                bytes.collect(),
+            ));
         }
         all
     }
@@ -124,14 +133,24 @@ impl Weight {
 
     fn awq_gemm(&self) -> Vec<TensorData> {
         let order = [0, 2, 4, 6, 1, 3, 5, 7];
-        let codes = (0..self.columns)
-            .flat_map(|column| (0..self.rows).map(move |row| self.codes[row * self.columns + column]));
-        let zeros = (0..self.groups)
-            .flat_map(|group| (0..self.rows).map(move |row| self.zero_points[row * self.groups + group]));
+        let codes = (0..self.columns).flat_map(|column| {
+            (0..self.rows).map(move |row| self.codes[row * self.columns + column])
+        });
+        let zeros = (0..self.groups).flat_map(|group| {
+            (0..self.rows).map(move |row| self.zero_points[row * self.groups + group])
+        });
         let wide = self.rows / 8;
         vec![
-            words(&format!("{MODULE}.qweight"), [self.columns, wide], &Self::eights(codes, order)),
-            words(&format!("{MODULE}.qzeros"), [self.groups, wide], &Self::eights(zeros, order)),
+            words(
+                &format!("{MODULE}.qweight"),
+                [self.columns, wide],
+                &Self::eights(codes, order),
+            ),
+            words(
+                &format!("{MODULE}.qzeros"),
+                [self.groups, wide],
+                &Self::eights(zeros, order),
+            ),
             self.transposed_scales(),
         ]
     }
@@ -139,17 +158,33 @@ impl Weight {
     /// With rows of `width` words of zero points.
     fn awq_gemv(&self, width: usize) -> Vec<TensorData> {
         let order = [0, 1, 2, 3, 4, 5, 6, 7];
-        let padded = |row: usize, group: usize| (group < self.groups).then(|| row * self.groups + group);
-        let places = || (0..self.rows).flat_map(|row| (0..width * 8).map(move |group| (row, group)));
-        let zeros = places().map(|(row, group)| padded(row, group).map_or(0, |at| self.zero_points[at]));
+        let padded =
+            |row: usize, group: usize| (group < self.groups).then(|| row * self.groups + group);
+        let places =
+            || (0..self.rows).flat_map(|row| (0..width * 8).map(move |group| (row, group)));
+        let zeros =
+            places().map(|(row, group)| padded(row, group).map_or(0, |at| self.zero_points[at]));
         let scales: Vec<f32> = places()
             .map(|(row, group)| padded(row, group).map_or(0.0, |at| self.scales[at]))
             .collect();
         let codes = Self::eights(self.codes.iter().copied(), order);
         vec![
-            words(&format!("{MODULE}.qweight"), [self.rows, self.columns / 8], &codes),
-            words(&format!("{MODULE}.qzeros"), [self.rows, width], &Self::eights(zeros, order)),
-            of_values(&format!("{MODULE}.scales"), Dtype::F16, &[self.rows, width * 8], &scales),
+            words(
+                &format!("{MODULE}.qweight"),
+                [self.rows, self.columns / 8],
+                &codes,
+            ),
+            words(
+                &format!("{MODULE}.qzeros"),
+                [self.rows, width],
+                &Self::eights(zeros, order),
+            ),
+            of_values(
+                &format!("{MODULE}.scales"),
+                Dtype::F16,
+                &[self.rows, width * 8],
+                &scales,
+            ),
         ]
     }
 }
@@ -266,8 +301,14 @@ fn a_zero_point_of_zero_in_the_first_version_is_what_its_writer_subtracted_one_f
     weight.zero_points[4] = 0;
     let mut stored = weight.gptq(false, false);
     let zeros = &stored[1].bytes.as_chunks::<4>().0;
-    let less = zeros.iter().map(|word| u32::from_le_bytes(*word).wrapping_sub(0x1111_1111));
-    stored[1] = words(&format!("{MODULE}.qzeros"), [1, 4], &less.collect::<Vec<_>>());
+    let less = zeros
+        .iter()
+        .map(|word| u32::from_le_bytes(*word).wrapping_sub(0x1111_1111));
+    stored[1] = words(
+        &format!("{MODULE}.qzeros"),
+        [1, 4],
+        &less.collect::<Vec<_>>(),
+    );
     assert_weight(&weight, &stored, &gptq(4, 64, Some("gptq")));
 }
 
