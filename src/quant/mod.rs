@@ -40,7 +40,8 @@ pub use offer::{Dialect, EncodingSettings};
 pub use requested::SchemeRequest;
 pub use scheme::{Encoding, Fit, Reading, Role, Scheme, StoredFile, Verified};
 pub(crate) use schemes::{
-    Declared, declaration, declared, declared_in, declared_or_usual, has_quantized, stored, verify,
+    Declared, declaration, declared, declared_in, declared_or_usual, has_quantized,
+    seems_quantized, stored, verify,
 };
 pub use schemes::{companions, is_coded, weight_of};
 pub(crate) use skip_entries::{Entry, Moves, is_class};

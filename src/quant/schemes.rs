@@ -220,6 +220,20 @@ pub fn companions(weight: &str) -> impl Iterator<Item = String> + use<> {
     names.collect::<IndexSet<String>>().into_iter()
 }
 
+/// Whether `tensors` have codes or scales of the weight `weight`, by their names.
+pub(crate) fn seems_quantized(tensors: &IndexMap<Name, Tensor>, weight: &str) -> bool {
+    let beside = ["_packed", "_scale", "_scale_inv", ".absmax"];
+    let of_module = [".qweight", ".SCB", ".scale"];
+    let module = weight.strip_suffix(".weight");
+    let beside = beside.iter().map(|suffix| [weight, suffix].concat());
+    let of_module = of_module
+        .iter()
+        .filter_map(|suffix| Some([module?, suffix].concat()));
+    beside
+        .chain(of_module)
+        .any(|name| tensors.contains_key(&*name))
+}
+
 /// The scheme of the weight `name` of `tensors` and its companions, if these are there.
 pub(crate) fn stored<'a>(
     tensors: &'a IndexMap<Name, Tensor>,

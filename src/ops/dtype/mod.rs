@@ -24,7 +24,7 @@ use crate::ops::params::chosen;
 use crate::ops::{
     Conversions, Converted, Group, Operator, Params, Setting, Takes, Value, convert, is_convertible,
 };
-use crate::quant::{self, Role};
+use crate::quant::{self, Role, Scheme};
 use crate::tensor::Name;
 
 /// Convert every floating tensor to one dtype.
@@ -63,6 +63,7 @@ impl Params for DtypeParams {
                 others: CastRules::new(conversions.rules)?,
                 only_quantized: false,
                 leaves_unreadable: false,
+                only_packed: false,
             }));
         }
         Ok(operators)
@@ -79,6 +80,8 @@ pub struct InDtype {
     only_quantized: bool,
     /// Leave weights that cannot be dequantized as they are.
     leaves_unreadable: bool,
+    /// Do so only if there are weights that no tensor has the name of, or that are not moved one by one.
+    only_packed: bool,
 }
 
 impl InDtype {
@@ -89,6 +92,7 @@ impl InDtype {
             others: CastRules::default(),
             only_quantized: true,
             leaves_unreadable: false,
+            only_packed: false,
         }
     }
 
@@ -100,10 +104,28 @@ impl InDtype {
         }
     }
 
+    /// The same, if there are weights that cannot be replaced one by one because they are packed.
+    pub fn if_packed(to: Precision) -> Self {
+        InDtype {
+            only_packed: true,
+            ..Self::where_possible(to)
+        }
+    }
+
     /// The dtype that the tensor called `name` is to have.
     fn target(&self, name: &str) -> Precision {
         self.others.target(name).unwrap_or(self.to)
     }
+}
+
+/// Whether weights of `tensors` are under other names than their own, or of a scheme that does not move them.
+fn has_packed(scheme: &dyn Scheme, tensors: &IndexMap<Name, Tensor>) -> bool {
+    tensors
+        .iter()
+        .any(|(name, tensor)| match scheme.role(tensors, name, tensor) {
+            Role::Codes(weight) => weight != **name || !scheme.is_movable(),
+            Role::Companion(_) | Role::Plain => false,
+        })
 }
 
 /// Checks that no tensor is called `weight`, as the numbers of the codes called `name` are to be.
@@ -127,6 +149,9 @@ impl Operator for InDtype {
             Err(_) if self.leaves_unreadable => return Ok(()),
             scheme => scheme?,
         };
+        if self.only_packed && !has_packed(&*scheme, &catalog.tensors) {
+            return Ok(());
+        }
         let old = std::mem::take(&mut catalog.tensors);
         let mut tensors = IndexMap::with_capacity(old.len());
         let (mut cast_count, mut dequantized_count) = (0, 0);

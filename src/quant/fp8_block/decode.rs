@@ -9,6 +9,7 @@ use crate::kernels::lanes::Precision;
 use crate::quant::dequantize;
 use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, Fp8Block, SCALE_SUFFIX};
 use crate::quant::fp8_block::naming::{self, is_nibbles};
+use crate::quant::fp8_block::nibbles;
 use crate::tensor::{Dtype, Name, shape_text};
 use crate::text::listing;
 
@@ -25,7 +26,7 @@ pub(super) fn decoded(
 ) -> Result<Tensor> {
     let block = scheme.block;
     if is_nibbles(tensors, name, weight) {
-        return nibbles(tensors, name, weight, to);
+        return nibbles::decoded(tensors, name, weight, to);
     }
     let (scale_name, scales) = scales(tensors, name, weight)?;
     let misfit = || {
@@ -91,22 +92,6 @@ fn spread(
             [share(high, rows), share(wide, columns)],
         )
     })
-}
-
-/// The numbers of codes of 4 bits.
-fn nibbles(
-    _tensors: &IndexMap<Name, Tensor>,
-    name: &str,
-    weight: &Tensor,
-    _to: Precision,
-) -> Result<Tensor> {
-    let problem = "it is two codes of 4 bits in each byte, which cannot be dequantized".to_owned();
-    Err(Error::of_tensor(
-        Code::UnsupportedTensor,
-        weight.origin(),
-        name,
-        problem,
-    ))
 }
 
 /// Whether codes of `dtype` can be dequantized.

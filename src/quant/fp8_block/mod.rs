@@ -13,6 +13,7 @@ mod format;
 mod loaders;
 mod measure;
 mod naming;
+mod nibbles;
 mod other;
 
 use std::ops::Range;

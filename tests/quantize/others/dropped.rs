@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use ckptfs::ops::{CastRule, GraftRequest, Precision};
+use ckptfs::ops::{CastRule, GraftRequest, LoraRequest, Precision};
 use ckptfs::recipe::ViewRequest;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
+use crate::common::adapter::Adapter;
 use crate::common::checkpoint::{Checkpoint, TensorData, bf16, of_values, tensor};
 use crate::common::readback::tensors;
-use crate::common::{Workspace, assert_names, message};
+use crate::common::{Workspace, assert_names, materialized, message};
 use crate::definition::{self, Scheme};
 use crate::others::{config, shown_config, words};
 
@@ -131,8 +132,65 @@ fn a_graft_on_packed_weights_needs_their_numbers() {
         })
     };
     assert!(message(graft(r".*up_proj.*", None).plan()).contains("up_proj"));
+    let found = tensors(&graft(r".*up_proj.*", Some(Precision::Bf16)).plan().unwrap());
+    assert!(found[&up] == numbers);
+    assert_eq!(found.len(), 3);
     let plain = tensors(&graft(".*norm.*", None).plan().unwrap());
     assert!(plain.contains_key(&format!("{}.qweight", module("up"))));
+}
+
+#[test]
+fn an_adapter_is_merged_into_the_numbers_of_packed_weights() {
+    let workspace = Workspace::new();
+    let base = base(&workspace, "gemm");
+    let dense = materialized(
+        &workspace,
+        "dense",
+        &filtered(&base, &[], &[], Some(Precision::Bf16)),
+    );
+    let adapter = Adapter::new(2, 4.0).linear(&module("up"), [8, 128], 2);
+    let adapter = adapter.write(&workspace, "adapter");
+    let merged = |base: &PathBuf, to| {
+        let lora = LoraRequest {
+            adapter: (&adapter).into(),
+            weight: 1.0,
+        };
+        ViewRequest::new(base).with(|asked| {
+            asked.lora.adapters = vec![lora];
+            asked.dtype.to = to;
+        })
+    };
+    let expected = tensors(&merged(&dense, None).plan().unwrap());
+    let found = tensors(&merged(&base, Some(Precision::Bf16)).plan().unwrap());
+    assert_eq!(found, expected);
+    let refused = message(merged(&base, None).plan());
+    assert_names(&refused, &["up_proj.weight", "packed codes", "dtype: bf16"]);
+}
+
+#[test]
+fn an_unreadable_weight_may_be_left_out_where_an_adapter_is_merged_into_others() {
+    let workspace = Workspace::new();
+    let mut stored = [awq("up"), awq("down")].concat();
+    // Another group size than the one that is declared.
+    stored[4] = words(&format!("{}.qzeros", module("down")), [2, 1], &[0; 2]);
+    let checkpoint = Checkpoint::single(stored).config(&config(&declared("gemm")));
+    let base = workspace.write("base", &checkpoint);
+    let adapter = Adapter::new(2, 4.0).linear(&module("up"), [8, 128], 2);
+    let adapter = adapter.write(&workspace, "adapter");
+    let request = |drop: &[&str]| {
+        let lora = LoraRequest {
+            adapter: (&adapter).into(),
+            weight: 1.0,
+        };
+        filtered(&base, &[], drop, Some(Precision::Bf16))
+            .with(|asked| asked.lora.adapters = vec![lora])
+    };
+    assert_names(&message(request(&[]).plan()), &["down_proj", "zero points"]);
+    let found = tensors(&request(&[".*down.*"]).plan().unwrap());
+    assert_eq!(
+        found.into_keys().collect::<Vec<_>>(),
+        [format!("{}.weight", module("up"))]
+    );
 }
 
 #[test]

@@ -97,6 +97,41 @@ proptest! {
 }
 
 #[test]
+fn experts_of_four_bits_beside_fp8_are_read() {
+    let numbers = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let [rows, columns] = [5, 96];
+    let mut random = Random(2);
+    let codes: Vec<u8> = (0..rows * columns)
+        .map(|_| random.below(16) as u8)
+        .collect();
+    let exponents: Vec<u8> = (0..rows * columns / 32)
+        .map(|_| 110 + random.below(30) as u8)
+        .collect();
+    let packed = codes.chunks(2).map(|pair| pair[0] | pair[1] << 4).collect();
+    let values: Vec<f32> = codes
+        .iter()
+        .enumerate()
+        .map(|(at, code)| {
+            let sign = if code & 8 == 0 { 1.0 } else { -1.0 };
+            sign * numbers[usize::from(code & 7)] * 2f32.powi(i32::from(exponents[at / 32]) - 127)
+        })
+        .collect();
+    let scale = NAME.replace(".weight", ".scale");
+    let stored = [
+        TensorData::new(NAME, Dtype::I8, &[rows, columns / 2], packed),
+        TensorData::new(&scale, Dtype::F8_E8M0, &[rows, columns / 32], exponents),
+    ];
+    let declared = json!({"quant_method": "fp8", "activation_scheme": "dynamic", "scale_fmt": "ue8m0", "weight_block_size": [128, 128]});
+    assert_read(&stored, &declared, NAME, &[rows, columns], &values);
+
+    let workspace = Workspace::new();
+    let misfit = TensorData::new(&scale, Dtype::F8_E8M0, &[rows, 6], vec![127; rows * 6]);
+    let checkpoint = Checkpoint::single([stored[0].clone(), misfit]).config(&config(&declared));
+    let base = workspace.write("base", &checkpoint);
+    assert_names(&refusal(&base), &[NAME, "[5, 48]", "[5, 6]", "each 32"]);
+}
+
+#[test]
 fn experts_of_three_dimensions_have_scales_for_rows_columns_and_all() {
     let [experts, rows, columns] = [3, 4, 10];
     let weight = codes(&[experts, rows, columns], 4);

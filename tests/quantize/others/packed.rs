@@ -215,7 +215,7 @@ proptest! {
         rows in 1usize..4,
         groups in 1usize..5,
         has_index in any::<bool>(),
-        version in 0..3,
+        version in 0usize..3,
         seed in any::<u64>(),
     ) {
         let (format, is_first) = [(None, true), (Some("gptq"), true), (Some("gptq_v2"), false)][version];
