@@ -82,6 +82,10 @@ impl Mixed {
         let groups = groups
             .iter()
             .filter(|(_, group)| !group["weights"].is_null());
+        // Each is declared alone below.
+        if groups.clone().count() < 2 {
+            return None;
+        }
         let groups: Vec<Group> = groups
             .map(|(name, group)| {
                 let mut alone = declaration.clone();
@@ -98,10 +102,13 @@ impl Mixed {
                 }
             })
             .collect();
-        (groups.len() > 1 && groups.iter().any(|group| group.scheme.is_ok())).then_some(Mixed {
-            groups,
-            ..Self::new(self.scheme_of_group)
-        })
+        groups
+            .iter()
+            .any(|group| group.scheme.is_ok())
+            .then_some(Mixed {
+                groups,
+                ..Self::new(self.scheme_of_group)
+            })
     }
 
     /// The schemes that can be read.

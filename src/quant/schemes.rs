@@ -244,6 +244,8 @@ pub(crate) fn stored<'a>(
         let companions: Option<Vec<&Tensor>> = companions
             .map(|companion| tensors.get(&*companion))
             .collect();
+        // What is only read has none to move.
+        let companions = companions.filter(|companions| !companions.is_empty());
         Some((scheme, companions?))
     })
 }

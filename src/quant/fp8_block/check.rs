@@ -98,7 +98,10 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
         .collect();
     let has_scales = |name: &str| naming::scale_names(name).any(|scales| names.contains(&*scales));
     let mut all = stored.iter().flat_map(|file| file.tensors);
-    if has_blocks && !all.any(|(name, tensor)| is_code(tensor.dtype) && has_scales(name)) {
+    if has_blocks
+        && pairs.is_empty()
+        && !all.any(|(name, tensor)| is_code(tensor.dtype) && has_scales(name))
+    {
         faults.problems.add(
             Code::ConfigMismatch,
             format!(

@@ -131,7 +131,8 @@ fn a_graft_on_packed_weights_needs_their_numbers() {
             asked.dtype.to = to;
         })
     };
-    assert!(message(graft(r".*up_proj.*", None).plan()).contains("up_proj"));
+    let refused = message(graft(r".*up_proj.*", None).plan());
+    assert_names(&refused, &[&up, "packed codes", "dtype: bf16"]);
     let found = tensors(&graft(r".*up_proj.*", Some(Precision::Bf16)).plan().unwrap());
     assert!(found[&up] == numbers);
     assert_eq!(found.len(), 3);
