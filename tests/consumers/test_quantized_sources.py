@@ -75,13 +75,13 @@ def test_awq_is_what_autoawq_dequantizes(group, tmp_path):
     exact = packing.dequantize_gemm(
         parts["qweight"], parts["qzeros"], parts["scales"].float(), 4, size
     )
+    # Of F16, the package's own multiplication rounds once as well.
+    half = packing.dequantize_gemm(parts["qweight"], parts["qzeros"], parts["scales"], 4, size)
+    assert same_bits(half, exact.half())
     for name, dtype in DTYPES.items():
         found = read(base, name)
         assert found.keys() == {f"{NAME}.weight"}
         assert same_bits(found[f"{NAME}.weight"], exact.T.to(dtype).contiguous()), name
-    # Of F16, the package's own multiplication rounds once as well.
-    half = packing.dequantize_gemm(parts["qweight"], parts["qzeros"], parts["scales"], 4, size)
-    assert same_bits(read(base, "f16")[f"{NAME}.weight"], half.T.contiguous())
 
 
 @pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
@@ -93,7 +93,7 @@ def test_gptq_is_what_its_formulas_give(bits, version, tmp_path):
     of_group = scales((columns // group, rows), bits + 20)
     order = torch.randperm(columns, generator=torch.Generator().manual_seed(bits))
     index = (torch.arange(columns, dtype=torch.int32) // group)[order]
-    stored = zero_points - (version == "gptq")
+    stored = zero_points - int(version == "gptq")
     tensors = {
         "qweight": gptq_definition.packed_down(codes, bits),
         "qzeros": gptq_definition.packed_down(stored.T, bits).T,
@@ -129,7 +129,10 @@ def test_four_bits_are_what_bitsandbytes_dequantizes(kind, nested, tmp_path):
     for name, dtype in DTYPES.items():
         found = read(base, name)
         assert found.keys() == {f"{NAME}.weight"}
-        assert same_bits(found[f"{NAME}.weight"], exact.to(dtype)), name
+        numbers = found[f"{NAME}.weight"]
+        # The table of FP4 in a checkpoint may have another sign of zero than the package's own.
+        same = same_bits if kind == "nf4" else torch.equal
+        assert numbers.dtype == dtype and same(numbers, exact.to(dtype)), name
 
 
 def test_eight_bits_are_what_bitsandbytes_dequantizes(tmp_path):
