@@ -76,7 +76,7 @@ impl Strips {
     }
 }
 
-/// A value that cannot be quantized, met while computing a band.
+/// A value that cannot be computed with, met while computing a band.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NonFinite {
     /// Row inside the band's group.
@@ -133,6 +133,11 @@ pub trait Kernel: Debug + Send + Sync {
 
     /// Measures how far its outputs are from its input, if it quantizes one.
     fn error_measure(&self) -> Option<&dyn ErrorMeasure> {
+        None
+    }
+
+    /// What is wrong where `fault` was met, if that is not a number which cannot be quantized.
+    fn describe_fault(&self, _fault: &NonFinite) -> Option<String> {
         None
     }
 

@@ -77,10 +77,10 @@ pub fn diff(
     /// Bytes of computed tiles that are kept: everything is read once or twice, front to back.
     const CACHE_BYTES: usize = 64 << 20;
     let readers = [a, b].map(|plan| Reader::new(plan.view.clone(), CACHE_BYTES));
-    let sides = [
+    let sides = tensors::Side::aligned([
         tensors::Side::new(a, &readers[0])?,
         tensors::Side::new(b, &readers[1])?,
-    ];
+    ]);
     let tensors = [sides[0].len(), sides[1].len()];
     let (equal, different) = tensors::compare(&sides, values, jobs, progress)?;
     let (files_equal, files) = files::compare([a, b], [&readers[0], &readers[1]], progress)?;

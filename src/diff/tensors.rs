@@ -1,5 +1,7 @@
 //! Tensors of two views, by name.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use crate::error::Result;
 use crate::jobs::{self, Progress, check_going_on};
 use crate::kernels::lanes::Precision;
 use crate::kernels::numbers::is_known;
-use crate::quant::{self, Scheme};
+use crate::quant::{self, Role, Scheme};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::tensor::{Dtype, Name, Shape};
@@ -41,17 +43,48 @@ pub struct Header {
 pub(super) struct Side<'a> {
     reader: &'a Reader,
     tensors: IndexMap<Name, Tensor>,
-    scheme: Box<dyn Scheme>,
+    /// The numbers of quantized weights, if they can be read.
+    decoded: HashMap<Name, Option<Tensor>>,
+    /// The weight that each tensor of packed codes is of.
+    weights: HashMap<Name, Name>,
 }
 
 impl<'a> Side<'a> {
     pub(super) fn new(plan: &Plan, reader: &'a Reader) -> Result<Self> {
         let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
+        let tensors = tensors.map(|t| (t.name.clone(), t.tensor())).collect();
+        let scheme = scheme(plan, reader)?;
+        let (mut decoded, mut weights) = (HashMap::new(), HashMap::new());
+        for (name, tensor) in &tensors {
+            let Role::Codes(weight) = scheme.role(&tensors, name, tensor) else {
+                continue;
+            };
+            let weight = Name::from(weight);
+            let numbers = scheme
+                .decoded(&tensors, &weight, tensor, Precision::F32)
+                .ok();
+            // FP8 without scales is compared as the numbers that its codes are.
+            if numbers.is_some() || !is_known(tensor.dtype) {
+                decoded.insert(weight.clone(), numbers);
+            }
+            if weight != *name {
+                weights.insert(name.clone(), weight);
+            }
+        }
         Ok(Side {
             reader,
-            tensors: tensors.map(|t| (t.name.clone(), t.tensor())).collect(),
-            scheme: scheme(plan, reader)?,
+            tensors,
+            decoded,
+            weights,
         })
+    }
+
+    /// Both sides, with one name for each weight that both have.
+    pub(super) fn aligned(mut sides: [Self; 2]) -> [Self; 2] {
+        let [a, b] = &mut sides;
+        a.align(&b.tensors);
+        b.align(&a.tensors);
+        sides
     }
 
     pub(super) fn len(&self) -> usize {
@@ -59,16 +92,24 @@ impl<'a> Side<'a> {
     }
 
     /// The tensor as numbers that can be compared, if its dtype is one of those.
-    fn numbers(&self, name: &str, tensor: &Tensor) -> Option<Tensor> {
-        if self.scheme.is_quantized(&self.tensors, name, tensor)
-            && quant::stored(&self.tensors, name).is_some()
-        {
-            let decoded = self
-                .scheme
-                .decoded(&self.tensors, name, tensor, Precision::F32);
-            return decoded.ok();
+    fn numbers(&self, name: &Name, tensor: &Tensor) -> Option<Tensor> {
+        let weight = self.weights.get(name).unwrap_or(name);
+        if let Some(decoded) = self.decoded.get(weight) {
+            return decoded.clone();
         }
         is_known(tensor.dtype).then(|| tensor.clone())
+    }
+
+    /// Calls packed codes by their weight's name where the other side has a tensor of that name, so that both are compared.
+    fn align(&mut self, other: &IndexMap<Name, Tensor>) {
+        let named = std::mem::take(&mut self.tensors)
+            .into_iter()
+            .map(|(name, tensor)| {
+                let weight = self.weights.get(&name);
+                let weight = weight.filter(|weight| other.contains_key(*weight));
+                (weight.cloned().unwrap_or(name), tensor)
+            });
+        self.tensors = named.collect();
     }
 }
 
@@ -155,7 +196,7 @@ fn bytes_to_read([a, b]: &[Side; 2], name: &Name, [of_a, of_b]: [&Tensor; 2]) ->
     }
     let numbers = (a.numbers(name, of_a), b.numbers(name, of_b));
     match numbers {
-        (Some(in_a), Some(in_b)) if of_a.shape == of_b.shape => in_a.len() + in_b.len(),
+        (Some(in_a), Some(in_b)) if in_a.shape == in_b.shape => in_a.len() + in_b.len(),
         _ => 0,
     }
 }
@@ -181,8 +222,8 @@ fn changed(
     };
     let mut figures = None;
     if values
-        && of_a.shape == of_b.shape
         && let (Some(of_a), Some(of_b)) = (a.numbers(name, of_a), b.numbers(name, of_b))
+        && of_a.shape == of_b.shape
     {
         let sides = [(&of_a, a.reader), (&of_b, b.reader)];
         figures = Some(numbers::compare(sides, unread, progress)?);

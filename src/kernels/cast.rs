@@ -134,16 +134,21 @@ impl<C: Code, T: Target> Loop for Dequantization<'_, C, T> {
         let blocks = self.codes.chunks(self.block_columns).zip(self.scales);
         for ((codes, &scale), target) in blocks.zip(targets) {
             for (&code, target) in codes.iter().zip(target.chunks_exact_mut(T::BYTES)) {
-                let product = C::value(code) * scale;
-                // Which of two NaNs a product takes after is not the same everywhere.
-                let bits = if product.is_nan() {
-                    QUIET_NAN
-                } else {
-                    product.to_bits()
-                };
-                T::write(bits, target);
+                T::write(product_bits(C::value(code), scale), target);
             }
         }
+    }
+}
+
+/// The bits of `value` times `scale`, the same on every processor.
+#[inline(always)]
+pub(super) fn product_bits(value: f32, scale: f32) -> u32 {
+    let product = value * scale;
+    // Which of two NaNs a product takes after is not the same everywhere.
+    if product.is_nan() {
+        QUIET_NAN
+    } else {
+        product.to_bits()
     }
 }
 

@@ -10,5 +10,6 @@ pub mod integer;
 pub mod lanes;
 pub mod low_rank;
 pub(crate) mod numbers;
+pub mod table;
 
 pub use cpu::{CpuPath, Loop};

@@ -19,7 +19,7 @@ use crate::ops::{
     CastRule, Conversions, Converted, Group, Operator, Params, Setting, Takes, Value, convert,
     is_convertible,
 };
-use crate::quant;
+use crate::quant::{self, Role};
 
 /// Give the tensors of these names in other dtypes, each by the first rule that matches its whole
 /// name.
@@ -112,17 +112,27 @@ impl Operator for Cast {
         if self.is_left_to_dtype {
             return Ok(());
         }
-        let mut cast = 0;
-        for (name, tensor) in &mut catalog.tensors {
-            let Some(to) = self.rules.target(name) else {
+        let scheme = quant::declared_or_usual(catalog);
+        let tensors = &catalog.tensors;
+        let mut new = Vec::new();
+        for (name, tensor) in tensors {
+            let role = scheme.role(tensors, name, tensor);
+            let of_weight = match &role {
+                Role::Codes(weight) => self.rules.target(weight),
+                Role::Companion(_) | Role::Plain => None,
+            };
+            let Some(to) = self.rules.target(name).or(of_weight) else {
                 continue;
             };
-            let is_scale = quant::weight_of(name).is_some() || quant::is_activation_scale(name);
+            let is_scale = quant::weight_of(name).is_some()
+                || matches!(role, Role::Companion(_))
+                || quant::is_activation_scale(name);
+            let is_coded = quant::is_coded(tensor.dtype) || matches!(role, Role::Codes(_));
             if is_convertible(tensor.dtype) && !is_scale {
-                let new = convert(name, tensor, to)?;
-                cast += usize::from(tensor.dtype != new.dtype);
-                *tensor = new;
-            } else if quant::is_coded(tensor.dtype) {
+                if tensor.dtype != to.dtype() {
+                    new.push((name.clone(), convert(name, tensor, to)?));
+                }
+            } else if is_coded {
                 return Err(Error::of_tensor(Code::UnsupportedTensor, tensor.origin(),
                     name,
                     format!(
@@ -134,9 +144,10 @@ impl Operator for Cast {
             }
         }
         catalog.report.add(Converted {
-            cast,
+            cast: new.len(),
             dequantized: 0,
         });
+        catalog.tensors.extend(new);
         Ok(())
     }
 }

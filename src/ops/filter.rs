@@ -3,6 +3,8 @@
 //! Companions (scales) stay with their weight: a pattern that takes `X` away, or does not keep it,
 //! does the same to them.
 
+use std::collections::{BTreeSet, HashMap};
+
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, OperatorReport, Tensor};
@@ -10,7 +12,7 @@ use crate::error::setting::{DROP, ONLY};
 use crate::error::{Code, Error, Result, Warning};
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
-use crate::quant::{self, Doing, Moves, weight_of};
+use crate::quant::{self, Doing, Moves, Role, weight_of};
 use crate::tensor::Name;
 use crate::text::counted;
 
@@ -105,15 +107,26 @@ impl Filter {
         (self.only.is_empty() || matches(&self.only, name)) && !matches(&self.drop, name)
     }
 
-    /// Whether the tensor called `name` is kept.
+    /// Whether the tensor called `name` is kept; `owners` are as [`owners`] gives them.
     ///
     /// # Errors
     /// If a weight would lose its scales.
-    fn decide(&self, tensors: &IndexMap<Name, Tensor>, name: &str, of: &Tensor) -> Result<bool> {
-        let weight = weight_of(name).filter(|weight| tensors.contains_key(*weight));
-        let Some(weight) = weight else {
+    fn decide(
+        &self,
+        tensors: &IndexMap<Name, Tensor>,
+        owners: &HashMap<Name, String>,
+        name: &Name,
+        of: &Tensor,
+    ) -> Result<bool> {
+        let Some(weight) = owners.get(name) else {
             return Ok(self.keeps(name));
         };
+        if !tensors.contains_key(&**weight) {
+            // Nobody sees that name: those of its parts go as well.
+            let of_either =
+                |patterns: &[Pattern]| matches(patterns, name) || matches(patterns, weight);
+            return Ok((self.only.is_empty() || of_either(&self.only)) && !of_either(&self.drop));
+        }
         let kept = self.keeps(weight);
         if kept && matches(&self.drop, name) {
             return Err(Error::of_tensor(
@@ -129,9 +142,21 @@ impl Filter {
     }
 
     /// The patterns that have no effect on `tensors`, each with the reason.
-    fn idle_patterns(&self, tensors: &IndexMap<Name, Tensor>) -> Vec<Warning> {
-        let names: Vec<&str> = tensors.keys().map(|name| &**name).collect();
-        let is_scale = |name: &&&str| weight_of(name).is_some_and(|of| tensors.contains_key(of));
+    fn idle_patterns(
+        &self,
+        tensors: &IndexMap<Name, Tensor>,
+        owners: &HashMap<Name, String>,
+    ) -> Vec<Warning> {
+        let of_parts: BTreeSet<&str> = owners.values().map(|weight| &**weight).collect();
+        let of_parts = of_parts
+            .into_iter()
+            .filter(|weight| !tensors.contains_key(*weight));
+        let names: Vec<&str> = tensors.keys().map(|name| &**name).chain(of_parts).collect();
+        let is_scale = |name: &&&str| {
+            owners
+                .get(**name)
+                .is_some_and(|of| tensors.contains_key(&**of))
+        };
         let matched = |pattern: &Pattern| -> Vec<&&str> {
             let names = names.iter();
             names.filter(|name| pattern.matches(name)).collect()
@@ -165,18 +190,74 @@ fn matches(patterns: &[Pattern], name: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(name))
 }
 
+/// The weight that each tensor belongs to which is another one than the weight's own: scales, and the parts of weights
+/// that have no tensor of their name.
+fn owners(catalog: &mut Catalog) -> HashMap<Name, String> {
+    let scheme = quant::declared_or_usual(catalog);
+    let tensors = &catalog.tensors;
+    let owners = tensors.iter().filter_map(|(name, tensor)| {
+        let by_name = weight_of(name).filter(|weight| tensors.contains_key(*weight));
+        if let Some(weight) = by_name {
+            return Some((name.clone(), weight.to_owned()));
+        }
+        match scheme.role(tensors, name, tensor) {
+            Role::Codes(weight) if weight != **name => Some((name.clone(), weight)),
+            Role::Companion(weight)
+                if !scheme.is_movable() || tensors.contains_key(&*scheme.codes(&weight)) =>
+            {
+                Some((name.clone(), weight))
+            }
+            _ => None,
+        }
+    });
+    owners.collect()
+}
+
+/// Checks that all parts of a weight without a tensor of its name are kept, or none.
+///
+/// # Errors
+/// If they are not.
+fn check_parts(
+    old: &IndexMap<Name, Tensor>,
+    new: &IndexMap<Name, Tensor>,
+    owners: &HashMap<Name, String>,
+) -> Result<()> {
+    let mut fates: HashMap<&str, (&Name, bool)> = HashMap::new();
+    for (name, tensor) in old {
+        let Some(weight) = owners
+            .get(name)
+            .filter(|weight| !old.contains_key(&***weight))
+        else {
+            continue;
+        };
+        let is_kept = new.contains_key(name);
+        let (other, was_kept) = fates.entry(weight).or_insert((name, is_kept));
+        if *was_kept != is_kept {
+            let problem =
+                format!("it and {other} are {weight}, but only one of them would be kept");
+            let error = Error::of_tensor(Code::ScalesSeparated, tensor.origin(), name, problem);
+            return Err(error.with_hint(format!(
+                "let the patterns match {weight}, or all of its tensors"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Operator for Filter {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let idle = self.idle_patterns(&catalog.tensors);
+        let owners = owners(catalog);
+        let idle = self.idle_patterns(&catalog.tensors, &owners);
         let parts = catalog.parts();
         let old = std::mem::take(&mut catalog.tensors);
         let before = old.len();
         let mut tensors = IndexMap::with_capacity(before);
         for (name, tensor) in &old {
-            if self.decide(&old, name, tensor)? {
+            if self.decide(&old, &owners, name, tensor)? {
                 tensors.insert(name.clone(), tensor.clone());
             }
         }
+        check_parts(&old, &tensors, &owners)?;
         if tensors.is_empty() && before > 0 {
             let problem = format!(
                 "the filters leave nothing of the {} of this view",

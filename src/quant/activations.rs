@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::text::counted;
 
 /// Their names after the module's, as vLLM, compressed-tensors and ModelOpt have them.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "k_scale",
     "v_scale",
     "kv_scale",
@@ -13,6 +13,7 @@ const NAMES: [&str; 9] = [
     "prob_scale",
     "input_scale",
     "input_global_scale",
+    "input_scale_ub",
     "output_scale",
     "activation_scale",
 ];

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::catalog::{Catalog, Config, values};
 use crate::error::Result;
 use crate::quant::activations;
+use crate::source::AuxEntry;
 
 pub(crate) const KEY: &str = "quantization_config";
 /// Where multimodal models keep the configuration of their language model.
@@ -31,6 +32,8 @@ pub(super) const TARGETS_KEY: &str = "targets";
 pub(super) const COMPRESSION_KEY: &str = "compression_config";
 /// A declaration by another tool, which some loaders prefer.
 pub(crate) const MODELOPT_FILE: &str = "hf_quant_config.json";
+/// The object of that file that declares.
+pub(super) const MODELOPT_KEY: &str = "quantization";
 
 /// The declarations of the model and of the language model in it.
 pub(crate) fn declarations(config: &Config) -> Vec<Value> {
@@ -50,12 +53,33 @@ pub(super) fn all_declarations(config: &Config) -> Vec<Value> {
 
 /// The declarations in `text`, a config.json; none if it cannot be read.
 pub(super) fn declarations_in_text(text: &[u8]) -> Vec<Value> {
-    let config = values(text, &[KEY, TEXT_CONFIG]).unwrap_or_default();
-    let declared = [&config, &config[TEXT_CONFIG]].map(|config| config[KEY].clone());
+    let config = values(text, &[KEY, TEXT_CONFIG, COMPRESSION_KEY]).unwrap_or_default();
+    let declared = [
+        &config[KEY],
+        &config[TEXT_CONFIG][KEY],
+        &config[COMPRESSION_KEY],
+    ];
     declared
         .into_iter()
+        .cloned()
         .filter(|value| !value.is_null())
         .collect()
+}
+
+/// The declaration of another tool in `aux`, in the words of config.json.
+pub(super) fn tool_declaration(aux: &[AuxEntry]) -> Option<Value> {
+    let entry = aux.iter().find(|entry| entry.name() == MODELOPT_FILE)?;
+    let text = match entry {
+        AuxEntry::File { file, .. } => file.read_all(Config::MAX_BYTES).ok()?,
+        AuxEntry::Edited { text, .. } => text.to_vec(),
+        AuxEntry::Directory { .. } => return None,
+    };
+    let mut file: Value = serde_json::from_slice(&text).ok()?;
+    let mut declaration = file.get_mut(MODELOPT_KEY)?.take();
+    declaration
+        .as_object_mut()?
+        .insert(METHOD_KEY.to_owned(), "modelopt".into());
+    Some(declaration)
 }
 
 /// The entries of all lists of modules that `declaration` leaves alone, each once.
@@ -91,11 +115,12 @@ pub(super) fn hide_modelopt(catalog: &mut Catalog, because: &str) {
 /// # Errors
 /// If config.json cannot be read or edited.
 pub(crate) fn undeclare(catalog: &mut Catalog) -> Result<()> {
+    let by_tool = tool_declaration(&catalog.aux).is_some();
     hide_modelopt(catalog, "no tensor of the view is quantized by it");
     let Some(config) = catalog.config_mut()? else {
         return Ok(());
     };
-    let was_declared = !all_declarations(config).is_empty();
+    let was_declared = by_tool || !all_declarations(config).is_empty();
     config.remove(KEY);
     config.remove(COMPRESSION_KEY);
     if config.get_in(TEXT_CONFIG, KEY).is_some() {

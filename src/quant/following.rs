@@ -9,15 +9,12 @@ use serde_json::Value;
 use crate::catalog::{CONFIG_FILE, Catalog, Config};
 use crate::error::{Code, Result, Warning};
 use crate::quant::declared::{
-    COMPRESSION_KEY, GROUPS_KEY, KEY, METHOD_KEY, MODELOPT_FILE, SKIP_KEYS, TARGETS_KEY,
-    TEXT_CONFIG, target_lists,
+    COMPRESSION_KEY, GROUPS_KEY, KEY, METHOD_KEY, MODELOPT_FILE, MODELOPT_KEY, SKIP_KEYS,
+    TARGETS_KEY, TEXT_CONFIG, target_lists,
 };
 use crate::quant::skip_entries::{Entry, Fate, Moves};
 use crate::source::AuxEntry;
 use crate::text::listing;
-
-/// The object of [`MODELOPT_FILE`] that its lists are in.
-const MODELOPT_KEY: &str = "quantization";
 
 /// What is done to the tensors that lists follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

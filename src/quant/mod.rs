@@ -6,6 +6,8 @@
 //! knows a companion's name, a block's size or what codes are made of.
 
 mod activations;
+mod awq;
+mod bitsandbytes;
 mod compressed_tensors;
 mod declared;
 mod dequantize;
@@ -13,8 +15,14 @@ mod edited;
 mod figures;
 mod following;
 pub mod fp8_block;
+mod gptq;
 mod groups;
+mod mixed;
 mod offer;
+mod only_read;
+mod packed_words;
+mod plan_bytes;
+mod quantized_module;
 mod requested;
 mod scheme;
 mod schemes;
@@ -30,7 +38,10 @@ pub(crate) use following::{Doing, follow, leave_alone};
 pub(crate) use groups::{Group, group_of};
 pub use offer::{Dialect, EncodingSettings};
 pub use requested::SchemeRequest;
-pub use scheme::{Encoding, Fit, Reading, Scheme, StoredFile, Verified};
-pub(crate) use schemes::{Declared, declaration, declared, declared_in, stored, verify};
+pub use scheme::{Encoding, Fit, Reading, Role, Scheme, StoredFile, Verified};
+pub(crate) use schemes::{
+    Declared, declaration, declared, declared_in, declared_or_usual, has_quantized,
+    seems_quantized, stored, verify,
+};
 pub use schemes::{companions, is_coded, weight_of};
 pub(crate) use skip_entries::{Entry, Moves, is_class};

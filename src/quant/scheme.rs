@@ -4,6 +4,7 @@
 use std::fmt::{self, Debug};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
@@ -16,6 +17,17 @@ use crate::jobs::Progress;
 use crate::kernels::lanes::Precision;
 use crate::source::Blob;
 use crate::tensor::{Dtype, Name};
+
+/// What a tensor is to a scheme.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// No part of a quantized weight.
+    Plain,
+    /// The codes of the weight of this name.
+    Codes(String),
+    /// What else belongs to the weight of this name.
+    Companion(String),
+}
 
 /// How the weights of a checkpoint are quantized.
 pub trait Scheme: Debug + Send + Sync {
@@ -84,6 +96,21 @@ pub trait Scheme: Debug + Send + Sync {
         tensor: &Tensor,
     ) -> bool {
         self.has_dtype(tensor.dtype)
+    }
+
+    /// What the tensor called `name` is among `tensors`, which it is one of.
+    fn role(&self, tensors: &IndexMap<Name, Tensor>, name: &str, tensor: &Tensor) -> Role {
+        match self.weight_of(name) {
+            Some(weight) if self.codes(weight) == name => Role::Codes(weight.to_owned()),
+            Some(weight) => Role::Companion(weight.to_owned()),
+            None if self.is_quantized(tensors, name, tensor) => Role::Codes(name.to_owned()),
+            None => Role::Plain,
+        }
+    }
+
+    /// Whether views can have such weights as they are beside others, so that config.json declares both.
+    fn is_movable(&self) -> bool {
+        true
     }
 
     /// The names of the companions of the weight `weight`.
@@ -201,7 +228,7 @@ pub trait Encoding: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct StoredFile<'a> {
     pub name: &'a str,
-    pub file: &'a dyn Blob,
+    pub file: &'a Arc<dyn Blob>,
     pub tensors: &'a IndexMap<Name, StoredTensor>,
 }
 

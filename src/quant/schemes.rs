@@ -9,9 +9,15 @@ use crate::catalog::{CONFIG_FILE, Catalog, Config, Tensor};
 use crate::error::setting::DTYPE;
 use crate::error::{Code, Error, Hint, Result};
 use crate::findings::Faults;
+use crate::quant::awq::Awq;
+use crate::quant::bitsandbytes::BitsAndBytes;
 use crate::quant::compressed_tensors::{self, CompressedTensors};
-use crate::quant::declared::{METHOD_KEY, MODELOPT_FILE, all_declarations, declarations_in_text};
-use crate::quant::fp8_block::{self, Fp8Block};
+use crate::quant::declared::{
+    METHOD_KEY, MODELOPT_FILE, all_declarations, declarations_in_text, tool_declaration,
+};
+use crate::quant::fp8_block::{self, Fp8Block, OtherFp8};
+use crate::quant::gptq::Gptq;
+use crate::quant::mixed::Mixed;
 use crate::quant::offer::Offer;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
 use crate::source::AuxEntry;
@@ -23,6 +29,11 @@ const SCHEMES: &[&dyn Scheme] = &[
     &CompressedTensors::DENSE,
     &CompressedTensors::PACKED_ASYMMETRIC,
     &CompressedTensors::PACKED,
+    &Awq::USUAL,
+    &Gptq::USUAL,
+    &BitsAndBytes,
+    &OtherFp8::USUAL,
+    &Mixed::new(scheme_of_group),
 ];
 
 /// Every way in which views can be quantized. The first is the one of a request that names none.
@@ -34,16 +45,34 @@ pub(super) const ENCODINGS: &[Offer] = &[
 ];
 
 /// The scheme that the config.json of a checkpoint declares for its weights, or the usual one if it
-/// declares none.
+/// declares none. What a declaration is of does not matter where no tensor is quantized.
 ///
 /// # Errors
 /// If it declares a quantization that no scheme knows.
 pub(crate) fn declared(catalog: &mut Catalog) -> Result<Box<dyn Scheme>> {
     let example = example(catalog);
-    match catalog.config_mut()? {
-        Some(config) => scheme_of(&all_declarations(config), config.path(), &example),
-        None => Ok(usual()),
+    let by_tool = tool_declaration(&catalog.aux);
+    let Some(config) = catalog.config_mut()? else {
+        return Ok(usual());
+    };
+    let mut declarations = all_declarations(config);
+    if declarations.is_empty() {
+        declarations.extend(by_tool);
     }
+    match scheme_of(&declarations, config.path(), &example) {
+        Err(error) if example.is_empty() && error.code() == Code::OtherQuantization => Ok(usual()),
+        found => found,
+    }
+}
+
+/// The same, or the usual one if no scheme knows what is declared.
+pub(crate) fn declared_or_usual(catalog: &mut Catalog) -> Box<dyn Scheme> {
+    declared(catalog).unwrap_or_else(|_| usual())
+}
+
+/// Whether a tensor of `catalog` seems to be quantized, by its dtype or name.
+pub(crate) fn has_quantized(catalog: &Catalog) -> bool {
+    !example(catalog).is_empty()
 }
 
 /// The scheme that `text`, a config.json, declares, or the usual one if it cannot be understood.
@@ -61,7 +90,7 @@ pub(crate) enum Declared {
         scheme: Box<dyn Scheme>,
         declaration: Value,
     },
-    /// What no scheme here knows, for messages.
+    /// What no scheme here knows, or moves weight by weight, for messages.
     Other(String),
 }
 
@@ -90,7 +119,9 @@ pub(crate) fn declaration(config: Option<&Config>, aux: &[AuxEntry]) -> Result<D
             Declared::Nothing
         });
     };
-    let of_all = |scheme: &&&dyn Scheme| declarations.iter().all(|d| scheme.is_declared(d));
+    let of_all = |scheme: &&&dyn Scheme| {
+        scheme.is_movable() && declarations.iter().all(|d| scheme.is_declared(d))
+    };
     match (SCHEMES.iter().find(of_all), config) {
         (Some(scheme), Some(config)) => Ok(Declared::By {
             scheme: scheme.declared(&declarations, config.path())?,
@@ -139,6 +170,24 @@ pub(super) fn scheme_of(
     }
 }
 
+/// The scheme of `declaration`, which has one group of weights; or what is not known of it, for messages.
+fn scheme_of_group(declaration: &Value) -> std::result::Result<Box<dyn Scheme>, String> {
+    let declarations = std::slice::from_ref(declaration);
+    let scheme = SCHEMES
+        .iter()
+        .find(|scheme| scheme.is_declared(declaration));
+    match scheme.map(|scheme| scheme.declared(declarations, CONFIG_FILE.as_ref())) {
+        Some(Ok(scheme)) => Ok(scheme),
+        Some(Err(error)) => Err(error.problem().to_owned()),
+        None => {
+            let mut unreadable = SCHEMES.iter().filter_map(|s| s.unreadable(declaration));
+            Err(unreadable
+                .next()
+                .unwrap_or_else(|| declaration[METHOD_KEY].to_string()))
+        }
+    }
+}
+
 /// Finds what is wrong with the quantized weights of `stored`, and with what `declaration`, the
 /// `quantization_config` of config.json, says of them.
 ///
@@ -171,6 +220,20 @@ pub fn companions(weight: &str) -> impl Iterator<Item = String> + use<> {
     names.collect::<IndexSet<String>>().into_iter()
 }
 
+/// Whether `tensors` have codes or scales of the weight `weight`, by their names.
+pub(crate) fn seems_quantized(tensors: &IndexMap<Name, Tensor>, weight: &str) -> bool {
+    let beside = ["_packed", "_scale", "_scale_inv", ".absmax"];
+    let of_module = [".qweight", ".SCB", ".scale"];
+    let module = weight.strip_suffix(".weight");
+    let beside = beside.iter().map(|suffix| [weight, suffix].concat());
+    let of_module = of_module
+        .iter()
+        .filter_map(|suffix| Some([module?, suffix].concat()));
+    beside
+        .chain(of_module)
+        .any(|name| tensors.contains_key(&*name))
+}
+
 /// The scheme of the weight `name` of `tensors` and its companions, if these are there.
 pub(crate) fn stored<'a>(
     tensors: &'a IndexMap<Name, Tensor>,
@@ -181,6 +244,8 @@ pub(crate) fn stored<'a>(
         let companions: Option<Vec<&Tensor>> = companions
             .map(|companion| tensors.get(&*companion))
             .collect();
+        // What is only read has none to move.
+        let companions = companions.filter(|companions| !companions.is_empty());
         Some((scheme, companions?))
     })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::catalog::{Band, Extent, Node, Strips, Tensor};
-use crate::error::{Error, NonFinite, Result};
+use crate::error::{Code, Error, NonFinite, Result};
 use crate::read::buffers::Buffer;
 use crate::read::facts::{FactStore, survey};
 use crate::read::facts_cache::FactsCache;
@@ -239,6 +239,10 @@ impl Computing {
         node.kernel
             .compute(facts, band, &slices, &mut output_slices)
             .map_err(|fault| {
+                if let Some(problem) = node.kernel.describe_fault(&fault) {
+                    let error = Error::new(Code::BadScales, problem);
+                    return error.about_tensor(&*node.name);
+                }
                 let found = NonFinite {
                     row: band.group * node.kernel.bands().rows_per_group + fault.row,
                     column: fault.column,

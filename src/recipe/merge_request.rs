@@ -7,7 +7,7 @@ use crate::ops::lora::Lora;
 use crate::ops::merge::{Definition, Merge, Source};
 use crate::ops::open;
 use crate::ops::{ExpertOrder, Numbers, Operator, Precision};
-use crate::quant::is_coded;
+use crate::quant::has_quantized;
 use crate::recipe::yaml::Node;
 use crate::source::Location;
 use crate::tensor::Dtype;
@@ -60,8 +60,7 @@ impl MergeRequest {
 /// Has the quantized weights of a model given as numbers, since merges compute with numbers: to the dtype of the
 /// merge, or to BF16 if it has none.
 fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
-    let mut tensors = catalog.tensors.values();
-    if !tensors.any(|tensor| is_coded(tensor.dtype)) {
+    if !has_quantized(catalog) {
         return Ok(());
     }
     let to = dtype

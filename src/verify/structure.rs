@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
@@ -194,7 +195,7 @@ impl Inspection {
                 Ok(ShardFile {
                     name: name.to_owned(),
                     header: read_header(&file)?,
-                    file,
+                    file: Arc::new(file),
                 })
             })
         };

@@ -9,6 +9,7 @@ mod config;
 mod definition;
 mod figures;
 mod kernels;
+mod others;
 mod values;
 
 use std::path::Path;

@@ -17,8 +17,10 @@
 //! The loops are plain Rust for compilers to vectorize, compiled once for each [`CpuPath`]: all give
 //! the same bits.
 
+mod affine;
 mod loops;
 
+pub use affine::{dequantize_groups, dequantize_indexed, unpack_bits, unpack_place};
 pub use loops::{Int4, Int4Asymmetric, Int8, Integer, unpack};
 
 use std::marker::PhantomData;

@@ -10,6 +10,8 @@
 
 mod config;
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 
 use crate::catalog::{Catalog, Tensor};
@@ -22,7 +24,7 @@ use crate::ops::params::chosen;
 use crate::ops::{
     Conversions, Converted, Group, Operator, Params, Setting, Takes, Value, convert, is_convertible,
 };
-use crate::quant;
+use crate::quant::{self, Role, Scheme};
 use crate::tensor::Name;
 
 /// Convert every floating tensor to one dtype.
@@ -60,6 +62,8 @@ impl Params for DtypeParams {
                 to,
                 others: CastRules::new(conversions.rules)?,
                 only_quantized: false,
+                leaves_unreadable: false,
+                only_packed: false,
             }));
         }
         Ok(operators)
@@ -74,6 +78,10 @@ pub struct InDtype {
     others: CastRules,
     /// Leave tensors that are not quantized as they are.
     only_quantized: bool,
+    /// Leave weights that cannot be dequantized as they are.
+    leaves_unreadable: bool,
+    /// Do so only if there are weights that no tensor has the name of, or that are not moved one by one.
+    only_packed: bool,
 }
 
 impl InDtype {
@@ -83,6 +91,24 @@ impl InDtype {
             to,
             others: CastRules::default(),
             only_quantized: true,
+            leaves_unreadable: false,
+            only_packed: false,
+        }
+    }
+
+    /// The same, except for weights that cannot be dequantized: somebody else has to notice those that are still there.
+    pub fn where_possible(to: Precision) -> Self {
+        InDtype {
+            leaves_unreadable: true,
+            ..Self::only_quantized(to)
+        }
+    }
+
+    /// The same, if there are weights that cannot be replaced one by one because they are packed.
+    pub fn if_packed(to: Precision) -> Self {
+        InDtype {
+            only_packed: true,
+            ..Self::where_possible(to)
         }
     }
 
@@ -90,6 +116,16 @@ impl InDtype {
     fn target(&self, name: &str) -> Precision {
         self.others.target(name).unwrap_or(self.to)
     }
+}
+
+/// Whether weights of `tensors` are under other names than their own, or of a scheme that does not move them.
+fn has_packed(scheme: &dyn Scheme, tensors: &IndexMap<Name, Tensor>) -> bool {
+    tensors
+        .iter()
+        .any(|(name, tensor)| match scheme.role(tensors, name, tensor) {
+            Role::Codes(weight) => weight != **name || !scheme.is_movable(),
+            Role::Companion(_) | Role::Plain => false,
+        })
 }
 
 /// Checks that no tensor is called `weight`, as the numbers of the codes called `name` are to be.
@@ -109,42 +145,63 @@ fn check_free(
 
 impl Operator for InDtype {
     fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        let scheme = quant::declared(catalog)?;
+        let scheme = match quant::declared(catalog) {
+            Err(_) if self.leaves_unreadable => return Ok(()),
+            scheme => scheme?,
+        };
+        if self.only_packed && !has_packed(&*scheme, &catalog.tensors) {
+            return Ok(());
+        }
         let old = std::mem::take(&mut catalog.tensors);
         let mut tensors = IndexMap::with_capacity(old.len());
         let (mut cast_count, mut dequantized_count) = (0, 0);
+        let mut unreadable: HashSet<String> = HashSet::new();
+        let mut companions = Vec::new();
         for (name, tensor) in &old {
-            if let Some(weight) = scheme.weight_of(name) {
-                scheme.check_companion(&old, name, tensor)?;
-                if *scheme.codes(weight) == **name {
-                    check_free(&old, weight, name, tensor)?;
-                    dequantized_count += 1;
-                    let numbers = scheme.decoded(&old, weight, tensor, self.target(weight))?;
-                    tensors.insert(weight.into(), numbers);
+            match scheme.role(&old, name, tensor) {
+                Role::Codes(weight) => {
+                    let to = self.target(&weight);
+                    match scheme.decoded(&old, &weight, tensor, to) {
+                        Err(_) if self.leaves_unreadable => {
+                            unreadable.insert(weight);
+                            tensors.insert(name.clone(), tensor.clone());
+                        }
+                        numbers => {
+                            if weight != **name {
+                                check_free(&old, &weight, name, tensor)?;
+                            }
+                            dequantized_count += 1;
+                            tensors.insert(weight.into(), numbers?);
+                        }
+                    }
                 }
-                continue;
+                Role::Companion(weight) if self.leaves_unreadable => {
+                    companions.push((name, weight));
+                    tensors.insert(name.clone(), tensor.clone());
+                }
+                Role::Companion(_) => scheme.check_companion(&old, name, tensor)?,
+                Role::Plain => {
+                    let stays = self.only_quantized || quant::is_activation_scale(name);
+                    let mut new = tensor.clone();
+                    if is_convertible(tensor.dtype) && !stays {
+                        new = convert(name, tensor, self.target(name))?;
+                        cast_count += usize::from(tensor.dtype != new.dtype);
+                    }
+                    tensors.insert(name.clone(), new);
+                }
             }
-            let to = self.target(name);
-            let stays = self.only_quantized || quant::is_activation_scale(name);
-            let new = if is_convertible(tensor.dtype) && !stays {
-                let new = convert(name, tensor, to)?;
-                cast_count += usize::from(tensor.dtype != new.dtype);
-                new
-            } else if scheme.is_quantized(&old, name, tensor) {
-                dequantized_count += 1;
-                scheme.decoded(&old, name, tensor, to)?
-            } else {
-                tensor.clone()
-            };
-            tensors.insert(name.clone(), new);
         }
+        let of_read = companions.into_iter();
+        let of_read = of_read.filter(|(_, weight)| !unreadable.contains(weight));
+        let of_read: HashSet<&Name> = of_read.map(|(name, _)| name).collect();
+        tensors.retain(|name, _| !of_read.contains(name));
         catalog.tensors = tensors;
         catalog.report.add(Converted {
             cast: cast_count,
             dequantized: dequantized_count,
         });
         if self.only_quantized {
-            if dequantized_count > 0 {
+            if dequantized_count > 0 && unreadable.is_empty() {
                 quant::undeclare(catalog)?;
             }
             return Ok(());

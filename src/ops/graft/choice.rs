@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use crate::catalog::Catalog;
-use crate::error::{Code, Error, Result};
+use crate::error::setting::DTYPE;
+use crate::error::{Code, Error, Hint, Result};
 use crate::ops::graft::source::GraftSource;
-use crate::quant::weight_of;
+use crate::quant::{self, weight_of};
 
 /// The tensors of a graft, by what becomes of them.
 #[derive(Debug, Default)]
@@ -41,6 +42,9 @@ impl<'a> Choice<'a> {
                 }
                 choice.not_matching += 1;
             } else if !catalog.tensors.contains_key(subject) {
+                if quant::seems_quantized(&catalog.tensors, subject) {
+                    return Err(packed(graft, name, subject));
+                }
                 choice.not_in_view.push(name);
             } else if weight.is_some() && !theirs.contains_key(subject) {
                 return Err(without_weight(graft, name, subject));
@@ -62,6 +66,14 @@ fn scales_alone(graft: &GraftSource, name: &str, weight: &str) -> Error {
     );
     let error = graft.error(Code::ScalesSeparated, name, problem);
     error.with_hint("let the expression match the weight too (its scales go with it)")
+}
+
+fn packed(graft: &GraftSource, name: &str, weight: &str) -> Error {
+    let problem =
+        format!("the view has {weight} in packed codes, which a graft does not replace one by one");
+    let error = graft.error(Code::OtherQuantization, name, problem);
+    let dequantize = Hint::give_value(DTYPE, "bf16").to("dequantize all");
+    error.with_hint(dequantize.or("graft other tensors, by a regular expression of their names"))
 }
 
 fn without_weight(graft: &GraftSource, name: &str, weight: &str) -> Error {

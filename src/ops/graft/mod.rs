@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use crate::catalog::{Catalog, GraftReport, Role, SourceReport, Tensor};
 use crate::error::Result;
 use crate::error::setting::GRAFT;
+use crate::ops::dtype::InDtype;
 use crate::ops::numbers::Numbers;
 use crate::ops::pattern::Pattern;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value};
@@ -76,6 +77,9 @@ impl Params for GraftParams {
     fn operators(&self, conversions: &Conversions) -> Result<Vec<Box<dyn Operator>>> {
         let numbers = Numbers::of(conversions)?;
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
+        if let (Some(to), false) = (conversions.dtype, self.grafts.is_empty()) {
+            operators.push(Box::new(InDtype::if_packed(to)));
+        }
         for GraftRequest { source, names } in &self.grafts {
             operators.push(Box::new(Graft {
                 source: GraftSource::open(source, names.as_deref(), &numbers)?,

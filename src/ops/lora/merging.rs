@@ -62,7 +62,14 @@ impl Merging<'_> {
 
     /// The tensor of the base that `key` changes, one that can be computed with.
     pub(super) fn target(&self, catalog: &Catalog, name: &str, key: &str) -> Result<Tensor> {
+        let is_quantized = quant::seems_quantized(&catalog.tensors, name);
+        let dequantize = || Hint::give_value(DTYPE, "bf16").to("dequantize the base first");
         let Some(tensor) = catalog.tensors.get(name) else {
+            if is_quantized {
+                let problem = format!("it belongs to {name}, which the base has in packed codes");
+                let error = self.adapter.error(Code::QuantizedBase, key, problem);
+                return Err(error.with_hint(dequantize()));
+            }
             return Err(self.adapter.error(
                 Code::AdapterMismatch,
                 key,
@@ -75,11 +82,9 @@ impl Merging<'_> {
         if factors::is_float(tensor.dtype) {
             return Ok(tensor.clone());
         }
-        let advice = match quant::is_coded(tensor.dtype) {
-            true if quant::stored(&catalog.tensors, name).is_some() => {
-                Hint::give_value(DTYPE, "bf16").to("dequantize the base first")
-            }
-            _ => Hint::text("start from the checkpoint that is not quantized"),
+        let advice = match is_quantized {
+            true => dequantize(),
+            false => Hint::text("start from the checkpoint that is not quantized"),
         };
         Err(Error::of_tensor(Code::QuantizedBase, tensor.origin(),
             name,

@@ -97,7 +97,7 @@ impl Params for LoraParams {
         let mut operators: Vec<Box<dyn Operator>> = Vec::new();
         if let Some(to) = conversions.dtype {
             // Adapters are merged into numbers.
-            operators.push(Box::new(InDtype::only_quantized(to)));
+            operators.push(Box::new(InDtype::where_possible(to)));
         }
         for LoraRequest { adapter, weight } in &self.adapters {
             operators.push(Box::new(Lora::open(adapter, *weight, self.experts)?));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Extent, Kernel, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::error::setting::{DROP, DTYPE};
 use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
@@ -15,6 +15,7 @@ use crate::quant::compressed_tensors::format::{
     matrix,
 };
 use crate::quant::dequantize::{self, ReadScales, Row, row_kernel, scale_reader};
+use crate::quant::plan_bytes;
 use crate::tensor::{Dtype, Name, shape_text};
 
 /// The most columns of a weight; at least some rows are computed at once.
@@ -207,25 +208,14 @@ fn packed(
 /// # Errors
 /// If they cannot be read.
 fn numbers(tensor: &Tensor) -> Result<Option<[u64; 2]>> {
-    let mut bytes = [0; 16];
     let element = match (tensor.dtype, &*tensor.shape) {
         (Dtype::I64, [2]) => 8,
         (Dtype::I32, [2]) => 4,
         _ => return Ok(None),
     };
-    let mut at = 0;
-    for segment in tensor.extents.segments() {
-        let part = &mut bytes[at..at + segment.len as usize];
-        match &segment.place {
-            Extent::Stored { blob, offset } => blob.read_at(part, *offset)?,
-            Extent::Made { bytes, offset } => {
-                let from = *offset as usize;
-                part.copy_from_slice(&bytes[from..from + part.len()]);
-            }
-            Extent::Computed { .. } => return Ok(None),
-        }
-        at += part.len();
-    }
+    let Some(bytes) = plan_bytes::read(tensor)? else {
+        return Ok(None);
+    };
     let number = |at: usize| {
         let mut number = [0; 8];
         number[..element].copy_from_slice(&bytes[at * element..(at + 1) * element]);

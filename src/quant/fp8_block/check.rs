@@ -16,6 +16,7 @@ use crate::quant::fp8_block::format::{
     BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, SCALE_SUFFIX,
     is_code, scale_name, weight_of,
 };
+use crate::quant::fp8_block::naming;
 use crate::quant::scheme::{Reading, StoredFile, Verified};
 use crate::source::Blob;
 use crate::tensor::Dtype;
@@ -90,7 +91,17 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
     let has_blocks = declaration
         .get(BLOCK_SIZE_KEY)
         .is_some_and(|size| !size.is_null());
-    if has_blocks && pairs.is_empty() {
+    let names: HashSet<&str> = stored
+        .iter()
+        .flat_map(|file| file.tensors.keys())
+        .map(|name| &**name)
+        .collect();
+    let has_scales = |name: &str| naming::scale_names(name).any(|scales| names.contains(&*scales));
+    let mut all = stored.iter().flat_map(|file| file.tensors);
+    if has_blocks
+        && pairs.is_empty()
+        && !all.any(|(name, tensor)| is_code(tensor.dtype) && has_scales(name))
+    {
         faults.problems.add(
             Code::ConfigMismatch,
             format!(
@@ -98,16 +109,8 @@ fn check_method(declaration: &Value, stored: &[StoredFile], pairs: &[Pair], faul
             ),
         );
     }
-    let names: HashSet<&str> = stored
-        .iter()
-        .flat_map(|file| file.tensors.keys())
-        .map(|name| &**name)
-        .collect();
     for (name, tensor) in stored.iter().flat_map(|file| file.tensors) {
-        // Per-tensor FP8 checkpoints call their scales `X_scale`.
-        let has_scales = names.contains(scale_name(name).as_str())
-            || names.contains(format!("{name}_scale").as_str());
-        if tensor.dtype == Dtype::F8_E4M3 && tensor.shape.len() >= 2 && !has_scales {
+        if tensor.dtype == Dtype::F8_E4M3 && tensor.shape.len() >= 2 && !has_scales(name) {
             faults
                 .problems
                 .add_item(Code::MissingScales, "FP8 weights without scales", &**name);
@@ -174,7 +177,7 @@ fn pairs<'a>(stored: &'a [StoredFile<'a>], faults: &mut Faults) -> Vec<Pair<'a>>
                     name,
                     weight,
                     scales,
-                    scales_file: shard.file,
+                    scales_file: &**shard.file,
                     shards: [weight_shard.name, shard.name],
                 }),
                 None => {

@@ -12,6 +12,9 @@ mod encode;
 mod format;
 mod loaders;
 mod measure;
+mod naming;
+mod nibbles;
+mod other;
 
 use std::ops::Range;
 use std::path::Path;
@@ -26,12 +29,13 @@ pub use crate::kernels::fp8::ScaleFormat;
 use crate::kernels::lanes::Precision;
 use crate::quant::compressed_tensors;
 use crate::quant::offer::{Dialect, EncodingSettings, Made, Offer};
-use crate::quant::scheme::{Encoding, Fit, Reading, Scheme, StoredFile, Verified};
+use crate::quant::scheme::{Encoding, Fit, Reading, Role, Scheme, StoredFile, Verified};
 use crate::tensor::{Dtype, Name, shape_text};
 use encode::Matrix;
 pub use format::Fp8Block;
 use format::{is_code, scale_name, weight_of};
 pub(super) use loaders::warn_partial_blocks;
+pub(super) use other::OtherFp8;
 
 /// Block FP8 as a view makes it, in blocks of 128 × 128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,7 @@ impl Scheme for Fp8Block {
     }
 
     fn readable(&self) -> &'static str {
-        "weights of \"fp8\" with block scales and \"dynamic\" activations"
+        "weights of \"fp8\" with \"dynamic\" activations"
     }
 
     fn is_declared(&self, declaration: &Value) -> bool {
@@ -92,6 +96,10 @@ impl Scheme for Fp8Block {
         relists: bool,
     ) -> Result<()> {
         declaration::declare_stored(self, catalog, quantized, brought, theirs, relists)
+    }
+
+    fn role(&self, tensors: &IndexMap<Name, Tensor>, name: &str, tensor: &Tensor) -> Role {
+        naming::role(self, tensors, name, tensor)
     }
 
     fn companions(&self, weight: &str) -> Vec<String> {
@@ -159,8 +167,7 @@ impl Scheme for Fp8Block {
         weight: &Tensor,
         to: Precision,
     ) -> Result<Tensor> {
-        let scales = decode::scales(tensors, name, weight, self.block)?;
-        decode::dequantized(name, weight, scales, self.block, to)
+        decode::decoded(self, tensors, name, weight, to)
     }
 
     fn verify<'a>(
