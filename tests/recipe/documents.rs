@@ -6,7 +6,7 @@ use ckptfs::recipe::{Places, ViewRequest};
 use crate::common::adapter::Adapter;
 use crate::common::checkpoint::{TensorData, of_values, tensor};
 use crate::common::{Workspace, readback};
-use crate::fixture::{LAYERS, model, names, write};
+use crate::fixture::{LAYERS, dense, model, names, write};
 use safetensors::Dtype;
 
 /// The models that the page names.

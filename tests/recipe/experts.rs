@@ -202,10 +202,8 @@ fn a_shared_expert_makes_a_deepseek_or_with_prompts_a_qwen() {
         [1, 8]
     );
     let bias = &tensors["model.layers.0.self_attn.k_proj.bias"];
-    assert_eq!(
-        (bias.shape.as_slice(), &bias.bytes),
-        (&[4][..], &vec![0; 8])
-    );
+    assert_eq!(bias.shape, [4]);
+    assert_eq!(bias.bytes[..], [0; 8]);
     let described = config(&workspace, &qwen);
     assert_eq!(described["model_type"], "qwen2_moe");
     assert_eq!(described["shared_expert_intermediate_size"], 12);
