@@ -33,20 +33,21 @@ def run(bench: Bench) -> None:
         materialized_round(bench, recipes["linear"], directories, peer=number < with_mergekit)
 
 
-def checkpoint(bench: Bench, name: str, seed: int) -> Path:
+def checkpoint(bench: Bench, name: str, seed: int, layers: int | None = None) -> Path:
     """One that mergekit takes too: layers of an architecture that it does not know."""
+    layers = layers or bench.layers
 
     def make(directory: Path) -> None:
-        inputs.make_base(directory, bench.layers, seed)
+        inputs.make_base(directory, layers, seed)
         config = {
             "model_type": "qwen3",
             "architectures": ["Layers"],
-            "num_hidden_layers": bench.layers,
+            "num_hidden_layers": layers,
             "torch_dtype": "bfloat16",
         }
         (directory / "config.json").write_text(json.dumps(config))
 
-    return inputs.cached(bench.work / f"merge-{name}-{bench.layers}", make)
+    return inputs.cached(bench.work / f"merge-{name}-{layers}", make)
 
 
 def recipe(bench: Bench, method: str, directories: list[Path]) -> Path:
@@ -106,12 +107,16 @@ def materialized_round(bench: Bench, file: Path, directories: list[Path], peer: 
     elif why := bench.why_no_torch() or why_no_mergekit(bench.python):
         bench.report.not_run(SECTION, name, why, MERGEKIT, goal)
     elif peer:
-        command = [bench.python, "-m", "mergekit.scripts.run_yaml", *AS_FAST_AS_IT_GETS, file]
-        theirs = written(bench, command, directories, out)
+        theirs = written(bench, mergekit(bench, file), directories, out)
         bench.report.sample(
             SECTION, name, "s", ours.seconds, theirs.seconds, MERGEKIT, goal,
             note=f"its peak memory: {theirs.peak_memory / 1e6:.0f} MB",
         )  # fmt: skip
+
+
+def mergekit(bench: Bench, file: Path) -> list:
+    """The command that carries a recipe out, without the directory that it writes."""
+    return [bench.python, "-m", "mergekit.scripts.run_yaml", *AS_FAST_AS_IT_GETS, file]
 
 
 def written(bench: Bench, command: list, directories: list[Path], out: Path) -> Finished:

@@ -196,6 +196,15 @@ pub trait Survey: Debug + Send + Sync {
 
     /// Adds what follows from the tally of all bands to `facts`.
     fn conclude(&self, pass: usize, tally: &[f64], facts: &mut Vec<f64>);
+
+    /// Whether what is computed is defined, given all facts.
+    ///
+    /// # Errors
+    /// With why it is not; the reader says of which tensor.
+    fn check(&self, facts: &[f64]) -> Result<(), String> {
+        let _ = facts;
+        Ok(())
+    }
 }
 
 impl dyn Kernel {

@@ -250,6 +250,8 @@ codes! {
     BadParameter = "bad-parameter",
     /// The models have a tensor in different shapes, or a tensor that cannot be merged in different values.
     MergeUnlike = "merge-unlike",
+    /// What a merge makes of the values of a tensor is not defined.
+    MergeUndefined = "merge-undefined",
     /// Some models lack a tensor.
     MergeIncomplete = "merge-incomplete",
     /// The layers or modules of the recipe and the models do not fit together.

@@ -15,7 +15,7 @@ use crate::source::Location;
 ///
 /// # Errors
 /// If it cannot be read, or its tensors cannot be given.
-pub(super) fn tensors(location: &Location, numbers: &Numbers) -> Result<Opened> {
+pub(crate) fn tensors(location: &Location, numbers: &Numbers) -> Result<Opened> {
     opened(Checkpoint::open_or_file(location)?, numbers, None, false)
 }
 

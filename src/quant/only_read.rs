@@ -185,7 +185,7 @@ fn verify(scheme: &dyn Scheme, stored: &[StoredFile], faults: &mut Faults) {
     let files = stored.iter().flat_map(|file| {
         let names = file.tensors.iter();
         names.map(move |(name, tensor)| {
-            let tensor = Tensor::in_blob(name, tensor, file.file, None);
+            let tensor = Tensor::placed(name, tensor, file.file, None);
             (name.clone(), tensor)
         })
     });

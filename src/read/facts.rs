@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::catalog::{Band, Node, NodeId, Survey};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::jobs;
 use crate::read::input::Input;
 use crate::read::single_flight::{Keep, SingleFlight};
@@ -59,6 +59,10 @@ pub(super) fn survey(node: &Node, survey: &dyn Survey, inputs: Inputs) -> Result
         let tally = survey_pass(node, survey, pass, &facts, inputs)?;
         survey.conclude(pass, &tally, &mut facts);
     }
+    survey.check(&facts).map_err(|problem| {
+        let origin = node.inputs[0].origin();
+        Error::of_tensor(Code::MergeUndefined, origin, &node.name, problem)
+    })?;
     Ok(facts)
 }
 

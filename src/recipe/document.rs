@@ -1,4 +1,4 @@
-//! The document of a recipe: a merge as mergekit describes it, and under `view` what follows it.
+//! The documents of a recipe: each a merge as mergekit describes it, and under `view` what follows it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -6,26 +6,29 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::setting::BASE;
-use crate::error::{Code, Error, Hint, Result};
-use crate::kernels::lanes::Precision;
-use crate::named::Named;
+use crate::error::{Code, Error, Hint, Place, Result};
 use crate::ops::merge::{
-    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Parameter, Place, Slice,
-    SliceInput, Vocabulary, method,
+    ChatTemplate, Definition, Inputs, ModelId, ModelInput, Module, Modules, Parameter, Slice,
+    SliceInput, TokenName, TokenRow, TokenRule, TokenizerChoice, TokenizerSource, Vocabulary,
+    method,
 };
-use crate::recipe::models::Reference;
+use crate::recipe::assembly::Assembly;
+use crate::recipe::fields::{dtype, nonempty};
+use crate::recipe::models::{Names, Reference};
+use crate::recipe::moe_document;
 use crate::recipe::settings::settings;
 use crate::recipe::view_section::ViewSection;
-use crate::recipe::yaml::{self, Fields, Node, Value};
+use crate::recipe::yaml::{self, Fields, Key, Node, Value};
 use crate::source::missing;
 use crate::source::with_room;
-use crate::tensor::Dtype;
 
-/// A recipe, parsed. No model was looked for yet.
+/// A document of a recipe, parsed. No model was looked for yet.
 #[derive(Debug)]
 pub(super) struct Document {
     /// All of it, as it stands.
     pub root: Node,
+    /// What other documents call it.
+    pub name: Option<(String, Place)>,
     pub start: Start,
     pub view: ViewSection,
 }
@@ -34,9 +37,9 @@ pub(super) struct Document {
 #[derive(Debug)]
 pub(super) enum Start {
     Base(Reference, Place),
-    Merge {
-        definition: Definition,
-        /// As [`Definition::models`].
+    Made {
+        assembly: Assembly,
+        /// As [`Assembly::models`].
         references: Vec<Reference>,
     },
 }
@@ -46,12 +49,13 @@ impl Start {
     pub(super) fn references(&self) -> &[Reference] {
         match self {
             Start::Base(reference, _) => std::slice::from_ref(reference),
-            Start::Merge { references, .. } => references,
+            Start::Made { references, .. } => references,
         }
     }
 }
 
 const KEYS: &[&str] = &[
+    "name",
     "models",
     "slices",
     "modules",
@@ -68,8 +72,8 @@ const KEYS: &[&str] = &[
 ];
 
 impl Document {
-    /// Reads the recipe `path`.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    /// Reads the recipe `path`: its documents, no two of one name.
+    pub(super) fn read(path: &Path) -> Result<Vec<Self>> {
         let file = with_room(|| File::open(path)).map_err(|e| match e.kind() {
             ErrorKind::NotFound => missing(path, "recipe"),
             _ => Error::io("open", path, e),
@@ -99,21 +103,66 @@ impl Document {
     }
 
     /// Parses `text`, the content of `path`.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
-        let root = yaml::parse(text, &Arc::from(path))?;
-        let fields = Fields::new(&root, "a recipe", KEYS)?;
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Vec<Self>> {
+        let roots = yaml::parse(text, &Arc::from(path))?;
+        let mut documents: Vec<Self> = Vec::new();
+        for root in roots {
+            let document = Self::of(root)?;
+            let mut others = documents.iter().map(|other| &other.name);
+            match &document.name {
+                Some((name, place)) => {
+                    if others.flatten().any(|(other, _)| other == name) {
+                        let problem = format!("two documents are called {name}");
+                        return Err(place.error(Code::RecipeKey, problem));
+                    }
+                }
+                None => {
+                    if others.any(Option::is_none) {
+                        let problem = "a second document without a name begins here; one of several has none, and is what is shown";
+                        return Err(document.root.place.error(Code::RecipeConflict, problem));
+                    }
+                }
+            }
+            documents.push(document);
+        }
+        Ok(documents)
+    }
+
+    fn of(root: Node) -> Result<Self> {
+        let is_moe = moe_document::is_one(&root);
+        let known = if is_moe { moe_document::KEYS } else { KEYS };
+        let fields = Fields::new(&root, "a recipe", known)?;
+        let name = match fields.get("name") {
+            Some(node) => Some((node.text("name")?.to_owned(), node.place.clone())),
+            None => None,
+        };
         let view = match fields.get("view") {
             Some(view) => ViewSection::parse(view)?,
             None => ViewSection::default(),
         };
-        let start = match fields.get("base") {
-            Some(base) => base_alone(&fields, base)?,
-            None => MergeReader::parse(&fields, &root.place, &view)?,
+        let start = if is_moe {
+            let seed = view.seed.as_ref().map_or(0, |(seed, _)| *seed);
+            let (definition, references) = moe_document::parse(&fields, &root.place, seed)?;
+            Start::Made {
+                assembly: Assembly::Moe(definition),
+                references,
+            }
+        } else {
+            match fields.get("base") {
+                Some(base) => base_alone(&fields, base)?,
+                None => MergeReader::parse(&fields, &root.place, &view)?,
+            }
         };
         if let (Start::Base(..), Some(place)) = (&start, &view.truncate_embeddings) {
             return Err(place.error(
                 Code::RecipeConflict,
                 "truncate_embeddings is about a merge, and this recipe has none",
+            ));
+        }
+        if let (true, Some(place)) = (is_moe, &view.truncate_embeddings) {
+            return Err(place.error(
+                Code::RecipeConflict,
+                "truncate_embeddings is about a merge, and a mixture of experts has the embedding of its base",
             ));
         }
         if let (Start::Base(..), Some((_, place))) = (&start, &view.seed) {
@@ -122,12 +171,18 @@ impl Document {
                 "seed is about a merge, and this recipe has none",
             ));
         }
-        Ok(Document { root, start, view })
+        Ok(Document {
+            root,
+            name,
+            start,
+            view,
+        })
     }
 }
 
 fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
-    let of_a_merge = KEYS.iter().filter(|key| !matches!(**key, "base" | "view"));
+    let of_a_merge = KEYS.iter();
+    let of_a_merge = of_a_merge.filter(|key| !matches!(**key, "base" | "view" | "name"));
     for key in of_a_merge {
         if let Some(node) = fields.get(key) {
             return Err(node
@@ -143,12 +198,11 @@ fn base_alone(fields: &Fields, base: &Node) -> Result<Start> {
     Ok(Start::Base(reference, base.place.clone()))
 }
 
-/// Reads a merge from a recipe; has the models that were named so far.
+/// Reads a merge from a recipe.
 struct MergeReader {
     /// What the method takes.
     parameters: &'static [Parameter],
-    names: Vec<ModelName>,
-    references: Vec<Reference>,
+    names: Names,
 }
 
 impl MergeReader {
@@ -160,15 +214,14 @@ impl MergeReader {
         let parameters = method.spec().parameters;
         let mut merge = MergeReader {
             parameters,
-            names: Vec::new(),
-            references: Vec::new(),
+            names: Names::default(),
         };
         let modules = merge.body(fields, place)?;
         let base = match fields.get("base_model") {
             Some(node) => Some(merge.model(node, "base_model")?),
             None => None,
         };
-        let vocabulary = match (merge.vocabulary(fields, base)?, truncate) {
+        let vocabulary = match (merge.vocabulary(fields)?, truncate) {
             (vocabulary, None) => vocabulary,
             (Vocabulary::AsIs, Some(_)) => Vocabulary::Truncate,
             (_, Some(place)) => {
@@ -178,17 +231,14 @@ impl MergeReader {
                 ));
             }
         };
-        if let Some(template) = fields.get("chat_template") {
-            return Err(template
-                .place
-                .error(
-                    Code::RecipeUnsupported,
-                    "chat_template changes the tokenizer, which a view shows as it is",
-                )
-                .with_hint(
-                    "leave it out, and the template of the base model or first model is shown",
-                ));
-        }
+        let chat_template = match fields.get("chat_template") {
+            Some(node) => {
+                let template = ChatTemplate::parse(node.text("chat_template")?);
+                let refused = |problem| node.place.error(Code::RecipeValue, problem);
+                Some(template.map_err(refused)?)
+            }
+            None => None,
+        };
         let definition = Definition {
             place: method_name.place.clone(),
             method,
@@ -198,27 +248,18 @@ impl MergeReader {
             dtype: dtype(fields, "dtype")?,
             out_dtype: dtype(fields, "out_dtype")?,
             vocabulary,
+            chat_template,
             seed: view.seed.as_ref().map_or(0, |(seed, _)| *seed),
-            models: merge.names,
+            models: merge.names.models,
         };
-        Ok(Start::Merge {
-            definition,
-            references: merge.references,
+        Ok(Start::Made {
+            assembly: Assembly::Merge(definition),
+            references: merge.names.references,
         })
     }
 
-    /// The number of the model that `node` names.
     fn model(&mut self, node: &Node, what: &str) -> Result<ModelId> {
-        let reference = Reference::of_merge(node, what)?;
-        let known = self.references.iter().position(|known| *known == reference);
-        Ok(known.unwrap_or_else(|| {
-            self.names.push(ModelName {
-                name: reference.to_string(),
-                place: node.place.clone(),
-            });
-            self.references.push(reference);
-            self.references.len() - 1
-        }))
+        self.names.model(node, what)
     }
 
     fn body(&mut self, fields: &Fields, place: &Place) -> Result<Modules> {
@@ -300,61 +341,118 @@ impl MergeReader {
         })
     }
 
-    fn vocabulary(&mut self, fields: &Fields, base: Option<ModelId>) -> Result<Vocabulary> {
-        let source = match (fields.get("tokenizer_source"), fields.get("tokenizer")) {
-            (None, None) => return Ok(Vocabulary::AsIs),
-            (Some(source), None) => source,
-            (Some(_), Some(tokenizer)) => {
-                return Err(tokenizer.place.error(
-                    Code::RecipeConflict,
-                    "tokenizer_source is given as well, and one is enough",
-                ));
-            }
-            (None, Some(tokenizer)) => {
-                const KEYS: &[&str] = &["source", "tokens", "pad_to_multiple_of"];
-                let fields = Fields::new(tokenizer, "tokenizer", KEYS)?;
-                for key in ["tokens", "pad_to_multiple_of"] {
-                    if let Some(node) = fields.get(key) {
-                        return Err(node.place.error(Code::RecipeUnsupported, format!(
-                            "{key} makes a new tokenizer and new rows of the embedding; a view only shows the tokenizer of a model"
-                        )));
-                    }
+    fn vocabulary(&mut self, fields: &Fields) -> Result<Vocabulary> {
+        let (place, source, tokenizer) =
+            match (fields.get("tokenizer_source"), fields.get("tokenizer")) {
+                (None, None) => return Ok(Vocabulary::AsIs),
+                (Some(source), None) => (&source.place, Some(source), None),
+                (Some(_), Some(tokenizer)) => {
+                    return Err(tokenizer.place.error(
+                        Code::RecipeConflict,
+                        "tokenizer_source is given as well, and one is enough",
+                    ));
                 }
-                match fields.get("source") {
-                    Some(source) => source,
-                    None => return Err(tokenizer.place.error(Code::RecipeUnsupported, UNION)),
+                (None, Some(node)) => {
+                    const KEYS: &[&str] = &["source", "tokens", "pad_to_multiple_of"];
+                    let fields = Fields::new(node, "tokenizer", KEYS)?;
+                    (&node.place, fields.get("source"), Some(fields))
                 }
+            };
+        let source = match source {
+            None => TokenizerSource::Union,
+            Some(node) if matches!(node.value, Value::Map(_)) => {
+                TokenizerSource::Model(self.model(node, "tokenizer_source")?)
             }
+            Some(node) => match node.text("tokenizer_source")? {
+                "union" => TokenizerSource::Union,
+                "base" => TokenizerSource::Base,
+                _ => TokenizerSource::Model(self.model(node, "tokenizer_source")?),
+            },
         };
-        match &source.value {
-            Value::Map(_) => {}
-            _ if source.text("tokenizer_source")? == "union" => {
-                return Err(source.place.error(Code::RecipeUnsupported, UNION));
+        let mut choice = TokenizerChoice {
+            source,
+            place: place.clone(),
+            tokens: Vec::new(),
+            pad_to_multiple_of: None,
+        };
+        if let Some(fields) = tokenizer {
+            if let Some(node) = fields.get("pad_to_multiple_of") {
+                let multiple = node.whole().filter(|multiple| *multiple > 0);
+                let bad = || node.expected("pad_to_multiple_of", "a whole number above 0");
+                choice.pad_to_multiple_of = Some(multiple.ok_or_else(bad)?);
             }
-            _ if source.text("tokenizer_source")? == "base" => {
-                return Ok(Vocabulary::Tokenizer(base.unwrap_or(0)));
+            if let Some(tokens) = fields.get("tokens") {
+                for (key, node) in tokens.map("tokens")? {
+                    choice.tokens.push(self.token_rule(key, node)?);
+                }
             }
-            _ => {}
         }
-        Ok(Vocabulary::Tokenizer(
-            self.model(source, "tokenizer_source")?,
-        ))
+        Ok(Vocabulary::Tokenizer(choice))
+    }
+
+    fn token_rule(&mut self, key: &Key, node: &Node) -> Result<TokenRule> {
+        let what = format!("token {:?}", key.text);
+        let fields = Fields::new(node, &what, &["source", "force"])?;
+        let source = match fields.get("source") {
+            Some(node) => Some(self.token_row(node)?),
+            None => None,
+        };
+        let force = match fields.get("force") {
+            Some(node) => node.bool("force")?,
+            None => false,
+        };
+        if force && source.is_none() {
+            return Err(node
+                .place
+                .error(Code::RecipeKey, format!("{what} needs source, to force it")));
+        }
+        Ok(TokenRule {
+            token: key.text.clone(),
+            place: key.place.clone(),
+            source,
+            force,
+        })
+    }
+
+    fn token_row(&mut self, node: &Node) -> Result<TokenRow> {
+        let kind = match &node.value {
+            Value::Map(entries) => entries.iter().find(|(key, _)| key.text == "kind"),
+            _ => None,
+        };
+        let Some((_, kind)) = kind else {
+            return Ok(TokenRow::Model(self.model(node, "the source of a token")?));
+        };
+        match kind.text("kind")? {
+            "zero" => {
+                Fields::new(node, "the source of a token", &["kind"])?;
+                Ok(TokenRow::Zero)
+            }
+            "model_token" => {
+                const KEYS: &[&str] = &["kind", "model", "token", "token_id"];
+                let fields = Fields::new(node, "the source of a token", KEYS)?;
+                let model = self.model(fields.require("model")?, "model")?;
+                let token = match (fields.get("token"), fields.get("token_id")) {
+                    (Some(token), None) => TokenName::Text(token.text("token")?.to_owned()),
+                    (None, Some(id)) => {
+                        let bad = || id.expected("token_id", "a whole number");
+                        TokenName::Id(id.whole().ok_or_else(bad)?)
+                    }
+                    _ => {
+                        return Err(node.place.error(
+                            Code::RecipeConflict,
+                            "the row of another token is given by either token or token_id",
+                        ));
+                    }
+                };
+                Ok(TokenRow::Token(model, token))
+            }
+            _ => Err(kind.expected("kind", "zero or model_token")),
+        }
     }
 }
 
 const ONE_BODY: &str =
     "a merge has exactly one of models, slices and modules (and a view without a merge has base)";
-
-const UNION: &str = "a tokenizer that is the union of several is a new one, and only tokenizers of a model can be shown; give base or a model as the source";
-
-fn nonempty<'a>(node: &'a Node, what: &str) -> Result<&'a [Node]> {
-    match node.list(what)? {
-        [] => Err(node
-            .place
-            .error(Code::RecipeValue, format!("{what} is empty"))),
-        nodes => Ok(nodes),
-    }
-}
 
 fn layer_range(node: &Node) -> Result<(u64, u64)> {
     let numbers: Option<Vec<u64>> = node.list("layer_range")?.iter().map(Node::whole).collect();
@@ -362,15 +460,5 @@ fn layer_range(node: &Node) -> Result<(u64, u64)> {
         Some(&[start, end]) if start < end => Ok((start, end)),
         _ => Err(node.place.error(Code::RecipeValue, "layer_range is not [first, end]: two whole numbers, the second one larger (it is the layer after the last)",
         )),
-    }
-}
-
-fn dtype(fields: &Fields, key: &str) -> Result<Option<Dtype>> {
-    let Some(node) = fields.get(key) else {
-        return Ok(None);
-    };
-    match Precision::named(node.text(key)?) {
-        Some(dtype) => Ok(Some(dtype.dtype())),
-        None => Err(node.expected(key, "bfloat16, float16 or float32")),
     }
 }

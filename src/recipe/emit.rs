@@ -6,9 +6,8 @@ use crate::error::{Code, Error, Result};
 use crate::named::Named;
 use crate::ops::{self, Params, Section, Setting, Takes, short};
 use crate::recipe::document::Document;
-use crate::recipe::merge_request::MergeRequest;
 use crate::recipe::quoted::{float, text, tree};
-use crate::recipe::request::{DEFAULT_SHARD_BYTES, SHARDS_SETTING, ViewRequest};
+use crate::recipe::request::{DEFAULT_SHARD_BYTES, MergeRequest, SHARDS_SETTING, ViewRequest};
 use crate::recipe::yaml;
 use crate::recipe::yaml::{Node, Value};
 use crate::shown::Show;
@@ -22,9 +21,27 @@ impl ViewRequest {
     /// If a recipe cannot say it: a path that is not UTF-8, more text than a recipe may have, or a
     /// quantization of nothing.
     pub fn to_recipe(&self) -> Result<String> {
+        let mut documents = Vec::new();
+        self.documents(&mut documents)?;
+        let recipe = documents.join("---\n");
+        self.check(&recipe)?;
+        Ok(recipe)
+    }
+
+    /// Adds the documents of the views that this is made of, each once, and its own.
+    fn documents(&self, documents: &mut Vec<String>) -> Result<()> {
+        let nested = self.merge.iter().flat_map(|merge| merge.nested());
+        for request in nested {
+            request.documents(documents)?;
+        }
         let mut recipe = String::new();
         match &self.merge {
-            None => recipe += &format!("base: {}\n", model(&self.base)?),
+            None => {
+                if let Some(name) = &self.name {
+                    recipe += &format!("name: {}\n", text(name));
+                }
+                recipe += &format!("base: {}\n", model(&self.base)?);
+            }
             Some(merge) => of_merge(merge, &mut recipe),
         }
         let view = self.view_section()?;
@@ -32,8 +49,10 @@ impl ViewRequest {
             recipe += "view:\n";
             recipe += &view;
         }
-        self.check(&recipe)?;
-        Ok(recipe)
+        if !documents.contains(&recipe) {
+            documents.push(recipe);
+        }
+        Ok(())
     }
 
     /// What stands under `view`, in the order in which it is applied.
@@ -112,6 +131,9 @@ impl Lines {
     /// Where the models of a merge are.
     fn models(&mut self, merge: &MergeRequest) -> Result<()> {
         let mut seen: Vec<&(String, Location)> = Vec::new();
+        if merge.found.is_empty() {
+            return Ok(());
+        }
         self.0 += "  models:  # what the merge calls them, and where they are\n";
         for named in &merge.found {
             match seen.iter().find(|(id, _)| *id == named.0) {

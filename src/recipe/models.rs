@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::setting::MODEL;
 use crate::error::{Code, Error, Hint, Place, Result, Warning};
 use crate::format;
+use crate::ops::merge::{ModelId, ModelName};
 use crate::recipe::latest::{self, LATEST, Latest};
 use crate::recipe::yaml::{Fields, Node, Value};
 use crate::shown::Show;
@@ -147,6 +148,29 @@ impl std::fmt::Display for Reference {
             Some(lora) => write!(f, "{}+{lora}", self.model),
             None => write!(f, "{}", self.model),
         }
+    }
+}
+
+/// The models that a merge names, each once.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub models: Vec<ModelName>,
+    pub references: Vec<Reference>,
+}
+
+impl Names {
+    /// The number of the model that `node` names.
+    pub(super) fn model(&mut self, node: &Node, what: &str) -> Result<ModelId> {
+        let reference = Reference::of_merge(node, what)?;
+        let known = self.references.iter().position(|known| *known == reference);
+        Ok(known.unwrap_or_else(|| {
+            self.models.push(ModelName {
+                name: reference.to_string(),
+                place: node.place.clone(),
+            });
+            self.references.push(reference);
+            self.references.len() - 1
+        }))
     }
 }
 

@@ -9,9 +9,107 @@ use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::format::OUTPUT;
 use crate::layout::{self, Plan, Shards};
 use crate::named::Named;
-use crate::ops::{Group, Operations, Params, Setting, Takes, Value, chosen};
-use crate::recipe::merge_request::MergeRequest;
+use crate::ops::dtype::InDtype;
+use crate::ops::lora::Lora;
+use crate::ops::merge::Source;
+use crate::ops::{
+    ExpertOrder, Group, Numbers, Operations, Operator, Params, Precision, Setting, Takes, Value,
+    chosen, open,
+};
+use crate::quant::has_quantized;
+use crate::recipe::assembly::Assembly;
+use crate::recipe::yaml::Node;
 use crate::source::{Location, not_downloaded};
+use crate::tensor::Dtype;
+
+/// What several models become, and where they are.
+#[derive(Debug, Clone)]
+pub struct MergeRequest {
+    pub assembly: Assembly,
+    /// In the order of [`Assembly::models`].
+    pub models: Vec<MergedModel>,
+    /// The document that it is from.
+    pub(super) root: Node,
+    /// What the recipe calls models, and where they were found.
+    pub(super) found: Vec<(String, Location)>,
+}
+
+/// A model that takes part in a merge.
+#[derive(Debug, Clone)]
+pub struct MergedModel {
+    pub origin: ModelOrigin,
+    /// A LoRA adapter that is merged into it first.
+    pub lora: Option<Location>,
+}
+
+/// What a model of a merge is.
+#[derive(Debug, Clone)]
+pub enum ModelOrigin {
+    At(Location),
+    /// What another document of the recipe describes.
+    View(Box<ViewRequest>),
+}
+
+impl ModelOrigin {
+    /// The checkpoint that it starts from.
+    pub fn base(&self) -> &Location {
+        match self {
+            ModelOrigin::At(location) => location,
+            ModelOrigin::View(request) => &request.base,
+        }
+    }
+}
+
+impl MergeRequest {
+    /// The requests of other documents that it is made of.
+    pub(super) fn nested(&self) -> impl Iterator<Item = &ViewRequest> {
+        self.models.iter().filter_map(|model| match &model.origin {
+            ModelOrigin::At(_) => None,
+            ModelOrigin::View(request) => Some(&**request),
+        })
+    }
+
+    /// The merged model. Adapters that do not say the order of their experts have them in `experts`.
+    fn catalog(&self, experts: Option<ExpertOrder>) -> Result<Catalog> {
+        let dtype = self.assembly.dtype();
+        let numbers = Numbers::all(
+            dtype
+                .and_then(Precision::from_dtype)
+                .unwrap_or(Precision::Bf16),
+        );
+        let names = self.assembly.models().iter().zip(&self.models).enumerate();
+        let sources = names.map(|(i, (name, model))| {
+            let mut catalog = match &model.origin {
+                ModelOrigin::At(location) if self.assembly.is_of_routers(i) => {
+                    Catalog::from_base(open::tensors(location, &numbers)?)
+                }
+                ModelOrigin::At(location) => open::catalog(location, &numbers, None, false)?,
+                ModelOrigin::View(request) => request.catalog()?,
+            };
+            dequantize(&mut catalog, dtype)?;
+            if let Some(adapter) = &model.lora {
+                Lora::open(adapter, 1.0, experts)?.apply(&mut catalog)?;
+            }
+            Ok(Source {
+                name: name.name.clone(),
+                catalog,
+            })
+        });
+        self.assembly.catalog(sources.collect::<Result<_>>()?)
+    }
+}
+
+/// Has the quantized weights of a model given as numbers, since merges compute with numbers: to the dtype of the
+/// merge, or to BF16 if it has none.
+fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
+    if !has_quantized(catalog) {
+        return Ok(());
+    }
+    let to = dtype
+        .and_then(Precision::from_dtype)
+        .unwrap_or(Precision::Bf16);
+    InDtype::only_quantized(to).apply(catalog)
+}
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -23,6 +121,8 @@ pub struct ViewRequest {
     pub merge: Option<MergeRequest>,
     /// The recipe that this was read from.
     pub recipe: Option<PathBuf>,
+    /// What other documents of the recipe call it.
+    pub name: Option<String>,
     /// What is done to its tensors.
     pub operations: Operations,
     /// Which shards the view has. Without it, those of the base where they have standard names or the
@@ -54,6 +154,7 @@ impl ViewRequest {
             base: base.into(),
             merge: None,
             recipe: None,
+            name: None,
             operations: Operations::default(),
             shards: None,
             shard_bytes: DEFAULT_SHARD_BYTES,
@@ -111,6 +212,24 @@ impl ViewRequest {
             let hint = Hint::leave_out(SHARDS).or(Hint::leave_out(SHARD_SIZE));
             return Err(Error::new(Code::Conflict, problem).with_hint(hint));
         }
+        let mut catalog = self.catalog()?;
+        let shards = self.shards_of(&catalog);
+        self.warn_idle_shard_size(&mut catalog, shards);
+        let not_downloaded = not_downloaded(&catalog.aux);
+        catalog.report.warnings.extend(not_downloaded);
+        let config = catalog.glance_at_config();
+        let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
+        catalog.report.warnings.extend(missing);
+        if let Some(kind) = self.operations.gguf.kind {
+            let order = layout::in_order(&catalog, shards, self.shard_bytes)?;
+            let model = self.operations.gguf.model(kind, &mut catalog, &order)?;
+            return layout::gguf(catalog, model);
+        }
+        layout::shards(catalog, shards, self.shard_bytes)
+    }
+
+    /// Opens the sources and applies the operators: the view before it is laid out in files.
+    fn catalog(&self) -> Result<Catalog> {
         let mut catalog = match &self.merge {
             Some(_) if self.operations.like.is_asked() => {
                 let problem = "a merge has config and tokenizer of its models";
@@ -131,30 +250,20 @@ impl ViewRequest {
         for operator in &operators {
             operator.finish(&mut catalog)?;
         }
-        let shards = self.shards_of(&catalog);
-        self.warn_idle_shard_size(&mut catalog, shards);
-        let not_downloaded = not_downloaded(&catalog.aux);
-        catalog.report.warnings.extend(not_downloaded);
-        let config = catalog.glance_at_config();
-        let missing = config.and_then(|config| catalog.parts().missing_layers(&config));
-        catalog.report.warnings.extend(missing);
-        if let Some(kind) = self.operations.gguf.kind {
-            let order = layout::in_order(&catalog, shards, self.shard_bytes)?;
-            let model = self.operations.gguf.model(kind, &mut catalog, &order)?;
-            return layout::gguf(catalog, model);
-        }
-        layout::shards(catalog, shards, self.shard_bytes)
+        Ok(catalog)
     }
 
     /// What the view reads from, the base first.
     pub fn sources(&self) -> Vec<Location> {
-        let merged = self.merge.iter().flat_map(|merge| &merge.models);
-        let merged = merged.flat_map(|model| std::iter::once(&model.location).chain(&model.lora));
-        let mut sources: Vec<Location> = std::iter::once(&self.base)
-            .chain(merged)
-            .cloned()
-            .chain(self.operations.sources())
-            .collect();
+        let mut sources = vec![self.base.clone()];
+        for model in self.merge.iter().flat_map(|merge| &merge.models) {
+            match &model.origin {
+                ModelOrigin::At(location) => sources.push(location.clone()),
+                ModelOrigin::View(request) => sources.extend(request.sources()),
+            }
+            sources.extend(model.lora.clone());
+        }
+        sources.extend(self.operations.sources());
         let mut seen = HashSet::new();
         sources.retain(|source| seen.insert(source.clone()));
         sources

@@ -47,14 +47,14 @@ const MOST_NODES: usize = 1 << 16;
 /// The deepest nesting.
 const MOST_DEPTH: usize = 32;
 
-/// Parses `text`, the content of `file`: one document.
-pub(super) fn parse(text: &str, file: &Arc<Path>) -> Result<Node> {
+/// Parses `text`, the content of `file`: its documents that say something, of which there is one at least.
+pub(super) fn parse(text: &str, file: &Arc<Path>) -> Result<Vec<Node>> {
     Builder {
         file,
         open: Vec::new(),
         anchors: HashMap::new(),
         nodes: 0,
-        root: None,
+        roots: Vec::new(),
     }
     .build(text)
 }
@@ -79,11 +79,11 @@ struct Builder<'a> {
     /// Values by anchor, with how many they hold.
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
-    root: Option<Node>,
+    roots: Vec<Node>,
 }
 
 impl Builder<'_> {
-    fn build(mut self, text: &str) -> Result<Node> {
+    fn build(mut self, text: &str) -> Result<Vec<Node>> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|e| {
@@ -92,8 +92,12 @@ impl Builder<'_> {
             })?;
             self.event(event, self.place(&span.start))?;
         }
-        let nothing = || Error::of_file(Code::RecipeSyntax, self.file, "the recipe is empty");
-        self.root.ok_or_else(nothing)
+        self.roots.retain(|root| !root.is_null());
+        if self.roots.is_empty() {
+            let problem = "the recipe is empty";
+            return Err(Error::of_file(Code::RecipeSyntax, self.file, problem));
+        }
+        Ok(self.roots)
     }
 
     fn place(&self, marker: &Marker) -> Place {
@@ -160,10 +164,10 @@ impl Builder<'_> {
                 self.count(held, &place)?;
                 self.add(Node { place, ..node }, 0, held)
             }
-            Event::DocumentStart(_) if self.root.is_some() => Err(place.error(
-                Code::RecipeSyntax,
-                "a second document begins here, and a recipe is one document",
-            )),
+            Event::DocumentStart(_) => {
+                self.anchors.clear();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -200,7 +204,7 @@ impl Builder<'_> {
             self.anchors.insert(anchor, (node.clone(), held + 1));
         }
         match self.open.last_mut().map(|open| &mut open.content) {
-            None => self.root = Some(node),
+            None => self.roots.push(node),
             Some(Content::List(nodes)) => nodes.push(node),
             Some(Content::Map(entries, key)) => match key.take() {
                 Some(key) => entries.push((key, node)),

@@ -71,14 +71,14 @@ fn kernels(criterion: &mut Criterion) {
         rescale: false,
         lambda: 1.0,
     };
-    let merge = TaskArithmetic::new(&[task], combination, ELEMENTS);
+    let merge: TaskArithmetic = TaskArithmetic::new(&[task], combination, ELEMENTS);
     measure(criterion, "task_arithmetic", &merge, &[]);
     let consensus = Combination {
         consensus: true,
         normalize: true,
         ..combination
     };
-    let merge = TaskArithmetic::new(&[task], consensus, ELEMENTS);
+    let merge: TaskArithmetic = TaskArithmetic::new(&[task], consensus, ELEMENTS);
     measure(criterion, "consensus, normalized", &merge, &[]);
 }
 

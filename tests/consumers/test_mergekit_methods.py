@@ -168,13 +168,15 @@ def test_what_is_kept_is_rescaled(method, zoo, tmp_path):
 class Masks:
     """What a view chose at random, found out by views that show one model's differences alone."""
 
-    def __init__(self, method: str, densities: dict, zoo, scratch):
+    def __init__(self, method: str, densities: dict, zoo, scratch, **more):
+        """`more`: further parameters."""
         self.by_difference = {}
         base = Checkpoint(zoo / "c")
         for model in densities:
             alone = {name: {"weight": float(name == model), "density": density}
                      for name, density in densities.items()}
-            stated = recipe(method, alone, parameters={"rescale": False}, dtype="float32")
+            stated = recipe(
+                method, alone, parameters={"rescale": False} | more, dtype="float32")
             file, shown = write(stated, zoo, scratch), scratch / f"alone-{model}"
             ckptfs.run("materialize", "--recipe", file, "--out", shown)
             kept_all, kept, other = 0, 0, Checkpoint(zoo / model)

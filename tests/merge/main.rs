@@ -6,3 +6,4 @@ mod common;
 mod facts;
 mod kernel;
 mod methods;
+mod several;

@@ -17,7 +17,7 @@ use crate::common::checkpoint::{Checkpoint, TensorData, of_values};
 use crate::common::values::{Random, decode};
 
 /// What `formula` makes of `inputs`, read whole, in the dtype of the inputs.
-fn merged(inputs: &[TensorData], formula: impl Formula) -> Vec<f32> {
+pub(crate) fn merged(inputs: &[TensorData], formula: impl Formula) -> Vec<f32> {
     let workspace = Workspace::new();
     let base = workspace.write("base", &Checkpoint::single(inputs.iter().cloned()));
     let catalog = Catalog::from_base(Opened::stored(format::Checkpoint::open(&base).unwrap()));
@@ -34,7 +34,7 @@ fn merged(inputs: &[TensorData], formula: impl Formula) -> Vec<f32> {
     decode(dtype, &bytes)
 }
 
-fn round(dtype: Dtype, x: f32) -> f32 {
+pub(crate) fn round(dtype: Dtype, x: f32) -> f32 {
     match dtype {
         Dtype::BF16 => bf16::from_f32(x).to_f32(),
         Dtype::F16 => f16::from_f32(x).to_f32(),
@@ -43,7 +43,7 @@ fn round(dtype: Dtype, x: f32) -> f32 {
 }
 
 /// A base and two models near it, with many equal differences.
-fn models(dtype: Dtype, shape: &[usize]) -> (Vec<TensorData>, Vec<Vec<f32>>) {
+pub(crate) fn models(dtype: Dtype, shape: &[usize]) -> (Vec<TensorData>, Vec<Vec<f32>>) {
     let count: usize = shape.iter().product();
     let mut random = Random::new(count as u64);
     let mut number = |bound: usize| random.below(2 * bound) as f32 - bound as f32;
@@ -61,7 +61,7 @@ fn models(dtype: Dtype, shape: &[usize]) -> (Vec<TensorData>, Vec<Vec<f32>>) {
     (tensors, values)
 }
 
-fn assert_same(found: &[f32], expected: &[f32]) {
+pub(crate) fn assert_same(found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len());
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert_eq!(
@@ -74,7 +74,7 @@ fn assert_same(found: &[f32], expected: &[f32]) {
 
 /// One unit in the last place apart at most, or, of values near zero, what the terms that cancel
 /// out there (none above 2) can be off by.
-fn assert_near(dtype: Dtype, found: &[f32], expected: &[f64]) {
+pub(crate) fn assert_near(dtype: Dtype, found: &[f32], expected: &[f64]) {
     let relative = match dtype {
         Dtype::BF16 => 2f64.powi(-7),
         _ => 2f64.powi(-22),
@@ -87,14 +87,14 @@ fn assert_near(dtype: Dtype, found: &[f32], expected: &[f64]) {
 }
 
 /// Positions from the largest magnitude down, the lower position first of equal ones.
-fn ranking(values: &[f32]) -> Vec<usize> {
+pub(crate) fn ranking(values: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*b].abs().total_cmp(&values[*a].abs()).then(a.cmp(b)));
     order
 }
 
 /// Task arithmetic as its definition has it, with what each model keeps given as masks.
-fn naive(
+pub(crate) fn naive(
     dtype: Dtype,
     values: &[Vec<f32>],
     weights: &[f64],
@@ -157,7 +157,7 @@ fn naive(
         .collect()
 }
 
-const PLAIN: Combination = Combination {
+pub(crate) const PLAIN: Combination = Combination {
     consensus: false,
     normalize: false,
     rescale: false,
@@ -165,7 +165,7 @@ const PLAIN: Combination = Combination {
 };
 
 /// Several bands, the last one not full.
-const LARGE: [usize; 2] = [1100, 1001];
+pub(crate) const LARGE: [usize; 2] = [1100, 1001];
 
 #[test]
 fn task_arithmetic_adds_weighted_differences() {
@@ -183,7 +183,8 @@ fn task_arithmetic_adds_weighted_differences() {
                     weight,
                     keep: Keep::All,
                 });
-                let formula = TaskArithmetic::new(&tasks, combination, values[0].len() as u64);
+                let formula: TaskArithmetic =
+                    TaskArithmetic::new(&tasks, combination, values[0].len() as u64);
                 let expected = naive(dtype, &values, &weights, combination, &all);
                 assert_same(&merged(&tensors, formula), &expected);
             }
@@ -234,7 +235,8 @@ fn ties_keeps_the_largest_magnitudes_and_the_elected_signs() {
                         density: densities[i],
                     },
                 });
-                let formula = TaskArithmetic::new(&tasks, combination, values[0].len() as u64);
+                let formula: TaskArithmetic =
+                    TaskArithmetic::new(&tasks, combination, values[0].len() as u64);
                 let expected = naive(dtype, &values, &[0.7, 0.4], combination, &masks);
                 assert_same(&merged(&tensors, formula), &expected);
             }
@@ -270,7 +272,7 @@ fn breadcrumbs_drops_the_largest_magnitudes_and_the_smallest() {
                 weight,
                 keep: Keep::Between { density, gamma },
             });
-            let formula = TaskArithmetic::new(&tasks, PLAIN, count as u64);
+            let formula: TaskArithmetic = TaskArithmetic::new(&tasks, PLAIN, count as u64);
             let expected = naive(dtype, &values, &[0.7, 0.4], PLAIN, &masks);
             assert_same(&merged(&tensors, formula), &expected);
         }
@@ -296,7 +298,7 @@ fn dare_keeps_what_its_mask_names_and_rescales() {
             weight: 0.6,
             keep: Keep::Random(mask),
         });
-        let formula = TaskArithmetic::new(&tasks, combination, count as u64);
+        let formula: TaskArithmetic = TaskArithmetic::new(&tasks, combination, count as u64);
         let expected = naive(Dtype::BF16, &values, &[0.6, 0.6], combination, &flags);
         assert_same(&merged(&tensors, formula), &expected);
     }
@@ -370,7 +372,7 @@ fn nearswap_moves_what_is_near() {
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -382,7 +384,7 @@ fn arc(a: &[f64], b: &[f64], t: f64) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| of_a * a + of_b * b).collect()
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
 }
 

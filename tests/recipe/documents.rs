@@ -6,7 +6,7 @@ use ckptfs::recipe::{Places, ViewRequest};
 use crate::common::adapter::Adapter;
 use crate::common::checkpoint::{TensorData, of_values, tensor};
 use crate::common::{Workspace, readback};
-use crate::fixture::{LAYERS, model, names, write};
+use crate::fixture::{LAYERS, dense, model, names, write};
 use safetensors::Dtype;
 
 /// The models that the page names.
@@ -45,7 +45,13 @@ fn every_example_of_the_page_is_a_view() {
     let workspace = Workspace::new();
     let vocabulary: serde_json::Map<String, serde_json::Value> =
         (0..128).map(|id| (format!("t{id}"), id.into())).collect();
-    let tokenizer = serde_json::json!({"model": {"vocab": vocabulary}}).to_string();
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"},
+    });
+    let tokenizer = tokenizer.to_string();
     let mut named = Vec::new();
     for (seed, id) in MODELS.iter().enumerate() {
         let mut tensors = large(seed as u64);
@@ -76,6 +82,11 @@ fn every_example_of_the_page_is_a_view() {
         let adapter = Adapter::new(2, 4.0).linear(&module, [128, 128], 2);
         let directory = adapter.write(&workspace, &format!("{id}-lora"));
         named.push((format!("org/{id}-lora"), directory.into()));
+    }
+    for (seed, id) in ["org/dense", "org/dense-b"].into_iter().enumerate() {
+        let model = dense(seed as u64).aux("tokenizer.json", &tokenizer);
+        let directory = workspace.write(&id.replace('/', "-"), &model);
+        named.push((id.to_owned(), directory.into()));
     }
     let places = Places { named, hub: None };
     let blocks = blocks(page);

@@ -1,8 +1,8 @@
 //! What is wrong with a recipe: file, line, what was found, what was expected.
 
-use crate::common::assert_names;
 use crate::common::checkpoint::bf16;
-use crate::fixture::{error, model, plan, workspace};
+use crate::common::{Workspace, assert_names};
+use crate::fixture::{dense, error, model, plan, workspace};
 
 #[track_caller]
 fn refused(recipe: &str, parts: &[&str]) {
@@ -12,12 +12,12 @@ fn refused(recipe: &str, parts: &[&str]) {
 const MODELS: &str = "models: [{model: a}, {model: b}]\n";
 
 #[test]
-fn what_is_not_yaml_or_not_one_document() {
+fn what_is_not_yaml_or_not_one_recipe() {
     refused("a: [1\n", &["recipe.yml:", "not valid YAML"]);
     refused("", &["recipe.yml", "empty"]);
     refused(
         "base: a\n---\nbase: b\n",
-        &["recipe.yml:2:1", "second document"],
+        &["recipe.yml:3:1", "without a name"],
     );
     refused("base: !!str a\n", &["recipe.yml:1", "tags"]);
     refused(
@@ -311,23 +311,151 @@ slices:
 }
 
 #[test]
-fn dtypes_tokenizers_and_templates_that_cannot_be_shown() {
+fn dtypes_tokenizers_and_templates_that_are_none() {
     let with =
         |line: &str| format!("merge_method: linear\n{MODELS}parameters: {{weight: 1}}\n{line}\n");
     refused(
         &with("dtype: int8"),
         &["recipe.yml:4:8", "\"int8\"", "bfloat16"],
     );
-    refused(&with("tokenizer_source: union"), &["recipe.yml:4", "union"]);
-    refused(
-        &with("tokenizer: {pad_to_multiple_of: 64}"),
-        &["recipe.yml:4", "pad_to_multiple_of"],
-    );
-    refused(&with("tokenizer: {}"), &["recipe.yml:4", "union"]);
-    refused(
-        &with("chat_template: chatml"),
-        &["recipe.yml:4", "chat_template"],
-    );
+    for (line, parts) in [
+        (
+            "tokenizer: {pad_to_multiple_of: 0}",
+            &["recipe.yml:4", "pad_to_multiple_of"][..],
+        ),
+        (
+            "tokenizer: {sources: base}",
+            &["recipe.yml:4", "sources", "source"],
+        ),
+        (
+            "tokenizer: {tokens: {x: {force: true}}}",
+            &["recipe.yml:4", "\"x\"", "source"],
+        ),
+        (
+            "tokenizer: {tokens: {x: {source: {kind: one}}}}",
+            &["recipe.yml:4", "zero or model_token"],
+        ),
+        (
+            "tokenizer: {tokens: {x: {source: {kind: model_token, model: a}}}}",
+            &["recipe.yml:4", "token or token_id"],
+        ),
+        ("chat_template: chatm", &["recipe.yml:4", "chatml", "Jinja"]),
+        (
+            "embed_slerp: true",
+            &["recipe.yml:4", "embed_slerp", "not a key"],
+        ),
+    ] {
+        refused(&with(line), parts);
+    }
+}
+
+#[test]
+fn documents_of_one_recipe_that_do_not_go_together() {
+    let merge = |model: &str| format!("merge_method: passthrough\nmodels: [{{model: {model}}}]\n");
+    for (documents, parts) in [
+        (
+            vec![merge("a"), merge("b")],
+            &["recipe.yml:4", "without a name"][..],
+        ),
+        (
+            vec![
+                format!("name: x\n{}", merge("a")),
+                format!("name: x\n{}", merge("b")),
+            ],
+            &["recipe.yml:5", "called x"],
+        ),
+        (
+            vec![
+                format!("name: x\n{}", merge("y")),
+                format!("name: y\n{}", merge("x")),
+            ],
+            &["recipe.yml:3", "made of itself"],
+        ),
+        (
+            vec![format!("name: x\n{}", merge("a")), "base: x\n".to_owned()],
+            &["recipe.yml:5", "another document"],
+        ),
+    ] {
+        refused(&documents.join("---\n"), parts);
+    }
+}
+
+#[test]
+fn documents_that_multiply_end_in_an_error() {
+    let mut recipe = "name: d0\nbase: a\n---\nname: d1\nbase: a\n".to_owned();
+    for i in 2..40 {
+        recipe += &format!(
+            "---\nname: d{i}\nmerge_method: linear\nparameters: {{weight: 1}}\nmodels: [{{model: d{}}}, {{model: d{}}}]\n",
+            i - 1,
+            i - 2
+        );
+    }
+    refused(&recipe, &["more than 256 views"]);
+}
+
+#[test]
+fn mixtures_that_cannot_be_made() {
+    let workspace = Workspace::new();
+    workspace.write("x", &dense(1));
+    workspace.write("y", &dense(2));
+    let mut biased = dense(3);
+    biased.shards[0]
+        .tensors
+        .push(bf16("model.layers.0.self_attn.q_proj.bias", &[8]));
+    workspace.write("biased", &biased);
+    let of_other_type = dense(4).config(r#"{"model_type": "qwen3", "num_hidden_layers": 2}"#);
+    workspace.write("other", &of_other_type);
+    let with = |lines: &str, second: &str| {
+        let recipe = format!(
+            "base_model: x\nexperts: [{{source_model: x, positive_prompts: [t1]}}, {{source_model: {second}}}]\n{lines}\n"
+        );
+        error(&workspace, &recipe)
+    };
+    for (lines, second, parts) in [
+        ("", "y", &["hidden", "runs no model", "gates"][..]),
+        ("gate_mode: cheap", "y", &["recipe.yml:3", "cheap_embed"]),
+        (
+            "gate_mode: cheap_embed",
+            "y",
+            &["recipe.yml:2", "positive_prompts"],
+        ),
+        (
+            "gate_mode: random\nexperts_per_token: 3",
+            "y",
+            &["recipe.yml:4", "from 1 to 2"],
+        ),
+        (
+            "gate_mode: random\ngates: y",
+            "y",
+            &["recipe.yml:4", "gate_mode is random"],
+        ),
+        (
+            "gate_mode: random\narchitecture: mamba",
+            "y",
+            &["recipe.yml:4", "Mixtral"],
+        ),
+        (
+            "gate_mode: random\narchitecture: qwen",
+            "y",
+            &["needs a shared expert", "Qwen3"],
+        ),
+        ("gate_mode: random", "other", &["qwen3", "llama"]),
+        (
+            "gates: y",
+            "y",
+            &["no router", "model.layers.0.mlp.gate.weight"],
+        ),
+        (
+            "gate_mode: random\nmerge_method: slerp",
+            "y",
+            &["recipe.yml:4", "moe"],
+        ),
+    ] {
+        assert_names(&with(lines, second), parts);
+    }
+    let biased =
+        "base_model: biased\ngate_mode: random\nexperts: [{source_model: x}, {source_model: y}]\n";
+    assert_names(&error(&workspace, biased), &["q_proj.bias", "no place"]);
 }
 
 #[test]

@@ -98,3 +98,45 @@ pub(crate) fn shown(
 pub(crate) fn error(workspace: &Workspace, recipe: &str) -> String {
     message(plan(workspace, recipe))
 }
+
+/// A dense Llama of two layers with random bf16.
+pub(crate) fn dense(seed: u64) -> Checkpoint {
+    const PARTS: [(&str, [usize; 2]); 7] = [
+        ("self_attn.q_proj", [8, 8]),
+        ("self_attn.k_proj", [4, 8]),
+        ("self_attn.v_proj", [4, 8]),
+        ("self_attn.o_proj", [8, 8]),
+        ("mlp.gate_proj", [12, 8]),
+        ("mlp.up_proj", [12, 8]),
+        ("mlp.down_proj", [8, 12]),
+    ];
+    let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![128, 8])];
+    for layer in 0..2 {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        tensors.extend(PARTS.map(|(part, shape)| (name(part), shape.to_vec())));
+        let norms = ["input_layernorm", "post_attention_layernorm"];
+        tensors.extend(norms.map(|norm| (name(norm), vec![8])));
+    }
+    tensors.push(("model.norm.weight".to_owned(), vec![8]));
+    tensors.push(("lm_head.weight".to_owned(), vec![128, 8]));
+    let tensors = tensors.iter().zip(0..);
+    let tensors = tensors.map(|((name, shape), number)| {
+        crate::common::checkpoint::tensor(name, Dtype::BF16, shape, seed * 100 + number)
+    });
+    Checkpoint::single(tensors.collect::<Vec<_>>())
+        .config(
+            r#"{
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "hidden_size": 8,
+  "intermediate_size": 12,
+  "num_attention_heads": 2,
+  "num_key_value_heads": 1,
+  "num_hidden_layers": 2,
+  "torch_dtype": "bfloat16",
+  "vocab_size": 128
+}
+"#,
+        )
+        .aux("tokenizer_config.json", r#"{"bos_token": "t1"}"#)
+}

@@ -11,6 +11,7 @@ mod documents;
 mod emit_command;
 mod emitted;
 mod errors;
+mod experts;
 mod files;
 mod fixture;
 mod inputs;

@@ -1,6 +1,7 @@
 //! What a merge shows beside its tensors: config.json and tokenizer of one model.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ fn is_shown(name: &OsStr) -> bool {
 
 /// Keeps the files that a merge shows, and takes those of a tokenizer from `tokenizer`, if that is
 /// another model.
-pub(super) fn select(catalog: &mut Catalog, tokenizer: Option<Vec<AuxEntry>>) {
+pub(in crate::ops) fn select(catalog: &mut Catalog, tokenizer: Option<Vec<AuxEntry>>) {
     let of_tokenizer = |entry: &AuxEntry| {
         let name = entry.name().to_str().unwrap_or_default();
         is_shown(entry.name()) && !OF_THE_MODEL.contains(&name) && !name.ends_with(".py")
@@ -76,6 +77,43 @@ pub(super) fn select(catalog: &mut Catalog, tokenizer: Option<Vec<AuxEntry>>) {
     }
 }
 
+/// Gives files the text that they have now, and leaves out those that say the same of the tokenizer as it was.
+pub(super) fn replace(catalog: &mut Catalog, changed: &[(&'static str, Vec<u8>)]) {
+    const OF_SLOW_TOKENIZERS: [&str; 5] = [
+        "tokenizer.model",
+        "added_tokens.json",
+        "merges.txt",
+        "vocab.json",
+        "vocab.txt",
+    ];
+    if changed.is_empty() {
+        return;
+    }
+    let is_old = |entry: &AuxEntry| OF_SLOW_TOKENIZERS.iter().any(|name| entry.name() == *name);
+    let (old, mut kept): (Vec<_>, Vec<_>) = std::mem::take(&mut catalog.aux)
+        .into_iter()
+        .partition(is_old);
+    for (name, text) in changed {
+        for entry in kept.iter_mut().filter(|entry| entry.name() == *name) {
+            if let AuxEntry::File { name, file } | AuxEntry::Edited { name, file, .. } = entry {
+                *entry = AuxEntry::Edited {
+                    name: name.clone(),
+                    file: file.clone(),
+                    text: Arc::new(text.clone()),
+                };
+            }
+        }
+    }
+    catalog.aux = kept;
+    if !old.is_empty() {
+        let names = old.iter().map(|entry| entry.name().to_string_lossy());
+        catalog.report.notes.push(format!(
+            "not shown, since the tokenizer has other tokens: {}",
+            listing(&names.collect::<Vec<_>>())
+        ));
+    }
+}
+
 /// Edits the donor's config.json: dtype, number of layers, size of the vocabulary.
 pub(super) fn edit_config(
     catalog: &mut Catalog,
@@ -89,14 +127,7 @@ pub(super) fn edit_config(
         return Ok(());
     };
     if let Some(dtype) = definition.out_dtype.or(definition.dtype) {
-        let mut keys: Vec<&str> = vec!["torch_dtype", "dtype"];
-        keys.retain(|key| config.get(key).is_some());
-        if keys.is_empty() {
-            keys.push("torch_dtype");
-        }
-        for key in keys {
-            config.set(key, &Value::from(torch_name(dtype)));
-        }
+        set_dtype(config, dtype);
     }
     let mut warnings = Vec::new();
     for stack in stacks {
@@ -108,7 +139,7 @@ pub(super) fn edit_config(
         .find(|(name, _)| names::is_vocabulary(name));
     let count = match (rows, embedding) {
         (Rows::Fewest, Some((_, tensor))) => Some(tensor.shape[0]),
-        _ => rows.count().map(|count| count as u64),
+        _ => rows.count(),
     };
     if let Some(count) = count
         && !set_if_present(config, &["vocab_size"], &Value::from(count))?
@@ -120,6 +151,18 @@ pub(super) fn edit_config(
     }
     catalog.report.warnings.extend(warnings);
     Ok(())
+}
+
+/// Says which dtype the tensors have, under the keys that the config has for that.
+pub(in crate::ops) fn set_dtype(config: &mut Config, dtype: Dtype) {
+    let mut keys: Vec<&str> = vec!["torch_dtype", "dtype"];
+    keys.retain(|key| config.get(key).is_some());
+    if keys.is_empty() {
+        keys.push("torch_dtype");
+    }
+    for key in keys {
+        config.set(key, &Value::from(torch_name(dtype)));
+    }
 }
 
 /// Sets the first of `keys` that the config has, at the top level or in `text_config`.

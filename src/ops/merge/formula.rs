@@ -63,6 +63,12 @@ pub trait Formula: Debug + Send + Sync + 'static {
     ) {
         let _ = (working, pass, extent, tally, facts);
     }
+
+    /// As [`crate::catalog::Survey::check`].
+    fn check(&self, facts: &[f64]) -> Result<(), String> {
+        let _ = facts;
+        Ok(())
+    }
 }
 
 /// The place of a run in its tensor.

@@ -7,14 +7,17 @@
 //! | `no_value` | the error about a parameter that must have a value |
 //! | `inputs` | models as runs of layers |
 //! | `planner` | each output tensor: its inputs and parameters |
-//! | `vocabulary`, `buffers`, `cast` | rows of unlike vocabularies, whole numbers, dtypes |
+//! | `vocabulary`, `chat_template` | tokenizers, rows of unlike vocabularies, templates |
+//! | `buffers`, `cast` | whole numbers, dtypes |
 //! | `methods` | the contract with the methods, and these, one a file |
 //! | `formula`, `pointwise` | what methods compute, on f32 lanes, and the kernel of all of them |
 //! | `linear`, `scale`, `slerp`, … | formulas, one a file |
 //! | `files` | config.json and tokenizer of the result |
 
+mod arcee_fusion;
 mod buffers;
 mod cast;
+mod chat_template;
 mod definition;
 mod files;
 mod formula;
@@ -30,32 +33,42 @@ mod nuslerp;
 mod parameters;
 mod planner;
 mod pointwise;
+mod quantiles;
+mod ram;
 mod random_mask;
 mod ranks;
 mod scale;
+mod sce;
 mod slerp;
+mod sphere;
 mod task_arithmetic;
 mod vocabulary;
 
+pub use arcee_fusion::ArceeFusion;
 pub use definition::{
-    Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Slice, SliceInput,
-    Vocabulary,
+    ChatTemplate, Definition, Inputs, ModelId, ModelInput, ModelName, Module, Modules, Slice,
+    SliceInput, TokenName, TokenRow, TokenRule, TokenizerChoice, TokenizerSource, Vocabulary,
 };
+pub(in crate::ops) use files::{select as select_files, set_dtype};
 pub use formula::{At, Formula, Lanes, RUN, Size};
 pub use inputs::Source;
 pub use linear::Linear;
 pub use method::{BasePolicy, Bounds, Group, Input, Method, Missing, Spec};
 pub use methods::method;
 pub use model_stock::{ModelStock, ModelStockByRow};
+pub(in crate::ops) use names::{in_layer, layer};
 pub use nearswap::NearSwap;
 pub use nuslerp::{Between, NuSlerp, NuSlerpByColumn, NuSlerpByRow};
 pub use parameters::{
     Amount, Condition, Kind, Parameter, Preset, Range, Scalar, Scope, Setting, Settings, Values,
 };
 pub use pointwise::PointwiseKernel;
+pub use ram::{Ram, RamRescale};
 pub use random_mask::RandomMask;
 pub use scale::Scale;
+pub use sce::Sce;
 pub use slerp::Slerp;
+pub use sphere::{OnSphere, SphericalMean};
 pub use task_arithmetic::{Combination, Keep, Task, TaskArithmetic};
 
 use crate::catalog::{Catalog, MergeReport, Role, StretchReport};
@@ -63,6 +76,7 @@ pub use crate::error::Place;
 use crate::error::{Code, Result, Warning};
 use crate::ops::merge::planner::{Planned, Planner};
 use crate::ops::merge::vocabulary::Rows;
+pub(in crate::ops) use crate::ops::merge::vocabulary::file as tokenizer_file;
 use crate::spelling::did_you_mean;
 use crate::text::listing;
 
@@ -93,12 +107,8 @@ impl Merge {
 
         let donor = definition.donor();
         let whole = stacks.iter().all(|stack| stack.whole);
-        let tokenizer = match definition.vocabulary {
-            Vocabulary::Tokenizer(model) if model != donor => {
-                Some(sources[model].catalog.aux.clone())
-            }
-            _ => None,
-        };
+        let (tokenizer, changed) = rows.tokenizer().unwrap_or((donor, &[]));
+        let tokenizer = (tokenizer != donor).then(|| sources[tokenizer].catalog.aux.clone());
         let mut catalog = Catalog {
             tensors: Default::default(),
             homes: Vec::new(),
@@ -109,6 +119,13 @@ impl Merge {
             report: Default::default(),
         };
         files::select(&mut catalog, tokenizer);
+        files::replace(&mut catalog, changed);
+        let models = definition.merged_models();
+        if let Some(template) = &definition.chat_template
+            && let Some(text) = template.text(&models, &sources)?
+        {
+            chat_template::set(&mut catalog, &text)?;
+        }
         files::edit_config(
             &mut catalog,
             &definition,
@@ -122,10 +139,8 @@ impl Merge {
             catalog.sources.merge(&source.catalog.sources);
         }
         report(&mut catalog, &definition, &sources, &planned);
-        catalog
-            .report
-            .notes
-            .extend(rows.note(&definition, &sources));
+        catalog.report.notes.extend(rows.note(&sources));
+        catalog.report.warnings.extend(rows.warning(&models));
         place(&mut catalog, &sources[donor].catalog, planned, whole);
         Ok(catalog)
     }

@@ -3,7 +3,7 @@
 
 /// `model.layers.7.mlp.gate.weight` → (`model.layers`, 7, `mlp.gate.weight`): the first component
 /// between dots that is a number counts layers.
-pub(super) fn layer(name: &str) -> Option<(&str, u64, &str)> {
+pub(in crate::ops) fn layer(name: &str) -> Option<(&str, u64, &str)> {
     let mut start = 0;
     for part in name.split('.') {
         let end = start + part.len();
@@ -17,7 +17,7 @@ pub(super) fn layer(name: &str) -> Option<(&str, u64, &str)> {
 }
 
 /// The name of a tensor of a layer.
-pub(super) fn in_layer(prefix: &str, layer: u64, rest: &str) -> String {
+pub(in crate::ops) fn in_layer(prefix: &str, layer: u64, rest: &str) -> String {
     format!("{prefix}.{layer}.{rest}")
 }
 

@@ -212,6 +212,10 @@ impl<F: Formula> Survey for PointwiseKernel<F> {
         self.formula
             .conclude(self.working, pass, extent, tally, facts);
     }
+
+    fn check(&self, facts: &[f64]) -> Result<(), String> {
+        self.formula.check(facts)
+    }
 }
 
 /// The runs of a band, decoded one after the other.

@@ -9,10 +9,18 @@ use crate::kernels::lanes::{Precision, Round, f16_bits};
 use crate::ops::merge::formula::{At, Size};
 
 /// A cut to be found: the `rank` first elements of vector number `vector`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cut {
     pub(super) vector: usize,
-    pub(super) rank: u64,
+    pub(super) rank: Rank,
+}
+
+/// How many elements come before a cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Rank {
+    Fixed(u64),
+    /// This share of the elements that are not zero, computed in f32 and rounded down.
+    OfNonZero(f32),
 }
 
 /// A cut that was found: these magnitudes, and at the magnitude `bits` these positions, come first.
@@ -76,9 +84,10 @@ fn bits_below(working: Precision, digit: usize) -> u32 {
 
 /// Cuts through several vectors of the same length, found together.
 ///
-/// The passes are: one for each digit; one that counts, in each band, the elements whose magnitude
-/// is that of a cut; and one over the bands of the cuts, each of which ends at its cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The passes are: one for each digit, the first of which counts what is not zero too; one that
+/// counts, in each band, the elements whose magnitude is that of a cut; and one over the bands of the
+/// cuts, each of which ends at its cut.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cuts(pub(super) Vec<Cut>);
 
 /// What is known of a cut, as facts: the magnitude's bits so far, how many elements that begin with
@@ -118,7 +127,8 @@ impl Cuts {
     /// As [`crate::catalog::Survey::tally_len`].
     pub(super) fn tally_len(&self, pass: usize, working: Precision, extent: Size) -> usize {
         let each = match digits(working).get(pass) {
-            Some(bits) => 1 << bits,
+            // With a place for the number of elements that are not zero.
+            Some(bits) => (1 << bits) + usize::from(pass == 0),
             None if pass == digits(working).len() => extent.bands as usize,
             None => 2,
         };
@@ -151,7 +161,7 @@ impl Cuts {
         let digits = digits(R::PRECISION);
         let each = tally.len() / self.0.len();
         let cuts = self.0.iter().zip(tally.chunks_exact_mut(each)).enumerate();
-        for (i, (_, tally)) in cuts.filter(|(_, (cut, _))| cut.vector == vector) {
+        for (i, (cut, tally)) in cuts.filter(|(_, (cut, _))| cut.vector == vector) {
             let known = facts.get(i * FACTS..(i + 1) * FACTS).unwrap_or(&[]);
             if pass < digits.len() {
                 let below = bits_below(R::PRECISION, pass);
@@ -162,6 +172,10 @@ impl Cuts {
                     if begins {
                         tally[(bits >> below & mask) as usize] += 1.0;
                     }
+                }
+                if pass == 0 && matches!(cut.rank, Rank::OfNonZero(_)) {
+                    let others = values.iter().filter(|x| **x != 0.0);
+                    tally[each - 1] += others.count() as f64;
                 }
                 continue;
             }
@@ -194,24 +208,23 @@ impl Cuts {
         tally: &[f64],
         facts: &mut Vec<f64>,
     ) {
+        let each = tally.len() / self.0.len();
         if pass == 0 {
-            for cut in &self.0 {
-                facts.extend([
-                    0.0,
-                    cut.rank.min(extent.elements) as f64,
-                    0.0,
-                    0.0,
-                    f64::NAN,
-                ]);
+            for (cut, tally) in self.0.iter().zip(tally.chunks_exact(each)) {
+                let rank = match cut.rank {
+                    Rank::Fixed(rank) => rank,
+                    Rank::OfNonZero(share) => (tally[each - 1] as f32 * share) as u64,
+                };
+                let rank = rank.min(extent.elements) as f64;
+                facts.extend([0.0, rank, 0.0, 0.0, f64::NAN]);
             }
         }
-        let each = tally.len() / self.0.len();
         let (cuts, _) = facts.as_chunks_mut::<FACTS>();
         for (cut, tally) in cuts.iter_mut().zip(tally.chunks_exact(each)) {
             if let Some(bits) = digits(working).get(pass) {
                 // The largest first.
                 let mut within = cut[WITHIN];
-                let mut digit = each - 1;
+                let mut digit = (1 << bits) - 1;
                 while digit > 0 && tally[digit] < within {
                     within -= tally[digit];
                     digit -= 1;

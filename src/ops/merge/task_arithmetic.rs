@@ -9,10 +9,14 @@
 //! | ties, <https://arxiv.org/abs/2306.01708> | the largest magnitudes | yes |
 //! | dare_linear, dare_ties, <https://arxiv.org/abs/2311.03099> | a random choice | no, yes |
 //! | breadcrumbs, breadcrumbs_ties, <https://arxiv.org/abs/2312.06795> | magnitudes between | no, yes |
+//! | della_linear, della, <https://arxiv.org/abs/2406.11617> | a random choice, rather larger magnitudes of a row | no, yes |
 //!
 //! With consensus only those differences count, of each element, whose sign is that of their
 //! weighted sum (plus where it is 0), and only their weights. With rescaling, what was kept is
 //! multiplied by `Σ |δ| / Σ |kept δ|`.
+//!
+//! DELLA keeps an element with the probability `density − ε + 2ε·(rank − 1)/(n − 1)`, where `rank` counts
+//! the `n` magnitudes of its row from the smallest up, of equal ones the lower position first.
 
 use serde_json::{Value, json};
 
@@ -20,11 +24,11 @@ use crate::catalog::{Step, as_written};
 use crate::kernels::lanes::{Precision, Round, l1_norm};
 use crate::ops::merge::formula::{At, Formula, Lanes, Size};
 use crate::ops::merge::random_mask::RandomMask;
-use crate::ops::merge::ranks::{Cut, Cuts};
+use crate::ops::merge::ranks::{Cut, Cuts, Rank};
 
-/// Inputs: the base, then the models.
+/// Inputs: the base, then the models. `ROWS` if something is kept by rank in its row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TaskArithmetic {
+pub struct TaskArithmetic<const ROWS: bool = false> {
     weights: Vec<f32>,
     kept: Vec<Kept>,
     cuts: Cuts,
@@ -54,6 +58,13 @@ pub enum Keep {
     },
     /// Those of a mask.
     Random(RandomMask),
+    /// Those of a mask, each with a probability from `density − epsilon`, of the smallest magnitude of
+    /// its row, to `density + epsilon`, of the largest.
+    RandomByRank {
+        mask: RandomMask,
+        density: f64,
+        epsilon: f64,
+    },
 }
 
 /// How the models' parts are combined.
@@ -73,19 +84,28 @@ enum Kept {
     /// What comes before the second cut, but not before the first.
     Ranks(Option<usize>, Option<usize>),
     Random(RandomMask),
+    RandomByRank {
+        mask: RandomMask,
+        least: f32,
+        epsilon: f32,
+    },
 }
 
 /// Sums below this are not divided by.
 const LEAST_NORM: f32 = 1e-7;
 
-impl TaskArithmetic {
+impl<const ROWS: bool> TaskArithmetic<ROWS> {
     /// The merge of tensors of `elements` elements.
+    ///
+    /// # Panics
+    /// If something is kept by rank in its row, and this is not of rows.
     pub fn new(tasks: &[Task], combination: Combination, elements: u64) -> Self {
         let mut cuts = Vec::new();
         let kept = tasks.iter().enumerate().map(|(vector, task)| {
             let part = |share: f64| ((share * elements as f64) as u64).min(elements);
             let mut ranks = |from: u64, to: u64| {
                 let mut cut = |rank: u64| {
+                    let rank = Rank::Fixed(rank);
                     cuts.push(Cut { vector, rank });
                     cuts.len() - 1
                 };
@@ -101,6 +121,20 @@ impl TaskArithmetic {
             match task.keep {
                 Keep::All => Kept::All,
                 Keep::Random(mask) => Kept::Random(mask),
+                Keep::RandomByRank { density, .. } if density >= 1.0 => Kept::All,
+                Keep::RandomByRank { density, .. } if density <= 0.0 => Kept::None,
+                Keep::RandomByRank {
+                    mask,
+                    density,
+                    epsilon,
+                } => {
+                    assert!(ROWS, "ranks are those of whole rows");
+                    Kept::RandomByRank {
+                        mask,
+                        least: (density - epsilon) as f32,
+                        epsilon: epsilon as f32,
+                    }
+                }
                 Keep::Largest { density } | Keep::Between { density, .. } if density >= 1.0 => {
                     Kept::All
                 }
@@ -123,7 +157,7 @@ impl TaskArithmetic {
 
     /// The number of the pass that finds what to rescale by, if there is one.
     fn rescaling_pass(&self, working: Precision) -> Option<usize> {
-        let some_kept = |kept: &Kept| matches!(kept, Kept::Ranks(..) | Kept::Random(_));
+        let some_kept = |kept: &Kept| !matches!(kept, Kept::All | Kept::None);
         let rescales = self.combination.rescale && self.kept.iter().any(some_kept);
         rescales.then(|| self.cuts.passes(working))
     }
@@ -147,6 +181,20 @@ impl TaskArithmetic {
             Kept::Random(mask) => differences::<R>(i, inputs, deltas, |delta, place| {
                 change(masked(delta, mask.contains(at.element + u64::from(place))))
             }),
+            Kept::RandomByRank {
+                mask,
+                least,
+                epsilon,
+            } => {
+                differences::<R>(i, inputs, deltas, |delta, _| delta);
+                let most = (run - 1) as f32;
+                for (rank, place) in ascending(deltas).into_iter().enumerate() {
+                    let share = rank as f32 / most;
+                    let probability = least + share * 2.0 * epsilon;
+                    let kept = mask.contains_with(at.element + place as u64, probability);
+                    deltas[place] = change(masked(deltas[place], kept));
+                }
+            }
             Kept::Ranks(from, to) => {
                 let found = |cut: usize| self.cuts.found(cut, facts).in_run(at, run);
                 match (from.map(found), to.map(found)) {
@@ -231,6 +279,17 @@ impl TaskArithmetic {
     }
 }
 
+/// The places of `values` from the smallest magnitude up, of equal ones the lower place first.
+fn ascending(values: &[f32]) -> Vec<usize> {
+    let mut keys: Vec<u64> = (0u64..)
+        .zip(values)
+        .map(|(place, value)| u64::from(value.abs().to_bits()) << 32 | place)
+        .collect();
+    keys.sort_unstable();
+    let place = |key: u64| (key & u64::from(u32::MAX)) as usize;
+    keys.into_iter().map(place).collect()
+}
+
 /// `delta`, or a zero of its sign if it is not kept.
 #[inline(always)]
 fn masked(delta: f32, kept: bool) -> f32 {
@@ -251,15 +310,27 @@ fn differences<R: Round>(
     }
 }
 
-impl Formula for TaskArithmetic {
+impl<const ROWS: bool> Formula for TaskArithmetic<ROWS> {
+    const WHOLE_ROWS: bool = ROWS;
+
     fn step(&self) -> Step {
         let weights: Vec<Value> = self.weights.iter().map(|w| as_written(*w)).collect();
-        let rank = |cut: Option<usize>| cut.map(|cut| self.cuts.0[cut].rank);
+        let rank = |cut: Option<usize>| {
+            cut.map(|cut| match self.cuts.0[cut].rank {
+                Rank::Fixed(rank) => rank,
+                Rank::OfNonZero(_) => unreachable!("the ranks of this method are known"),
+            })
+        };
         let kept = self.kept.iter().map(|kept| match kept {
             Kept::All => json!("all"),
             Kept::None => json!("none"),
             Kept::Ranks(from, to) => json!({"ranks": [rank(*from), rank(*to)]}),
             Kept::Random(mask) => json!({"random": mask.density()}),
+            Kept::RandomByRank {
+                mask,
+                least,
+                epsilon,
+            } => json!({"random": mask.density(), "of_the_smallest": as_written(*least), "epsilon": as_written(*epsilon)}),
         });
         Step::merge("task arithmetic")
             .with("weights", weights)

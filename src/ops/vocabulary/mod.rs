@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Hint, Result, Warning};
 use crate::named::Named;
 use crate::ops::embeddings::{self, Embeddings, VOCABULARY};
 pub use crate::ops::vocabulary::pad::Pad;
+pub(super) use crate::ops::vocabulary::pad::rows as new_rows;
 use crate::ops::{Conversions, Group, Operator, Params, Setting, Takes, Value, chosen};
 use crate::quant;
 use crate::tensor::{Name, Shape, byte_len};

@@ -25,7 +25,7 @@ named!(Pad {
 });
 
 /// The rows of `shape` that follow those of `tensor`, called `name`.
-pub(super) fn rows(name: &str, tensor: &Tensor, shape: Vec<u64>, pad: Pad) -> Tensor {
+pub(in crate::ops) fn rows(name: &str, tensor: &Tensor, shape: Vec<u64>, pad: Pad) -> Tensor {
     let (dtype, old, new) = (tensor.dtype, tensor.shape[0], shape[0]);
     let row_bytes = tensor.len() / old;
     let kernel = PadKernel {

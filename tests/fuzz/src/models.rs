@@ -10,7 +10,7 @@ use safetensors::tensor::{TensorView, serialize};
 use crate::DIRECTORY;
 
 /// What a recipe can call a model, and where it is: `a` to `d` are alike, `f` is one of them in
-/// block FP8, `m` has other tensors, `l` is an adapter.
+/// block FP8, `m` has other tensors, `l` is an adapter, `t` and `u` are a Llama each.
 pub static MODELS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
     let layers = 0..4;
     let mut names = vec!["model.embed_tokens.weight".to_owned()];
@@ -38,6 +38,9 @@ pub static MODELS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
     let other = vec![("mtp.layers.0.w".to_owned(), Dtype::BF16, vec![4])];
     models.push(write("m", "", other, 6));
     models.push(adapter());
+    for (seed, model) in ["t", "u"].into_iter().enumerate() {
+        models.push(dense(model, seed as u8 + 7));
+    }
     models
 });
 
@@ -64,6 +67,29 @@ fn write(name: &str, keys: &str, tensors: Vec<Described>, seed: u8) -> (String, 
         &[
             ("config.json", config.as_bytes()),
             ("tokenizer.json", tokenizer.as_bytes()),
+            ("model.safetensors", &weights(tensors, seed)),
+        ],
+    )
+}
+
+/// A Llama of one layer, whose tokenizer knows words.
+fn dense(name: &str, seed: u8) -> (String, PathBuf) {
+    let layer = |part: &str| format!("model.layers.0.{part}.weight");
+    let matrices = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
+    let mlp = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"];
+    let mut tensors = vec![("model.embed_tokens.weight".to_owned(), Dtype::BF16, vec![4, 4])];
+    let square = matrices.iter().chain(&mlp);
+    tensors.extend(square.map(|part| (layer(part), Dtype::BF16, vec![4, 4])));
+    let norms = ["input_layernorm", "post_attention_layernorm"];
+    tensors.extend(norms.map(|norm| (layer(norm), Dtype::BF16, vec![4])));
+    tensors.push(("model.norm.weight".to_owned(), Dtype::BF16, vec![4]));
+    let config = br#"{"model_type": "llama", "num_hidden_layers": 1, "torch_dtype": "bfloat16", "vocab_size": 4, "intermediate_size": 4}"#;
+    let tokenizer = br#"{"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordLevel", "vocab": {"p": 0, "q": 1, "r": 2, "s": 3}, "unk_token": "p"}}"#;
+    directory(
+        name,
+        &[
+            ("config.json", config),
+            ("tokenizer.json", tokenizer),
             ("model.safetensors", &weights(tensors, seed)),
         ],
     )

@@ -1,7 +1,6 @@
 //! tokenizer.json, read as JSON and by the crate `tokenizers`.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value as Json};
@@ -12,6 +11,7 @@ use crate::ops::gguf::files::Files;
 use crate::ops::gguf::tokenizer::vocabulary::{
     TOKENIZER_FILE, TokenType, Vocabulary, no_tokenizer,
 };
+use crate::ops::tokenizer::guarded;
 
 /// A tokenizer.
 pub(super) struct Fast {
@@ -166,12 +166,4 @@ fn is_byte(token: &str) -> bool {
         .strip_prefix("<0x")
         .and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// What `work` gives, or an error where a damaged tokenizer lets the crate panic.
-fn guarded<T>(path: &std::path::Path, work: impl FnOnce() -> T) -> Result<T> {
-    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
-        let problem = "it is damaged: reading it failed in a way that was not expected";
-        Error::of_file(Code::BadTokenizer, path, problem)
-    })
 }

@@ -1,8 +1,10 @@
 //! The methods of merging, by name.
 
+mod arcee_fusion;
 mod linear;
 mod model_stock;
 mod passthrough;
+mod several;
 mod task_arithmetic;
 mod two_models;
 
@@ -11,7 +13,7 @@ use crate::ops::merge::method::Method;
 use crate::spelling::did_you_mean;
 
 /// Every method, by name.
-static METHODS: [&dyn Method; 12] = [
+static METHODS: [&dyn Method; 20] = [
     &linear::Linear,
     &passthrough::Passthrough,
     &two_models::Slerp,
@@ -23,7 +25,15 @@ static METHODS: [&dyn Method; 12] = [
     &task_arithmetic::DARE_TIES,
     &task_arithmetic::BREADCRUMBS,
     &task_arithmetic::BREADCRUMBS_TIES,
+    &task_arithmetic::DELLA,
+    &task_arithmetic::DELLA_LINEAR,
     &model_stock::Stock,
+    &several::Karcher,
+    &several::MultiSlerp,
+    &several::RAM,
+    &several::RAM_PLUS,
+    &several::SelectCalculateErase,
+    &arcee_fusion::Fusion,
 ];
 
 /// The method called `name`.
