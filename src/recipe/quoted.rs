@@ -126,7 +126,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Node {
-        yaml::parse(text, &Arc::from(Path::new("test"))).unwrap_or_else(|e| panic!("{e}\n{text}"))
+        let documents = yaml::parse(text, &Arc::from(Path::new("test")));
+        let mut documents = documents.unwrap_or_else(|e| panic!("{e}\n{text}"));
+        documents.remove(0)
     }
 
     #[test]

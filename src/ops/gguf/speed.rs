@@ -58,6 +58,7 @@ mod tests {
         let report = |name, weights| GgufReport {
             architecture: "llama",
             types: [(name, (1, weights, 0))].into(),
+            imatrix: None,
         };
         for kind in Type::ALL {
             let time = report(kind.name(), 1 << 30).encoding_time();
