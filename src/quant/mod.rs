@@ -14,6 +14,7 @@ mod figures;
 mod following;
 pub mod fp8_block;
 mod groups;
+mod microscaling;
 mod offer;
 mod requested;
 mod scheme;

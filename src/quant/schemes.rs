@@ -12,6 +12,7 @@ use crate::findings::Faults;
 use crate::quant::compressed_tensors::{self, CompressedTensors};
 use crate::quant::declared::{METHOD_KEY, MODELOPT_FILE, all_declarations, declarations_in_text};
 use crate::quant::fp8_block::{self, Fp8Block};
+use crate::quant::microscaling::{self, Microscaling};
 use crate::quant::offer::Offer;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
 use crate::source::AuxEntry;
@@ -20,9 +21,15 @@ use crate::tensor::{Dtype, Name};
 /// Every scheme, as it usually is. The first is the one of a checkpoint that declares none.
 const SCHEMES: &[&dyn Scheme] = &[
     &Fp8Block::USUAL,
+    &Microscaling::NVFP4_MODELOPT,
+    &Microscaling::MXFP4_MODELOPT,
+    &Microscaling::MXFP8,
     &CompressedTensors::DENSE,
     &CompressedTensors::PACKED_ASYMMETRIC,
     &CompressedTensors::PACKED,
+    &Microscaling::NVFP4,
+    &Microscaling::MXFP4,
+    &Microscaling::GPT_OSS,
 ];
 
 /// Every way in which views can be quantized. The first is the one of a request that names none.
@@ -31,6 +38,9 @@ pub(super) const ENCODINGS: &[Offer] = &[
     compressed_tensors::FP8_CHANNEL,
     compressed_tensors::INT8_CHANNEL,
     compressed_tensors::INT4,
+    microscaling::MXFP4,
+    microscaling::MXFP8,
+    microscaling::NVFP4,
 ];
 
 /// The scheme that the config.json of a checkpoint declares for its weights, or the usual one if it
@@ -181,7 +191,10 @@ pub(crate) fn stored<'a>(
         let companions: Option<Vec<&Tensor>> = companions
             .map(|companion| tensors.get(&*companion))
             .collect();
-        Some((scheme, companions?))
+        let companions = companions?;
+        scheme
+            .is_stored(tensors, name)
+            .then_some((scheme, companions))
     })
 }
 
