@@ -1,16 +1,16 @@
 //! A merge that a request starts from, and its models.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Tensor};
 use crate::error::Result;
 use crate::ops::dtype::InDtype;
 use crate::ops::lora::Lora;
 use crate::ops::merge::{Definition, Merge, Source};
 use crate::ops::open;
 use crate::ops::{ExpertOrder, Numbers, Operator, Precision};
-use crate::quant::is_coded;
+use crate::quant::{is_coded, weight_of};
 use crate::recipe::yaml::Node;
 use crate::source::Location;
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, Name};
 
 /// A merge and where its models are.
 #[derive(Debug, Clone)]
@@ -60,8 +60,12 @@ impl MergeRequest {
 /// Has the quantized weights of a model given as numbers, since merges compute with numbers: to the dtype of the
 /// merge, or to BF16 if it has none.
 fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
-    let mut tensors = catalog.tensors.values();
-    if !tensors.any(|tensor| is_coded(tensor.dtype)) {
+    let mut tensors = catalog.tensors.iter();
+    // Packed codes have dtypes of plain numbers, and names of companions.
+    let is_part = |(name, tensor): (&Name, &Tensor)| {
+        is_coded(tensor.dtype) || weight_of(name).is_some()
+    };
+    if !tensors.any(is_part) {
         return Ok(());
     }
     let to = dtype

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptfs::inspect::{inspect, quantized_tensors};
+use ckptfs::inspect::{Candidate, compare, inspect, quantized_tensors};
 use ckptfs::named::Named;
 use ckptfs::ops::{Precision, QuantizeParams};
 use ckptfs::quant::Dialect;
@@ -341,5 +341,34 @@ fn every_scheme_is_measured_as_defined() {
             let bits_found = found.bits_per_weight().unwrap();
             assert!((bits_found - bits).abs() < 1e-3, "{case}: {bits_found}");
         }
+    }
+}
+
+#[test]
+fn several_schemes_are_compared_in_one_pass_with_the_figures_of_each() {
+    let workspace = Workspace::new();
+    let weights: Vec<TensorData> = (0..3)
+        .map(|seed| layer("mlp.down_proj", DTYPES[seed as usize], &[3000, 384], seed))
+        .collect();
+    let base = workspace.write("base", &Checkpoint::single(weights));
+    let schemes = ["fp8-block", "fp8-channel", "int4", "nvfp4", "mxfp4"];
+    let view = |scheme: &str| {
+        let quantize = QuantizeParams {
+            scheme: Some(scheme.parse().unwrap()),
+            ..QuantizeParams::default()
+        };
+        let request = ViewRequest::new(&base).with(|asked| asked.quantize = quantize);
+        request.plan().unwrap()
+    };
+    let plans = schemes.map(view);
+    let candidates = plans.each_ref().map(|plan| Candidate {
+        reader: reader(plan),
+        tensors: quantized_tensors(plan),
+    });
+    let compared = compare(&candidates, 2, &()).unwrap();
+    for ((scheme, plan), found) in schemes.iter().zip(&plans).zip(&compared) {
+        let alone = inspect(&reader(plan), &quantized_tensors(plan), 2, &()).unwrap();
+        assert_eq!(found.total, alone.total, "{scheme}");
+        assert_eq!(found.tensors.len(), 3, "{scheme}");
     }
 }

@@ -81,10 +81,12 @@ impl Form {
 
     /// The weight that the companion `name` belongs to.
     pub(super) fn weight_of(self, name: &str) -> Option<&str> {
-        let weight = self
-            .suffixes()
-            .find_map(|suffix| name.strip_suffix(suffix))?;
-        self.is_weight(weight).then_some(weight)
+        // One suffix may be the end of another.
+        let mut suffixes = self.suffixes();
+        suffixes.find_map(|suffix| {
+            let weight = name.strip_suffix(suffix);
+            weight.filter(|weight| self.is_weight(weight))
+        })
     }
 
     /// Whether a weight may be called so.
