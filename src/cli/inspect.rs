@@ -8,9 +8,9 @@ use serde::Serialize;
 use ckptfs::error::setting::{DIALECT, SCHEME};
 use ckptfs::error::{Code, Error, Hint};
 use ckptfs::inspect::{self, Candidate, Fidelity, Inspection, MeasuredGroup, MeasuredTensor};
-use ckptfs::read::Reader;
 use ckptfs::ops::Experts;
 use ckptfs::quant::SchemeRequest;
+use ckptfs::read::Reader;
 use ckptfs::recipe::{Plan, ViewRequest};
 use ckptfs::shown::Show;
 
@@ -30,7 +30,12 @@ pub(crate) struct InspectArgs {
     json: bool,
 
     /// Measure several schemes, in one pass over the sources (fp8-block,int4:group=32,nvfp4)
-    #[arg(long, value_name = "SCHEME,...", value_delimiter = ',', conflicts_with = "tensors")]
+    #[arg(
+        long,
+        value_name = "SCHEME,...",
+        value_delimiter = ',',
+        conflicts_with = "tensors"
+    )]
     compare: Vec<SchemeRequest>,
 }
 
@@ -53,7 +58,8 @@ pub(crate) fn compare(
         asked_for = scheme.or(asked.quantize.dialect.is_some().then_some(DIALECT));
     });
     if let Some(setting) = asked_for {
-        let problem = "the schemes to compare are in their usual dialects, and no other is measured";
+        let problem =
+            "the schemes to compare are in their usual dialects, and no other is measured";
         let error = Error::new(Code::Conflict, problem);
         return Err(error.with_hint(Hint::leave_out(setting)).into());
     }

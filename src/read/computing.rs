@@ -255,8 +255,7 @@ impl Computing {
             vec![0; (range.end - range.start) as usize]
         });
         let mut outputs: Vec<Vec<u8>> = outputs.collect();
-        let mut output_slices: Vec<&mut [u8]> =
-            outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut output_slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
         run(node, band, &facts, &slices, &mut output_slices)?;
         Ok(outputs)
     }

@@ -62,9 +62,8 @@ impl MergeRequest {
 fn dequantize(catalog: &mut Catalog, dtype: Option<Dtype>) -> Result<()> {
     let mut tensors = catalog.tensors.iter();
     // Packed codes have dtypes of plain numbers, and names of companions.
-    let is_part = |(name, tensor): (&Name, &Tensor)| {
-        is_coded(tensor.dtype) || weight_of(name).is_some()
-    };
+    let is_part =
+        |(name, tensor): (&Name, &Tensor)| is_coded(tensor.dtype) || weight_of(name).is_some();
     if !tensors.any(is_part) {
         return Ok(());
     }

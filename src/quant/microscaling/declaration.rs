@@ -13,9 +13,9 @@ use crate::quant::compressed_tensors;
 use crate::quant::declared::{
     GROUPS_KEY, KEY, METHOD_KEY, MODELOPT_FILE, SKIP_KEY, TARGETS_KEY, TEXT_CONFIG, hide_modelopt,
 };
-use crate::quant::microscaling::Microscaling;
 use crate::quant::microscaling::encode::Arithmetic;
 use crate::quant::microscaling::format::Form;
+use crate::quant::scheme::Scheme;
 use crate::quant::skip_entries::module_of;
 use crate::quant::skip_list;
 use crate::source::{AuxEntry, Derived};
@@ -95,9 +95,10 @@ pub(super) fn check_base(catalog: &mut Catalog, form: Form) -> Result<()> {
     Err(error.with_hint(Hint::leave_out(DIALECT)))
 }
 
-/// Declares that the tensors `quantized` of the finished catalog are of this form.
+/// Declares that the tensors `quantized` of the finished catalog are of this form, which is that of `scheme`.
 pub(super) fn declare(
     catalog: &mut Catalog,
+    scheme: &dyn Scheme,
     form: Form,
     arithmetic: Arithmetic,
     quantized: &IndexSet<Name>,
@@ -105,8 +106,7 @@ pub(super) fn declare(
     if quantized.is_empty() {
         return Ok(());
     }
-    let scheme = Microscaling::of(form);
-    let skipped = skip_list::build(&scheme, catalog, quantized, Vec::new());
+    let skipped = skip_list::build(scheme, catalog, quantized, Vec::new());
     let skipped: Vec<String> = skipped.entries.into_iter().collect();
     hide_modelopt(catalog, &format!("{KEY} in {CONFIG_FILE} takes its place"));
     let declaration = match arithmetic {

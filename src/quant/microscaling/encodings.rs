@@ -12,10 +12,10 @@ use crate::catalog::{Catalog, Tensor};
 use crate::error::setting::EXPERTS;
 use crate::error::{Code, Error, Hint, Result};
 use crate::quant::groups::scaled_with;
-use crate::quant::microscaling::amax;
 use crate::quant::microscaling::declaration::{self, check_base};
 use crate::quant::microscaling::encode::{self, Arithmetic};
 use crate::quant::microscaling::format::{Form, WEIGHT};
+use crate::quant::microscaling::{Microscaling, amax};
 use crate::quant::offer::{Dialect, EncodingSettings, Made, Offer};
 use crate::quant::scheme::{Encoding, Fit};
 use crate::tensor::{Dtype, Name, shape_text};
@@ -200,6 +200,7 @@ impl Encoding for MicroscalingEncoding {
         quantized: &IndexSet<Name>,
         _partial: &[Name],
     ) -> Result<()> {
-        declaration::declare(catalog, self.form, self.arithmetic, quantized)
+        let scheme = Microscaling::of(self.form);
+        declaration::declare(catalog, &scheme, self.form, self.arithmetic, quantized)
     }
 }
