@@ -172,9 +172,9 @@ pub struct MeasuredRows<'a> {
 
 /// How a kernel comes to know facts about its whole inputs: norms, counts, thresholds.
 ///
-/// In each pass a tally, a vector of numbers, is taken of every band, and the tallies are added up
-/// element by element, in an order that depends on the number of bands alone: facts have the same
-/// bits for any number of threads. What is kept of the sum becomes facts, which the passes after it
+/// In each pass a tally, a vector of numbers, is taken of every band, and the tallies are joined, in an
+/// order that depends on the number of bands alone: facts have the same bits for any number of
+/// threads. What is kept of the sum becomes facts, which the passes after it
 /// may use. Facts are kept for as long as the view lives, so they should be few.
 pub trait Survey: Debug + Send + Sync {
     /// The number of passes over the inputs, some of which may want only a few bands.
@@ -193,6 +193,14 @@ pub trait Survey: Debug + Send + Sync {
     /// Adds `band` to `tally`, which is zero at first or holds other bands. `inputs` are as for
     /// [`Kernel::compute`].
     fn tally(&self, pass: usize, facts: &[f64], band: &Band, inputs: &[&[u8]], tally: &mut [f64]);
+
+    /// Adds `other`, the tally of later bands, to `tally`: element by element, unless a survey has
+    /// another way.
+    fn join(&self, tally: &mut [f64], other: &[f64]) {
+        for (total, part) in tally.iter_mut().zip(other) {
+            *total += part;
+        }
+    }
 
     /// Adds what follows from the tally of all bands to `facts`.
     fn conclude(&self, pass: usize, tally: &[f64], facts: &mut Vec<f64>);

@@ -5,9 +5,13 @@ use std::iter::once;
 use clap::Args;
 use serde::Serialize;
 
-use ckptfs::inspect::{self, Fidelity, Inspection, MeasuredGroup, MeasuredTensor};
+use ckptfs::error::setting::{DIALECT, SCHEME};
+use ckptfs::error::{Code, Error, Hint};
+use ckptfs::inspect::{self, Candidate, Fidelity, Inspection, MeasuredGroup, MeasuredTensor};
+use ckptfs::ops::Experts;
+use ckptfs::quant::SchemeRequest;
 use ckptfs::read::Reader;
-use ckptfs::recipe::Plan;
+use ckptfs::recipe::{Plan, ViewRequest};
 use ckptfs::shown::Show;
 
 use crate::cli::check_values::{CACHE_BYTES, jobs};
@@ -24,6 +28,69 @@ pub(crate) struct InspectArgs {
     /// Print everything as JSON
     #[arg(long, conflicts_with = "tensors")]
     json: bool,
+
+    /// Measure several schemes, in one pass over the sources (fp8-block,int4:group=32,nvfp4)
+    #[arg(
+        long,
+        value_name = "SCHEME,...",
+        value_delimiter = ',',
+        conflicts_with = "tensors"
+    )]
+    compare: Vec<SchemeRequest>,
+}
+
+impl InspectArgs {
+    /// Whether several schemes are asked for.
+    pub(crate) fn compares(&self) -> bool {
+        !self.compare.is_empty()
+    }
+}
+
+/// Measures `request` in each of the schemes that are asked for.
+pub(crate) fn compare(
+    request: &ViewRequest,
+    args: &InspectArgs,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    let mut asked_for = None;
+    let _ = request.clone().with(|asked| {
+        let scheme = asked.quantize.scheme.is_some().then_some(SCHEME);
+        asked_for = scheme.or(asked.quantize.dialect.is_some().then_some(DIALECT));
+    });
+    if let Some(setting) = asked_for {
+        let problem =
+            "the schemes to compare are in their usual dialects, and no other is measured";
+        let error = Error::new(Code::Conflict, problem);
+        return Err(error.with_hint(Hint::leave_out(setting)).into());
+    }
+    let candidates = args.compare.iter().map(|scheme| {
+        let request = request.clone().with(|asked| {
+            asked.quantize.scheme = Some(scheme.clone());
+            // All schemes are to have the same tensors, and some know only weights of modules.
+            asked.experts.form.get_or_insert(Experts::Unfuse);
+        });
+        let plan = request.plan()?;
+        Ok(Candidate {
+            tensors: inspect::quantized_tensors(&plan),
+            reader: Reader::new(plan.view.clone(), CACHE_BYTES),
+        })
+    });
+    let candidates: Vec<Candidate> = candidates.collect::<anyhow::Result<_>>()?;
+    let bar = Bar::new(quiet)?;
+    let compared = inspect::compare(&candidates, jobs(), &bar);
+    let compared = bar.finish(compared, anyhow::Error::from)?;
+    let schemes = args.compare.iter().map(ToString::to_string).zip(&compared);
+    to_stdout(&if args.json {
+        let schemes = schemes.map(|(scheme, inspection)| ComparedJson {
+            scheme,
+            figures: InspectionJson::from(inspection),
+        });
+        let compared = serde_json::json!({"schemes": schemes.collect::<Vec<_>>()});
+        serde_json::to_string_pretty(&compared)? + "\n"
+    } else {
+        let rows = schemes.map(|(name, of)| row(&name, of.tensors.len(), &of.total));
+        table("scheme", rows.collect())
+    })
 }
 
 /// Measures the quantized tensors of the view of `plan` and prints the figures.
@@ -153,13 +220,25 @@ fn table(first: &str, rows: Vec<Row>) -> String {
 }
 
 fn json(inspection: &Inspection) -> serde_json::Result<String> {
-    let json = InspectionJson {
-        tensors: inspection.tensors.iter().map(TensorJson::from).collect(),
-        layers: inspection.layers.iter().map(GroupJson::from).collect(),
-        groups: inspection.groups.iter().map(GroupJson::from).collect(),
-        total: FiguresJson::from(&inspection.total),
-    };
-    Ok(serde_json::to_string_pretty(&json)? + "\n")
+    Ok(serde_json::to_string_pretty(&InspectionJson::from(inspection))? + "\n")
+}
+
+#[derive(Serialize)]
+struct ComparedJson<'a> {
+    scheme: String,
+    #[serde(flatten)]
+    figures: InspectionJson<'a>,
+}
+
+impl<'a> From<&'a Inspection> for InspectionJson<'a> {
+    fn from(inspection: &'a Inspection) -> Self {
+        InspectionJson {
+            tensors: inspection.tensors.iter().map(TensorJson::from).collect(),
+            layers: inspection.layers.iter().map(GroupJson::from).collect(),
+            groups: inspection.groups.iter().map(GroupJson::from).collect(),
+            total: FiguresJson::from(&inspection.total),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -236,8 +236,12 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Inspect { view, inspect } => {
-                let plan = view.into_view().request()?.plan()?;
-                inspect::run(&plan, &inspect, quiet)?;
+                let request = view.into_view().request()?;
+                if inspect.compares() {
+                    inspect::compare(&request, &inspect, quiet)?;
+                } else {
+                    inspect::run(&request.plan()?, &inspect, quiet)?;
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Command::Report { view, report } => {

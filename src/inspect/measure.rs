@@ -28,6 +28,10 @@ pub(super) fn measure(
         jobs::check_going_on(progress)?;
         for (number, (output, bytes)) in tensor.outputs.iter().zip(&mut outputs).enumerate() {
             let range = kernel.output_bytes(number, &band);
+            if range.is_empty() {
+                // What is for the whole tensor came with its first band.
+                continue;
+            }
             bytes.resize((range.end - range.start) as usize, 0);
             reader.read_tensor(output, range.start, bytes)?;
         }

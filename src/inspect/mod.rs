@@ -2,6 +2,7 @@
 //! quantized values are from the source's. Everything is streamed through a [`Reader`], the same
 //! way as a mount reads; memory stays at a few bands of rows a thread.
 
+mod compare;
 mod groups;
 mod measure;
 mod quantized;
@@ -9,6 +10,7 @@ mod values;
 
 use std::path::Path;
 
+pub use compare::{Candidate, compare};
 pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
 pub use quantized::{QuantizedTensor, quantized_tensors};
 pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
@@ -47,12 +49,8 @@ pub fn inspect(
     progress: &dyn Progress,
 ) -> Result<Inspection> {
     let measured = map(tensors, jobs, progress, |tensor| {
-        Ok(MeasuredTensor {
-            name: tensor.name.clone(),
-            source_dtype: tensor.source.dtype.to_string(),
-            shape: tensor.source.shape.to_vec(),
-            fidelity: measure::measure(reader, tensor, progress)?,
-        })
+        let fidelity = measure::measure(reader, tensor, progress)?;
+        Ok(tensor.measured(fidelity))
     })?;
     Ok(Inspection::new(measured))
 }

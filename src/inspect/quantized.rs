@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::catalog::{Node, Tensor};
+use crate::catalog::{Fidelity, Node, Tensor};
+use crate::inspect::groups::MeasuredTensor;
 use crate::layout::{Plan, PlannedTensor};
 use crate::quant::weight_of;
 
@@ -17,6 +18,18 @@ pub struct QuantizedTensor {
     /// What it becomes: the outputs of `node`, its codes first.
     pub outputs: Vec<Tensor>,
     pub(super) node: Arc<Node>,
+}
+
+impl QuantizedTensor {
+    /// It with its figures.
+    pub(super) fn measured(&self, fidelity: Fidelity) -> MeasuredTensor {
+        MeasuredTensor {
+            name: self.name.clone(),
+            source_dtype: self.source.dtype.to_string(),
+            shape: self.source.shape.to_vec(),
+            fidelity,
+        }
+    }
 }
 
 /// The tensors that the view of `plan` quantizes, in the order of its shards. Tensors without

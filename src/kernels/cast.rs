@@ -62,6 +62,10 @@ pub enum E5m2 {}
 #[derive(Debug)]
 pub enum Int8 {}
 
+/// Halves of integers of 8 bits, as [`unpack_e2m1`](crate::kernels::float4::unpack_e2m1) makes E2M1 numbers.
+#[derive(Debug)]
+pub enum Halves {}
+
 /// Writes every element of `source` as a `T`.
 ///
 /// # Panics
@@ -300,5 +304,12 @@ impl Code for Int8 {
     #[inline(always)]
     fn value(code: u8) -> f32 {
         f32::from(code as i8)
+    }
+}
+
+impl Code for Halves {
+    #[inline(always)]
+    fn value(code: u8) -> f32 {
+        f32::from(code as i8) * 0.5
     }
 }

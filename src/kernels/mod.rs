@@ -2,6 +2,7 @@
 
 pub mod cast;
 mod cpu;
+pub mod float4;
 pub mod float8;
 pub mod fp8;
 pub mod gather;
@@ -9,6 +10,7 @@ pub mod ggml;
 pub mod integer;
 pub mod lanes;
 pub mod low_rank;
+pub mod microscaling;
 pub(crate) mod numbers;
 pub mod table;
 

@@ -11,6 +11,24 @@
 
 use crate::tensor::Shape;
 
+/// The group of weights that engines give one scale for all of each, as they are one layer there: those of the
+/// table but experts, of which gate and up of each are one, and their other names. The result is what the
+/// names of all members begin with, and which group of those that begin so.
+pub(super) fn scaled_with(name: &str) -> Option<(&str, &'static str)> {
+    const GROUPS: [&[&str]; 7] = [
+        &["q_proj", "k_proj", "v_proj"],
+        &["gate_proj", "up_proj"],
+        &["w1", "w3"],
+        &["in_proj_qkv", "in_proj_z"],
+        &["in_proj_a", "in_proj_b"],
+        &["q_a_proj", "kv_a_proj_with_mqa"],
+        &["wq_a", "wkv_a"],
+    ];
+    let (parent, module) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+    let group = GROUPS.iter().find(|group| group.contains(&module))?;
+    Some((parent, group[0]))
+}
+
 /// What all members of a group share and no others do: the beginning of their names, and which
 /// group of those that begin so.
 pub(crate) type Group<'a> = (&'a str, &'static str);

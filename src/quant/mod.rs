@@ -17,6 +17,7 @@ mod following;
 pub mod fp8_block;
 mod gptq;
 mod groups;
+mod microscaling;
 mod mixed;
 mod offer;
 mod only_read;

@@ -11,11 +11,17 @@ pub enum Dialect {
     Fp8,
     /// `quant_method: "compressed-tensors"`.
     CompressedTensors,
+    /// `quant_method: "modelopt"`, as NVIDIA's releases have it.
+    Modelopt,
+    /// `quant_method: "mxfp4"`, as OpenAI's gpt-oss has it.
+    GptOss,
 }
 
 named!(Dialect {
     Fp8: "fp8",
     CompressedTensors: "compressed-tensors",
+    Modelopt: "modelopt",
+    GptOss: "gpt-oss",
 });
 
 /// An encoding, or what is wrong with the options that are asked for.

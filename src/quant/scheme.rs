@@ -88,6 +88,12 @@ pub trait Scheme: Debug + Send + Sync {
         false
     }
 
+    /// Whether the weight `weight`, all of whose companions are among `tensors`, is of this scheme and not
+    /// of another with companions of these names.
+    fn is_stored(&self, _tensors: &IndexMap<Name, Tensor>, _weight: &str) -> bool {
+        true
+    }
+
     /// Whether `tensor`, called `name` among `tensors`, is to be [decoded](Scheme::decoded).
     fn is_quantized(
         &self,
@@ -200,6 +206,12 @@ pub trait Encoding: Debug + Send + Sync {
         false
     }
 
+    /// Whether it is for weights called `name`, of those that rules select. What somebody selects by name
+    /// is not asked for.
+    fn is_for(&self, _name: &str) -> bool {
+        true
+    }
+
     /// How the shape of `tensor`, called `name`, fits. `has_companions` says whether there are
     /// companions of that name already.
     ///
@@ -207,8 +219,22 @@ pub trait Encoding: Debug + Send + Sync {
     /// If it cannot be quantized for another reason than the sizes of its dimensions.
     fn fit(&self, name: &str, tensor: &Tensor, has_companions: bool) -> Result<Fit>;
 
-    /// The weight `tensor` quantized: its codes, called as it was, and then its companions.
-    fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)>;
+    /// What encoding each of `weights`, which are all that are quantized, must know of others of them.
+    fn shared(&self, _weights: &[(&Name, &Tensor)]) -> IndexMap<Name, Tensor> {
+        IndexMap::new()
+    }
+
+    /// The weight `tensor` quantized: its codes, called as it was, and then its companions. `shared` is
+    /// what [`Encoding::shared`] gave for it.
+    ///
+    /// # Errors
+    /// If its elements do not take whole bytes.
+    fn encode(
+        &self,
+        name: &Name,
+        tensor: Tensor,
+        shared: Option<&Tensor>,
+    ) -> Result<Vec<(Name, Tensor)>>;
 
     /// Declares in config.json that the tensors `quantized` of the finished catalog are quantized,
     /// and warns of what loaders do not read as it is. `partial` are those that this view quantized

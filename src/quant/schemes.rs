@@ -17,6 +17,7 @@ use crate::quant::declared::{
 };
 use crate::quant::fp8_block::{self, Fp8Block, OtherFp8};
 use crate::quant::gptq::Gptq;
+use crate::quant::microscaling::{self, Microscaling};
 use crate::quant::mixed::Mixed;
 use crate::quant::offer::Offer;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
@@ -26,9 +27,15 @@ use crate::tensor::{Dtype, Name};
 /// Every scheme, as it usually is. The first is the one of a checkpoint that declares none.
 const SCHEMES: &[&dyn Scheme] = &[
     &Fp8Block::USUAL,
+    &Microscaling::NVFP4_MODELOPT,
+    &Microscaling::MXFP4_MODELOPT,
+    &Microscaling::MXFP8,
     &CompressedTensors::DENSE,
     &CompressedTensors::PACKED_ASYMMETRIC,
     &CompressedTensors::PACKED,
+    &Microscaling::NVFP4,
+    &Microscaling::MXFP4,
+    &Microscaling::GPT_OSS,
     &Awq::USUAL,
     &Gptq::USUAL,
     &BitsAndBytes,
@@ -42,6 +49,9 @@ pub(super) const ENCODINGS: &[Offer] = &[
     compressed_tensors::FP8_CHANNEL,
     compressed_tensors::INT8_CHANNEL,
     compressed_tensors::INT4,
+    microscaling::MXFP4,
+    microscaling::MXFP8,
+    microscaling::NVFP4,
 ];
 
 /// The scheme that the config.json of a checkpoint declares for its weights, or the usual one if it
@@ -245,8 +255,10 @@ pub(crate) fn stored<'a>(
             .map(|companion| tensors.get(&*companion))
             .collect();
         // What is only read has none to move.
-        let companions = companions.filter(|companions| !companions.is_empty());
-        Some((scheme, companions?))
+        let companions = companions.filter(|companions| !companions.is_empty())?;
+        scheme
+            .is_stored(tensors, name)
+            .then_some((scheme, companions))
     })
 }
 

@@ -164,8 +164,13 @@ impl Computing {
 
     /// The bytes of every input of `node` that `band` needs.
     fn inputs(&self, node: &Node, band: &Band) -> Result<Vec<Input>> {
+        self.inputs_from(0, node, band)
+    }
+
+    /// The same of the inputs from number `first` on.
+    fn inputs_from(&self, first: usize, node: &Node, band: &Band) -> Result<Vec<Input>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (i, tensor) in node.inputs.iter().enumerate() {
+        for (i, tensor) in node.inputs.iter().enumerate().skip(first) {
             if let Some(strips) = node.kernel.input_strips(i, band) {
                 inputs.push(Input::Read(self.strips(tensor, &strips)?));
                 continue;
@@ -236,21 +241,29 @@ impl Computing {
         let slices: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
         let mut output_slices: Vec<&mut [u8]> =
             outputs.iter_mut().map(|bytes| &mut **bytes).collect();
-        node.kernel
-            .compute(facts, band, &slices, &mut output_slices)
-            .map_err(|fault| {
-                if let Some(problem) = node.kernel.describe_fault(&fault) {
-                    let error = Error::new(Code::BadScales, problem);
-                    return error.about_tensor(&*node.name);
-                }
-                let found = NonFinite {
-                    row: band.group * node.kernel.bands().rows_per_group + fault.row,
-                    column: fault.column,
-                    value: fault.value,
-                };
-                Error::non_finite(&*node.name, found)
-            })?;
+        run(node, band, facts, &slices, &mut output_slices)?;
         Ok(Tile::new(outputs))
+    }
+
+    /// The outputs of `band`, whose input 0 has the bytes `source` for it.
+    pub(super) fn computed_of(
+        &self,
+        node: &Node,
+        band: &Band,
+        source: &[u8],
+    ) -> Result<Vec<Vec<u8>>> {
+        let facts = self.facts(node)?;
+        let others = self.inputs_from(1, node, band)?;
+        let others = others.iter().map(Input::bytes);
+        let slices: Vec<&[u8]> = std::iter::once(source).chain(others).collect();
+        let outputs = (0..node.kernel.outputs()).map(|k| {
+            let range = node.kernel.output_bytes(k, band);
+            vec![0; (range.end - range.start) as usize]
+        });
+        let mut outputs: Vec<Vec<u8>> = outputs.collect();
+        let mut output_slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        run(node, band, &facts, &slices, &mut output_slices)?;
+        Ok(outputs)
     }
 
     /// The whole of `tensor`, which bands of a kernel [share](crate::catalog::Kernel::shares_input).
@@ -266,6 +279,29 @@ impl Computing {
             self.compute(node, &band, &facts).map(Arc::new)
         })
     }
+}
+
+/// Computes `band` of `node`.
+fn run(
+    node: &Node,
+    band: &Band,
+    facts: &[f64],
+    inputs: &[&[u8]],
+    outputs: &mut [&mut [u8]],
+) -> Result<()> {
+    let computed = node.kernel.compute(facts, band, inputs, outputs);
+    computed.map_err(|fault| {
+        if let Some(problem) = node.kernel.describe_fault(&fault) {
+            let error = Error::new(Code::BadScales, problem);
+            return error.about_tensor(&*node.name);
+        }
+        let found = NonFinite {
+            row: band.group * node.kernel.bands().rows_per_group + fault.row,
+            column: fault.column,
+            value: fault.value,
+        };
+        Error::non_finite(&*node.name, found)
+    })
 }
 
 /// Fills `buffer` with what stands at `offset` of `bytes`.

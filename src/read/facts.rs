@@ -73,7 +73,7 @@ fn survey_pass(
     facts: &[f64],
     inputs: Inputs,
 ) -> Result<Vec<f64>> {
-    /// Bands whose tallies are added up by one thread, one after the other. The result depends
+    /// Bands whose tallies are joined by one thread, one after the other. The result depends
     /// on it.
     const UNIT: u64 = 4;
     let bands = node.kernel.bands();
@@ -97,13 +97,13 @@ fn survey_pass(
             let inputs: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
             survey.tally(pass, facts, &band, &inputs, &mut tally);
         }
-        sum.lock().add(unit, tally);
+        sum.lock().add(survey, unit, tally);
         Ok::<_, Error>(())
     })?;
     Ok(sum.into_inner().total)
 }
 
-/// A sum of tallies in the order of their units, whichever comes first.
+/// The tallies joined in the order of their units, whichever comes first.
 #[derive(Debug)]
 struct Sum {
     total: Vec<f64>,
@@ -120,12 +120,10 @@ impl Sum {
         }
     }
 
-    fn add(&mut self, unit: u64, tally: Vec<f64>) {
+    fn add(&mut self, survey: &dyn Survey, unit: u64, tally: Vec<f64>) {
         self.early.insert(unit, tally);
         while let Some(tally) = self.early.remove(&self.next) {
-            for (total, part) in self.total.iter_mut().zip(tally) {
-                *total += part;
-            }
+            survey.join(&mut self.total, &tally);
             self.next += 1;
         }
     }

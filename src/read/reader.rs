@@ -367,6 +367,16 @@ impl Reader {
         self.computing.read_tensor(tensor, offset, buffer)
     }
 
+    /// The outputs of `band` of `node`, whose input 0 has the bytes `source` for it. Nothing of it is kept.
+    pub(crate) fn computed_of(
+        &self,
+        node: &Node,
+        band: &Band,
+        source: &[u8],
+    ) -> Result<Vec<Vec<u8>>> {
+        self.computing.computed_of(node, band, source)
+    }
+
     /// Calls `visit` with the bytes `range` of output `output` of `node`, in order, tile by tile.
     pub fn stream_computed<E: From<Error>>(
         &self,

@@ -1,8 +1,11 @@
-//! `--quantize`: the schemes of compressed-tensors.
+//! `--quantize`: schemes other than block FP8.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod block_floats;
+mod block_kernels;
+mod block_values;
 #[cfg(feature = "cli")]
 mod command;
 mod config;

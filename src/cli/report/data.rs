@@ -125,9 +125,9 @@ struct Errors<'a> {
 }
 
 /// SQNR in dB (`null` if there is no noise), the largest error relative to the value, and relative to
-/// its block's largest magnitude, shares of codes that are zeros of other numbers, and saturated.
+/// its block's largest magnitude, shares of codes that are zeros of other numbers, and saturated; bits for each element.
 #[derive(Serialize)]
-struct Figures(Option<f32>, f32, f32, f32, f32);
+struct Figures(Option<f32>, f32, f32, f32, f32, f32);
 
 impl From<&Fidelity> for Figures {
     fn from(fidelity: &Fidelity) -> Self {
@@ -137,6 +137,7 @@ impl From<&Fidelity> for Figures {
             fidelity.largest_block_error as f32,
             fidelity.flushed_share() as f32,
             fidelity.saturated_share() as f32,
+            fidelity.bits_per_weight().unwrap_or(0.0) as f32,
         )
     }
 }

@@ -248,8 +248,8 @@ function layers() {
 }
 
 const decibels = (db) => (db === null ? "exact" : db.toFixed(2));
-function errorRow(name, tensors, [sqnr, relative, block, flushed, saturated]) {
-  return [name ?? "(none)", number(tensors), decibels(sqnr), relative.toFixed(5), block.toFixed(5), percent(flushed), percent(saturated)];
+function errorRow(name, tensors, [sqnr, relative, block, flushed, saturated, bits]) {
+  return [name ?? "(none)", number(tensors), bits.toFixed(3), decibels(sqnr), relative.toFixed(5), block.toFixed(5), percent(flushed), percent(saturated)];
 }
 function errors() {
   const box = $("errors");
@@ -276,11 +276,11 @@ function errors() {
     });
     box.append(element("h3", {}, "SQNR by layer (dB; more is better)"), element("div", { className: "scroll" }, chart.root));
   }
-  const columns = [["", "name"], ["tensors", "number"], ["SQNR dB", "number"], ["rel err", "number"], ["err/amax", "number"], ["flushed", "number"], ["saturated", "number"]];
+  const columns = [["", "name"], ["tensors", "number"], ["bits", "number"], ["SQNR dB", "number"], ["rel err", "number"], ["err/amax", "number"], ["flushed", "number"], ["saturated", "number"]];
   const table = element("table");
   fill(table, columns, [...modules.map((row) => errorRow(...row)), errorRow("total", modules.reduce((n, row) => n + row[1], 0), all)]);
   box.append(element("h3", {}, "By kind of module"), element("div", { className: "scroll" }, table),
-    element("p", { className: "hint" }, "SQNR: signal-to-quantization-noise ratio. rel err: largest error relative to the value, among values with a normal code. err/amax: largest error relative to the largest magnitude of its block. flushed: share of codes of zero for values that are not. saturated: share of codes of magnitude 448."));
+    element("p", { className: "hint" }, "bits: bits of codes, scales and zero points for each element. SQNR: signal-to-quantization-noise ratio. rel err: largest error relative to the value, among values with a normal code. err/amax: largest error relative to the largest magnitude of its block. flushed: share of codes of zero for values that are not. saturated: share of codes at an end of the range."));
 }
 
 function difference() {
@@ -374,7 +374,7 @@ function detail(i) {
   say("steps", data.ways[T.way[i]] || "none: the bytes of the source");
   say("in the view", `${data.shards[T.shard[i]].name}, bytes ${number(T.offset[i])} to ${number(T.offset[i] + T.len[i])}`);
   const measured = data.errors && data.errors.tensors[i];
-  if (measured) say("error", `SQNR ${decibels(measured[0])} dB, rel err ${measured[1].toFixed(5)}, err/amax ${measured[2].toFixed(5)}, flushed ${percent(measured[3])}, saturated ${percent(measured[4])}`);
+  if (measured) say("error", `${measured[5].toFixed(3)} bits, SQNR ${decibels(measured[0])} dB, rel err ${measured[1].toFixed(5)}, err/amax ${measured[2].toFixed(5)}, flushed ${percent(measured[3])}, saturated ${percent(measured[4])}`);
   return element("tr", { className: "detail" }, element("td", { colSpan: COLUMNS.length }, list));
 }
 function show() {

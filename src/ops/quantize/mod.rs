@@ -315,6 +315,10 @@ impl Operator for Quantize {
         let unquantized = std::mem::take(&mut catalog.tensors);
         let added = decisions.iter().filter(|d| **d == Decision::Quantize);
         let mut tensors = IndexMap::with_capacity(unquantized.len() + added.count());
+        let to_encode = unquantized.iter().zip(&decisions);
+        let to_encode = to_encode.filter(|(_, decision)| **decision == Decision::Quantize);
+        let to_encode: Vec<_> = to_encode.map(|(weight, _)| weight).collect();
+        let shared = self.encoding.shared(&to_encode);
         let mut quantized = IndexSet::new();
         let mut partial = Vec::new();
         let mut count = 0;
@@ -331,7 +335,8 @@ impl Operator for Quantize {
             if self.encoding.fit(&name, &tensor, has_companions)? == Fit::Partial {
                 partial.push(name.clone());
             }
-            tensors.extend(self.encoding.encode(&name, tensor));
+            let encoded = self.encoding.encode(&name, tensor, shared.get(&name))?;
+            tensors.extend(encoded);
             count += 1;
         }
         catalog.report.add(Quantized(count));
@@ -370,7 +375,7 @@ impl Quantize {
         if has_companions && quant::is_coded(tensor.dtype) {
             return Ok(Decision::Quantized);
         }
-        if !selection.selects(name) {
+        if !selection.selects(name) || !(self.encoding.is_for(name) || selection.names(name)) {
             return Ok(Decision::Keep);
         }
         match self.encoding.fit(name, tensor, has_companions)? {

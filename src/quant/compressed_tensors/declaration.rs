@@ -17,7 +17,7 @@ use crate::quant::skip_list;
 use crate::tensor::Name;
 
 /// Where compressed-tensors lists modules that stay as they are.
-const IGNORE: &str = "ignore";
+pub(in crate::quant) const IGNORE: &str = "ignore";
 const GROUPS: &str = "config_groups";
 
 /// What activations are quantized to while a model runs.
@@ -94,7 +94,7 @@ pub(super) fn declared(declarations: &[Value], path: &Path) -> Result<Option<Wei
 ///
 /// # Errors
 /// If it is not.
-pub(super) fn check_base(catalog: &mut Catalog) -> Result<()> {
+pub(in crate::quant) fn check_base(catalog: &mut Catalog) -> Result<()> {
     let directory = catalog.report.sources[0].path.clone();
     let Some(config) = catalog.config_mut()? else {
         return Err(missing_config(&directory));
@@ -161,13 +161,13 @@ fn replace(config: &mut Config, declaration: &Value) -> Result<()> {
     config.remove_in(TEXT_CONFIG, KEY)
 }
 
-/// As [`Scheme::declare_stored`], once, at the top level.
-pub(super) fn declare_stored(
+/// As [`Scheme::declare_stored`], once, at the top level: the others are listed under `relisted`, if they are.
+pub(in crate::quant) fn declare_stored(
     scheme: &dyn Scheme,
     catalog: &mut Catalog,
     quantized: &IndexSet<Name>,
     theirs: Option<&Value>,
-    relists: bool,
+    relisted: Option<&str>,
 ) -> Result<()> {
     let directory = catalog.report.sources[0].path.clone();
     let ours = match catalog.config_mut()? {
@@ -175,7 +175,8 @@ pub(super) fn declare_stored(
         None => return Err(missing_config(&directory)),
     };
     let Some(declared) = ours.first().or(theirs) else {
-        let problem = format!("nothing declares how these weights of {METHOD} are quantized");
+        let method = scheme.name();
+        let problem = format!("nothing declares how these weights of {method} are quantized");
         return Err(Error::of_file(
             Code::BadConfig,
             directory.join(CONFIG_FILE),
@@ -183,13 +184,13 @@ pub(super) fn declare_stored(
         ));
     };
     let mut declaration = declared.clone();
-    if relists {
+    if let Some(key) = relisted {
         let declared = ours.iter().flat_map(skips).collect();
         let skipped = skip_list::build(scheme, catalog, quantized, declared);
         if let Some(declaration) = declaration.as_object_mut() {
             declaration.retain(|key, _| !SKIP_KEYS.contains(&key.as_str()));
         }
-        declaration[IGNORE] = skipped.entries.into_iter().collect();
+        declaration[key] = skipped.entries.into_iter().collect();
     }
     if ours == [declaration.clone()] {
         return Ok(());

@@ -206,12 +206,17 @@ impl Encoding for CompressedTensorsEncoding {
         })
     }
 
-    fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)> {
+    fn encode(
+        &self,
+        name: &Name,
+        tensor: Tensor,
+        _shared: Option<&Tensor>,
+    ) -> Result<Vec<(Name, Tensor)>> {
         let [rows, columns] = *tensor.shape else {
             unreachable!("what is encoded was checked");
         };
         let matrix = Matrix::new([rows, columns], tensor.dtype, self.weights);
-        encode::encode(name, tensor, matrix)
+        Ok(encode::encode(name, tensor, matrix))
     }
 
     fn declare(

@@ -31,6 +31,7 @@ use crate::findings::Faults;
 use crate::kernels::lanes::Precision;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
 use crate::tensor::{Dtype, Name, shape_text};
+pub(super) use declaration::{IGNORE, check_base, declare_stored};
 pub(super) use encodings::{FP8_CHANNEL, INT4, INT8_CHANNEL, block_fp8};
 use format::{Form, PACKED, SCALE, Strategy, Weights};
 
@@ -95,7 +96,8 @@ impl Scheme for CompressedTensors {
         theirs: Option<&Value>,
         relists: bool,
     ) -> Result<()> {
-        declaration::declare_stored(self, catalog, quantized, theirs, relists)
+        let key = relists.then_some(IGNORE);
+        declare_stored(self, catalog, quantized, theirs, key)
     }
 
     fn codes(&self, weight: &str) -> String {

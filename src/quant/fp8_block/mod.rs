@@ -195,9 +195,17 @@ impl Encoding for Fp8BlockEncoding {
         })
     }
 
-    fn encode(&self, name: &Name, tensor: Tensor) -> Vec<(Name, Tensor)> {
+    fn encode(
+        &self,
+        name: &Name,
+        tensor: Tensor,
+        _shared: Option<&Tensor>,
+    ) -> Result<Vec<(Name, Tensor)>> {
         let (codes, scales) = encode::codes_and_scales(name, tensor, self.scale_format);
-        vec![(name.clone(), codes), (scale_name(name).into(), scales)]
+        Ok(vec![
+            (name.clone(), codes),
+            (scale_name(name).into(), scales),
+        ])
     }
 
     fn declare(
