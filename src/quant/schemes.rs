@@ -17,7 +17,7 @@ use crate::quant::declared::{
 };
 use crate::quant::fp8_block::{self, Fp8Block, OtherFp8};
 use crate::quant::gptq::Gptq;
-use crate::quant::microscaling::{self, Microscaling};
+use crate::quant::microscaling::{Microscaling, encodings as microscaling};
 use crate::quant::mixed::Mixed;
 use crate::quant::offer::Offer;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};

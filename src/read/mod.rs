@@ -2,6 +2,8 @@
 
 mod ahead;
 mod buffers;
+#[cfg(test)]
+mod buffers_tests;
 mod computing;
 mod facts;
 mod facts_cache;

@@ -120,9 +120,9 @@ fn quantization_by_other_methods_is_refused_by_name_of_method_and_tensor() {
             ["compressed-tensors", "a.weight_scale"],
         ),
         (
-            r#"{"text_config": {"quantization_config": {"quant_method": "mxfp4"}}}"#,
+            r#"{"text_config": {"quantization_config": {"quant_method": "quark"}}}"#,
             "experts.down_proj_blocks",
-            ["mxfp4", "experts.down_proj_blocks"],
+            ["quark", "experts.down_proj_blocks"],
         ),
         (
             r#"{"quantization_config": {"quant_method": "gptq", "bits": 5}}"#,

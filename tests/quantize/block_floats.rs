@@ -109,7 +109,7 @@ impl Format {
     pub(crate) fn global(self, amax: f32) -> f32 {
         match self {
             Nvfp4 => {
-                let global = 2688.0 / amax.max(f32::MIN_POSITIVE);
+                let global = (1.0 / amax.max(f32::MIN_POSITIVE)) * 2688.0;
                 if global.is_finite() { global } else { 1.0 }
             }
             Nvfp4Modelopt if amax == 0.0 => 1.0,

@@ -204,7 +204,8 @@ impl Format for Nvfp4 {
 
     /// `G`, by which stored scales are too large.
     fn global(amax: f32) -> f32 {
-        let global = E4M3_MAX * E2M1_MAX / amax.max(f32::MIN_POSITIVE);
+        // torch divides a number by a tensor so.
+        let global = amax.max(f32::MIN_POSITIVE).recip() * (E4M3_MAX * E2M1_MAX);
         if global.is_finite() { global } else { 1.0 }
     }
 

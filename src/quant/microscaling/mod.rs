@@ -19,7 +19,7 @@ mod check;
 mod declaration;
 mod decode;
 mod encode;
-mod encodings;
+pub(super) mod encodings;
 mod format;
 mod measure;
 
@@ -37,7 +37,6 @@ use crate::kernels::lanes::Precision;
 use crate::quant::compressed_tensors;
 use crate::quant::scheme::{Reading, Scheme, StoredFile, Verified};
 use crate::tensor::{Dtype, Name};
-pub(super) use encodings::{MXFP4, MXFP8, NVFP4};
 use format::Form;
 
 /// Weights in one of these forms.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{MAX_LANES, Vector, WHOLE};
+use super::lanes::{MAX_LANES, Vector, WHOLE};
 
 /// Lanes of SSE2, which every processor has.
 #[derive(Debug, Clone, Copy)]
