@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 
 use half::{bf16, f16};
 
+use crate::kernels::float4::half;
 use crate::kernels::{CpuPath, Loop, lanes};
 
 /// An element type that values are read from.
@@ -62,7 +63,7 @@ pub enum E5m2 {}
 #[derive(Debug)]
 pub enum Int8 {}
 
-/// Halves of integers of 8 bits, as [`unpack_e2m1`](crate::kernels::float4::unpack_e2m1) makes E2M1 numbers.
+/// Halves of integers with a sign bit, as [`unpack_e2m1`](crate::kernels::float4::unpack_e2m1) makes E2M1 numbers.
 #[derive(Debug)]
 pub enum Halves {}
 
@@ -310,6 +311,6 @@ impl Code for Int8 {
 impl Code for Halves {
     #[inline(always)]
     fn value(code: u8) -> f32 {
-        f32::from(code as i8) * 0.5
+        half(code)
     }
 }

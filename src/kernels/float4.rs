@@ -12,18 +12,23 @@ pub const E2M1_MAX: f32 = 6.0;
 /// The value of an E2M1 code, of which only the lower four bits count.
 #[inline(always)]
 pub fn e2m1_to_f32(code: u8) -> f32 {
-    f32::from(twice(code & 0xf) as i8) * 0.5
+    half(twice(code & 0xf))
 }
 
-/// Twice the value of a code of four bits, as an integer in two's complement.
+/// Twice the magnitude of a code of four bits, as an integer, with the sign in the highest bit.
 #[inline(always)]
 fn twice(code: u8) -> u8 {
     // The steps between magnitudes double at 4 and at 6. Without a table, compilers make vector code of it.
     let at = code & 7;
     let magnitude = at + at.saturating_sub(4) + 2 * at.saturating_sub(6);
-    // All bits of it are the sign.
-    let sign = (code >> 3).wrapping_neg();
-    (magnitude ^ sign).wrapping_sub(sign)
+    magnitude | (code & 8) << 4
+}
+
+/// Half of an integer of 7 bits with its sign in the highest bit: there is a negative zero.
+#[inline(always)]
+pub(crate) fn half(byte: u8) -> f32 {
+    let magnitude = f32::from(byte & 0x7f) * 0.5;
+    f32::from_bits(magnitude.to_bits() | u32::from(byte & 0x80) << 24)
 }
 
 /// What becomes of a quotient that is exactly between two magnitudes.
@@ -65,7 +70,7 @@ pub fn e2m1_magnitude(x: f32, ties: Ties) -> u8 {
     (if bits < ONE { subnormal } else { normal }) as u8
 }
 
-/// Writes twice the value of each of the codes in `packed`, as integers of 8 bits.
+/// Writes twice the value of each of the codes in `packed`, as integers of 7 bits with the sign in the highest bit.
 ///
 /// # Panics
 /// If `values` does not have two elements for each byte, or this processor cannot run `path`.

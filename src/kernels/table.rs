@@ -15,21 +15,32 @@ pub enum First {
     Upper,
 }
 
-/// Writes the numbers `table[code] × scale` of codes of 4 bits, two in a byte. Every `block` of them share one of
+/// Codes of 4 bits, two in a byte, and the numbers that they stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Codes<'a> {
+    pub packed: &'a [u8],
+    pub first: First,
+    pub table: &'a [f32; 16],
+}
+
+/// Writes the numbers `table[code] × scale` of `codes`. Every `block` of them share one of
 /// `scales`; the last block may be cut off.
 ///
 /// # Panics
 /// If the lengths do not fit together, `block` is odd and not the only one, or this processor cannot run `path`.
 pub fn dequantize_blocks(
-    packed: &[u8],
-    first: First,
-    table: &[f32; 16],
+    codes: Codes,
     scales: &[f32],
     block: usize,
     to: Precision,
     target: &mut [u8],
     path: CpuPath,
 ) {
+    let Codes {
+        packed,
+        first,
+        table,
+    } = codes;
     let elements = target.len() / to.bytes();
     assert_eq!(packed.len(), elements.div_ceil(2));
     assert_eq!(scales.len(), elements.div_ceil(block));

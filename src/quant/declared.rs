@@ -61,8 +61,8 @@ pub(super) fn declarations_in_text(text: &[u8]) -> Vec<Value> {
     ];
     declared
         .into_iter()
-        .cloned()
         .filter(|value| !value.is_null())
+        .cloned()
         .collect()
 }
 

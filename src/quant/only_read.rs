@@ -51,6 +51,17 @@ pub(super) trait OnlyRead: std::fmt::Debug + Send + Sync {
         codes: &Tensor,
         to: Precision,
     ) -> Result<Tensor>;
+
+    /// Whether the weight `weight` of a directory with this `declaration` is to be checked: not what another
+    /// scheme has checked.
+    fn is_verified(
+        &self,
+        _declaration: &Value,
+        _tensors: &IndexMap<Name, Tensor>,
+        _weight: &str,
+    ) -> bool {
+        true
+    }
 }
 
 impl<T: OnlyRead> Scheme for T {
@@ -170,8 +181,12 @@ impl<T: OnlyRead> Scheme for T {
         _reading: &Reading,
         faults: &mut Faults,
     ) -> Result<Verified<'a>> {
-        if let Some(Ok(scheme)) = declaration.and_then(|declared| self.parse(declared)) {
-            verify(&*scheme, stored, faults);
+        if let Some(declaration) = declaration
+            && let Some(Ok(scheme)) = self.parse(declaration)
+        {
+            let is_meant =
+                |tensors: &_, weight: &str| self.is_verified(declaration, tensors, weight);
+            verify(&*scheme, stored, is_meant, faults);
         }
         Ok(Verified {
             lists_by_name: true,
@@ -180,8 +195,13 @@ impl<T: OnlyRead> Scheme for T {
     }
 }
 
-/// Finds weights of `stored` that `scheme` cannot give as numbers.
-fn verify(scheme: &dyn Scheme, stored: &[StoredFile], faults: &mut Faults) {
+/// Finds weights of `stored`, of those that are meant, that `scheme` cannot give as numbers.
+fn verify(
+    scheme: &dyn Scheme,
+    stored: &[StoredFile],
+    is_meant: impl Fn(&IndexMap<Name, Tensor>, &str) -> bool,
+    faults: &mut Faults,
+) {
     let files = stored.iter().flat_map(|file| {
         let names = file.tensors.iter();
         names.map(move |(name, tensor)| {
@@ -192,6 +212,7 @@ fn verify(scheme: &dyn Scheme, stored: &[StoredFile], faults: &mut Faults) {
     let tensors: IndexMap<Name, Tensor> = files.collect();
     for (name, tensor) in &tensors {
         if let Role::Codes(weight) = scheme.role(&tensors, name, tensor)
+            && is_meant(&tensors, &weight)
             && let Err(error) = scheme.decoded(&tensors, &weight, tensor, Precision::F32)
         {
             let fault = "quantized weights that are not as config.json declares them";

@@ -38,7 +38,7 @@ pub(super) struct Document {
 pub(super) enum Start {
     Base(Reference, Place),
     Made {
-        assembly: Assembly,
+        assembly: Box<Assembly>,
         /// As [`Assembly::models`].
         references: Vec<Reference>,
     },
@@ -144,7 +144,7 @@ impl Document {
             let seed = view.seed.as_ref().map_or(0, |(seed, _)| *seed);
             let (definition, references) = moe_document::parse(&fields, &root.place, seed)?;
             Start::Made {
-                assembly: Assembly::Moe(definition),
+                assembly: Box::new(Assembly::Moe(definition)),
                 references,
             }
         } else {
@@ -253,7 +253,7 @@ impl MergeReader {
             models: merge.names.models,
         };
         Ok(Start::Made {
-            assembly: Assembly::Merge(definition),
+            assembly: Box::new(Assembly::Merge(definition)),
             references: merge.names.references,
         })
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::{Code, Error, Place, Result, Warning};
 use crate::ops::Value;
+use crate::recipe::assembly::Assembly;
 use crate::recipe::document::{Document, Start};
 use crate::recipe::models::{ModelPath, Places, Reference};
 use crate::recipe::request::{MergeRequest, MergedModel, ModelOrigin, ViewRequest};
@@ -131,7 +132,7 @@ impl Reader<'_> {
                 ViewRequest {
                     merge: Some(MergeRequest {
                         models: models.clone(),
-                        assembly: assembly.clone(),
+                        assembly: Assembly::clone(assembly),
                         root: document.root.clone(),
                         found,
                     }),

@@ -130,7 +130,7 @@ def test_four_bits_are_what_bitsandbytes_dequantizes(kind, nested, tmp_path):
         found = read(base, name)
         assert found.keys() == {f"{NAME}.weight"}
         numbers = found[f"{NAME}.weight"]
-        # The table of FP4 in a checkpoint may have another sign of zero than the package's own.
+        # A zero of FP4 may have another sign than the package gives it.
         same = same_bits if kind == "nf4" else torch.equal
         assert numbers.dtype == dtype and same(numbers, exact.to(dtype)), name
 

@@ -312,7 +312,7 @@ fn what_does_not_go_with_the_model_is_refused() {
         assert!(message.contains("column 7"), "{message}");
     }
     for kind in [GgufKind::F32, GgufKind::Auto] {
-        assert_eq!(refused(kind, &[good.clone()]).0, Code::Conflict);
+        assert_eq!(refused(kind, std::slice::from_ref(&good)).0, Code::Conflict);
     }
     let missing = workspace.path().join("missing.imatrix");
     let error = planned(&base, GgufKind::Q4_0, &missing).unwrap_err();

@@ -112,8 +112,10 @@ impl Format {
                 let global = (1.0 / amax.max(f32::MIN_POSITIVE)) * 2688.0;
                 if global.is_finite() { global } else { 1.0 }
             }
-            Nvfp4Modelopt if amax == 0.0 => 1.0,
-            Nvfp4Modelopt => amax / 2688.0,
+            Nvfp4Modelopt => match amax / 2688.0 {
+                0.0 => 1.0,
+                global => global,
+            },
             _ => 1.0,
         }
     }

@@ -160,10 +160,10 @@ fn tensors_of_zeros_and_of_the_smallest_numbers_have_finite_scales() {
 fn experts_of_gpt_oss_are_transposed_both_ways() {
     let workspace = Workspace::new();
     let experts = "model.layers.0.mlp.experts";
-    let gate_up = bf16(&format!("{experts}.gate_up_proj"), &[3, 64, 48]);
+    let gate_up = bf16(&format!("{experts}.gate_up_proj"), &[3, 64, 64]);
     let down = bf16(&format!("{experts}.down_proj"), &[3, 32, 64]);
     let others = [
-        bf16(&format!("{experts}.gate_up_proj_bias"), &[3, 48]),
+        bf16(&format!("{experts}.gate_up_proj_bias"), &[3, 64]),
         bf16("model.layers.0.self_attn.q_proj.weight", &[64, 64]),
     ];
     let config = r#"{"model_type": "gpt_oss", "hidden_size": 64}"#;

@@ -71,8 +71,10 @@ fn reciprocal(code: u32) -> f32 {
     })
 }
 
+/// Of infinity, which is an error once its place is found, the largest.
 #[inline(always)]
 fn power_of_two(code: u32) -> (u8, f32) {
+    let code = code.min(254);
     (code as u8, reciprocal(code))
 }
 
@@ -110,7 +112,7 @@ fn rounded_ceiling(x: f32) -> u32 {
     let scale = size.ilog2();
     // Below −2ᵉ, numbers are half as far apart.
     let scale = scale.saturating_sub(u32::from(n < 0 && size.is_power_of_two()));
-    exponent + u32::from(bits & MANTISSA > LOST[scale as usize])
+    exponent + u32::from(bits & MANTISSA > LOST[scale.min(6) as usize])
 }
 
 /// Adds the sign of a quotient, which −0 has not, to the code of its magnitude.

@@ -9,7 +9,7 @@ use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
 use crate::error::{Code, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::lanes::Precision;
-use crate::kernels::table::{First, dequantize_blocks};
+use crate::kernels::table::{Codes, First, dequantize_blocks};
 use crate::quant::bitsandbytes::format::{ABSMAX, OF_FOUR_BITS, refuse};
 use crate::quant::only_read::companion;
 use crate::quant::plan_bytes;
@@ -227,11 +227,19 @@ impl Kernel for TableKernel {
         let absmax = self.absmax(band, inputs);
         let map = numbers(inputs[2]);
         let map = map.as_array().expect("a table of 16 numbers");
-        let block = self.block as usize;
-        let first = First::Upper;
-        let (codes, target) = (inputs[0], &mut *outputs[0]);
+        let codes = Codes {
+            packed: inputs[0],
+            first: First::Upper,
+            table: map,
+        };
+        let target = &mut *outputs[0];
         dequantize_blocks(
-            codes, first, map, &absmax, block, self.to, target, self.path,
+            codes,
+            &absmax,
+            self.block as usize,
+            self.to,
+            target,
+            self.path,
         );
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::float8::e8m0_to_f32;
 use crate::kernels::lanes::Precision;
-use crate::kernels::table::{First, dequantize_blocks};
+use crate::kernels::table::{Codes, First, dequantize_blocks};
 use crate::quant::fp8_block::naming::scales;
 use crate::tensor::{Dtype, Name, shape_text};
 
@@ -123,11 +123,13 @@ impl Kernel for NibbleKernel {
         outputs: &mut [&mut [u8]],
     ) -> std::result::Result<(), NonFinite> {
         let scales: Vec<f32> = inputs[1].iter().map(|code| e8m0_to_f32(*code)).collect();
-        let (codes, target) = (inputs[0], &mut *outputs[0]);
-        let (first, group) = (First::Lower, GROUP as usize);
-        dequantize_blocks(
-            codes, first, &E2M1, &scales, group, self.to, target, self.path,
-        );
+        let codes = Codes {
+            packed: inputs[0],
+            first: First::Lower,
+            table: &E2M1,
+        };
+        let target = &mut *outputs[0];
+        dequantize_blocks(codes, &scales, GROUP as usize, self.to, target, self.path);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::catalog::Tensor;
 use crate::error::Result;
 use crate::kernels::lanes::Precision;
 use crate::quant::declared::METHOD_KEY;
-use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, Fp8Block, METHOD};
+use crate::quant::fp8_block::format::{BLOCK_SIZE_KEY, Fp8Block, METHOD, SCALE_SUFFIX};
 use crate::quant::fp8_block::{decode, naming};
 use crate::quant::only_read::OnlyRead;
 use crate::quant::scheme::{Role, Scheme};
@@ -81,5 +81,17 @@ impl OnlyRead for OtherFp8 {
         to: Precision,
     ) -> Result<Tensor> {
         decode::decoded(&self.0, tensors, name, codes, to)
+    }
+
+    fn is_verified(
+        &self,
+        declaration: &Value,
+        tensors: &IndexMap<Name, Tensor>,
+        weight: &str,
+    ) -> bool {
+        match naming::scales(tensors, weight) {
+            Some((scales, _)) => !scales.ends_with(SCALE_SUFFIX),
+            None => declaration[METHOD_KEY] != METHOD,
+        }
     }
 }

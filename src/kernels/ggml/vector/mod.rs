@@ -8,7 +8,7 @@ mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(super) use lanes::{MAX_LANES, Vector};
+pub(super) use lanes::{MAX_LANES, Vector, nearest, transpose};
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{F32x4, F32x8, F32x16};
 

@@ -26,6 +26,9 @@ use crate::ops::merge::vocabulary::tokens::{TOKENIZER_FILE, Tokens, path};
 use crate::tensor::{Dtype, shape_text};
 use crate::text::listing;
 
+/// A file's name and its content.
+type ChangedFile = (&'static str, Vec<u8>);
+
 /// What becomes of the rows.
 #[derive(Debug)]
 pub(super) enum Rows {
@@ -186,7 +189,7 @@ impl Rows {
     }
 
     /// The model that the tokenizer is of, and its files that are changed.
-    pub(super) fn tokenizer(&self) -> Option<(ModelId, &[(&'static str, Vec<u8>)])> {
+    pub(super) fn tokenizer(&self) -> Option<(ModelId, &[ChangedFile])> {
         match self {
             Rows::OfTokens(aligned) => Some((aligned.output.model, &aligned.output.changed)),
             Rows::AsIs | Rows::Fewest => None,
