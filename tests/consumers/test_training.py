@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ from checkpoint import same_bits
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    return training_runs.written(tmp_path_factory.mktemp("runs"))
+    # In a process of its own: its ranks are forked, which does not go together with torch's threads.
+    out = tmp_path_factory.mktemp("runs") / "out"
+    subprocess.run([sys.executable, training_runs.__file__, out], check=True, timeout=300)
+    return out
 
 
 def shown(out: Path, *flags) -> dict[str, torch.Tensor]:
