@@ -1,7 +1,6 @@
 """Training checkpoints shown as models: every tensor is what was trained, bit for bit."""
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -181,10 +180,6 @@ def test_a_terabyte_on_1024_ranks_is_planned_from_metadata_and_small_pieces(tmp_
     base = tmp_path / "base"
     sparse_checkpoint(base, ranks=1024, tensors=32, rows=2048, columns=8192)
     assert sum(file.stat().st_size for file in base.iterdir()) > 1 << 40
-    command = [ckptfs.binary(), "plan", "--base", base, "--json"]
-    with (tmp_path / "plan.json").open("w") as out:
-        planned = subprocess.Popen(command, stdout=out)
-        _, status, usage = os.wait4(planned.pid, 0)
-    planned.returncode = os.waitstatus_to_exitcode(status)
-    assert planned.returncode == 0
-    assert usage.ru_maxrss < 500_000, "kilobytes"
+    # The most memory that a child had is never less than what its parent had: a limit says more.
+    command = ["prlimit", "--data=500000000", ckptfs.binary(), "plan", "--base", base, "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
