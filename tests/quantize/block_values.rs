@@ -164,6 +164,7 @@ fn experts_of_gpt_oss_are_transposed_both_ways() {
     let down = bf16(&format!("{experts}.down_proj"), &[3, 32, 64]);
     let others = [
         bf16(&format!("{experts}.gate_up_proj_bias"), &[3, 64]),
+        bf16(&format!("{experts}.down_proj_bias"), &[3, 64]),
         bf16("model.layers.0.self_attn.q_proj.weight", &[64, 64]),
     ];
     let config = r#"{"model_type": "gpt_oss", "hidden_size": 64}"#;
