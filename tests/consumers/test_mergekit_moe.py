@@ -95,7 +95,6 @@ CASES = {
     "Mixtral, scaled, one expert a token": (
         "llama", {"gate_mode": "cheap_embed", "dtype": "float32", "experts_per_token": 1}),
     "Qwen2-MoE of Llama": ("llama", {"gate_mode": "cheap_embed", "shared_experts": SHARED}),
-    "Qwen2-MoE": ("qwen2", {"gate_mode": "cheap_embed", "shared_experts": SHARED}),
     "Qwen3-MoE": ("qwen3", {"gate_mode": "cheap_embed"}),
 }
 

@@ -94,7 +94,7 @@ experts:
     let embedding = BTreeMap::from([("e".to_owned(), x.get("model.embed_tokens.weight").clone())]);
     // With the token that texts begin with, t1. Words are tokens: 't1t7' is none that is known.
     let tokens = |ids: &[usize]| -> Vec<f64> {
-        let mut sum = vec![0.0; 8];
+        let mut sum = [0.0; 8];
         for id in ids {
             for (sum, x) in sum.iter_mut().zip(row(&embedding, "e", *id)) {
                 *sum += x;
