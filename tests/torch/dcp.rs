@@ -98,13 +98,15 @@ fn strides(shape: &[u64]) -> Vec<u64> {
         .collect()
 }
 
+/// Changes what is said of a place: file, offset and length.
+type Displace = fn((String, u64, u64)) -> (String, u64, u64);
+
 /// A checkpoint in the making.
 struct Dcp {
     tensors: Vec<Tensor>,
     /// How many files there are.
     files: usize,
-    /// Changes what is said of a place: file, offset and length.
-    place: fn((String, u64, u64)) -> (String, u64, u64),
+    place: Displace,
     /// More attributes of each place.
     more: Vec<(&'static str, Py)>,
 }
@@ -309,8 +311,7 @@ fn pieces_in_a_pinwheel_are_not_of_any_mesh() {
 
 #[test]
 fn places_that_lie_are_errors() {
-    type Place = (String, u64, u64);
-    let cases: [(fn(Place) -> Place, Code); 6] = [
+    let cases: [(Displace, Code); 6] = [
         (
             |(_, at, len)| ("../../etc/passwd".to_owned(), at, len),
             Code::BadTorchFile,
