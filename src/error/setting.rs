@@ -58,6 +58,10 @@ settings! {
     GGUF_SPLIT = "gguf_split",
     GGUF_PRE = "gguf_pre",
 
+    // Sources beyond this machine.
+    ALLOW_HTTP = "allow_http",
+    ALLOW_UNPINNED = "allow_unpinned",
+
     // Mounts.
     ALLOW_OTHER = "allow_other",
     DIRECT_IO = "direct_io",
