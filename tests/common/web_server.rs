@@ -68,10 +68,16 @@ struct Response {
     trouble: Option<Trouble>,
 }
 
+/// Content with its SHA-256, which is found once.
+struct Stored {
+    content: Vec<u8>,
+    hash: String,
+}
+
 #[derive(Default)]
 struct State {
     /// By path, without the slash at its front.
-    files: Mutex<BTreeMap<String, Vec<u8>>>,
+    files: Mutex<BTreeMap<String, Stored>>,
     /// What is to go wrong, each with a part of the path, and how often.
     troubles: Mutex<Vec<(String, Trouble, usize)>>,
     log: Mutex<Vec<Request>>,
@@ -126,11 +132,11 @@ impl WebServer {
 
     /// Has `path` be `content` from now on.
     pub fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
-        self.state
-            .files
-            .lock()
-            .unwrap()
-            .insert(path.to_owned(), content.into());
+        let content = content.into();
+        let hash = Sha256::digest(&content);
+        let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut files = self.state.files.lock().unwrap();
+        files.insert(path.to_owned(), Stored { content, hash });
     }
 
     /// The files of `directory`, and of those below it, under `path`.
@@ -313,16 +319,9 @@ fn status(status: u16, headers: &[(&str, &str)]) -> Response {
     }
 }
 
-fn hex(content: &[u8]) -> String {
-    Sha256::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 /// The entity tag of a plain file or an object.
-fn tag(content: &[u8]) -> String {
-    format!("\"{}\"", &hex(content)[..16])
+fn tag(stored: &Stored) -> String {
+    format!("\"{}\"", &stored.hash[..16])
 }
 
 /// The trouble that is due for a request.
@@ -359,7 +358,7 @@ fn answer(state: &State, request: &Request, is_second: bool, second: SocketAddr)
     }
     let files = state.files.lock().unwrap();
     match files.get(path) {
-        Some(content) => file(state, request, content, Some(tag(content)), trouble),
+        Some(stored) => file(state, request, &stored.content, Some(tag(stored)), trouble),
         None => status(404, &[]),
     }
 }
@@ -459,7 +458,7 @@ fn api(state: &State, request: &Request, rest: &str) -> Response {
     }
     let files = state.files.lock().unwrap();
     let prefix = format!("hub/{repository}/");
-    let of_repository: Vec<(&String, &Vec<u8>)> = files
+    let of_repository: Vec<(&String, &Stored)> = files
         .iter()
         .filter(|(path, _)| path.starts_with(&prefix))
         .collect();
@@ -480,7 +479,7 @@ fn api(state: &State, request: &Request, rest: &str) -> Response {
         .map_or(0, |(_, at)| at.parse().unwrap());
     let entries = of_repository.iter().skip(start).take(PAGE).map(|(path, content)| {
         let path = &path[prefix.len()..];
-        let (len, hash) = (content.len(), hex(content));
+        let (len, hash) = (content.content.len(), &content.hash);
         if is_large(path) {
             format!("{{\"type\":\"file\",\"path\":\"{path}\",\"size\":{len},\"oid\":\"pointer\",\"lfs\":{{\"oid\":\"{hash}\",\"size\":{len}}}}}")
         } else {
@@ -523,7 +522,7 @@ fn resolve(
     let Some(content) = files.get(&format!("hub/{repository}/{path}")) else {
         return status(404, &[("x-error-code", "EntryNotFound")]);
     };
-    let hash = hex(content);
+    let Stored { content, hash } = content;
     let len = content.len().to_string();
     if !is_large(path) {
         let tag = format!("\"{}\"", &hash[..40]);
@@ -559,7 +558,7 @@ fn signed(state: &State, request: &Request, trouble: Option<Trouble>) -> Respons
     }
     let files = state.files.lock().unwrap();
     match files.get(&format!("hub/{}", request.path)) {
-        Some(content) => file(state, request, content, None, trouble),
+        Some(stored) => file(state, request, &stored.content, None, trouble),
         None => status(404, &[]),
     }
 }
@@ -579,12 +578,12 @@ fn list_objects(state: &State, request: &Request) -> Response {
         let key = path.strip_prefix(bucket)?.strip_prefix('/')?;
         key.starts_with(&prefix).then_some((key, content))
     });
-    let found: Vec<(&str, &Vec<u8>)> = of_bucket.collect();
+    let found: Vec<(&str, &Stored)> = of_bucket.collect();
     let contents = found.iter().skip(start).take(PAGE).map(|(key, content)| {
         format!(
             "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>{}</ETag><Size>{}</Size></Contents>",
             tag(content).replace('"', "&quot;"),
-            content.len()
+            content.content.len()
         )
     });
     let contents = contents.collect::<String>();

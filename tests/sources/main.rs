@@ -12,5 +12,3 @@ mod direct;
 mod errors;
 mod file_modes;
 mod hostile_input;
-#[cfg(feature = "remote")]
-mod remote;

@@ -197,14 +197,29 @@ impl File {
         let opened = self
             .opened
             .get(|| Opened::open(&self.path, self.len, true))?;
-        if opened.index.entry(block)?.word.is_present() || !self.room.reserve(BLOCK)? {
+        if opened.index.entry(block)?.word.is_present() {
             return Ok(());
         }
-        let written = self.write(&opened, block, bytes);
+        let is_done = self.keep_in_room(&opened, block, bytes)?;
+        if !is_done && self.room.evict()? {
+            self.keep_in_room(&opened, block, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there was room for a block, which is written then.
+    fn keep_in_room(&self, opened: &Opened, block: u64, bytes: &[u8]) -> io::Result<bool> {
+        let Some(_writing) = self.room.begin()? else {
+            return Ok(true);
+        };
+        if !self.room.reserve(BLOCK)? {
+            return Ok(false);
+        }
+        let written = self.write(opened, block, bytes);
         if !matches!(written, Ok(true)) {
             self.room.give_back(BLOCK);
         }
-        written.map(|_| ())
+        written.map(|_| true)
     }
 
     /// Writes a block for which there is room; whether it did.

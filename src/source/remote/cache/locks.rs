@@ -28,12 +28,41 @@ impl<'a> Lock<'a> {
     fn try_new(file: &'a File, start: u64, len: u64) -> io::Result<Option<Self>> {
         match set(file, libc::F_WRLCK, start, len) {
             Ok(()) => Ok(Some(Lock { file, start, len })),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EACCES) => Ok(None),
-                _ => Err(error),
-            },
+            Err(error) if is_taken(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// A file that is opened to be locked, by several or by one; closing it ends that.
+#[derive(Debug)]
+pub(super) struct Opening {
+    _file: File,
+}
+
+impl Opening {
+    /// Locks `file`, which nobody else has this opening of, beside others who do the same; `None` if
+    /// somebody has it alone.
+    pub(super) fn shared(file: File) -> io::Result<Option<Self>> {
+        Self::new(file, libc::F_RDLCK)
+    }
+
+    /// The same alone; `None` if anybody has it.
+    pub(super) fn alone(file: File) -> io::Result<Option<Self>> {
+        Self::new(file, libc::F_WRLCK)
+    }
+
+    fn new(file: File, kind: libc::c_int) -> io::Result<Option<Self>> {
+        match set(&file, kind, 0, 1) {
+            Ok(()) => Ok(Some(Opening { _file: file })),
+            Err(error) if is_taken(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
 }
 
 impl Drop for Lock<'_> {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::shown::Show;
 use crate::source::remote::blocks::BLOCK;
 use crate::source::remote::cache::index::Word;
-use crate::source::remote::cache::locks::Lock;
+use crate::source::remote::cache::locks::{Lock, Opening};
 use crate::source::remote::cache::opened::{Opened, data_path, index_path, objects};
 
 /// The part of the free space that the cache may take, where nobody says how much.
@@ -41,17 +41,7 @@ impl Room {
     /// The cache in `directory`, of at most `max` bytes.
     pub(super) fn new(directory: PathBuf, max: Option<u64>) -> io::Result<Self> {
         check_local(&directory)?;
-        let open = |name: &str| {
-            let mut options = File::options();
-            options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600);
-            options.open(directory.join(name))
-        };
-        let (usage, evicting) = (open("usage")?, open("evicting")?);
+        let (usage, evicting) = (open(&directory, "usage")?, open(&directory, "evicting")?);
         let max = match max {
             Some(max) => max,
             None => (free(&directory)?.0 + read(&usage)?) / SHARE_OF_FREE,
@@ -84,19 +74,15 @@ impl Room {
         }
     }
 
-    /// Takes `bytes` of room, if there is some; others are evicted for it.
+    /// Begins to write a block: nobody counts anew what is on disk until it is written. `None` if somebody
+    /// does just now.
+    pub(super) fn begin(&self) -> io::Result<Option<Opening>> {
+        Opening::shared(open(&self.directory, "writing")?)
+    }
+
+    /// Takes `bytes` of room, if there is some, for what was [begun](Self::begin).
     pub(super) fn reserve(&self, bytes: u64) -> io::Result<bool> {
-        if self.max < 2 * BLOCK {
-            return Ok(false);
-        }
-        let is_scarce = self.is_disk_full(bytes)?;
-        if !is_scarce && self.take(bytes)? {
-            return Ok(true);
-        }
-        if !self.evict()? {
-            return Ok(false);
-        }
-        Ok(!self.is_disk_full(bytes)? && self.take(bytes)?)
+        Ok(self.max >= 2 * BLOCK && !self.is_disk_full(bytes)? && self.take(bytes)?)
     }
 
     fn take(&self, bytes: u64) -> io::Result<bool> {
@@ -113,7 +99,7 @@ impl Room {
 
     /// Sets what is taken to what `next` makes of it, unless that is nothing, or other processes keep it
     /// from that.
-    fn change(&self, next: impl Fn(u64) -> Option<u64>) -> io::Result<bool> {
+    pub(super) fn change(&self, next: impl Fn(u64) -> Option<u64>) -> io::Result<bool> {
         /// It is held for two system calls.
         const TRIES: usize = 1000;
         let usage = self.usage.lock();
@@ -146,17 +132,21 @@ impl Room {
     }
 
     /// Evicts what was not used for long; whether there may be room then.
-    fn evict(&self) -> io::Result<bool> {
+    pub(super) fn evict(&self) -> io::Result<bool> {
         let Some(evicting) = self.evicting.try_lock() else {
             return Ok(false);
         };
         let Some(_lock) = Lock::of_file(&evicting)? else {
             return Ok(false);
         };
-        let objects = objects(&self.directory)?;
+        let sum = |objects: &[(PathBuf, u64)]| objects.iter().map(|(_, bytes)| bytes).sum::<u64>();
         // A process that was killed may have counted what it did not write.
-        let taken: u64 = objects.iter().map(|(_, bytes)| bytes).sum();
-        self.change(|_| Some(taken))?;
+        if let Some(_nobody_writes) = Opening::alone(open(&self.directory, "writing")?)? {
+            let taken = sum(&objects(&self.directory)?);
+            self.change(|_| Some(taken))?;
+        }
+        let objects = objects(&self.directory)?;
+        let taken = sum(&objects);
         let mut blocks: Vec<(u64, usize, u64, Word)> = Vec::new();
         for (object, (path, _)) in objects.iter().enumerate() {
             let Ok(opened) = Opened::open(path, 0, false) else {
@@ -206,6 +196,18 @@ impl Room {
             }
         }
     }
+}
+
+/// A file that holds no block.
+fn open(directory: &Path, name: &str) -> io::Result<File> {
+    let mut options = File::options();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    options.open(directory.join(name))
 }
 
 fn read(usage: &File) -> io::Result<u64> {
