@@ -15,7 +15,7 @@ use crate::source::pool::{InUse, Pool, Rank, Slot};
 use crate::source::remote::blocks::BLOCK;
 use crate::source::remote::cache::index::{Entry, Word};
 use crate::source::remote::cache::locks::Lock;
-use crate::source::remote::cache::opened::{Opened, data_path};
+use crate::source::remote::cache::opened::{Opened, bytes_on_disk, data_path};
 use crate::source::remote::cache::room::Room;
 use crate::source::remote::options::BlockCacheOptions;
 use crate::source::remote::store::{Object, Pin};
@@ -178,7 +178,7 @@ impl File {
         };
         if opened.index.entry(block)?.word == word {
             opened.evict(block, word)?;
-            self.room.give_back(BLOCK);
+            self.room.give_back(bytes_on_disk(self.len, block));
         }
         Ok(())
     }
@@ -212,12 +212,12 @@ impl File {
         let Some(_writing) = self.room.begin()? else {
             return Ok(true);
         };
-        if !self.room.reserve(BLOCK)? {
+        if !self.room.reserve(bytes_on_disk(self.len, block))? {
             return Ok(false);
         }
         let written = self.write(opened, block, bytes);
         if !matches!(written, Ok(true)) {
-            self.room.give_back(BLOCK);
+            self.room.give_back(bytes_on_disk(self.len, block));
         }
         written.map(|_| true)
     }

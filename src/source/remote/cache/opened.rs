@@ -26,6 +26,13 @@ pub(super) fn index_path(path: &Path) -> PathBuf {
     path.with_extension("index")
 }
 
+/// What `block` of an object of `len` bytes takes on disk: whole pages.
+pub(super) fn bytes_on_disk(len: u64, block: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    let len = len.saturating_sub(block * BLOCK).min(BLOCK);
+    len.next_multiple_of(PAGE)
+}
+
 impl Opened {
     /// The files at `path`.
     pub(super) fn open(path: &Path, len: u64, create: bool) -> io::Result<Self> {

@@ -12,7 +12,7 @@ use crate::shown::Show;
 use crate::source::remote::blocks::BLOCK;
 use crate::source::remote::cache::index::Word;
 use crate::source::remote::cache::locks::{Lock, Opening};
-use crate::source::remote::cache::opened::{Opened, data_path, index_path, objects};
+use crate::source::remote::cache::opened::{Opened, bytes_on_disk, data_path, index_path, objects};
 
 /// The part of the free space that the cache may take, where nobody says how much.
 const SHARE_OF_FREE: u64 = 10;
@@ -168,12 +168,13 @@ impl Room {
             let Ok(opened) = Opened::open(&objects[of_object[0].1].0, 0, false) else {
                 continue;
             };
+            let len = opened.data.metadata()?.len();
             for (_, _, block, word) in of_object {
                 if let Some(_lock) = Lock::of_block(opened.index.file(), *block)?
                     && opened.index.entry(*block)?.word == *word
                 {
                     opened.evict(*block, *word)?;
-                    freed += BLOCK;
+                    freed += bytes_on_disk(len, *block);
                 }
             }
         }
