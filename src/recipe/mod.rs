@@ -11,6 +11,7 @@ mod request;
 mod settings;
 mod surveys;
 mod view_section;
+mod wanted;
 mod yaml;
 
 pub use crate::size::{parse_shard_size, parse_size};
@@ -18,5 +19,6 @@ pub use merge_request::{MergeRequest, MergedModel};
 pub use models::Places;
 pub use request::{DEFAULT_SHARD_BYTES, ViewRequest};
 pub use surveys::Surveys;
+pub use wanted::Wanted;
 
 pub use crate::layout::{Plan, Shards};
