@@ -25,7 +25,7 @@ class LazyTensor(torch.Tensor):
         ranges = tuple((0, length) for length in source.get_shape()) if ranges is None else ranges
         shape = [end - start for start, end in ranges]
         dtype = Torch().dtype(source.get_dtype())
-        self = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")  # type: ignore[attr-defined]
+        self = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
         self._slice, self._ranges = source, ranges
         return self
 
@@ -36,7 +36,7 @@ class LazyTensor(torch.Tensor):
         """The tensor itself."""
         return self._slice[tuple(slice(start, end) for start, end in self._ranges)]
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:
         return f"LazyTensor({self._slice._name!r}, {list(self.shape)}, {self.dtype})"
 
     @classmethod
@@ -44,7 +44,8 @@ class LazyTensor(torch.Tensor):
         if function in _SAME:
             return LazyTensor(args[0]._slice, args[0]._ranges)
         if function is _SLICE and not kwargs:
-            tensor, dimension, start, end, step = (*args, *(0, None, None, 1)[len(args) - 1:])
+            given: list[Any] = [*args, *[0, None, None, 1][len(args) - 1:]]
+            tensor, dimension, start, end, step = given
             if step == 1:
                 ranges = list(tensor._ranges)
                 before, after = ranges[dimension]

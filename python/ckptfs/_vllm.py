@@ -40,7 +40,7 @@ class Loader(DefaultModelLoader):
             raise Error(f"{directory}: there is no {RECIPE}", "not-found", file=directory,
                         hint="write a stub with `ckptfs plan … --emit-stub DIR`")
         tensors = View(recipe=recipe).tensors(threads=self.threads)
-        if self.counter_before_loading_weights == 0.0:
+        if self.counter_before_loading_weights == 0.0:  # type: ignore[has-type]
             self.counter_before_loading_weights = time.perf_counter()
         for name in tensors.offset_keys():
             if should_skip_weight(name, self.local_expert_ids):
