@@ -53,6 +53,9 @@ class ViewFile(io.RawIOBase):
         self._position += count
         return count
 
+    def write(self, buffer: object) -> int:
+        raise io.UnsupportedOperation("not writable")
+
     def readall(self) -> bytes:
         content = bytearray(max(0, self._length - self._position))
         self.readinto(content)

@@ -95,8 +95,6 @@ def _values(name: str, kind: str, called: str, value: Any) -> list[Any]:
         text = str(value) if type(value).__module__ == "torch" else value
         if isinstance(text, str):
             text = text.removeprefix("torch.").replace("bfloat", "bf").replace("float", "f")
-        elif isinstance(text, int) and not isinstance(text, bool):
-            text = str(text)
         return [_text(name, "a text", text)] if name == "dtype" else [_text(name, "a text", value)]
     if kind == "texts":
         if isinstance(value, Mapping):

@@ -22,7 +22,7 @@ def assert_equal(mine: torch.Tensor, theirs: torch.Tensor, name: object = None) 
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().flatten().view(torch.uint8)
+    return tensor.reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
 
 
 @pytest.mark.parametrize("mmap", [True, False])
