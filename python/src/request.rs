@@ -73,13 +73,19 @@ pub(crate) fn settings() -> Vec<SettingRow> {
         let names = |names: &[&[&'static str]]| names.iter().map(|names| names[0]).collect();
         let (kind, value, choices, help) = match (keyword.setting.takes, keyword.stands_for) {
             (Takes::ScopedFlags(flags), StandsFor::Name(name)) => {
-                let (.., help) = flags.iter().find(|(known, ..)| *known == name).expect("it is one");
+                let (.., help) = flags
+                    .iter()
+                    .find(|(known, ..)| *known == name)
+                    .expect("it is one");
                 ("scope", "REGEX", Vec::new(), *help)
             }
             (_, StandsFor::On(_)) => ("switch", "", Vec::new(), keyword.setting.help),
-            (Takes::SwitchOrChoice { names: all, help, .. }, _) => {
-                ("text", "CHOICE", names(all), help)
-            }
+            (
+                Takes::SwitchOrChoice {
+                    names: all, help, ..
+                },
+                _,
+            ) => ("text", "CHOICE", names(all), help),
             (takes, _) => {
                 let (kind, value, choices) = match takes {
                     Takes::Choice(all) => ("text", "CHOICE", names(all)),
@@ -95,7 +101,9 @@ pub(crate) fn settings() -> Vec<SettingRow> {
                 (kind, value, choices, keyword.setting.help)
             }
         };
-        let former = former.iter().find(|(now, _)| now.replace('-', "_") == keyword.name);
+        let former = former
+            .iter()
+            .find(|(now, _)| now.replace('-', "_") == keyword.name);
         let former = former.map(|(_, former)| former.replace('-', "_"));
         (keyword.name, kind, value, choices, help, former)
     });
@@ -165,7 +173,9 @@ impl Arguments {
                 .collect(),
             asked,
             shards,
-            shard_bytes: size.transpose().map_err(|problem| bad("shard_size", problem))?,
+            shard_bytes: size
+                .transpose()
+                .map_err(|problem| bad("shard_size", problem))?,
         })
     }
 }

@@ -124,7 +124,9 @@ impl NativeView {
     /// Paths and lengths of all files.
     fn files(&self) -> Vec<(PathBuf, u64)> {
         let files = self.plan.view.files();
-        files.map(|(_, path, content)| (path, content.len())).collect()
+        files
+            .map(|(_, path, content)| (path, content.len()))
+            .collect()
     }
 
     /// The names of the shards, in order.
@@ -168,14 +170,18 @@ impl NativeView {
         wanted: Vec<(String, usize, usize)>,
         threads: Option<usize>,
     ) -> PyResult<()> {
-        let tensors = wanted.iter().map(|(name, ..)| Ok(self.tensor(name)?.tensor()));
+        let tensors = wanted
+            .iter()
+            .map(|(name, ..)| Ok(self.tensor(name)?.tensor()));
         let tensors: Vec<Tensor> = tensors.collect::<PyResult<_>>()?;
         let mut destinations = Vec::with_capacity(wanted.len());
         let mut bytes = 0;
         for (tensor, (name, address, len)) in tensors.iter().zip(wanted) {
             if tensor.len() != len as u64 {
                 let problem = format!("{len} bytes of memory for {}", tensor.len());
-                return Err(exception(&Error::new(Code::Internal, problem).about_tensor(name)));
+                return Err(exception(
+                    &Error::new(Code::Internal, problem).about_tensor(name),
+                ));
             }
             bytes += len;
             destinations.push(Destination {
@@ -184,9 +190,8 @@ impl NativeView {
                 bytes: unsafe { memory(address, len) },
             });
         }
-        let fill = |progress: &dyn Progress| {
-            self.reader.fill(destinations, jobs(threads), progress)
-        };
+        let fill =
+            |progress: &dyn Progress| self.reader.fill(destinations, jobs(threads), progress);
         little_or_long(py, bytes, fill)
     }
 
@@ -205,7 +210,8 @@ impl NativeView {
         // SAFETY: as for `fill`.
         let bytes = unsafe { memory(address, len) };
         let fill = |progress: &dyn Progress| {
-            self.reader.fill_slice(&tensor, &ranges, bytes, jobs(threads), progress)
+            self.reader
+                .fill_slice(&tensor, &ranges, bytes, jobs(threads), progress)
         };
         little_or_long(py, len, fill)
     }
@@ -220,7 +226,9 @@ impl NativeView {
         let Some(file) = blob.as_local() else {
             return Ok(None);
         };
-        file.check().and_then(|()| file.check_path()).map_err(|error| exception(&error))?;
+        file.check()
+            .and_then(|()| file.check_path())
+            .map_err(|error| exception(&error))?;
         Ok(Some((file.path().to_owned(), offset)))
     }
 

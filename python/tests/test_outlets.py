@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import ckptfs
 from conftest import run
@@ -95,32 +94,32 @@ def test_what_progress_raises_stops_the_work(fp8, tmp_path):
         fp8.materialize(tmp_path / "out", progress=stop)
 
 
+STOPPED = """
+import sys
+import ckptfs
+last = [0, 1]
+
+def progress(done, total, file):
+    last[:] = done, total
+    print("working", flush=True)
+
+try:
+    ckptfs.View(sys.argv[1], fp8=True).inspect(threads=1, progress=progress)
+except KeyboardInterrupt:
+    print("stopped", last[0] < last[1], flush=True)
+"""
+
+
 def test_ctrl_c_stops_long_work(tmp_path):
-    from safetensors.torch import save_file
-
     weight = torch.zeros(8192, 8192, dtype=torch.bfloat16)
-    save_file({f"model.layers.{i}.mlp.up_proj.weight": weight.clone() for i in range(4)}, tmp_path / "model.safetensors",
-              metadata={"format": "pt"})
+    save_file({f"model.layers.{i}.mlp.up_proj.weight": weight.clone() for i in range(4)},
+              tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    view = ckptfs.View(tmp_path, fp8=True)
-    before = threading.active_count()
-    # Again and again until the work has ended: signals are looked at now and then.
-    ended = threading.Event()
-
-    def interrupt():
-        while not ended.wait(0.02):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        thread.start()
-        try:
-            while True:
-                view.inspect()
-        finally:
-            ended.set()
-    thread.join()
-    assert threading.active_count() == before
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, tmp_path], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().splitlines()[-1] == "stopped True"
 
 
 def test_reports_are_what_the_program_prints(base, fp8):

@@ -225,7 +225,11 @@ fn tasks(destinations: Vec<Destination>) -> Vec<Task> {
 
 /// The runs of `tensor` that `ranges` are, each piece of `bytes` with those that it is for.
 fn strips<'a>(tensor: &Tensor, ranges: &[Range<u64>], bytes: &'a mut [u8]) -> Vec<Strips<'a>> {
-    assert_eq!(ranges.len(), tensor.shape.len(), "a range for each dimension");
+    assert_eq!(
+        ranges.len(),
+        tensor.shape.len(),
+        "a range for each dimension"
+    );
     let lens: Vec<u64> = ranges.iter().map(|range| range.end - range.start).collect();
     let bits: u64 = lens.iter().product::<u64>() * tensor.dtype.bitsize() as u64;
     assert_eq!(bits, bytes.len() as u64 * 8, "memory for a slice");
@@ -240,8 +244,13 @@ fn strips<'a>(tensor: &Tensor, ranges: &[Range<u64>], bytes: &'a mut [u8]) -> Ve
     // Dimensions after this one are whole, so that its range is one run.
     let is_cut = |i: &usize| lens[*i] != tensor.shape[*i];
     let last = (0..ranges.len()).rev().find(is_cut).unwrap_or(0);
-    let first = ranges.first().map_or(0, |_| ranges[last].start * strides[last + 1]);
-    let run = lens.get(last).map_or(strides[0], |len| len * strides[last + 1]) / 8;
+    let first = ranges
+        .first()
+        .map_or(0, |_| ranges[last].start * strides[last + 1]);
+    let run = lens
+        .get(last)
+        .map_or(strides[0], |len| len * strides[last + 1])
+        / 8;
     let run = run as usize;
     let mut strips = Vec::new();
     let mut rest = bytes;
@@ -263,7 +272,10 @@ fn strips<'a>(tensor: &Tensor, ranges: &[Range<u64>], bytes: &'a mut [u8]) -> Ve
     let row = ranges[last - 1].start * strides[last];
     let mut index: Vec<u64> = ranges.iter().take(last - 1).map(|r| r.start).collect();
     while !rest.is_empty() {
-        let outer = index.iter().zip(&strides[1..]).map(|(i, stride)| i * stride);
+        let outer = index
+            .iter()
+            .zip(&strides[1..])
+            .map(|(i, stride)| i * stride);
         let mut start = (outer.sum::<u64>() + row + first) / 8;
         let mut left = count;
         while left > 0 {

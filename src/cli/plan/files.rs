@@ -10,7 +10,6 @@ use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-
 /// Shards of one kind that follow each other have a line each if they are fewer.
 const MIN_FOLDED: usize = 5;
 

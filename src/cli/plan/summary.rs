@@ -4,9 +4,9 @@ use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{MergeReport, Role, SourceReport, StretchReport};
 use ckptfs::format::LeftOut;
+use ckptfs::json::Details;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
-use ckptfs::json::Details;
 use ckptfs::provenance::{Counts, links_leading_out};
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;

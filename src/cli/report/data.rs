@@ -9,16 +9,16 @@ use serde::Serialize;
 
 use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport, Step};
 use ckptfs::inspect::{Fidelity, Inspection, MeasuredGroup};
+use ckptfs::json::SpelledWarning;
 use ckptfs::layout::PlannedTensor;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::ReferenceReport;
-use ckptfs::json::SpelledWarning;
 use ckptfs::provenance::{Counts, Fate, Group, Lineage, groups_of_plan, lineages};
 use ckptfs::recipe::Plan;
 
 use crate::cli::messages::flag;
-use crate::cli::report::difference::Difference;
 use crate::cli::provenance;
+use crate::cli::report::difference::Difference;
 
 /// The script's `data`.
 #[derive(Serialize)]
@@ -189,7 +189,8 @@ impl<'a> Data<'a> {
                     whole_file: shard.whole_file.as_deref(),
                 })
                 .collect(),
-            files: plan.aux_files()
+            files: plan
+                .aux_files()
                 .map(|(path, content)| File {
                     path: path.to_string_lossy().into_owned(),
                     len: content.len(),
