@@ -57,13 +57,13 @@ pub use names::{NameLayout, NamesParams};
 pub use numbers::Numbers;
 pub use operator::Operator;
 pub use params::{Group, Params, Section, Setting, Takes, Value, split_scope};
-pub use written::{named_file, selective_source, weighted_source};
 pub(crate) use params::{chosen, short};
 pub use patch::PatchParams;
 pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;
 pub use tying::TyingParams;
 pub use vocabulary::{Pad, VocabularyParams};
+pub use written::{named_file, selective_source, weighted_source};
 
 use std::path::Path;
 
