@@ -27,7 +27,7 @@ class Framework(Protocol):
 
 
 def _unsupported(dtype: str, framework: str) -> Error:
-    return Error(f"{framework} has no dtype for {dtype}", "unsupported-dtype",
+    return Error(f"{framework} has no dtype for {dtype}", "unsupported-tensor",
                  hint="use another framework or version")
 
 

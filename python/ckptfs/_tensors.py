@@ -138,7 +138,7 @@ class Tensors(Mapping[str, Any]):
         try:
             return self._headers[name]
         except KeyError:
-            raise Error(f"there is no tensor {name}", "no-tensor", tensor=name) from None
+            raise Error(f"there is no tensor {name}", "not-found", tensor=name) from None
 
 
 class Slice:
