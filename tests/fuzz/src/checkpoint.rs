@@ -44,6 +44,7 @@ pub fn in_memory(shard: &Arc<Shard>) -> Checkpoint {
         left_out: Vec::new(),
         notes: Vec::new(),
         gguf: None,
+        training: None,
     }
 }
 
