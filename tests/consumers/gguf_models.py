@@ -14,8 +14,6 @@ from transformers import (
     DeepseekV3ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
-    GptOssConfig,
-    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -23,8 +21,6 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3_5ForCausalLM,
-    Qwen3_5MoeForCausalLM,
-    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -119,41 +115,20 @@ def deepseek_v3():
     return DeepseekV3ForCausalLM(DeepseekV3Config(**SHAPE | latent, **routed, rope_parameters=yarn))
 
 
-GPT_OSS = {"num_hidden_layers": 2, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32,
-           "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"],
-           "rope_parameters": {
-               "rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
-               "truncate": False, "original_max_position_embeddings": 32, "rope_theta": 150000.0}}
-
-
-def gpt_oss():
-    return GptOssForCausalLM(GptOssConfig(**SHAPE | GPT_OSS))
-
-
-def gpt_oss_mxfp4():
-    """The same with experts in MXFP4, as it is published."""
-    return gpt_oss()
-
-
-def qwen3_5_moe():
-    return Qwen3_5MoeForCausalLM(Qwen3_5MoeTextConfig(**SHAPE | LINEAR, **SHARED))
-
-
 # Those whose tokenizer is a tokenizer.model, and those that have a BPE of bytes.
 OF_PIECES = [llama, mixtral, qwen2, qwen3, gemma3]
-OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, qwen3_5_moe, deepseek_v3, gpt_oss]
-# Those whose numbers are not stored as such.
-QUANTIZED = [gpt_oss_mxfp4]
+# (For a Qwen3.5-MoE, transformers makes a tokenizer of its own, which the converter does not know.)
+OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, deepseek_v3]
 # Those that the converter wants to have a layer that predicts more tokens.
-WITH_MTP = [qwen3_next, qwen3_5, qwen3_5_moe]
+WITH_MTP = [qwen3_next, qwen3_5]
 
 
-def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16, seed: int = 0) -> Path:
+def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
     """Saves a random model; `tokenizer` is a checkpoint that one of bytes is taken from."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         made = model()
-        if model in OF_BYTES + QUANTIZED:
+        if model in OF_BYTES:
             made.resize_token_embeddings(json.loads(
                 (tokenizer / "config.json").read_text())["vocab_size"])
         # Norms are ones at first.
@@ -164,8 +139,6 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16, seed: in
     made.save_pretrained(directory, max_shard_size="900KB")
     if model in WITH_MTP:
         add_mtp(directory)
-    if model is gpt_oss_mxfp4:
-        in_mxfp4(directory)
     generation = directory / "generation_config.json"
     told = json.loads(generation.read_text()) | {
         "top_k": 20, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.05}
@@ -173,7 +146,7 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16, seed: in
     (directory / "README.md").write_text(
         "---\nlicense: apache-2.0\nbase_model: someone/Some-Model-1B-v2\nlanguage:\n- en\n- no\n"
         "tags: [a, b]\npipeline_tag: text-generation\ndatasets:\n- someone/data\n---\n# A model\n")
-    if model in OF_BYTES + QUANTIZED:
+    if model in OF_BYTES:
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             (directory / name).write_bytes((tokenizer / name).read_bytes())
         # For some kinds of models, transformers would make another tokenizer of these files.
@@ -210,32 +183,6 @@ def save_pieces(directory: Path) -> None:
         "added_tokens_decoder": added, "tokenizer_class": "LlamaTokenizer",
         "chat_template": "{% for m in messages %}{{ m.content }}ü{% endfor %}",
     }))
-
-
-def in_mxfp4(directory: Path) -> None:
-    """Gives experts other weights, in MXFP4: [experts, rows, columns / 32, 16] and a scale for each block."""
-    index = directory / "model.safetensors.index.json"
-    listed = json.loads(index.read_text())
-    for shard in sorted(directory.glob("*.safetensors")):
-        tensors = load_file(shard)
-        for name in [name for name in tensors if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
-            experts, columns, rows = tensors.pop(name).shape
-            shape = (experts, rows, columns // 32)
-            with torch.random.fork_rng():
-                torch.manual_seed(len(name))
-                parts = {
-                    f"{name}_blocks": torch.randint(0, 256, (*shape, 16), dtype=torch.uint8),
-                    f"{name}_scales": torch.randint(110, 124, shape, dtype=torch.uint8),
-                }
-            tensors |= parts
-            del listed["weight_map"][name]
-            listed["weight_map"] |= {part: shard.name for part in parts}
-        save_file(tensors, shard, metadata={"format": "pt"})
-    index.write_text(json.dumps(listed))
-    config = directory / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {
-        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
-            "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}}))
 
 
 def add_mtp(directory: Path) -> None:

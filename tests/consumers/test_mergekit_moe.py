@@ -145,15 +145,3 @@ def test_routers_of_hidden_states_come_from_a_file(mode, dense, tmp_path):
     out = shown(config | {"gates": str(gates)}, tmp_path)
     merged = written(config, tmp_path / "merged")
     assert torch.equal(logits(merged), logits(out))
-
-
-def test_vllm_computes_the_same_with_a_mounted_mixture(dense, tmp_path):
-    config = stated("llama", dense, gate_mode="cheap_embed")
-    merged = written(config, tmp_path / "merged")
-    file = tmp_path / "moe.yml"
-    file.write_text(json.dumps(config))
-    prompts = [[1, 2, 3, 4], [20, 21]]
-    with ckptfs.mounted(["--recipe", file], tmp_path) as mounted, Engines() as engines:
-        found, wanted = [engines.generate(path, prompts) for path in (mounted, merged)]
-    assert found["tokens"] == wanted["tokens"]
-    assert found["logprobs"] == wanted["logprobs"]
