@@ -3,7 +3,7 @@
 use crate::catalog::{Extent, Tensor};
 use crate::error::Result;
 
-/// The most bytes of such a tensor.
+/// Such a tensor has at most this many bytes.
 const MAX_BYTES: u64 = 1 << 16;
 
 /// The bytes of `tensor`; `None` if they are too many, or computed.

@@ -46,7 +46,7 @@ enum Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ahead {
     /// Compute tiles while sources are read from something slower than memory, or tiles take long. Else
-    /// whoever asks for a tile computes it, and has it in the caches of its processor.
+    /// the reader of a tile computes it, and then has it in the caches of its processor.
     SlowTiles,
     /// Compute tiles: nobody asks for bytes before the reader does.
     Tiles,

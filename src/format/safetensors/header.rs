@@ -200,7 +200,7 @@ type Tensors = IndexMap<Name, StoredTensor>;
 /// Texts by name.
 type Metadata = HashMap<String, String>;
 
-/// What a header says, as it stands there.
+/// What a header says, before any of it is checked.
 struct Entries {
     tensors: Vec<(Name, TensorInfo)>,
     metadata: Metadata,

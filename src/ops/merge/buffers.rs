@@ -7,7 +7,7 @@ use crate::ops::merge::cast;
 use crate::quant::is_coded;
 use crate::shown::Show;
 
-/// The most bytes of such a tensor that are compared.
+/// At most this many bytes of such a tensor are compared.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// The tensor that all inputs agree on, or `None` if all are floating point.

@@ -1,5 +1,5 @@
 //! The largest magnitude of a weight, and of all that share it: a fact about whole tensors, which is
-//! found once, whoever asks for it.
+//! found once, for all readers.
 
 use std::ops::Range;
 use std::sync::Arc;
