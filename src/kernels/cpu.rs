@@ -77,19 +77,39 @@ impl CpuPath {
     /// # Panics
     /// If this processor cannot run it.
     pub fn run<L: Loop>(self, work: L) -> L::Output {
-        assert!(CpuPath::available().contains(&self));
         match self {
             CpuPath::Scalar => work.run(),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has AVX2 and FMA, as `available` found.
-            CpuPath::Avx2 => unsafe { with_avx2(work) },
+            CpuPath::Avx2 => run_on_avx2(work),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has AVX-512 F and BW, as `available` found.
-            CpuPath::Avx512 => unsafe { with_avx512(work) },
+            CpuPath::Avx512 => run_on_avx512(work),
             #[cfg(target_arch = "aarch64")]
-            CpuPath::Neon => work.run(),
+            CpuPath::Neon => {
+                assert!(CpuPath::available().contains(&self));
+                work.run()
+            }
         }
     }
+}
+
+/// As [`CpuPath::run`] with [`CpuPath::Avx2`], for a loop that is for this path alone: it is
+/// compiled for no other.
+///
+/// # Panics
+/// If this processor cannot run it.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn run_on_avx2<L: Loop>(work: L) -> L::Output {
+    assert!(CpuPath::available().contains(&CpuPath::Avx2));
+    // SAFETY: the processor has AVX2 and FMA, as `available` found.
+    unsafe { with_avx2(work) }
+}
+
+/// As [`run_on_avx2`], with [`CpuPath::Avx512`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn run_on_avx512<L: Loop>(work: L) -> L::Output {
+    assert!(CpuPath::available().contains(&CpuPath::Avx512));
+    // SAFETY: the processor has AVX-512 F and BW, as `available` found.
+    unsafe { with_avx512(work) }
 }
 
 /// The paths beside the plain one that this processor can run, the fastest last.

@@ -17,7 +17,9 @@ mod vector;
 pub use encode::{Unencodable, WEIGHT_LIMIT};
 pub use types::Type;
 
-use crate::kernels::CpuPath;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::run_on_avx2;
+use crate::kernels::{CpuPath, Loop};
 use decode::Decoding;
 #[cfg(target_arch = "x86_64")]
 use vector::F32x8;
@@ -57,13 +59,13 @@ pub fn decode_row(kind: Type, blocks: &[u8], row: &mut [f32], path: CpuPath) {
     assert_eq!(Some(blocks.len()), kind.row_bytes(row.len()));
     assert!(CpuPath::available().contains(&path));
     match path {
-        CpuPath::Scalar => path.run(Decoding::<Plain>::new(kind, blocks, row)),
+        CpuPath::Scalar => Decoding::<Plain>::new(kind, blocks, row).run(),
         #[cfg(target_arch = "x86_64")]
-        CpuPath::Avx2 => path.run(Decoding::<F32x8>::new(kind, blocks, row)),
+        CpuPath::Avx2 => run_on_avx2(Decoding::<F32x8>::new(kind, blocks, row)),
         // Of these loops compilers make better code for AVX2, which every such processor has.
         #[cfg(target_arch = "x86_64")]
-        CpuPath::Avx512 => CpuPath::Avx2.run(Decoding::<F32x8>::new(kind, blocks, row)),
+        CpuPath::Avx512 => run_on_avx2(Decoding::<F32x8>::new(kind, blocks, row)),
         #[cfg(target_arch = "aarch64")]
-        CpuPath::Neon => path.run(Decoding::<Plain>::new(kind, blocks, row)),
+        CpuPath::Neon => Decoding::<Plain>::new(kind, blocks, row).run(),
     }
 }

@@ -89,20 +89,22 @@ impl<F: Formula> PointwiseKernel<F> {
         PointwiseKernel { path, ..self }
     }
 
-    fn merge<R: Round>(&self, runs: Runs<'_, F>, facts: &[f64], output: &mut [u8]) {
-        self.path.run(MergeLoop {
-            runs,
+    fn merge<R: Round>(&self, facts: &[f64], run: &Run<'_>, merged: &mut [f32]) {
+        self.path.run(Merging {
+            formula: &self.formula,
             facts,
-            output,
+            run,
+            merged,
             working: PhantomData::<R>,
         });
     }
 
-    fn tally<R: Round>(&self, runs: Runs<'_, F>, pass: usize, facts: &[f64], tally: &mut [f64]) {
-        self.path.run(Tally {
-            runs,
+    fn tally<R: Round>(&self, pass: usize, facts: &[f64], run: &Run<'_>, tally: &mut [f64]) {
+        self.path.run(Tallying {
+            formula: &self.formula,
             pass,
             facts,
+            run,
             tally,
             working: PhantomData::<R>,
         });
@@ -174,12 +176,21 @@ impl<F: Formula> Kernel for PointwiseKernel<F> {
         inputs: &[&[u8]],
         outputs: &mut [&mut [u8]],
     ) -> Result<(), NonFinite> {
-        let runs = Runs::new(self, band, inputs);
-        let output = &mut *outputs[0];
-        match self.working {
-            Precision::Bf16 => self.merge::<Bf16>(runs, facts, output),
-            Precision::F16 => self.merge::<F16>(runs, facts, output),
-            Precision::F32 => self.merge::<F32>(runs, facts, output),
+        let mut runs = Runs::new(self, band, inputs);
+        let mut merged = vec![0.0; runs.stride];
+        while let Some(run) = runs.next() {
+            let merged = &mut merged[..run.elements.len()];
+            match self.working {
+                Precision::Bf16 => self.merge::<Bf16>(facts, &run, merged),
+                Precision::F16 => self.merge::<F16>(facts, &run, merged),
+                Precision::F32 => self.merge::<F32>(facts, &run, merged),
+            }
+            self.path.run(Encoding {
+                values: merged,
+                working: self.working,
+                format: self.output,
+                bytes: &mut outputs[0][bytes_of(self.output, &run.elements)],
+            });
         }
         Ok(())
     }
@@ -199,11 +210,13 @@ impl<F: Formula> Survey for PointwiseKernel<F> {
     }
 
     fn tally(&self, pass: usize, facts: &[f64], band: &Band, inputs: &[&[u8]], tally: &mut [f64]) {
-        let runs = Runs::new(self, band, inputs);
-        match self.working {
-            Precision::Bf16 => self.tally::<Bf16>(runs, pass, facts, tally),
-            Precision::F16 => self.tally::<F16>(runs, pass, facts, tally),
-            Precision::F32 => self.tally::<F32>(runs, pass, facts, tally),
+        let mut runs = Runs::new(self, band, inputs);
+        while let Some(run) = runs.next() {
+            match self.working {
+                Precision::Bf16 => self.tally::<Bf16>(pass, facts, &run, tally),
+                Precision::F16 => self.tally::<F16>(pass, facts, &run, tally),
+                Precision::F32 => self.tally::<F32>(pass, facts, &run, tally),
+            }
         }
     }
 
@@ -253,20 +266,20 @@ impl<'a, F: Formula> Runs<'a, F> {
     }
 
     /// Decodes the next run, if there is one.
-    #[inline(always)]
-    fn next<R: Round>(&mut self) -> Option<Run<'_>> {
+    fn next(&mut self) -> Option<Run<'_>> {
         if self.now.end == self.count {
             return None;
         }
         self.now = self.now.end..(self.now.end + self.stride).min(self.count);
-        let formats = &self.kernel.inputs;
+        let kernel = self.kernel;
         let decoded = self.values.chunks_exact_mut(self.stride);
-        for ((bytes, format), values) in self.inputs.iter().zip(formats).zip(decoded) {
-            let values = &mut values[..self.now.len()];
-            format.decode(&bytes[bytes_of(*format, &self.now)], values);
-            if *format != R::PRECISION {
-                R::PRECISION.round_all(values);
-            }
+        for ((bytes, format), values) in self.inputs.iter().zip(&kernel.inputs).zip(decoded) {
+            kernel.path.run(Decoding {
+                bytes: &bytes[bytes_of(*format, &self.now)],
+                format: *format,
+                values: &mut values[..self.now.len()],
+                working: kernel.working,
+            });
         }
         let first = self.kernel.elements(self.band.rows.clone()).start;
         Some(Run {
@@ -293,58 +306,97 @@ struct Run<'a> {
 }
 
 /// Where `elements` of a band are among its bytes.
-#[inline(always)]
 fn bytes_of(format: Precision, elements: &Range<usize>) -> Range<usize> {
     elements.start * format.bytes()..elements.end * format.bytes()
 }
 
-/// [`Kernel::compute`] as a loop, in the working format `R`.
-struct MergeLoop<'a, F, R> {
-    runs: Runs<'a, F>,
-    facts: &'a [f64],
-    output: &'a mut [u8],
-    working: PhantomData<R>,
+/// The values of a run of one input, rounded to the format `working`.
+struct Decoding<'a> {
+    bytes: &'a [u8],
+    format: Precision,
+    values: &'a mut [f32],
+    working: Precision,
 }
 
-impl<F: Formula, R: Round> Loop for MergeLoop<'_, F, R> {
+impl Loop for Decoding<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self) {
-        let kernel = self.runs.kernel;
-        let mut merged = vec![0.0; self.runs.stride];
-        while let Some(run) = self.runs.next::<R>() {
-            let merged = &mut merged[..run.elements.len()];
-            let formula = &kernel.formula;
-            formula.merge::<R>(self.facts, run.at, run.inputs, merged);
-            let output = &mut self.output[bytes_of(kernel.output, &run.elements)];
-            if kernel.output == R::PRECISION {
-                R::PRECISION.encode(merged, output, plain_nan);
-            } else {
-                let to_working = |x| R::round(plain_nan(x));
-                kernel.output.encode(merged, output, to_working);
-            }
+    fn run(self) {
+        self.format.decode(self.bytes, self.values);
+        if self.format != self.working {
+            self.working.round_all(self.values);
         }
     }
 }
 
-/// [`Survey::tally`] as a loop, in the working format `R`.
-struct Tally<'a, F, R> {
-    runs: Runs<'a, F>,
+/// Merged values of a run, rounded to the format `working` and then to `format`.
+struct Encoding<'a> {
+    values: &'a [f32],
+    working: Precision,
+    format: Precision,
+    bytes: &'a mut [u8],
+}
+
+impl Loop for Encoding<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Encoding {
+            values,
+            working,
+            format,
+            bytes,
+        } = self;
+        if format == working {
+            return format.encode(values, bytes, plain_nan);
+        }
+        match working {
+            Precision::Bf16 => format.encode(values, bytes, |x| Bf16::round(plain_nan(x))),
+            Precision::F16 => format.encode(values, bytes, |x| F16::round(plain_nan(x))),
+            Precision::F32 => format.encode(values, bytes, plain_nan),
+        }
+    }
+}
+
+/// [`Formula::merge`] of a run as a loop, in the working format `R`.
+struct Merging<'a, F, R> {
+    formula: &'a F,
+    facts: &'a [f64],
+    run: &'a Run<'a>,
+    merged: &'a mut [f32],
+    working: PhantomData<R>,
+}
+
+impl<F: Formula, R: Round> Loop for Merging<'_, F, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Run { at, inputs, .. } = self.run;
+        self.formula
+            .merge::<R>(self.facts, *at, *inputs, self.merged);
+    }
+}
+
+/// [`Formula::tally`] of a run as a loop, in the working format `R`.
+struct Tallying<'a, F, R> {
+    formula: &'a F,
     pass: usize,
     facts: &'a [f64],
+    run: &'a Run<'a>,
     tally: &'a mut [f64],
     working: PhantomData<R>,
 }
 
-impl<F: Formula, R: Round> Loop for Tally<'_, F, R> {
+impl<F: Formula, R: Round> Loop for Tallying<'_, F, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self) {
-        let formula = &self.runs.kernel.formula;
-        while let Some(run) = self.runs.next::<R>() {
-            formula.tally::<R>(self.pass, self.facts, run.at, run.inputs, self.tally);
-        }
+    fn run(self) {
+        let Run { at, inputs, .. } = self.run;
+        self.formula
+            .tally::<R>(self.pass, self.facts, *at, *inputs, self.tally);
     }
 }

@@ -13,6 +13,8 @@ use super::types::Type;
 #[cfg(target_arch = "x86_64")]
 use super::vector::{F32x8, F32x16};
 use super::vector::{Plain, Vector};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::{run_on_avx2, run_on_avx512};
 use crate::kernels::lanes::{Precision, bf16_bits};
 use crate::kernels::{CpuPath, Loop};
 
@@ -48,13 +50,13 @@ pub(super) fn encode(
         check_weights(weights.unwrap_or_default(), path)?;
     }
     match path {
-        CpuPath::Scalar => path.run(Encoding::<Plain>::new(kind, row, weights, blocks)),
+        CpuPath::Scalar => Encoding::<Plain>::new(kind, row, weights, blocks).run(),
         #[cfg(target_arch = "x86_64")]
-        CpuPath::Avx2 => path.run(Encoding::<F32x8>::new(kind, row, weights, blocks)),
+        CpuPath::Avx2 => run_on_avx2(Encoding::<F32x8>::new(kind, row, weights, blocks)),
         #[cfg(target_arch = "x86_64")]
-        CpuPath::Avx512 => path.run(Encoding::<F32x16>::new(kind, row, weights, blocks)),
+        CpuPath::Avx512 => run_on_avx512(Encoding::<F32x16>::new(kind, row, weights, blocks)),
         #[cfg(target_arch = "aarch64")]
-        CpuPath::Neon => path.run(Encoding::<Plain>::new(kind, row, weights, blocks)),
+        CpuPath::Neon => Encoding::<Plain>::new(kind, row, weights, blocks).run(),
     }
     refuse_infinite_scales(kind, blocks)
 }
