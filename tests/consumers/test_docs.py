@@ -66,7 +66,8 @@ def test_what_cannot_be_run_here_is_well_formed(page):
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
     # Recipes are planned by other tests.
     for block in doc_pages.blocks(page.read_text(), "yaml"):
-        assert isinstance(yaml.safe_load(block), dict)
+        documents = list(yaml.safe_load_all(block))
+        assert documents and all(isinstance(document, dict) for document in documents)
 
 
 def test_the_commands_of_the_example_for_kubernetes_have_flags_of_this_version():

@@ -21,6 +21,10 @@ FUSED = {
 }
 
 
+# Its kernel for weights of 4 bits, which vLLM builds for processors with AVX-512 alone.
+KERNEL_OF_4_BITS = "no attribute 'cpu_gemm_wna16'"
+
+
 @pytest.fixture(scope="module")
 def engines():
     with Engines() as engines:
@@ -45,6 +49,8 @@ def tokens_of(prompts: list[str], directory: Path) -> list[list[int]]:
 
 
 def assert_generated(made: dict) -> None:
+    if KERNEL_OF_4_BITS in made.get("error", ""):
+        pytest.skip("vLLM cannot compute with 4 bits on a processor without AVX-512")
     assert "error" not in made, made["error"]
     assert [len(tokens) for tokens in made["tokens"]] == [NEW_TOKENS] * len(PROMPTS)
 

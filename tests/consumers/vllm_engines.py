@@ -103,6 +103,7 @@ def serve() -> None:
     os.dup2(2, 1)
     import vllm  # noqa: F401  (once, for all that is forked)
 
+    inspect_models_here()
     register_stand_in_kernel()
     keep_digests()
     for request in sys.stdin:
@@ -119,6 +120,16 @@ def serve() -> None:
             answer = pipe.read()
         _, status = os.waitpid(child, 0)
         print(answer or json.dumps({"error": f"wait status {status}"}), file=answers, flush=True)
+
+
+def inspect_models_here() -> None:
+    """vLLM looks at the class of a model in a new process, lest it uses a GPU before it forks.
+
+    There is none here, and that process would import all of vLLM again for each class.
+    """
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda inspect: inspect()
 
 
 def attempt(what: str, arguments: list) -> dict:
