@@ -245,7 +245,8 @@ def trained_adapter(base, tokens, directory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16),
+            # Many processors take long to compute in bf16. The adapter is in f32 either way.
+            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
             LoraConfig(target_modules="all-linear", r=16, lora_alpha=32))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-3)
