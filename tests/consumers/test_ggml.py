@@ -13,6 +13,8 @@ import pytest
 import ckptfs
 from checkpoint import Checkpoint
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 # Type: elements and bytes of a block.
 ENCODED = {
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
@@ -65,7 +67,8 @@ def dequantised(kind: str, blocks: bytes, count: int) -> bytes:
 
 def ggml_rows(*arguments, data: bytes, disable: str = "") -> bytes:
     """What `tests/ggml/rows.rs` makes of `data`."""
-    program = ckptfs.binary().parent / "examples" / "ggml_rows"
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+    program = target / "debug" / "examples" / "ggml_rows"
     assert program.is_file(), f"no {program}: run `cargo build --example ggml_rows`"
     done = subprocess.run(
         [program, *map(str, arguments)], input=data, capture_output=True,
