@@ -2,7 +2,7 @@
 
 /// The one of `known` that is spelled most like `word`, if it is hardly different: letters left out,
 /// added, exchanged or in another order, one for each three that there are.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distances = known
         .into_iter()
         .map(|name| (strsim::osa_distance(word, name), name));

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 
-use ckptfs::error::setting::{self, MODEL};
-use ckptfs::error::{Code, Error, Hint};
+use ckptfs::error::setting;
 use ckptfs::jobs::MAX_THREADS;
 use ckptfs::ops::Group;
-use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest, parse_shard_size};
+use ckptfs::recipe::{Shards, ViewRequest, Wanted, parse_shard_size};
 use ckptfs::source::Location;
 
 use crate::cli::operations::{OperationArgs, heading};
@@ -155,44 +154,21 @@ impl ViewArgs {
         let named = [&self.base, &self.recipe].into_iter().flatten();
         named.for_each(note_silent_mount);
         self.operations.sources().for_each(note_silent_mount);
-        let places = Places::from_environment(self.model.clone());
-        let mut request = match (&self.recipe, &self.base) {
-            (Some(recipe), _) => ViewRequest::from_recipe(&absolute(recipe), &places)?,
-            (None, Some(base)) if self.model.is_empty() => ViewRequest {
-                warnings: places.warnings(base)?,
-                ..ViewRequest::new(places.location(base)?)
-            },
-            (None, Some(_)) => {
-                let problem = "it is about a recipe, and there is none";
-                let error = Error::new(Code::Conflict, problem).about(MODEL);
-                return Err(error.with_hint(Hint::leave_out(MODEL)));
-            }
-            (None, None) => unreachable!("one of them is required"),
-        };
-        let from_recipe = request.shards.take();
-        let find = |typed: &Location| places.location(typed.as_path());
-        self.operations.ask(&mut request, find)?;
         let other_words = [
             (self.no_repack, Shards::Keep),
             (self.repack, Shards::Repack),
             (self.single_file, Shards::Single),
         ];
-        for (_, shards) in other_words.into_iter().filter(|(given, _)| *given) {
-            request.shards = Some(shards);
+        let shards = other_words.iter().find(|(given, _)| *given);
+        Wanted {
+            base: self.base.clone(),
+            recipe: self.recipe.clone(),
+            models: self.model.clone(),
+            asked: self.operations.asked().to_vec(),
+            shards: shards.map(|(_, shards)| *shards),
+            shard_bytes: self.shard_size,
         }
-        match (request.shards, self.shard_size) {
-            // Flags win over the recipe: a size over its single file, and the other way round.
-            (None, Some(_)) if from_recipe == Some(Shards::Single) => {
-                request.shards = Some(Shards::Repack);
-            }
-            (None, _) => request.shards = from_recipe,
-            (Some(Shards::Single), None) => request.shard_bytes = DEFAULT_SHARD_BYTES,
-            (Some(_), _) => {}
-        }
-        if let Some(bytes) = self.shard_size {
-            request.shard_bytes = bytes;
-        }
-        Ok(request)
+        .request()
     }
 }
 

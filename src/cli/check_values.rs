@@ -6,12 +6,13 @@ use std::thread;
 
 use ckptfs::error::{Code, Error};
 use ckptfs::inspect::{self, NonFiniteValues};
+use ckptfs::json::Details;
 use ckptfs::read::Reader;
 use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-use crate::cli::plan::{self, Details};
+use crate::cli::plan;
 use crate::cli::progress::Bar;
 
 /// Bytes of computed tiles that checking and inspecting keep; they read everything once.
@@ -25,7 +26,7 @@ pub(super) fn jobs() -> usize {
 /// Prints what was found, in JSON with the plan. An error if anything was: the view cannot be read whole.
 pub(crate) fn run(
     plan: &Plan,
-    details: &Details,
+    details: Details<'_>,
     json: bool,
     quiet: bool,
 ) -> anyhow::Result<ExitCode> {
@@ -35,7 +36,14 @@ pub(crate) fn run(
     let found = inspect::check_values(&reader, &tensors, jobs(), &bar);
     let found = bar.finish(found, anyhow::Error::from)?;
     if json {
-        plan::print_json(plan, details, Some(&found))?
+        let non_finite = Some(&found[..]);
+        plan::print_json(
+            plan,
+            &Details {
+                non_finite,
+                ..details
+            },
+        )?
     } else {
         plan::to_stdout(&report(&found, tensors.len())?)?
     }

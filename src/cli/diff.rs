@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 use serde_json::Value;
 
 use ckptfs::diff::{self, Diff, FileDiff, Header, Row, Values, What};
+use ckptfs::json;
 use ckptfs::shown::Show;
 use ckptfs::source::Location;
 
@@ -74,23 +74,11 @@ fn compare(args: &DiffArgs, quiet: bool) -> anyhow::Result<bool> {
     let diff = bar.finish(diff, anyhow::Error::from)?;
     let rows = diff::rows(&diff.different);
     to_stdout(&if args.json {
-        let json = DiffJson {
-            diff: &diff,
-            rows: &rows,
-        };
-        serde_json::to_string_pretty(&json)? + "\n"
+        json::difference(&diff)
     } else {
         text(&diff, &rows)
     })?;
     Ok(diff.is_empty())
-}
-
-#[derive(Serialize)]
-struct DiffJson<'a> {
-    #[serde(flatten)]
-    diff: &'a Diff,
-    /// The same as `different`, layers folded.
-    rows: &'a [Row],
 }
 
 fn text(diff: &Diff, rows: &[Row]) -> String {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use ckptfs::error::{Code, Error};
+use ckptfs::materialize::write_stub;
 use ckptfs::outputs::OutputCheck;
 use ckptfs::recipe::{Plan, ViewRequest};
 use ckptfs::shown::Show;
@@ -18,6 +19,11 @@ pub(crate) struct EmitArgs {
     /// Write the recipe of this view to FILE, or to standard output instead of the plan
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     emit_recipe: Option<PathBuf>,
+
+    /// Write all files but the weights, and the recipe as ckptfs.yml, to the new directory DIR, for
+    /// programs that read the weights in process
+    #[arg(long, value_name = "DIR")]
+    emit_stub: Option<PathBuf>,
 
     /// Replace an existing FILE of --emit-recipe
     #[arg(long, alias = "force", requires = "emit_recipe")]
@@ -33,6 +39,10 @@ impl EmitArgs {
         plan: &Plan,
         more: bool,
     ) -> anyhow::Result<bool> {
+        if let Some(directory) = &self.emit_stub {
+            write_stub(request, plan, directory)?;
+            eprintln!("wrote the stub {}", directory.shown());
+        }
         let Some(file) = &self.emit_recipe else {
             return Ok(false);
         };

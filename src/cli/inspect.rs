@@ -3,11 +3,11 @@
 use std::iter::once;
 
 use clap::Args;
-use serde::Serialize;
 
 use ckptfs::error::setting::{DIALECT, SCHEME};
 use ckptfs::error::{Code, Error, Hint};
-use ckptfs::inspect::{self, Candidate, Fidelity, Inspection, MeasuredGroup, MeasuredTensor};
+use ckptfs::inspect::{self, Candidate, Fidelity, Inspection, MeasuredGroup};
+use ckptfs::json;
 use ckptfs::ops::Experts;
 use ckptfs::quant::SchemeRequest;
 use ckptfs::read::Reader;
@@ -81,12 +81,7 @@ pub(crate) fn compare(
     let compared = bar.finish(compared, anyhow::Error::from)?;
     let schemes = args.compare.iter().map(ToString::to_string).zip(&compared);
     to_stdout(&if args.json {
-        let schemes = schemes.map(|(scheme, inspection)| ComparedJson {
-            scheme,
-            figures: InspectionJson::from(inspection),
-        });
-        let compared = serde_json::json!({"schemes": schemes.collect::<Vec<_>>()});
-        serde_json::to_string_pretty(&compared)? + "\n"
+        json::schemes(schemes)
     } else {
         let rows = schemes.map(|(name, of)| row(&name, of.tensors.len(), &of.total));
         table("scheme", rows.collect())
@@ -106,7 +101,7 @@ pub(crate) fn run(plan: &Plan, args: &InspectArgs, quiet: bool) -> anyhow::Resul
     let inspection = inspect::inspect(&reader, &tensors, jobs(), &bar);
     let inspection = bar.finish(inspection, anyhow::Error::from)?;
     to_stdout(&if args.json {
-        json(&inspection)?
+        json::inspection(&inspection)
     } else {
         text(&inspection, args.tensors)
     })
@@ -217,123 +212,4 @@ fn table(first: &str, rows: Vec<Row>) -> String {
             text + "\n"
         })
         .collect()
-}
-
-fn json(inspection: &Inspection) -> serde_json::Result<String> {
-    Ok(serde_json::to_string_pretty(&InspectionJson::from(inspection))? + "\n")
-}
-
-#[derive(Serialize)]
-struct ComparedJson<'a> {
-    scheme: String,
-    #[serde(flatten)]
-    figures: InspectionJson<'a>,
-}
-
-impl<'a> From<&'a Inspection> for InspectionJson<'a> {
-    fn from(inspection: &'a Inspection) -> Self {
-        InspectionJson {
-            tensors: inspection.tensors.iter().map(TensorJson::from).collect(),
-            layers: inspection.layers.iter().map(GroupJson::from).collect(),
-            groups: inspection.groups.iter().map(GroupJson::from).collect(),
-            total: FiguresJson::from(&inspection.total),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct InspectionJson<'a> {
-    tensors: Vec<TensorJson<'a>>,
-    layers: Vec<GroupJson<'a>>,
-    groups: Vec<GroupJson<'a>>,
-    total: FiguresJson,
-}
-
-#[derive(Serialize)]
-struct TensorJson<'a> {
-    name: &'a str,
-    source_dtype: &'a str,
-    shape: &'a [u64],
-    #[serde(flatten)]
-    figures: FiguresJson,
-}
-
-impl<'a> From<&'a MeasuredTensor> for TensorJson<'a> {
-    fn from(tensor: &'a MeasuredTensor) -> Self {
-        TensorJson {
-            name: &tensor.name,
-            source_dtype: &tensor.source_dtype,
-            shape: &tensor.shape,
-            figures: FiguresJson::from(&tensor.fidelity),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct GroupJson<'a> {
-    /// `null` for tensors that are in no layer.
-    name: Option<&'a str>,
-    tensors: usize,
-    #[serde(flatten)]
-    figures: FiguresJson,
-}
-
-impl<'a> From<&'a MeasuredGroup> for GroupJson<'a> {
-    fn from(group: &'a MeasuredGroup) -> Self {
-        GroupJson {
-            name: group.name.as_deref(),
-            tensors: group.tensors,
-            figures: FiguresJson::from(&group.fidelity),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct FiguresJson {
-    elements: u64,
-    bytes: u64,
-    /// `null` if there are no elements.
-    bits_per_weight: Option<f64>,
-    blocks: u64,
-    zero_blocks: u64,
-    /// `null` if there is no noise.
-    sqnr_db: Option<f64>,
-    signal: f64,
-    noise: f64,
-    largest_relative_error: f64,
-    largest_block_error: f64,
-    saturated: u64,
-    saturated_share: f64,
-    zero_codes: u64,
-    zero_share: f64,
-    flushed: u64,
-    flushed_share: f64,
-    /// `null` if all blocks are zero.
-    smallest_amax: Option<f32>,
-    largest_amax: Option<f32>,
-}
-
-impl From<&Fidelity> for FiguresJson {
-    fn from(fidelity: &Fidelity) -> Self {
-        FiguresJson {
-            elements: fidelity.elements,
-            bytes: fidelity.bytes,
-            bits_per_weight: fidelity.bits_per_weight(),
-            blocks: fidelity.blocks,
-            zero_blocks: fidelity.zero_blocks,
-            sqnr_db: fidelity.sqnr_db(),
-            signal: fidelity.signal,
-            noise: fidelity.noise,
-            largest_relative_error: fidelity.largest_relative_error,
-            largest_block_error: fidelity.largest_block_error,
-            saturated: fidelity.saturated,
-            saturated_share: fidelity.saturated_share(),
-            zero_codes: fidelity.zero_codes,
-            zero_share: fidelity.zero_share(),
-            flushed: fidelity.flushed,
-            flushed_share: fidelity.flushed_share(),
-            smallest_amax: fidelity.amax.map(|amax| amax.smallest),
-            largest_amax: fidelity.amax.map(|amax| amax.largest),
-        }
-    }
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 
 use rustix::io::Errno;
-use serde::Serialize;
 
 use ckptfs::error::{Code, Error, Warning, in_words, setting};
 use ckptfs::ops::{Setting, Takes, split_scope};
@@ -107,24 +106,6 @@ pub(crate) fn line(kind: &str, warning: &Warning) -> String {
     // In one line, whatever the message holds.
     let text = warning.spelled(flag).replace('\n', "\\n");
     format!("{kind}[{}]: {text}\n", warning.code())
-}
-
-/// A warning for programs.
-#[derive(Debug, Serialize)]
-pub(crate) struct WarningJson {
-    code: Code,
-    text: String,
-}
-
-impl WarningJson {
-    /// Each of `warnings`.
-    pub(crate) fn each(warnings: &[Warning]) -> Vec<Self> {
-        let json = warnings.iter().map(|warning| WarningJson {
-            code: warning.code(),
-            text: warning.spelled(flag),
-        });
-        json.collect()
-    }
 }
 
 /// Prints `error`, which `program` ends with.

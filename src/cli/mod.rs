@@ -55,13 +55,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ckptfs::json::{Details, Writing};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "fuse")]
 use crate::cli::args::ViewAndMountpoint;
 use crate::cli::args::ViewOrDir;
 use crate::cli::messages::print_error;
-use crate::cli::plan::{Details, Writing};
 use crate::cli::progress::Stopped;
 use crate::cli::start::{BUILD, start};
 
@@ -219,19 +219,20 @@ impl Command {
                     directories: request.directories(),
                     writing: writing.transpose()?,
                     first_load: plan::first_load(&plan),
-                    only_summary: summary,
                     provenance,
+                    spelling: messages::flag,
+                    ..Details::default()
                 };
                 if check_values {
                     if !json {
-                        plan::print(&plan, &details)?;
+                        plan::print(&plan, &details, summary)?;
                     }
-                    return check_values::run(&plan, &details, json, quiet);
+                    return check_values::run(&plan, details, json, quiet);
                 }
                 if json {
-                    plan::print_json(&plan, &details, None)?
+                    plan::print_json(&plan, &details)?
                 } else {
-                    plan::print(&plan, &details)?
+                    plan::print(&plan, &details, summary)?
                 }
                 Ok(ExitCode::SUCCESS)
             }

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use ckptfs::error::{Code, Error};
 use ckptfs::format;
 use ckptfs::fuse::{Figures, LazyText, MountOptions, Mounted, PersistOpen, PersistOptions};
+use ckptfs::json::{self, Details};
 use ckptfs::materialize::{self, Persisting};
 use ckptfs::named::Named;
 use ckptfs::outputs::OutputCheck;
@@ -31,7 +35,6 @@ use crate::cli::allocator;
 use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::messages::{self, flag};
-use crate::cli::plan::Details;
 use crate::cli::service::ServiceManager;
 use crate::cli::status::bytes;
 use crate::cli::{logging, plan, privileges, signals};
@@ -123,6 +126,10 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = MOUNT, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
+    /// Unmount when process PID ends; its open files stay readable until they are closed
+    #[arg(long, help_heading = MOUNT, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    end_with: Option<i32>,
+
     #[arg(skip)]
     pub(crate) manner: Manner,
 }
@@ -190,6 +197,7 @@ fn plan_and_mount(
     let request = view.request()?;
     let plan = Arc::new(request.plan()?);
     let log_file = outputs(&request, &plan, args)?;
+    let process = args.end_with.map(process_to_end_with).transpose()?;
     let persisting = persisting(&request, &plan, args)?;
     if !args.manner.quiet {
         plan::print_summary(&plan)?;
@@ -211,6 +219,9 @@ fn plan_and_mount(
         mounted.persist(persisting)?;
     }
     obey_signals(signals, &mounted, service.clone())?;
+    if let Some(process) = process {
+        end_with(process, &mounted)?;
+    }
     if !args.foreground {
         // A background process must not keep the filesystem busy that it was started in.
         std::env::set_current_dir("/")?;
@@ -407,19 +418,44 @@ fn obey_signals(
     thread.spawn(obey).map(drop)
 }
 
+/// The process whose end is waited for.
+fn process_to_end_with(pid: i32) -> ckptfs::Result<OwnedFd> {
+    let opened = Pid::from_raw(pid).ok_or(Errno::SRCH);
+    let opened = opened.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    opened.map_err(|errno| {
+        let path = format!("/proc/{pid}");
+        Error::io("find the process to end with", path, errno.into())
+    })
+}
+
+/// Unmounts when `process` ends; files that are open then are served until they are closed.
+fn end_with(process: OwnedFd, mounted: &Mounted) -> std::io::Result<()> {
+    let detacher = mounted.detacher();
+    let wait = move || {
+        let mut ended = libc::pollfd {
+            fd: process.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: it is told of one descriptor, which is open until the closure ends.
+        while unsafe { libc::poll(&raw mut ended, 1, -1) } < 1 {}
+        log::info!("the process to end with has ended: unmounting");
+        if let Err(error) = detacher.detach() {
+            log::error!("{}", error.logged(flag));
+        }
+    };
+    let thread = thread::Builder::new().name("end-with".to_owned());
+    thread.spawn(wait).map(drop)
+}
+
 /// What `.ckptfs/plan.json` says: made only if somebody looks, as it takes longer than to mount.
 fn plan_text(plan: Arc<Plan>, directories: Vec<PathBuf>) -> LazyText {
     let details = Details {
         directories,
+        spelling: flag,
         ..Details::default()
     };
-    LazyText::new(move || match plan::json(&plan, &details, None) {
-        Ok(json) => json.into_bytes().into(),
-        Err(error) => {
-            log::error!("cannot show the plan: {error:#}");
-            Arc::default()
-        }
-    })
+    LazyText::new(move || json::plan(&plan, &details).into_bytes().into())
 }
 
 /// In one line of JSON, the same as `.ckptfs/stats.json`.

@@ -1,13 +1,13 @@
 //! Flags that are made from what the operators and the view say of their settings.
 
-use std::path::Path;
-
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
 use ckptfs::error::Code;
-use ckptfs::ops::{Group, Operations, Setting, Takes, Value, named_file};
+use ckptfs::ops::{
+    Group, Operations, Setting, Takes, Value, named_file, selective_source, weighted_source,
+};
 use ckptfs::recipe::ViewRequest;
 use ckptfs::source::Location;
 
@@ -29,33 +29,9 @@ impl OperationArgs {
         self.asked.iter().filter_map(|(_, value)| value.location())
     }
 
-    /// Asks it of `request`: what is one thing replaces what is there, lists go on. `find` says
-    /// where a source is.
-    pub(crate) fn ask(
-        &self,
-        request: &mut ViewRequest,
-        find: impl Fn(&Location) -> ckptfs::Result<Location>,
-    ) -> ckptfs::Result<()> {
-        for (key, value) in &self.asked {
-            let value = match value {
-                Value::File { name, from } => Value::File {
-                    name: name.clone(),
-                    from: absolute(from),
-                },
-                Value::Source {
-                    location,
-                    weight,
-                    names,
-                } => Value::Source {
-                    location: find(location)?,
-                    weight: *weight,
-                    names: names.clone(),
-                },
-                other => other.clone(),
-            };
-            request.set(key, value)?;
-        }
-        Ok(())
+    /// By the key of the setting, as typed.
+    pub(crate) fn asked(&self) -> &[(&'static str, Value)] {
+        &self.asked
     }
 }
 
@@ -254,11 +230,11 @@ fn flags(setting: &'static Setting) -> impl Iterator<Item = Arg> {
             one()
                 .value_name("DIR[:WEIGHT]")
                 .action(ArgAction::Append)
-                .value_parser(weighted),
+                .value_parser(weighted_source),
         ],
         Takes::SelectiveSources => {
             let accepted = |text: &str| {
-                let value = selective(text, |path| Path::new(path).exists());
+                let value = selective_source(text);
                 let mut nothing = Operations::default();
                 let set = nothing.set(setting.key, value.clone());
                 set.map(|()| value)
@@ -320,78 +296,4 @@ fn choice(flag: Arg, names: &[&'static [&'static str]]) -> Arg {
     });
     flag.value_parser(PossibleValuesParser::new(names))
         .ignore_case(true)
-}
-
-/// A view outlives the working directory of the command that made it.
-fn absolute(location: &Location) -> Location {
-    match location.local() {
-        Some(path) => Location::Local(std::path::absolute(path).unwrap_or_else(|_| path.into())),
-        None => location.clone(),
-    }
-}
-
-/// `DIR`, or `DIR:WEIGHT` if the text after the last colon is a number.
-fn weighted(text: &str) -> Result<Value, String> {
-    let (path, weight) = match text.rsplit_once(':') {
-        Some((path, weight)) => match weight.parse() {
-            Ok(weight) => (path, weight),
-            Err(_) => (text, 1.0),
-        },
-        None => (text, 1.0),
-    };
-    if f64::is_finite(weight) {
-        Ok(Value::Source {
-            location: path.into(),
-            weight,
-            names: None,
-        })
-    } else {
-        Err(format!("the weight {weight} is not finite"))
-    }
-}
-
-/// `DIR`, or `DIR:REGEX`: split at the first colon before which there is a path that `exists` (it may
-/// have colons itself), or else at the first one. That of `scheme://` is none.
-fn selective(text: &str, exists: impl Fn(&str) -> bool) -> Value {
-    let source = |path: &str, names: Option<&str>| Value::Source {
-        location: path.into(),
-        weight: 1.0,
-        names: names.map(str::to_owned),
-    };
-    let colons = text.match_indices(':').map(|(at, _)| at);
-    let colons: Vec<usize> = colons
-        .filter(|at| !text[*at..].starts_with("://"))
-        .collect();
-    let of_path = || colons.iter().find(|at| exists(&text[..**at]));
-    match of_path().or(colons.first()) {
-        Some(at) if !exists(text) => source(&text[..*at], Some(&text[at + 1..])),
-        _ => source(text, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_regular_expression_begins_behind_the_first_colon_that_is_not_of_the_path() {
-        let there = ["/m", "/a:b", "/a"];
-        for (text, path, names) in [
-            ("/m", "/m", None),
-            ("/m:x", "/m", Some("x")),
-            ("/m:(?:a|b)", "/m", Some("(?:a|b)")),
-            ("/a:b", "/a:b", None),
-            ("/a:b:c:d", "/a", Some("b:c:d")),
-            ("org/model:x:y", "org/model", Some("x:y")),
-            ("s3://bucket/m:x", "s3://bucket/m", Some("x")),
-            ("s3://bucket/m", "s3://bucket/m", None),
-        ] {
-            let expected = Value::Source {
-                location: path.into(),
-                weight: 1.0,
-                names: names.map(str::to_owned),
-            };
-            assert_eq!(selective(text, |path| there.contains(&path)), expected);
-        }
-    }
 }

@@ -13,27 +13,12 @@ use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-/// The lineage of every tensor, by shard.
-pub(crate) fn lineages(plan: &Plan) -> Vec<Vec<Lineage>> {
-    let shards = plan.shards.iter().map(|shard| {
-        let tensors = shard.tensors.iter();
-        tensors.map(|tensor| Lineage::trace(plan, tensor)).collect()
-    });
-    shards.collect()
-}
-
-/// The groups of the tensors, whose lineages are `lineages`, and each tensor's position in them.
-pub(crate) fn groups(plan: &Plan, lineages: &[Vec<Lineage>]) -> (Vec<Group>, Vec<usize>) {
-    let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
-    provenance::groups(tensors.zip(lineages.iter().flatten()))
-}
-
 /// The groups of the view of `plan`, whose tensors have `lineages`, two lines for each; scales are
 /// on the line of their weights.
 pub(crate) fn text(plan: &Plan, lineages: &[Vec<Lineage>]) -> String {
     /// A checkpoint has some ten kinds of tensors, but names may be anything.
     const SHOWN: usize = 200;
-    let (groups, _) = groups(plan, lineages);
+    let (groups, _) = provenance::groups_of_plan(plan, lineages);
     let kinds = with_scales(&groups);
     let mut text = String::new();
     for (group, scales) in kinds.iter().take(SHOWN) {

@@ -1,5 +1,6 @@
 //! A planned view: its files, and the tensors in each shard.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,19 @@ pub struct Plan {
     /// Which tensors are where in the source files.
     pub sources: Sources,
     pub report: Report,
+}
+
+impl Plan {
+    /// The files that are not shards, in path order.
+    pub fn aux_files(&self) -> impl Iterator<Item = (PathBuf, &Extents)> {
+        let shards: HashSet<&Path> = self.shards.iter().map(|s| Path::new(&s.name)).collect();
+        let files = self.view.files().map(|(_, path, content)| (path, content));
+        let mut files: Vec<_> = files
+            .filter(|(path, _)| !shards.contains(path.as_path()))
+            .collect();
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        files.into_iter()
+    }
 }
 
 /// How much of the tensors can be read from source files as they are, by how the view is cut into shards.

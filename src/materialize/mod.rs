@@ -21,6 +21,7 @@ mod pieces;
 mod request;
 mod space;
 mod state;
+mod stub;
 mod sums;
 mod watcher;
 mod weights_only;
@@ -38,6 +39,7 @@ pub use crate::materialize::outlook::outlook;
 pub use crate::materialize::parts::Part;
 pub use crate::materialize::persist::{Persisting, persist_outlook};
 pub use crate::materialize::space::Outlook;
+pub use crate::materialize::stub::{STUB_RECIPE, write_stub};
 pub use crate::materialize::watcher::Watcher;
 
 /// Writes the view of `plan` into the directory `out`. `inputs` are the files and directories that

@@ -41,6 +41,7 @@ mod training;
 pub mod tying;
 pub mod vocabulary;
 mod weight;
+mod written;
 
 pub use cast::CastParams;
 pub use conversions::{CastRule, Conversions};
@@ -59,13 +60,14 @@ pub use lora::{ExpertOrder, LoraParams, LoraRequest};
 pub use names::{NameLayout, NamesParams};
 pub use numbers::Numbers;
 pub use operator::Operator;
-pub use params::{Group, Params, Section, Setting, Takes, Value, named_file, split_scope};
+pub use params::{Group, Params, Section, Setting, Takes, Value, split_scope};
 pub(crate) use params::{chosen, short};
 pub use patch::PatchParams;
 pub use quantize::{PartialBlocks, Quantize, QuantizeParams, RuleSet, Selection};
 pub use rename::RenameParams;
 pub use tying::TyingParams;
 pub use vocabulary::{Pad, VocabularyParams};
+pub use written::{named_file, selective_source, weighted_source};
 
 use std::path::Path;
 

@@ -255,22 +255,6 @@ impl Value {
     }
 }
 
-/// The value of a file that `text` names: `NAME=PATH`.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn named_file(text: &str) -> std::result::Result<Value, String> {
-    match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Value::File {
-            name: Some(name.to_owned()),
-            from: Location::from(path),
-        }),
-        _ => Err(format!(
-            "{text:?} is not NAME=PATH, such as chat_template.jinja=/files/template.jinja"
-        )),
-    }
-}
-
 /// The value of a choice that is called `value`.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use crate::catalog::Step;
 use crate::layout::PlannedTensor;
 use crate::provenance::pattern::{self, Pattern};
 use crate::provenance::{Lineage, Source};
+use crate::recipe::Plan;
 use crate::tensor::{Dtype, Shape};
 
 /// Tensors that come about in the same way.
@@ -80,6 +81,13 @@ impl From<&Source> for SourceKey {
 
 fn operators(steps: &[Step]) -> Vec<&'static str> {
     steps.iter().map(|step| step.operator).collect()
+}
+
+/// The groups of the tensors of `plan`, whose lineages are `lineages`, and each tensor's position in
+/// them.
+pub fn groups_of_plan(plan: &Plan, lineages: &[Vec<Lineage>]) -> (Vec<Group>, Vec<usize>) {
+    let tensors = plan.shards.iter().flat_map(|shard| &shard.tensors);
+    groups(tensors.zip(lineages.iter().flatten()))
 }
 
 /// The groups of `tensors`, in the order of their first tensors; also gives the position of each

@@ -97,6 +97,15 @@ impl Serialize for Source {
     }
 }
 
+/// The lineage of every tensor of `plan`, by shard.
+pub fn lineages(plan: &Plan) -> Vec<Vec<Lineage>> {
+    let shards = plan.shards.iter().map(|shard| {
+        let tensors = shard.tensors.iter();
+        tensors.map(|tensor| Lineage::trace(plan, tensor)).collect()
+    });
+    shards.collect()
+}
+
 impl Lineage {
     /// The lineage of `tensor`, a tensor of `plan`.
     pub fn trace(plan: &Plan, tensor: &PlannedTensor) -> Self {

@@ -7,10 +7,12 @@ mod counts;
 mod files;
 mod groups;
 mod lineage;
+mod links;
 mod pattern;
 
 pub use counts::{ChangedBy, Count, Counts, Fate, FileCount};
 pub use files::{Files, MAX_ATTRIBUTE_BYTES};
-pub use groups::{Group, GroupSource, groups};
-pub use lineage::{Lineage, Source};
+pub use groups::{Group, GroupSource, groups, groups_of_plan};
+pub use lineage::{Lineage, Source, lineages};
+pub use links::links_leading_out;
 pub use pattern::Pattern;

@@ -230,19 +230,51 @@ impl Computing {
     }
 
     fn compute(&self, node: &Node, band: &Band, facts: &[f64]) -> Result<Tile> {
-        let inputs = self.inputs(node, band)?;
-        let outputs: Result<Vec<Buffer>> = (0..node.kernel.outputs())
-            .map(|k| {
-                let range = node.kernel.output_bytes(k, band);
-                self.stored.buffers.take((range.end - range.start) as usize)
-            })
-            .collect();
-        let mut outputs = outputs?;
-        let slices: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
-        let mut output_slices: Vec<&mut [u8]> =
-            outputs.iter_mut().map(|bytes| &mut **bytes).collect();
-        run(node, band, facts, &slices, &mut output_slices)?;
+        let outputs = (0..node.kernel.outputs()).map(|k| self.output_buffer(node, k, band));
+        let mut outputs: Vec<Buffer> = outputs.collect::<Result<_>>()?;
+        let mut slices: Vec<&mut [u8]> = outputs.iter_mut().map(|bytes| &mut **bytes).collect();
+        self.compute_outputs(node, band, facts, &mut slices)?;
         Ok(Tile::new(outputs))
+    }
+
+    /// Computes `band` of `node` into `outputs`, each as long as its output of the band; what is not
+    /// wanted is none of them.
+    pub(super) fn compute_into(
+        &self,
+        node: &Node,
+        band: &Band,
+        outputs: Vec<Option<&mut [u8]>>,
+    ) -> Result<()> {
+        let facts = self.facts(node)?;
+        let start = Instant::now();
+        let unwanted = outputs.iter().enumerate().filter(|(_, o)| o.is_none());
+        let unwanted = unwanted.map(|(k, _)| self.output_buffer(node, k, band));
+        let mut unwanted: Vec<Buffer> = unwanted.collect::<Result<_>>()?;
+        let mut unwanted = unwanted.iter_mut();
+        let slices = outputs.into_iter().map(|output| {
+            output.unwrap_or_else(|| unwanted.next().expect("there is one for each"))
+        });
+        let mut slices: Vec<&mut [u8]> = slices.collect();
+        self.compute_outputs(node, band, &facts, &mut slices)?;
+        self.stats.tile(start.elapsed());
+        Ok(())
+    }
+
+    fn output_buffer(&self, node: &Node, output: usize, band: &Band) -> Result<Buffer> {
+        let range = node.kernel.output_bytes(output, band);
+        self.stored.buffer((range.end - range.start) as usize)
+    }
+
+    fn compute_outputs(
+        &self,
+        node: &Node,
+        band: &Band,
+        facts: &[f64],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<()> {
+        let inputs = self.inputs(node, band)?;
+        let slices: Vec<&[u8]> = inputs.iter().map(Input::bytes).collect();
+        run(node, band, facts, &slices, outputs)
     }
 
     /// The outputs of `band`, whose input 0 has the bytes `source` for it.

@@ -377,6 +377,16 @@ impl Reader {
         self.computing.computed_of(node, band, source)
     }
 
+    /// Computes `band` of `node` into `outputs`, past the cache.
+    pub(super) fn compute_into(
+        &self,
+        node: &Node,
+        band: &Band,
+        outputs: Vec<Option<&mut [u8]>>,
+    ) -> Result<()> {
+        self.computing.compute_into(node, band, outputs)
+    }
+
     /// Calls `visit` with the bytes `range` of output `output` of `node`, in order, tile by tile.
     pub fn stream_computed<E: From<Error>>(
         &self,

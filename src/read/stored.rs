@@ -34,6 +34,11 @@ impl Stored {
         }
     }
 
+    /// Memory for `len` bytes, with any content.
+    pub(super) fn buffer(&self, len: usize) -> Result<Buffer> {
+        self.buffers.take(len)
+    }
+
     /// Whether sources are read past the page cache.
     pub(super) fn is_direct(&self) -> bool {
         self.direct

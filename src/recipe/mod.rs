@@ -14,6 +14,7 @@ mod request;
 mod settings;
 mod surveys;
 mod view_section;
+mod wanted;
 mod yaml;
 
 pub use crate::size::{parse_shard_size, parse_size};
@@ -21,5 +22,6 @@ pub use assembly::Assembly;
 pub use models::Places;
 pub use request::{DEFAULT_SHARD_BYTES, MergeRequest, MergedModel, ModelOrigin, ViewRequest};
 pub use surveys::Surveys;
+pub use wanted::Wanted;
 
 pub use crate::layout::{Plan, Shards};

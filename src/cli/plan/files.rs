@@ -10,8 +10,6 @@ use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
 use ckptfs::text::counted;
 
-use crate::cli::plan::aux_files::aux_files;
-
 /// Shards of one kind that follow each other have a line each if they are fewer.
 const MIN_FOLDED: usize = 5;
 
@@ -46,7 +44,7 @@ pub(super) fn lines(plan: &Plan) -> String {
             text += &folded(run)
         }
     }
-    for (path, content) in aux_files(plan) {
+    for (path, content) in plan.aux_files() {
         let how = match (content.whole_file(), &plan.report.edited_config) {
             (Some(source), _) => format!("= {}", source.location().shown()),
             (None, Some(config)) if path == Path::new(CONFIG_FILE) => edits(config),

@@ -1,12 +1,7 @@
 //! `ckptfs plan`, and the summary that every command on a view prints first.
 
-mod aux_files;
-mod details;
-mod figures;
 mod files;
 mod gguf;
-mod json;
-mod links;
 #[cfg(feature = "fuse")]
 mod passthrough;
 mod shards;
@@ -15,27 +10,24 @@ mod writing;
 
 use std::io::Write as _;
 
-use ckptfs::inspect::NonFiniteValues;
-use ckptfs::provenance::Counts;
+use ckptfs::json::{self, Details};
+use ckptfs::provenance::{Counts, lineages};
 use ckptfs::recipe::Plan;
 use ckptfs::shown::lines;
 
 use crate::cli::provenance;
 
-pub(crate) use aux_files::aux_files;
-pub(crate) use details::Details;
 pub(crate) use gguf::first_load;
-pub(crate) use json::json;
 pub(crate) use summary::summary;
-pub(crate) use writing::{Writing, writing_lines};
+pub(crate) use writing::writing_lines;
 
 /// Prints the plan for people, the summary last.
-pub(crate) fn print(plan: &Plan, details: &Details) -> anyhow::Result<()> {
+pub(crate) fn print(plan: &Plan, details: &Details, only_summary: bool) -> anyhow::Result<()> {
     let mut text = String::new();
-    let counts = if details.only_summary {
+    let counts = if only_summary {
         Counts::of_plan(plan)
     } else {
-        let lineages = provenance::lineages(plan);
+        let lineages = lineages(plan);
         text += &provenance::text(plan, &lineages);
         text.push('\n');
         text += &files::lines(plan);
@@ -56,13 +48,9 @@ pub(crate) fn print_warnings(plan: &Plan) -> anyhow::Result<()> {
     to_stdout(&summary::warnings(plan))
 }
 
-/// Prints the plan for programs, with what checking the values found if that was done.
-pub(crate) fn print_json(
-    plan: &Plan,
-    details: &Details,
-    non_finite: Option<&[NonFiniteValues]>,
-) -> anyhow::Result<()> {
-    to_stdout(&json(plan, details, non_finite)?)
+/// Prints the plan for programs.
+pub(crate) fn print_json(plan: &Plan, details: &Details) -> anyhow::Result<()> {
+    to_stdout(&json::plan(plan, details))
 }
 
 /// Writes `text` to standard output. What a terminal would obey is escaped, so that JSON and YAML are

@@ -4,18 +4,18 @@ use indicatif::BinaryBytes;
 
 use ckptfs::catalog::{MergeReport, Role, SourceReport, StretchReport};
 use ckptfs::format::LeftOut;
+use ckptfs::json::Details;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
-use ckptfs::provenance::Counts;
+use ckptfs::provenance::{Counts, links_leading_out};
 use ckptfs::recipe::{Plan, Surveys};
 use ckptfs::shown::Show;
 use ckptfs::text::{counted, listing, percent};
 
 use crate::cli::messages::{self, flag};
-use crate::cli::plan::details::Details;
 use crate::cli::plan::gguf;
-use crate::cli::plan::links;
 use crate::cli::plan::shards;
+use crate::cli::plan::writing::writing_lines;
 
 /// The summary, with the warnings.
 pub(crate) fn summary(plan: &Plan) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn summary(plan: &Plan) -> String {
 /// The summary of `ckptfs plan`.
 pub(super) fn of_plan(plan: &Plan, counts: &Counts, details: &Details) -> String {
     let mut text = head(plan, counts);
-    let links = links::leading_out(&plan.view, &details.directories);
+    let links = links_leading_out(&plan.view, &details.directories);
     text += &shards::line(plan);
     if links.files > 0 {
         text += &format!(
@@ -44,7 +44,7 @@ pub(super) fn of_plan(plan: &Plan, counts: &Counts, details: &Details) -> String
     #[cfg(feature = "fuse")]
     text.push_str(&super::passthrough::mount_line(plan, counts));
     if let Some(writing) = &details.writing {
-        text += &writing.lines();
+        text += &writing_lines(writing.outlook());
     }
     text + &remarks(plan)
 }

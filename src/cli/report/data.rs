@@ -9,15 +9,16 @@ use serde::Serialize;
 
 use ckptfs::catalog::{EditedConfig, MergeReport, SourceReport, Step};
 use ckptfs::inspect::{Fidelity, Inspection, MeasuredGroup};
+use ckptfs::json::SpelledWarning;
 use ckptfs::layout::PlannedTensor;
 use ckptfs::ops::lora::AdapterReport;
 use ckptfs::ops::quantize::ReferenceReport;
-use ckptfs::provenance::{Counts, Fate, Group, Lineage};
+use ckptfs::provenance::{Counts, Fate, Group, Lineage, groups_of_plan, lineages};
 use ckptfs::recipe::Plan;
 
-use crate::cli::messages::{WarningJson, flag};
+use crate::cli::messages::flag;
+use crate::cli::provenance;
 use crate::cli::report::difference::Difference;
-use crate::cli::{plan, provenance};
 
 /// The script's `data`.
 #[derive(Serialize)]
@@ -41,7 +42,7 @@ pub(super) struct Data<'a> {
     edited_config: Option<&'a EditedConfig>,
     /// What was asked to be changed in other files, in words.
     edits: Vec<String>,
-    warnings: Vec<WarningJson>,
+    warnings: Vec<SpelledWarning>,
     notes: &'a [String],
     shards: Vec<Shard<'a>>,
     files: Vec<File>,
@@ -150,8 +151,8 @@ impl<'a> Data<'a> {
         inspection: Option<&'a Inspection>,
         diff: Option<Difference>,
     ) -> Self {
-        let lineages = provenance::lineages(plan);
-        let (groups, _) = provenance::groups(plan, &lineages);
+        let lineages = lineages(plan);
+        let (groups, _) = groups_of_plan(plan, &lineages);
         let mut lists = Lists::default();
         let mut tensors = Tensors::default();
         for (position, shard) in plan.shards.iter().enumerate() {
@@ -178,7 +179,7 @@ impl<'a> Data<'a> {
             references: report.reports().collect(),
             edited_config: report.edited_config.as_ref(),
             edits: report.edits.iter().map(ToString::to_string).collect(),
-            warnings: WarningJson::each(&report.warnings),
+            warnings: SpelledWarning::each(&report.warnings, flag),
             notes: &report.notes,
             shards: plan
                 .shards
@@ -189,7 +190,8 @@ impl<'a> Data<'a> {
                     whole_file: shard.whole_file.as_deref(),
                 })
                 .collect(),
-            files: plan::aux_files(plan)
+            files: plan
+                .aux_files()
                 .map(|(path, content)| File {
                     path: path.to_string_lossy().into_owned(),
                     len: content.len(),

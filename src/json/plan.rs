@@ -1,34 +1,59 @@
-//! The plan for programs.
+//! The plan of a view.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use ckptfs::catalog::{EditedConfig, FileEdit, MergeReport, SourceReport};
-use ckptfs::inspect::NonFiniteValues;
-use ckptfs::layout::{PlannedTensor, ShardCosts};
-use ckptfs::ops::lora::AdapterReport;
-use ckptfs::ops::quantize::{ReferenceReport, UnquantizedReport};
-use ckptfs::provenance::{Counts, FileCount, Group, Lineage};
-use ckptfs::recipe::{Plan, Surveys};
-
-use crate::cli::messages::WarningJson;
-use crate::cli::plan::aux_files::aux_files;
-use crate::cli::plan::details::Details;
-use crate::cli::plan::figures::Figures;
-use crate::cli::plan::links;
+use crate::catalog::{EditedConfig, FileEdit, MergeReport, SourceReport};
+use crate::error::{Spelling, as_keys};
+use crate::inspect::NonFiniteValues;
+use crate::json::figures::Figures;
 #[cfg(feature = "fuse")]
-use crate::cli::plan::passthrough::PassthroughJson;
-use crate::cli::plan::writing::WritingJson;
-use crate::cli::provenance;
+use crate::json::passthrough::PassthroughJson;
+use crate::json::warnings::SpelledWarning;
+use crate::json::writing::{Writing, WritingJson};
+use crate::layout::{PlannedTensor, ShardCosts};
+use crate::ops::lora::AdapterReport;
+use crate::ops::quantize::{ReferenceReport, UnquantizedReport};
+use crate::provenance::{
+    self, Counts, FileCount, Group, Lineage, groups_of_plan, links_leading_out,
+};
+use crate::recipe::{Plan, Surveys};
 
-/// The plan, with what checking the values found if that was done.
-pub(crate) fn json(
-    plan: &Plan,
-    details: &Details,
-    non_finite: Option<&[NonFiniteValues]>,
-) -> anyhow::Result<String> {
+/// What a plan is shown with.
+#[derive(Debug)]
+pub struct Details<'a> {
+    /// The directories that the view reads from.
+    pub directories: Vec<PathBuf>,
+    /// Where the view may be written to.
+    pub writing: Option<Writing>,
+    /// What computing a view in GGUF takes, when all of it is first read.
+    pub first_load: Option<Duration>,
+    /// The sources and steps of each tensor.
+    pub provenance: bool,
+    /// What checking the values found, if that was done.
+    pub non_finite: Option<&'a [NonFiniteValues]>,
+    /// How warnings have settings of the request.
+    pub spelling: Spelling,
+}
+
+impl Default for Details<'_> {
+    fn default() -> Self {
+        Details {
+            directories: Vec::new(),
+            writing: None,
+            first_load: None,
+            provenance: false,
+            non_finite: None,
+            spelling: as_keys,
+        }
+    }
+}
+
+/// `plan` as JSON.
+pub fn plan(plan: &Plan, details: &Details<'_>) -> String {
     let lineages = provenance::lineages(plan);
     let counts = Counts::new(plan, lineages.iter().flatten());
     let json = PlanJson {
@@ -45,16 +70,16 @@ pub(crate) fn json(
         kept: counts.kept.tensors,
         bytes: counts.shards.bytes + counts.other_files.bytes,
         tensor_bytes: counts.total.bytes,
-        links_out: links::leading_out(&plan.view, &details.directories),
+        links_out: links_leading_out(&plan.view, &details.directories),
         counts,
         merge: plan.report.merge.as_ref(),
         sources: &plan.report.sources,
         adapters: plan.report.reports().collect(),
         references: plan.report.reports().collect(),
         unquantized: plan.report.reports().next(),
-        warnings: WarningJson::each(&plan.report.warnings),
+        warnings: SpelledWarning::each(&plan.report.warnings, details.spelling),
         notes: &plan.report.notes,
-        groups: provenance::groups(plan, &lineages).0,
+        groups: groups_of_plan(plan, &lineages).0,
         shards: plan
             .shards
             .iter()
@@ -78,7 +103,8 @@ pub(crate) fn json(
         shard_choices: &plan.costs,
         edited_config: plan.report.edited_config.as_ref(),
         edits: &plan.report.edits,
-        aux_files: aux_files(plan)
+        aux_files: plan
+            .aux_files()
             .map(|(path, content)| AuxJson {
                 path: path.to_string_lossy().into_owned(),
                 len: content.len(),
@@ -91,9 +117,15 @@ pub(crate) fn json(
         #[cfg(feature = "fuse")]
         passthrough: PassthroughJson::new(plan),
         writing: details.writing.as_ref().map(WritingJson::new),
-        non_finite,
+        non_finite: details.non_finite,
     };
-    Ok(serde_json::to_string_pretty(&json)? + "\n")
+    text(&json)
+}
+
+/// `value` in lines. Its keys are texts and its numbers finite or null, which is all that JSON asks.
+pub(super) fn text(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value);
+    text.expect("it has nothing that JSON cannot say") + "\n"
 }
 
 #[derive(Serialize)]
@@ -126,7 +158,7 @@ struct PlanJson<'a> {
     /// What the rules for FP8 leave unquantized; only if rules are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     unquantized: Option<&'a UnquantizedReport>,
-    warnings: Vec<WarningJson>,
+    warnings: Vec<SpelledWarning>,
     notes: &'a [String],
     /// Tensors that come about in the same way.
     groups: Vec<Group>,

@@ -2,12 +2,11 @@
 
 use serde::Serialize;
 
-use ckptfs::catalog::{Role, SourceReport};
-use ckptfs::provenance::Counts;
-use ckptfs::recipe::Plan;
-
-use crate::cli::plan::details::Details;
-use crate::cli::plan::writing::Writing;
+use crate::catalog::{Role, SourceReport};
+use crate::json::plan::Details;
+use crate::json::writing::Writing;
+use crate::provenance::Counts;
+use crate::recipe::Plan;
 
 /// Counts are of tensors where their names say nothing else; bytes are bytes.
 #[derive(Debug, Serialize)]

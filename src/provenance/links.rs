@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ckptfs::provenance::FileCount;
-use ckptfs::source::{Blob, Enclosure};
-use ckptfs::view::View;
+use crate::provenance::counts::FileCount;
+use crate::source::{Blob, Enclosure};
+use crate::view::View;
 
 /// The files that `view` reads, and that lie outside of `directories`. What cannot be
 /// resolved any more is not counted.
-pub(super) fn leading_out(view: &View, directories: &[PathBuf]) -> FileCount {
+pub fn links_leading_out(view: &View, directories: &[PathBuf]) -> FileCount {
     let mut outside = FileCount::default();
     let Ok(enclosure) = Enclosure::new(directories) else {
         return outside;
