@@ -5,7 +5,7 @@
 FROM rust:1-bookworm AS build
 WORKDIR /ckptfs
 COPY . .
-RUN cargo build --locked --release && strip target/release/ckptfs
+RUN cargo build --locked --release --package ckptfs && strip target/release/ckptfs
 
 FROM debian:bookworm-slim
 # fusermount3 is for containers that do not run as root.

@@ -3,18 +3,19 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 
 class Torch:
-    def __init__(self, python: Path, worker: str = "torch_worker.py"):
+    def __init__(self, python: Path, worker: str = "torch_worker.py", environment: Mapping[str, str] = os.environ):
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name(worker)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             # Threads that wait must not spin where other processes want the cores.
-            env=os.environ | {"OMP_WAIT_POLICY": "passive"},
+            env=dict(environment) | {"OMP_WAIT_POLICY": "passive"},
             start_new_session=True,  # an interrupt is ours to handle
         )
 
