@@ -51,4 +51,5 @@ class Settings(TypedDict, total=False):
     gguf_type: str | Iterable[str] | Mapping[str, Any] | None
     gguf_split: str | None
     gguf_pre: str | None
+    imatrix: _Path | None
     shards: str | None

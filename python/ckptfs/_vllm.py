@@ -15,7 +15,8 @@ from ckptfs._error import Error
 from ckptfs._lazy import LazyTensor
 from ckptfs._view import View
 
-RECIPE = "ckptfs.yml"
+# In a stub, and in a mount.
+RECIPES = ["ckptfs.yml", ".ckptfs/recipe.yml"]
 
 
 class Loader(DefaultModelLoader):
@@ -35,10 +36,11 @@ class Loader(DefaultModelLoader):
 
     def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, Any]]:
         directory = os.path.join(source.model_or_path, source.subfolder or "")
-        recipe = os.path.join(directory, RECIPE)
-        if not os.path.isfile(recipe):
-            raise Error(f"{directory}: there is no {RECIPE}", "not-found", file=directory,
-                        hint="write a stub with `ckptfs plan … --emit-stub DIR`")
+        recipes = [os.path.join(directory, name) for name in RECIPES]
+        recipe = next(filter(os.path.isfile, recipes), None)
+        if recipe is None:
+            raise Error(f"{directory}: this is no stub and no mount: there is no {' and no '.join(RECIPES)}",
+                        "not-found", file=directory, hint="write a stub with `ckptfs plan … --emit-stub DIR`")
         tensors = View(recipe=recipe).tensors(threads=self.threads)
         if self.counter_before_loading_weights == 0.0:  # type: ignore[has-type]
             self.counter_before_loading_weights = time.perf_counter()

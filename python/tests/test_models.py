@@ -28,6 +28,13 @@ def model(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Small real models: smollm2 in bf16, cut in two, and gemma3."""
+    done = subprocess.run([REPOSITORY / "scripts/real-checkpoints"], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
 def weights(model) -> dict[str, torch.Tensor]:
     return {name: tensor.float() for name, tensor in model.state_dict().items()}
 
@@ -48,6 +55,16 @@ def test_a_model_of_a_view_is_that_of_a_copy(model, settings, tmp_path):
     assert mine.generation_config.to_dict() == theirs.generation_config.to_dict()
 
 
+def test_a_real_model_in_fp8_gives_the_logits_of_a_copy(real, tmp_path):
+    view = ckptfs.View(real / "gemma3", fp8=True)
+    view.materialize(tmp_path / "copy")
+    mine = ckptfs.from_pretrained(AutoModelForCausalLM, view)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
+    prompt = torch.tensor([[2, 818, 5279, 529, 7001, 563]])
+    with torch.no_grad():
+        assert torch.equal(mine(prompt).logits, theirs(prompt).logits)
+
+
 ENGINES = """
 import json, os, sys
 
@@ -55,14 +72,17 @@ def tokens(directory, **settings):
     from vllm import LLM, SamplingParams
     llm = LLM(directory, dtype="bfloat16", enforce_eager=True, max_model_len=64, skip_tokenizer_init=True, **settings)
     wanted = SamplingParams(temperature=0, max_tokens=12, detokenize=False, ignore_eos=True)
-    [made] = llm.generate([{"prompt_token_ids": json.loads(sys.argv[3])}], wanted)
+    [made] = llm.generate([{"prompt_token_ids": json.loads(sys.argv[1])}], wanted, use_tqdm=False)
     return list(made.outputs[0].token_ids)
 
 from ckptfs.vllm import register
 import vllm
+from vllm.model_executor.models import registry
+# vLLM looks at the class of a model in a new process, which would import all of vLLM again.
+registry._run_in_subprocess = lambda inspect: inspect()
 register()
 answers = []
-for directory, settings in [(sys.argv[1], {}), (sys.argv[2], {"load_format": "ckptfs"})]:
+for directory, settings in [(sys.argv[2], {}), *((path, {"load_format": "ckptfs"}) for path in sys.argv[3:])]:
     # Each engine begins with clean memory.
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
@@ -76,8 +96,8 @@ print("tokens", json.dumps(answers))
 """
 
 
-def test_vllm_generates_from_a_stub_what_it_does_from_a_copy(model, tmp_path):
-    view = ckptfs.View(model, dtype="f32", set={"use_cache": True})
+def test_vllm_generates_from_a_stub_and_past_a_mount_what_it_does_from_a_copy(real, tmp_path):
+    view = ckptfs.View(real / "smollm2-base", extra=real / "smollm2-extra", set={"use_cache": True})
     view.materialize(tmp_path / "copy")
     view.write_stub(tmp_path / "stub")
     assert not list((tmp_path / "stub").glob("*.safetensors"))
@@ -85,12 +105,18 @@ def test_vllm_generates_from_a_stub_what_it_does_from_a_copy(model, tmp_path):
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
         "OMP_NUM_THREADS": "2", "VLLM_CACHE_ROOT": str(tmp_path / "cache"),
     }
-    command = [sys.executable, "-c", ENGINES, tmp_path / "copy", tmp_path / "stub", json.dumps(PROMPT)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    # What the kernel reads straight from sources would not be counted.
+    with view.mount(arguments=("--no-passthrough",)) as mount:
+        command = [sys.executable, "-c", ENGINES, json.dumps(PROMPT), tmp_path / "copy", tmp_path / "stub", mount]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        figures = json.loads(Path(mount, ".ckptfs/stats.json").read_text())
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stdout.splitlines() if line.startswith("tokens ")]
-    copy, stub = json.loads(line.removeprefix("tokens "))
-    assert len(stub) == 12 and stub == copy
+    copy, stub, mounted = json.loads(line.removeprefix("tokens "))
+    assert len(copy) == 12 and stub == copy and mounted == copy
+    # The tensors were read in the engine's process: through the mount came config, headers and the like.
+    weights = sum(length for name, length in view.files.items() if name in view.shards)
+    assert 0 < sum(figures["served"].values()) < weights // 4
 
 
 def test_the_notebook_runs(model, tmp_path, monkeypatch):

@@ -27,7 +27,8 @@ mod mount;
 #[cfg(feature = "fuse")]
 mod mount_helper;
 mod mounted;
-#[cfg(not(feature = "fuse"))]
+// Tested in every build.
+#[cfg(any(test, not(feature = "fuse")))]
 mod no_mounts;
 mod operations;
 mod output_file;

@@ -322,6 +322,7 @@ fn mount(
         source_name: source_name.unwrap_or_else(|| request.base.as_path().into()),
         no_exec: args.manner.no_exec,
         plan: Some(plan_text(plan.clone(), directories.clone())),
+        recipe: request.to_recipe().ok(),
         sources: request.sources(),
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,

@@ -39,6 +39,8 @@ pub struct MountOptions {
     pub request: String,
     /// What the mount shows in `.ckptfs/plan.json`, if that is wanted.
     pub plan: Option<LazyText>,
+    /// What the mount shows in `.ckptfs/recipe.yml`, if the view has a recipe.
+    pub recipe: Option<String>,
     /// Have read(2) of all other files go past the page cache of the mount, as if each was opened
     /// with `O_DIRECT`: for whoever reads a file once, in large pieces. Mappings go through the page
     /// cache all the same, which needs Linux 6.6.
@@ -125,6 +127,7 @@ impl Default for MountOptions {
             read_ahead: Self::DEFAULT_READ_AHEAD,
             request: String::new(),
             plan: None,
+            recipe: None,
             direct_io: false,
             persist: None,
             prefetch: None,

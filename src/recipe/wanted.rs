@@ -37,12 +37,10 @@ impl Wanted {
         let places = Places::from_environment(self.models.clone());
         let mut request = match (&self.recipe, &self.base) {
             (Some(recipe), _) => ViewRequest::from_recipe(&absolute(recipe), &places)?,
-            (None, Some(base)) if self.models.is_empty() => {
-                ViewRequest {
-                    warnings: places.warnings(base)?,
-                    ..ViewRequest::new(places.location(base)?)
-                }
-            }
+            (None, Some(base)) if self.models.is_empty() => ViewRequest {
+                warnings: places.warnings(base)?,
+                ..ViewRequest::new(places.location(base)?)
+            },
             (None, Some(_)) => {
                 let problem = "it is about a recipe, and there is none";
                 let error = Error::new(Code::Conflict, problem).about(MODEL);

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ LONGEST = ["test_docs", "test_gguf", "test_mergekit_models", "test_vllm", "test_
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The seconds of each file, by which they are put in order."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[Path(report.nodeid.split("::")[0]).stem] += report.duration
+    terminalreporter.section("seconds of each file")
+    for name, spent in seconds.most_common():
+        terminalreporter.write_line(f"{spent:7.1f}  {name}")
 
 
 @pytest.fixture(scope="session")

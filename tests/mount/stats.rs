@@ -228,16 +228,44 @@ fn the_plan_in_a_mount_is_that_of_the_command() {
 }
 
 #[test]
-fn who_lists_the_directory_finds_both_files_with_their_lengths() {
+fn the_recipe_is_what_plan_writes_and_makes_the_same_view() {
+    let fixture = Fixture::new();
+    fixture.mount(Kind::PatchedFp8, &[]);
+    let flags = fixture.flags(Kind::PatchedFp8);
+    let plan = ckptfs("plan")
+        .args(&flags)
+        .arg("--emit-recipe")
+        .output()
+        .unwrap();
+    let written = String::from_utf8(plan.stdout).unwrap();
+    let (comment, written) = written.split_once('\n').unwrap();
+    assert!(comment.starts_with('#'));
+    let recipe = fixture.mountpoint.join(".ckptfs/recipe.yml");
+    assert_eq!(fs::read_to_string(&recipe).unwrap(), written);
+    let again = ckptfs("diff")
+        .arg(&recipe)
+        .arg(&fixture.mountpoint)
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{again:?}");
+}
+
+#[test]
+fn who_lists_the_directory_finds_all_files_with_their_lengths() {
     let fixture = Fixture::new();
     fixture.mount(Kind::PatchedFp8, &[]);
     let directory = fixture.mountpoint.join(".ckptfs");
     for _ in 0..2 {
         let found: BTreeMap<_, _> = read_tree(&directory);
         let names: Vec<_> = found.keys().filter_map(|name| name.to_str()).collect();
-        assert_eq!(names, ["plan.json", "stats.json"]);
+        assert_eq!(names, ["plan.json", "recipe.yml", "stats.json"]);
         for name in names {
-            assert!(directory.join(name).metadata().unwrap().len() > 500);
+            let text = fs::read(directory.join(name)).unwrap();
+            assert_eq!(
+                directory.join(name).metadata().unwrap().len(),
+                text.len() as u64
+            );
+            assert!(!text.is_empty());
         }
     }
 }

@@ -100,7 +100,7 @@ impl<Backing> Server<Backing> {
         let bytes = (0..view.len()).filter_map(|id| Some(view.file(id)?.len()));
         Server {
             bytes: bytes.sum(),
-            own: OwnFiles::new(options.plan.clone(), view),
+            own: OwnFiles::new(options.plan.clone(), options.recipe.as_deref(), view),
             opening: Opening::new(options),
             persisted: figures.persisted(),
             read_ahead: options.read_ahead,

@@ -1,5 +1,5 @@
-//! `.ckptfs`, the directory in which a mount tells about itself: `stats.json`, its figures, and
-//! `plan.json`, what it shows. It can be reached by name in the top directory and is in no listing
+//! `.ckptfs`, the directory in which a mount tells about itself: `stats.json`, its figures, `plan.json`,
+//! what it shows, and `recipe.yml`, with which other programs make the same view. It can be reached by name in the top directory and is in no listing
 //! of it, so that copying or searching a view finds only the view.
 //!
 //! Every lookup of `stats.json` makes a new file, which the kernel knows by a number of its own, with the
@@ -26,19 +26,22 @@ use crate::view::View;
 
 pub(in crate::fuse) const STATS: &str = "stats.json";
 pub(in crate::fuse) const PLAN: &str = "plan.json";
+const RECIPE: &str = "recipe.yml";
 
 /// Inodes from here on are not of the view.
 const DIRECTORY: Inode = 1 << 48;
 pub(in crate::fuse) const PLAN_INODE: Inode = DIRECTORY + 1;
+const RECIPE_INODE: Inode = DIRECTORY + 2;
 /// What `stat` shows of every file of figures.
-const STATS_INODE: Inode = DIRECTORY + 2;
+const STATS_INODE: Inode = DIRECTORY + 3;
 /// What the kernel knows the first of them by.
-const FIRST_SNAPSHOT: Inode = DIRECTORY + 3;
+const FIRST_SNAPSHOT: Inode = DIRECTORY + 4;
 
 /// The directory and its files.
 #[derive(Debug)]
 pub(super) struct OwnFiles {
     plan: Option<LazyText>,
+    recipe: Option<Arc<[u8]>>,
     /// Of the view's top directory: who may list that may read these.
     attributes: Attributes,
     mounted: SystemTime,
@@ -59,9 +62,10 @@ struct Known {
 }
 
 impl OwnFiles {
-    pub(super) fn new(plan: Option<LazyText>, view: &View) -> Self {
+    pub(super) fn new(plan: Option<LazyText>, recipe: Option<&str>, view: &View) -> Self {
         OwnFiles {
             plan,
+            recipe: recipe.map(|text| text.as_bytes().into()),
             attributes: view.root().attributes,
             mounted: SystemTime::now(),
             snapshots: Mutex::default(),
@@ -81,6 +85,8 @@ impl OwnFiles {
             return None;
         } else if name == PLAN {
             (PLAN_INODE, TTL)
+        } else if name == RECIPE {
+            (RECIPE_INODE, TTL)
         } else if name == STATS {
             (self.take_snapshot(figures), Duration::ZERO)
         } else {
@@ -122,6 +128,10 @@ impl OwnFiles {
                 text: self.plan.as_ref()?.text(),
                 made: self.mounted,
             }),
+            RECIPE_INODE => Some(Known {
+                text: self.recipe.clone()?,
+                made: self.mounted,
+            }),
             _ => self.snapshots.lock().known.get(&inode).cloned(),
         }
     }
@@ -159,7 +169,7 @@ impl OwnFiles {
         };
         let (kind, mask, links) = match inode {
             DIRECTORY => (Kind::Directory, 0o555, 2),
-            PLAN_INODE => (Kind::File, 0o444, 1),
+            PLAN_INODE | RECIPE_INODE => (Kind::File, 0o444, 1),
             // The kernel keeps an inode that has links for later, also where it has no name.
             _ => (Kind::File, 0o444, 0),
         };
@@ -180,16 +190,16 @@ impl OwnFiles {
         &self,
         directory: Inode,
     ) -> Option<impl Iterator<Item = (&'static str, Inode, Kind)>> {
-        let plan = self
-            .plan
-            .is_some()
-            .then_some((PLAN, PLAN_INODE, Kind::File));
+        let plan = self.plan.as_ref();
+        let plan = plan.map(|_| (PLAN, PLAN_INODE, Kind::File));
+        let recipe = self.recipe.as_ref();
+        let recipe = recipe.map(|_| (RECIPE, RECIPE_INODE, Kind::File));
         let stats = (STATS, STATS_INODE, Kind::File);
         let dots = [
             (".", DIRECTORY, Kind::Directory),
             ("..", ROOT, Kind::Directory),
         ];
-        let names = dots.into_iter().chain(plan).chain([stats]);
+        let names = dots.into_iter().chain(plan).chain(recipe).chain([stats]);
         (directory == DIRECTORY).then_some(names)
     }
 }

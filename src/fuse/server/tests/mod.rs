@@ -340,8 +340,14 @@ fn an_attribute_has_a_size_and_needs_room() {
 fn the_mounts_own_files_are_found_by_name_and_each_lookup_of_figures_is_a_file() {
     let mut fixture = Fixture::new();
     fixture.options.plan = Some(LazyText::new(|| b"the plan".as_slice().into()));
+    fixture.options.recipe = Some("base: a\n".to_owned());
     let server = fixture.server();
     let directory = server.at(".ckptfs").inode;
+    let recipe = server.at(".ckptfs/recipe.yml");
+    assert_eq!(
+        server.read_bytes(recipe.inode, 0, 100).unwrap(),
+        b"base: a\n"
+    );
     let plan = server.at(".ckptfs/plan.json");
     assert_eq!(server.read_bytes(plan.inode, 4, 100).unwrap(), b"plan");
     assert_eq!(server.read_bytes(plan.inode, u64::MAX, 1), Ok(vec![]));
@@ -361,7 +367,7 @@ fn the_mounts_own_files_are_found_by_name_and_each_lookup_of_figures_is_a_file()
     assert!(server.read_bytes(second.stat.inode, 0, 1).is_ok());
 
     let names = server.list(directory, 0, 10).unwrap().0;
-    assert_eq!(names, [".", "..", "plan.json", "stats.json"]);
+    assert_eq!(names, [".", "..", "plan.json", "recipe.yml", "stats.json"]);
     assert!(
         !server
             .list(ROOT, 0, 100)
@@ -370,7 +376,7 @@ fn the_mounts_own_files_are_found_by_name_and_each_lookup_of_figures_is_a_file()
             .contains(&".ckptfs".to_owned())
     );
     // What had no room is not known to the kernel.
-    for (room, is_known) in [(3, false), (4, true)] {
+    for (room, is_known) in [(4, false), (5, true)] {
         let listed = server.list_plus(directory, room);
         assert_eq!(listed.len(), room);
         let next = find().stat.inode - 1;
