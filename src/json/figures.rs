@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::catalog::{Role, SourceReport};
-use crate::json::plan::Details;
+use crate::json::details::Details;
 use crate::json::writing::Writing;
 use crate::provenance::Counts;
 use crate::recipe::Plan;

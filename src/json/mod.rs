@@ -2,6 +2,7 @@
 //! print, and what Python has as dictionaries.
 
 mod comparison;
+mod details;
 mod figures;
 mod inspection;
 #[cfg(feature = "fuse")]
@@ -11,7 +12,8 @@ mod warnings;
 mod writing;
 
 pub use comparison::{comparison, difference, structure};
+pub use details::Details;
 pub use inspection::{inspection, schemes};
-pub use plan::{Details, plan};
+pub use plan::plan;
 pub use warnings::SpelledWarning;
 pub use writing::Writing;

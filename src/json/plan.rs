@@ -1,19 +1,18 @@
 //! The plan of a view.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::catalog::{EditedConfig, FileEdit, MergeReport, SourceReport};
-use crate::error::{Spelling, as_keys};
 use crate::inspect::NonFiniteValues;
+use crate::json::details::Details;
 use crate::json::figures::Figures;
 #[cfg(feature = "fuse")]
 use crate::json::passthrough::PassthroughJson;
 use crate::json::warnings::SpelledWarning;
-use crate::json::writing::{Writing, WritingJson};
+use crate::json::writing::WritingJson;
 use crate::layout::{PlannedTensor, ShardCosts};
 use crate::ops::lora::AdapterReport;
 use crate::ops::quantize::{ReferenceReport, UnquantizedReport};
@@ -21,36 +20,6 @@ use crate::provenance::{
     self, Counts, FileCount, Group, Lineage, groups_of_plan, links_leading_out,
 };
 use crate::recipe::{Plan, Surveys};
-
-/// What a plan is shown with.
-#[derive(Debug)]
-pub struct Details<'a> {
-    /// The directories that the view reads from.
-    pub directories: Vec<PathBuf>,
-    /// Where the view may be written to.
-    pub writing: Option<Writing>,
-    /// What computing a view in GGUF takes, when all of it is first read.
-    pub first_load: Option<Duration>,
-    /// The sources and steps of each tensor.
-    pub provenance: bool,
-    /// What checking the values found, if that was done.
-    pub non_finite: Option<&'a [NonFiniteValues]>,
-    /// How warnings have settings of the request.
-    pub spelling: Spelling,
-}
-
-impl Default for Details<'_> {
-    fn default() -> Self {
-        Details {
-            directories: Vec::new(),
-            writing: None,
-            first_load: None,
-            provenance: false,
-            non_finite: None,
-            spelling: as_keys,
-        }
-    }
-}
 
 /// `plan` as JSON.
 pub fn plan(plan: &Plan, details: &Details<'_>) -> String {
