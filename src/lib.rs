@@ -51,6 +51,7 @@ pub mod diff;
 pub mod error;
 pub mod fast_paths;
 mod findings;
+mod fingerprint;
 pub mod format;
 #[cfg(feature = "fuse")]
 pub mod fuse;
