@@ -2,6 +2,7 @@
 //! already made, where in which source stored bytes are, and how others are computed.
 //!
 //! Sources count by the order in which they are met, so the checksum is the same on every machine.
+//! Where they are, and what pins their content, is added on demand.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -48,6 +49,15 @@ impl Fingerprint {
                 output,
                 offset,
             } => self.node(node, *output, *offset),
+        }
+    }
+
+    #[cfg(feature = "remote")]
+    /// Adds where each source is, and what pins its content.
+    pub(crate) fn sources(&mut self) {
+        for (location, identity) in std::mem::take(&mut self.sources) {
+            self.text(location.as_os_str().as_encoded_bytes());
+            self.text(identity.as_bytes());
         }
     }
 

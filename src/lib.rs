@@ -71,6 +71,8 @@ pub mod quant;
 pub mod read;
 pub mod recipe;
 pub mod runs;
+#[cfg(feature = "remote")]
+pub mod serve;
 pub mod shown;
 mod size;
 pub mod source;
