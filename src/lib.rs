@@ -51,6 +51,7 @@ pub mod diff;
 pub mod error;
 pub mod fast_paths;
 mod findings;
+mod fingerprint;
 pub mod format;
 #[cfg(feature = "fuse")]
 pub mod fuse;
@@ -70,6 +71,8 @@ pub mod quant;
 pub mod read;
 pub mod recipe;
 pub mod runs;
+#[cfg(feature = "remote")]
+pub mod serve;
 pub mod shown;
 mod size;
 pub mod source;

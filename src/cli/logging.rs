@@ -1,10 +1,11 @@
-//! The log of a mount: one line for each event, to standard error or a file.
+//! The log of a mount or server: one line for each event, to standard error or a file.
 
 use std::backtrace::Backtrace;
 use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "fuse")]
 use ckptfs::fuse::is_of_gone_request;
 use ckptfs::shown::lines;
 use log::{LevelFilter, Log, Metadata, Record};
@@ -35,6 +36,7 @@ impl<W: Write + Send> Log for Logger<W> {
     }
 
     fn log(&self, record: &Record) {
+        #[cfg(feature = "fuse")]
         if is_of_gone_request(record) {
             return;
         }

@@ -4,7 +4,7 @@
 //! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
 //! it. The mount helper has the exit codes of mount(8), `diff` has codes of its own.
 
-#[cfg(feature = "fuse")]
+#[cfg(any(feature = "fuse", feature = "remote"))]
 mod allocator;
 mod args;
 #[cfg(feature = "fuse")]
@@ -17,7 +17,7 @@ mod diff;
 mod doctor;
 mod emit_recipe;
 mod inspect;
-#[cfg(feature = "fuse")]
+#[cfg(any(feature = "fuse", feature = "remote"))]
 mod logging;
 mod man;
 mod materialize;
@@ -38,7 +38,9 @@ mod privileges;
 mod progress;
 mod provenance;
 mod report;
-#[cfg(feature = "fuse")]
+#[cfg(feature = "remote")]
+mod serve;
+#[cfg(any(feature = "fuse", feature = "remote"))]
 mod service;
 mod signals;
 mod start;
@@ -127,6 +129,14 @@ enum Command {
         view: ViewAndMountpoint,
         #[command(flatten)]
         mount: mount::MountArgs,
+    },
+    #[cfg(feature = "remote")]
+    /// Serve a view over HTTP, as a repository of the Hugging Face Hub and as plain files
+    Serve {
+        #[command(flatten)]
+        view: ViewOrDir,
+        #[command(flatten)]
+        serve: serve::ServeArgs,
     },
     /// Write a view to disk
     Materialize {
@@ -261,6 +271,11 @@ impl Command {
                 });
                 mount.mountpoint = mountpoint;
                 mount::run(&view, &mount)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            #[cfg(feature = "remote")]
+            Command::Serve { view, serve } => {
+                serve::run(&view.into_view(), &serve, quiet)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Materialize { view, materialize } => {

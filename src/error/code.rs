@@ -275,6 +275,10 @@ codes! {
     /// The view would have too many shards, or too large ones.
     ShardLimit = "shard-limit",
 
+    // Serving.
+    /// A server is open to others, and asks for no token.
+    NoToken = "no-token",
+
     // Mounts.
     /// The kernel, the container or this build has no FUSE.
     NoFuse = "no-fuse",

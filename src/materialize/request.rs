@@ -1,19 +1,17 @@
 //! What is being written, in a form that outlives the process: whether a later run, or another
 //! machine, writes the same bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::catalog::{Extent, Node, NodeId, Tensor};
+use crate::fingerprint::Fingerprint;
 use crate::manifest::to_hex;
 use crate::recipe::Plan;
-use crate::runs::Segment;
 use crate::source::{Blob, Identity, LocalFile};
 use crate::view::Content;
 
@@ -144,73 +142,5 @@ fn fingerprint(plan: &Plan, weights_only: bool) -> String {
             print.segment(segment);
         }
     }
-    to_hex(&print.hash.finalize())
-}
-
-#[derive(Default)]
-struct Fingerprint {
-    hash: Sha256,
-    /// Sources and nodes by number, in the order in which they were met.
-    sources: HashMap<Arc<Path>, u64>,
-    nodes: HashMap<NodeId, u64>,
-}
-
-impl Fingerprint {
-    fn number(&mut self, number: u64) {
-        self.hash.update(number.to_le_bytes());
-    }
-
-    fn text(&mut self, text: &[u8]) {
-        self.number(text.len() as u64);
-        self.hash.update(text);
-    }
-
-    fn segment(&mut self, segment: &Segment<Extent>) {
-        self.number(segment.len);
-        match &segment.place {
-            Extent::Made { bytes, offset } => {
-                let start = *offset as usize;
-                self.text(&bytes[start..start + segment.len as usize]);
-            }
-            Extent::Stored { blob, offset } => self.source(&**blob, *offset),
-            Extent::Computed {
-                node,
-                output,
-                offset,
-            } => self.node(node, *output, *offset),
-        }
-    }
-
-    fn source(&mut self, blob: &dyn Blob, offset: u64) {
-        let next = self.sources.len() as u64;
-        let number = *self.sources.entry(blob.location().clone()).or_insert(next);
-        self.text(b"source");
-        self.number(number);
-        self.number(blob.len());
-        self.number(offset);
-    }
-
-    fn node(&mut self, node: &Node, output: usize, offset: u64) {
-        self.text(b"computed");
-        self.number(output as u64);
-        self.number(offset);
-        if let Some(number) = self.nodes.get(&node.id()) {
-            return self.number(*number);
-        }
-        let next = self.nodes.len() as u64;
-        self.nodes.insert(node.id(), next);
-        self.number(next);
-        self.text(node.name.as_bytes());
-        self.text(node.kernel.identity().as_bytes());
-        for input in &node.inputs {
-            self.tensor(input);
-        }
-    }
-
-    fn tensor(&mut self, tensor: &Tensor) {
-        self.text(format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
-        let segments = tensor.extents.with_empty();
-        self.number(segments.len() as u64);
-        segments.iter().for_each(|segment| self.segment(segment));
-    }
+    to_hex(&print.finish())
 }

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::error::Result;
+use crate::manifest::to_hex;
 use crate::source::{Attributes, Blob, Identity};
 
 /// A file in memory that follows from `of`.
@@ -32,7 +35,9 @@ impl Blob for Derived {
     }
 
     fn identity(&self) -> Identity {
-        Identity::new(format!("made of {}", self.of.identity()))
+        // What they were made of does not decide on them alone: so does the request.
+        let sum = to_hex(&Sha256::digest(&self.bytes));
+        Identity::new(format!("{sum} made of {}", self.of.identity()))
     }
 
     fn location(&self) -> &Arc<Path> {
