@@ -63,13 +63,13 @@ def write(recipe: str, zoo: Path, scratch: Path) -> Path:
     return file
 
 
-def run(recipe: str, zoo: Path, merged: Path) -> Path:
+def run(recipe: str, zoo: Path, merged: Path, **options) -> Path:
     """What mergekit makes of a recipe."""
     recipe = recipe.replace("ZOO", str(zoo))
     run_merge(
         MergeConfiguration.model_validate(yaml.safe_load(recipe)),
         str(merged),
-        MergeOptions(device="cpu", quiet=True, clone_tensors=True),
+        MergeOptions(device="cpu", quiet=True, clone_tensors=True, **options),
         config_source=recipe,
     )
     if not (merged / "model.safetensors.index.json").exists():

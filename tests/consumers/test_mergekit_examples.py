@@ -1,0 +1,436 @@
+"""Recipes of every structure that mergekit's examples and tests have, against mergekit.
+
+The same methods, sources, gradients, filters and families of models; models, names and values are our own.
+mergekit chooses at random among equal magnitudes: here it takes the first, as a view does.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import mergekit.sparsify
+import pytest
+import torch
+from click.testing import CliRunner
+from mergekit.common import ModelReference
+from mergekit.scripts import multimerge
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+import ckptfs
+import example_models
+from checkpoint import Checkpoint, same_bits
+from distances import MAY_BE_MOVED, Distances
+from mergekit_runs import both, choose_the_first_of_equal_magnitudes, named, run, with_index, write
+from test_mergekit import config
+from test_mergekit_methods import Masks
+
+FAMILIES = {
+    "deep": (example_models.deep_llama, torch.float16),
+    "middling": (example_models.middling_llama, torch.float16),
+    "small": (example_models.small_llama, torch.float32),
+    "granite": (example_models.granite, torch.float32),
+    "gpt2": (example_models.gpt2, torch.float32),
+    "vision": (example_models.llava, torch.float32),
+}
+# Sums over tensors are rounded in another order: what two results differ by at most, as a share of the tensor's
+# largest element.
+MOST_OFF_IN_FLOAT32 = 2e-6
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("families")
+    for family, (make, dtype) in FAMILIES.items():
+        example_models.save_family(make, directory / family, dtype)
+    for model in "abcd":
+        example_models.save_tokenizer(directory / "middling" / model, [])
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def read_each_config_once(monkeypatch):
+    """mergekit reads the config of a model again for every tensor, which takes most of its time."""
+    known, read = {}, ModelReference.config
+
+    def config(self, **options):
+        if self not in known:
+            known[self] = read(self, **options)
+        return copy.copy(known[self])
+
+    monkeypatch.setattr(ModelReference, "config", config)
+
+
+class Case(NamedTuple):
+    family: str
+    recipe: dict
+
+
+def merge(method: str, models: dict, base: str | None = None, **more) -> dict:
+    """`models`: the parameters of each; `more`: further keys of the recipe."""
+    stated = {
+        "merge_method": method,
+        "models": [{"model": f"ZOO/{name}", "parameters": own} for name, own in models.items()],
+    }
+    if base:
+        stated["base_model"] = f"ZOO/{base}"
+    return stated | more
+
+
+def two(method: str, base: str | None = None, models="ab", weights=(0.6, 0.4), **parameters) -> dict:
+    """A merge of two models that have weights, which some methods do not take, in bfloat16."""
+    weighted = {name: {"weight": weight} for name, weight in zip(models, weights)}
+    return merge(method, weighted, base, dtype="bfloat16", parameters=parameters)
+
+
+def stack(*runs, **more) -> dict:
+    """Runs of layers, `(model, first layer, layer after the last)`, one after the other."""
+    slices = [{"sources": [{"model": f"ZOO/{model}", "layer_range": [first, end]}]}
+              for model, first, end in runs]
+    return {"merge_method": "passthrough", "slices": slices} | more
+
+
+BY_DEPTH = {"t": [
+    {"filter": "self_attn", "value": [0, 0.6, 0.2, 0.8, 1]},
+    {"filter": "mlp", "value": [1, 0.4, 0.8, 0.2, 0]},
+    {"value": 0.45},
+]}
+GRADIENTS = {
+    "a": {"weight": 1.0, "density": [1, 0.6, 0.2]},
+    "b": {"weight": [0, 0.4, 0.6, 1], "density": 0.5},
+    "d": {"weight": [{"filter": "mlp", "value": 0.4}, {"value": 0}], "density": 0.3},
+}
+HALVES = dict.fromkeys("ab", {"weight": 0.5, "density": 0.5})
+NO_ATTENTION = {"scale": [{"filter": "o_proj", "value": 0}, {"value": 1}]}
+COPY = merge("passthrough", {"a": {}}, dtype="bfloat16")
+
+SAME_BITS = {
+    "linear, three models, no base": Case("middling", merge(
+        "linear", {"a": {"weight": 1.0}, "b": {"weight": 0.2}, "c": {"weight": 0.6}}, dtype="float16")),
+    "ties, gradients and filters": Case("middling", merge(
+        "ties", GRADIENTS, "c", parameters={"normalize": True, "int8_mask": True}, dtype="float16")),
+    "ties, not normalized": Case("middling", merge(
+        "ties", HALVES, "c", parameters={"normalize": False, "int8_mask": True}, dtype="float16")),
+    "44 layers of two models of 40": Case("deep", stack(("a", 0, 24), ("b", 20, 40), dtype="float16")),
+    "a copy of Granite": Case("granite", COPY),
+    "a copy of GPT-2": Case("gpt2", COPY),
+    "GPT-2 twice": Case("gpt2", stack(("a", 0, 12), ("a", 0, 12), dtype="bfloat16")),
+    "no attention, no dtype": Case("small", merge("passthrough", {"a": NO_ATTENTION})),
+    "linear, Granite": Case("granite", two("linear")),
+}
+# Of families with layers under one prefix and under two.
+EXACT = {
+    "linear": two("linear"),
+    "task_arithmetic": two("task_arithmetic", "c"),
+    "breadcrumbs": two("breadcrumbs", "c"),
+    "ties": two("ties", "c", density=0.3),
+    "ram": two("ram", "c"),
+    "ramplus_tl": two("ramplus_tl", "c", r=0.05, alpha=1.0),
+    "nearswap": two("nearswap", "a", t=0.0001),
+}
+SAME_BITS |= {f"{name}, {family}": Case(family, recipe)
+              for family in ("small", "vision") for name, recipe in EXACT.items()}
+
+NUSLERP = {
+    f"nuslerp of {'differences' if base else 'weights'}, {of}": two("nuslerp", base, **flags)
+    for base in (None, "c")
+    for of, flags in {
+        "rows": {"nuslerp_row_wise": False, "nuslerp_flatten": False},
+        "columns": {"nuslerp_row_wise": True, "nuslerp_flatten": False},
+        "tensors": {"nuslerp_row_wise": False, "nuslerp_flatten": True},
+        "tensors in spite of nuslerp_row_wise": {"nuslerp_row_wise": True, "nuslerp_flatten": True},
+    }.items()
+}
+NUSLERP["nuslerp, weights that add up to 0"] = two(
+    "nuslerp", "c", weights=(-0.5, 0.5), nuslerp_row_wise=False, nuslerp_flatten=False)
+# Near in 16-bit formats, too.
+SUMS = NUSLERP | {
+    "slerp": two("slerp", "a", t=0.35),
+    "model_stock": two("model_stock", "a", models="bc"),
+    "model_stock by row": two("model_stock", "a", models="bc", filter_wise=True),
+}
+DIRECTIONS = {
+    "karcher": two("karcher", "c", max_iter=5, tol=1e-5),
+    "multislerp": two("multislerp", "c"),
+    "sce": two("sce", "c", select_topk=0.5),
+}
+
+
+def in_float32(recipe: dict) -> dict:
+    return recipe | {"dtype": "float32"}
+
+
+NEAR = {
+    "slerp by depth, slices of 40 layers": Case("deep", {
+        "merge_method": "slerp",
+        "slices": [{"sources": [{"model": f"ZOO/{model}", "layer_range": [0, 40]} for model in "ab"]}],
+        "base_model": "ZOO/a",
+        "parameters": BY_DEPTH,
+        "dtype": "float16",
+    }),
+    "slerp by depth, models": Case("middling", merge(
+        "slerp", {"a": {}, "b": {}}, "a", parameters=BY_DEPTH, dtype="float16")),
+    "slerp, Granite": Case("granite", two("slerp", "a", t=0.5)),
+    **{f"{name}, bfloat16": Case("small", recipe) for name, recipe in SUMS.items()},
+    **{f"{name}, {family}": Case(family, in_float32(recipe))
+       for family in ("small", "vision") for name, recipe in (SUMS | DIRECTIONS).items()},
+}
+# mergekit leaves these in float32, whatever `dtype` says.
+LEFT_IN_FLOAT32 = {"ramplus_tl", "arcee_fusion"}
+
+
+def weights(directory: Path, family: str) -> dict[str, torch.Tensor]:
+    """The tensors by name; of two towers by that of transformers, as mergekit writes others than the sources have."""
+    if family != "vision":
+        checkpoint = Checkpoint(directory)
+        return {name: checkpoint[name] for name in checkpoint.names()}
+    model, loaded = LlavaForConditionalGeneration.from_pretrained(
+        directory, dtype="auto", output_loading_info=True)
+    assert not loaded["missing_keys"] and not loaded["unexpected_keys"], loaded
+    return model.state_dict()
+
+
+def compared(case: Case, families: Path, scratch: Path) -> tuple[dict, dict]:
+    """The tensors that mergekit and a view have, after what else they have was compared."""
+    merged, shown = both(json.dumps(case.recipe), families / case.family, scratch)
+    assert config(shown) == config(merged)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        paths = [directory / file for directory in (merged, shown)]
+        assert paths[0].exists() == paths[1].exists(), file
+        assert not paths[0].exists() or paths[0].read_bytes() == paths[1].read_bytes(), file
+    wanted, found = [weights(directory, case.family) for directory in (merged, shown)]
+    assert found.keys() == wanted.keys()
+    if case.recipe["merge_method"] in LEFT_IN_FLOAT32:
+        wanted = {name: tensor.to(found[name].dtype) for name, tensor in wanted.items()}
+    return wanted, found
+
+
+def assert_near(wanted: dict, found: dict, inputs: list[dict], label: str) -> None:
+    distances = Distances()
+    for name, tensor in sorted(wanted.items()):
+        assert found[name].dtype == tensor.dtype
+        if tensor.dtype == torch.float32:
+            off = (found[name] - tensor).abs().max() / tensor.abs().max()
+            assert off <= MOST_OFF_IN_FLOAT32, (name, off)
+        else:
+            distances.add(tensor, found[name], *(model[name] for model in inputs))
+    if distances.beyond_one:
+        distances.check(label, MAY_BE_MOVED)
+
+
+@pytest.mark.parametrize("case", SAME_BITS)
+def test_a_view_has_the_bits_of_mergekit(case, families, tmp_path, monkeypatch):
+    choose_the_first_of_equal_magnitudes(monkeypatch)
+    wanted, found = compared(SAME_BITS[case], families, tmp_path)
+    different = [name for name in wanted if not same_bits(wanted[name], found[name])]
+    assert not different, different
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_sums_over_tensors_differ_in_their_last_place(case, families, tmp_path):
+    stated = NEAR[case]
+    wanted, found = compared(stated, families, tmp_path)
+    inputs = [weights(families / stated.family / model, stated.family) for model in "abc"]
+    assert_near(wanted, found, inputs, case)
+
+
+FUSED = merge("arcee_fusion", {"a": {}, "b": {}}, "a", dtype="bfloat16")
+FUSIONS = {
+    # mergekit sums divergences in bfloat16, so that its choice is another one.
+    "bfloat16": (FUSED, 1),
+    "float32": (in_float32(FUSED), 0.002),
+}
+
+
+@pytest.mark.parametrize("family", ["middling", "vision"])
+@pytest.mark.parametrize("recipe, may_differ", **named(FUSIONS))
+def test_arcee_fusion_takes_elements_of_the_other_model(
+    recipe, may_differ, family, families, tmp_path
+):
+    wanted, found = compared(Case(family, recipe), families, tmp_path)
+    base, model = [weights(families / family / name, family) for name in "ab"]
+    differ = taken = elements = 0
+    for name, tensor in found.items():
+        start, end = [inputs[name].to(tensor.dtype) for inputs in (base, model)]
+        of_base, of_model = tensor == start, tensor == start + (end - start)
+        assert (of_base | of_model).all(), name
+        differ += (wanted[name] != tensor).sum().item()
+        taken += (~of_base).sum().item()
+        elements += tensor.numel()
+    print(f"\n{family}: {taken / elements:.3%} taken, {differ / elements:.4%} differ")
+    assert 0.01 < taken / elements < 0.5
+    assert differ / elements < may_differ
+
+
+DENSITIES = {"a": 0.66, "b": 0.66}
+AT_RANDOM = {
+    "dare_ties": ("dare_ties", {}, {}),
+    "della": ("della", {"epsilon": 0.05}, {"lambda": 0.5}),
+}
+
+
+@pytest.mark.parametrize("family", ["small", "vision"])
+@pytest.mark.parametrize("method, own, parameters", **named(AT_RANDOM))
+def test_given_the_random_choices_of_a_view_mergekit_computes_the_same(
+    method, own, parameters, family, families, tmp_path, monkeypatch
+):
+    masks = Masks(method, DENSITIES, families / family, tmp_path, normalize=False, **own)
+    monkeypatch.setattr(mergekit.sparsify, "bernoulli", masks.bernoulli)
+
+    def ranked(tensor, density, epsilon, rescale_norm=None):
+        assert epsilon == own["epsilon"]
+        return masks.bernoulli(tensor, density, rescale_norm)
+
+    monkeypatch.setattr(mergekit.sparsify, "della_magprune", ranked)
+    recipe = in_float32(two(method, "c", density=0.66, **own, **parameters))
+    wanted, found = compared(Case(family, recipe), families, tmp_path)
+    assert_near(wanted, found, [], method)
+
+
+def test_both_refuse_an_epsilon_that_makes_chances_of_more_than_one(families, tmp_path):
+    recipe = json.dumps(two("della", "c", density=0.66, epsilon=1.35, **{"lambda": 0.5}))
+    with pytest.raises(ValueError, match="Epsilon must be chosen"):
+        run(recipe, families / "small", tmp_path / "merged")
+    done = ckptfs.attempt("plan", "--recipe", write(recipe, families / "small", tmp_path))
+    assert done.returncode != 0 and "epsilon" in done.stderr
+
+
+DOCUMENTS = """
+name: mean
+merge_method: linear
+models:
+  - model: ZOO/a
+  - model: ZOO/b
+parameters: {weight: 0.5}
+---
+name: arc
+merge_method: slerp
+base_model: mean
+models:
+  - model: ZOO/d
+parameters: {t: [0, 0.4, 1]}
+---
+merge_method: task_arithmetic
+base_model: ZOO/c
+models:
+  - model: arc
+    parameters: {weight: 0.5}
+  - model: ZOO/b
+    parameters: {weight: [0.7, 0.2]}
+"""
+
+
+def test_a_document_can_be_the_base_of_another(families, tmp_path):
+    zoo = families / "small"
+    file = write(DOCUMENTS, zoo, tmp_path)
+    merged, shown = tmp_path / "merged", tmp_path / "shown"
+    arguments = [str(file), "--out-path", str(merged), "-I", str(tmp_path / "steps"),
+                 "--no-write-model-card", "--quiet", "--clone-tensors"]
+    done = CliRunner().invoke(multimerge.main, arguments)
+    assert done.exception is None, (done.output, done.exception)
+    with_index(merged)
+    ckptfs.run("materialize", "--recipe", file, "--out", shown)
+    wanted, found = [weights(directory, "small") for directory in (merged, shown)]
+    assert found.keys() == wanted.keys()
+    assert_near(wanted, found, [], "documents")
+
+
+@pytest.fixture(scope="module")
+def talkers(tmp_path_factory) -> Path:
+    """Models with as many rows as their tokenizer has tokens, more, or fewer; and one without a tokenizer."""
+    directory = tmp_path_factory.mktemp("talkers")
+    few, more = example_models.small_llama, example_models.llama_of_more_tokens
+    for seed, (name, make, added) in enumerate([
+        ("plain", few, []),
+        ("chat", more, ["<|turn|>", "<|end|>"]),
+        ("spare", few, [f"<SPARE_{number}>" for number in range(4)]),
+    ]):
+        example_models.save_tokenizer(example_models.save(make, directory / name, seed), added)
+    example_models.save(few, directory / "mute", 3)
+    return directory
+
+
+def spoken(models: list[str], method: str = "linear", **more) -> dict:
+    base = models[0]
+    return merge(method, dict.fromkeys(models, {"weight": 1.0}), base, dtype="float32") | more
+
+
+ALL = ["plain", "spare", "chat"]
+PAIR = ["plain", "chat"]
+FORCED = {
+    "w10": {"source": "ZOO/chat", "force": True},
+    "w11": {"source": "ZOO/plain", "force": True},
+}
+RENAMED = {
+    "w20": {"source": {"kind": "model_token", "model": "ZOO/chat", "token_id": 64}, "force": True},
+    "w21": {"source": {"kind": "model_token", "model": "ZOO/plain", "token": "<s>"}, "force": True},
+}
+# Recipes, and how many tokens and rows they come to.
+TOKENS = {
+    "base": (spoken(ALL, tokenizer_source="base"), 64, 64),
+    "union": (spoken(ALL, tokenizer_source="union"), 66, 66),
+    "that of a model": (spoken(ALL, tokenizer_source="ZOO/chat"), 66, 66),
+    "union, slerp": (spoken(PAIR, "slerp", tokenizer_source="union", parameters={"t": 0.5}), 66, 66),
+    "rows forced on all": (spoken(PAIR, tokenizer={"source": "union", "tokens": FORCED}), 66, 66),
+    "rows of other tokens": (spoken(PAIR, tokenizer={"source": "base", "tokens": RENAMED}), 64, 64),
+    "rows up to a multiple": (
+        spoken(["chat"], tokenizer={"source": "base", "pad_to_multiple_of": 16}), 66, 80),
+}
+EMBEDDINGS = {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+@pytest.mark.parametrize("recipe, tokens, rows", **named(TOKENS))
+def test_rows_are_mergekits_token_by_token(recipe, tokens, rows, talkers, tmp_path):
+    paths = both(json.dumps(recipe), talkers, tmp_path)
+    theirs, ours = [AutoTokenizer.from_pretrained(path) for path in paths]
+    assert ours.get_vocab().keys() == theirs.get_vocab().keys() and len(ours.get_vocab()) == tokens
+    assert len(ours.added_tokens_decoder) == len(theirs.added_tokens_decoder)
+    for path in paths:
+        assert json.loads((path / "config.json").read_text())["vocab_size"] == rows
+    wanted, found = [weights(path, "small") for path in paths]
+    assert found.keys() == wanted.keys()
+    # A union numbers the tokens that it adds in any order. Rows without a token stay where they are.
+    order = sorted(ours.get_vocab())
+    for tensors, tokenizer in ((wanted, theirs), (found, ours)):
+        places = [tokenizer.get_vocab()[token] for token in order]
+        for name in EMBEDDINGS:
+            assert tensors[name].shape[0] == rows
+            tensors[name] = tensors[name][places + list(range(tokens, rows))]
+    assert_near(wanted, found, [], "rows")
+
+
+def test_vocabularies_of_two_sizes_are_cut_only_on_request(talkers, tmp_path):
+    recipe = spoken(ALL)
+    with pytest.raises(RuntimeError):
+        run(json.dumps(recipe), talkers, tmp_path / "refused")
+    done = ckptfs.attempt("plan", "--recipe", write(json.dumps(recipe), talkers, tmp_path))
+    assert done.returncode != 0 and "truncate_embeddings" in done.stderr
+
+    merged = run(json.dumps(recipe), talkers, tmp_path / "merged", unsafe_truncate_embeddings=True)
+    file = write(json.dumps(recipe | {"view": {"truncate_embeddings": True}}), talkers, tmp_path)
+    shown = tmp_path / "shown"
+    ckptfs.run("materialize", "--recipe", file, "--out", shown)
+    wanted, found = [weights(path, "small") for path in (merged, shown)]
+    assert found.keys() == wanted.keys()
+    different = [name for name in wanted if not same_bits(wanted[name], found[name])]
+    assert not different, different
+    theirs, ours = [AutoTokenizer.from_pretrained(path) for path in (merged, shown)]
+    assert ours.get_vocab() == theirs.get_vocab()
+
+
+TEMPLATES = {"a name": "chatml", "text": "{{messages[0]['content']}}"}
+MESSAGES = [{"role": "user", "content": "w3"}, {"role": "assistant", "content": "w4"}]
+
+
+@pytest.mark.parametrize("template", **named(TEMPLATES))
+def test_a_template_goes_to_the_tokenizer_of_the_base(template, talkers, tmp_path):
+    models = dict.fromkeys(["plain", "mute"], {"weight": 0.5})
+    recipe = merge("linear", models, "plain", dtype="bfloat16", chat_template=template)
+    paths = both(json.dumps(recipe), talkers, tmp_path)
+    theirs, ours = [AutoTokenizer.from_pretrained(path) for path in paths]
+    assert ours.get_vocab() == theirs.get_vocab()
+    rendered = [tokenizer.apply_chat_template(MESSAGES, tokenize=False) for tokenizer in (theirs, ours)]
+    assert rendered[0] == rendered[1] != ""
+    wanted, found = [weights(path, "small") for path in paths]
+    assert found.keys() == wanted.keys()
+    assert all(same_bits(wanted[name], found[name]) for name in wanted)
