@@ -66,7 +66,8 @@ def save(make, directory: Path, seed: int, dtype: torch.dtype = torch.float32) -
         model = make()
         for parameter in (p for p in model.parameters() if p.dim() == 1):
             torch.nn.init.normal_(parameter, 1.0, 0.1)
-    model.to(dtype).save_pretrained(directory)
+    # mergekit leaves out half of a model of two towers that has other names than in memory.
+    model.to(dtype).save_pretrained(directory, save_original_format=False)
     with_index(directory)
     return directory
 
