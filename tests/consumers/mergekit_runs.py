@@ -6,6 +6,7 @@ Every model is a tiny Llama with random weights in bf16. mergekit runs on the CP
 import json
 from pathlib import Path
 
+import mergekit.merge_methods.sce
 import mergekit.sparsify
 import torch
 import yaml
@@ -63,13 +64,13 @@ def write(recipe: str, zoo: Path, scratch: Path) -> Path:
     return file
 
 
-def run(recipe: str, zoo: Path, merged: Path) -> Path:
+def run(recipe: str, zoo: Path, merged: Path, **options) -> Path:
     """What mergekit makes of a recipe."""
     recipe = recipe.replace("ZOO", str(zoo))
     run_merge(
         MergeConfiguration.model_validate(yaml.safe_load(recipe)),
         str(merged),
-        MergeOptions(device="cpu", quiet=True, clone_tensors=True),
+        MergeOptions(device="cpu", quiet=True, clone_tensors=True, **options),
         config_source=recipe,
     )
     if not (merged / "model.safetensors.index.json").exists():
@@ -91,10 +92,15 @@ class FirstOfEqual:
         order = self.argsort(values, descending)
         return torch.return_types.sort((values[order], order))
 
+    def topk(self, values: torch.Tensor, k: int, largest: bool):
+        order = self.argsort(values, descending=largest)[:k]
+        return torch.return_types.topk((values[order], order))
+
 
 def choose_the_first_of_equal_magnitudes(monkeypatch) -> None:
     """mergekit's own choice is undefined: its sorts are unstable."""
-    monkeypatch.setattr(mergekit.sparsify, "torch", FirstOfEqual())
+    for module in (mergekit.sparsify, mergekit.merge_methods.sce):
+        monkeypatch.setattr(module, "torch", FirstOfEqual())
 
 
 def with_index(directory: Path) -> None:

@@ -477,6 +477,29 @@ fn nuslerp_sees_a_tensor_its_rows_or_its_columns_as_vectors() {
 }
 
 #[test]
+fn nuslerp_sees_what_runs_along_the_first_dimension_of_any_tensor_as_vectors() {
+    const SHAPE: [usize; 4] = [6, 3, 4, 5];
+    const APART: usize = 60;
+    let (tensors, values) = apart(Dtype::F32, &SHAPE);
+    let between = Between {
+        t: 0.3,
+        base: false,
+    };
+    let mut expected = vec![0.0; SHAPE[0] * APART];
+    for start in 0..APART {
+        let [a, b] = [0, 1].map(|i| {
+            let vector = values[i].iter().skip(start).step_by(APART);
+            vector.copied().collect::<Vec<f64>>()
+        });
+        for (i, merged) in arc(&a, &b, between.t).into_iter().enumerate() {
+            expected[start + i * APART] = merged;
+        }
+    }
+    let found = merged(&tensors, NuSlerpByColumn(between));
+    assert_near(Dtype::F32, &found, &expected);
+}
+
+#[test]
 fn nuslerp_of_differences_from_a_base() {
     let (tensors, values) = models(Dtype::F32, &[30, 41]);
     let delta = |i: usize| -> Vec<f64> {

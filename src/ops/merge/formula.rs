@@ -16,6 +16,11 @@ pub trait Formula: Debug + Send + Sync + 'static {
     /// Whether [`Formula::merge`] is given whole rows, one at a time, and not runs of any length.
     const WHOLE_ROWS: bool = false;
 
+    /// The number of elements in a row of a tensor of this shape: those of the last dimension.
+    fn columns(shape: &[u64]) -> u64 {
+        shape.last().copied().unwrap_or(1).max(1)
+    }
+
     /// What it does, by [`Step::merge`], for people and programs.
     fn step(&self) -> Step;
 
@@ -88,7 +93,7 @@ pub const RUN: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
     pub elements: u64,
-    /// Elements of a row (the last dimension).
+    /// Elements of a row ([`Formula::columns`]).
     pub columns: u64,
     pub bands: u64,
 }

@@ -24,7 +24,7 @@ pub struct NuSlerp(pub Between);
 #[derive(Debug, Clone, PartialEq)]
 pub struct NuSlerpByRow(pub Between);
 
-/// Each column of a matrix is a vector.
+/// Each column (along the first dimension) is a vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NuSlerpByColumn(pub Between);
 
@@ -212,6 +212,11 @@ impl Formula for NuSlerpByRow {
 
 impl Formula for NuSlerpByColumn {
     const WHOLE_ROWS: bool = true;
+
+    /// All dimensions after the first, so that a column runs along the first.
+    fn columns(shape: &[u64]) -> u64 {
+        shape.iter().skip(1).product::<u64>().max(1)
+    }
 
     fn step(&self) -> Step {
         self.0.step("columns")

@@ -36,7 +36,7 @@ impl<F: Formula> PointwiseKernel<F> {
         shape: &[u64],
     ) -> Self {
         let elements: u64 = shape.iter().product();
-        let columns = shape.last().copied().unwrap_or(1).max(1);
+        let columns = F::columns(shape);
         let rows = elements / columns;
         let bands = if F::WHOLE_ROWS {
             RowBands {

@@ -1,7 +1,7 @@
 //! `slerp`, `nearswap` and `nuslerp`: two models, one of them or a third the base.
 
 use crate::catalog::Tensor;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::ops::merge::method::{
     BasePolicy, Bounds, Group, Method, Missing, Spec, required, shared, within,
 };
@@ -106,13 +106,7 @@ impl Method for Nu {
         match (flat, columns && dimensions > 1) {
             (true, _) => group.computed(NuSlerp(between), tensors),
             (false, false) => group.computed(NuSlerpByRow(between), tensors),
-            (false, true) if dimensions == 2 => group.computed(NuSlerpByColumn(between), tensors),
-            (false, true) => Err(Error::of_tensor(
-                Code::MergeUnlike,
-                tensors[0].origin(),
-                group.name,
-                format!("nuslerp_row_wise is about matrices, and this has {dimensions} dimensions"),
-            )),
+            (false, true) => group.computed(NuSlerpByColumn(between), tensors),
         }
     }
 }
