@@ -14,6 +14,8 @@ use ckptfs::ops::Group;
 use ckptfs::recipe::{DEFAULT_SHARD_BYTES, Places, Shards, ViewRequest, parse_shard_size};
 use ckptfs::source::Location;
 
+#[cfg(feature = "remote")]
+use crate::cli::network::NetworkArgs;
 use crate::cli::operations::{OperationArgs, heading};
 use crate::cli::waiting::note_silent_mount;
 
@@ -52,6 +54,10 @@ pub(crate) struct ViewArgs {
 
     #[command(flatten)]
     pub(crate) operations: OperationArgs,
+
+    #[cfg(feature = "remote")]
+    #[command(flatten)]
+    network: NetworkArgs,
 
     /// Pack all tensors into new shards with standard names, like --shards repack
     #[arg(long, help_heading = SHARDS, conflicts_with_all = ["no_repack", setting::SHARDS])]
@@ -152,6 +158,15 @@ impl ViewArgs {
     /// The request that these flags make, on top of the recipe if one is given: what is one thing
     /// replaces the recipe's, lists go on.
     pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
+        self.request_for(false)
+    }
+
+    /// The same, where `is_mount` says whether it is for a mount.
+    pub(crate) fn request_for(&self, is_mount: bool) -> ckptfs::Result<ViewRequest> {
+        #[cfg(feature = "remote")]
+        self.network.choose(is_mount);
+        #[cfg(not(feature = "remote"))]
+        let _ = is_mount;
         let named = [&self.base, &self.recipe].into_iter().flatten();
         named.for_each(note_silent_mount);
         self.operations.sources().for_each(note_silent_mount);

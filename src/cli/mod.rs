@@ -27,6 +27,8 @@ mod mount;
 #[cfg(feature = "fuse")]
 mod mount_helper;
 mod mounted;
+#[cfg(feature = "remote")]
+mod network;
 #[cfg(not(feature = "fuse"))]
 mod no_mounts;
 mod operations;

@@ -187,7 +187,7 @@ fn plan_and_mount(
     readiness: Option<&Readiness>,
     service: &Arc<ServiceManager>,
 ) -> anyhow::Result<Mounted> {
-    let request = view.request()?;
+    let request = view.request_for(true)?;
     let plan = Arc::new(request.plan()?);
     let log_file = outputs(&request, &plan, args)?;
     let persisting = persisting(&request, &plan, args)?;
