@@ -9,7 +9,6 @@ mod blocks;
 mod cache;
 mod client;
 mod crypto;
-mod date;
 mod directory;
 mod fault;
 mod hub;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
+use chrono::DateTime;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use reqwest::header::{
@@ -15,7 +16,6 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use crate::error::setting::ALLOW_UNPINNED;
 use crate::error::{Code, Error, Hint, Result};
 use crate::source::remote::client::check_encrypted;
-use crate::source::remote::date;
 use crate::source::remote::fault::{Attempt, Fault};
 use crate::source::remote::options::NetworkOptions;
 use crate::source::remote::reply::{self, header};
@@ -193,8 +193,8 @@ impl Web {
             location: Path::new(&shown).into(),
             len,
             modified: modified
-                .and_then(date::parse)
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+                .and_then(|date| DateTime::parse_from_rfc2822(date).ok())
+                .map_or(SystemTime::UNIX_EPOCH, SystemTime::from),
             pin,
         }))
     }
