@@ -153,7 +153,7 @@ fn file_at_url(url: &str) -> Result<Option<Arc<dyn Blob>>> {
 fn open_url(url: &str) -> Result<Arc<dyn Directory>> {
     let problem = "this build reads local directories only";
     let error = crate::error::Error::of_file(crate::error::Code::UnsupportedPlace, url, problem);
-    Err(error.with_hint("copy the files to this machine and name their directory"))
+    Err(error.with_hint("build ckptfs with the Cargo feature remote, or copy the files to this machine and name their directory"))
 }
 
 /// A directory is asked for next, which says what is wrong.
@@ -206,7 +206,7 @@ mod tests {
         let problem = if cfg!(feature = "remote") {
             "ftp://host/m: ftp:// is not a place that can be read; the places are s3://, gs://, az://, hf:// and https://"
         } else {
-            "ftp://host/m: this build reads local directories only; copy the files to this machine and name their directory"
+            "ftp://host/m: this build reads local directories only; build ckptfs with the Cargo feature remote, or copy the files to this machine and name their directory"
         };
         assert_eq!(error.to_string(), problem);
     }
