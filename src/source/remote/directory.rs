@@ -24,14 +24,16 @@ pub(super) struct RemoteDirectory {
     network: Arc<Network>,
     store: Arc<dyn Store>,
     location: PathBuf,
+    /// What the store's names of its files begin with: empty, or directories with a slash after each.
+    prefix: String,
     /// By the parts of their names.
     tree: Tree,
     /// What was asked for by name, where the store does not list all.
-    asked: Mutex<HashMap<String, Option<Object>>>,
+    asked: Arc<Mutex<HashMap<String, Option<Object>>>>,
 }
 
 /// What is in a directory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Tree {
     files: BTreeMap<String, Object>,
     directories: BTreeMap<String, Tree>,
@@ -104,8 +106,9 @@ impl RemoteDirectory {
             network,
             store,
             location: url.into(),
+            prefix: String::new(),
             tree,
-            asked: Mutex::default(),
+            asked: Arc::default(),
         })
     }
 
@@ -132,20 +135,21 @@ impl RemoteDirectory {
                 None => break,
             }
         }
+        let whole = format!("{}{name}", self.prefix);
         if let Some(object) = tree.files.get(file)
-            && object.name == name
+            && object.name == whole
         {
             return Ok(Some(object.clone()));
         }
         if self.store.lists_all() || !name.split('/').all(is_file_name) {
             return Ok(None);
         }
-        if let Some(known) = self.asked.lock().get(name) {
+        if let Some(known) = self.asked.lock().get(&whole) {
             return Ok(known.clone());
         }
         let url = self.location.join(name);
-        let found = find(&self.network, &self.store, name, &url.to_string_lossy())?;
-        self.asked.lock().insert(name.to_owned(), found.clone());
+        let found = find(&self.network, &self.store, &whole, &url.to_string_lossy())?;
+        self.asked.lock().insert(whole, found.clone());
         Ok(found)
     }
 
@@ -220,6 +224,24 @@ impl Directory for RemoteDirectory {
                 ))
             }
         }
+    }
+
+    fn below(&self, name: &str) -> Result<Option<Arc<dyn Directory>>> {
+        let mut tree = &self.tree;
+        for part in name.split('/') {
+            match tree.directories.get(part) {
+                Some(below) => tree = below,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Arc::new(RemoteDirectory {
+            network: self.network.clone(),
+            store: self.store.clone(),
+            location: self.location.join(name),
+            prefix: format!("{}{name}/", self.prefix),
+            tree: tree.clone(),
+            asked: self.asked.clone(),
+        })))
     }
 
     fn aux(&self, names: &[OsString], class: &mut dyn FnMut(&OsStr) -> Class) -> Result<AuxFiles> {
