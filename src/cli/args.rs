@@ -76,6 +76,19 @@ pub(crate) struct ViewArgs {
     pub(crate) shard_size: Option<u64>,
 }
 
+/// What a view is wanted for, as far as it matters for how sources are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Sources are read once.
+    Job,
+    /// They are read again and again.
+    #[cfg_attr(not(feature = "fuse"), allow(dead_code))]
+    Mount,
+    /// What planning learns of them is written to a pin file.
+    #[cfg_attr(not(feature = "remote"), allow(dead_code))]
+    Pin,
+}
+
 /// The same, where the base or recipe may also be the first argument.
 #[derive(Debug, Args)]
 #[command(mut_arg("base", |base| base.required_unless_present_any(["start", "recipe"])))]
@@ -158,15 +171,15 @@ impl ViewArgs {
     /// The request that these flags make, on top of the recipe if one is given: what is one thing
     /// replaces the recipe's, lists go on.
     pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
-        self.request_for(false)
+        self.request_for(Purpose::Job)
     }
 
-    /// The same, where `is_mount` says whether it is for a mount.
-    pub(crate) fn request_for(&self, is_mount: bool) -> ckptfs::Result<ViewRequest> {
+    /// The same for a `purpose`.
+    pub(crate) fn request_for(&self, purpose: Purpose) -> ckptfs::Result<ViewRequest> {
         #[cfg(feature = "remote")]
-        self.network.choose(is_mount);
+        self.network.choose(purpose)?;
         #[cfg(not(feature = "remote"))]
-        let _ = is_mount;
+        let _ = purpose;
         let named = [&self.base, &self.recipe].into_iter().flatten();
         named.for_each(note_silent_mount);
         self.operations.sources().for_each(note_silent_mount);

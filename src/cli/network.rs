@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use ckptfs::error::setting::PINNED;
 use ckptfs::recipe::parse_size;
-use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions};
+use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions, Pins};
+
+use crate::cli::args::Purpose;
 
 /// The heading of these flags.
 const REMOTE: &str = "Sources at URLs";
@@ -40,14 +43,23 @@ pub(crate) struct NetworkArgs {
     /// Maximum size of the block cache; 0 for none [default: a tenth of the free space]
     #[arg(long, help_heading = REMOTE, value_name = "SIZE", value_parser = parse_size)]
     block_cache_size: Option<u64>,
+
+    /// Take listings, pins and headers from FILE, which plan --pin made, and ask servers for none of them
+    #[arg(long, help_heading = REMOTE, value_name = "FILE")]
+    pinned: Option<PathBuf>,
 }
 
 impl NetworkArgs {
-    /// Has URLs be opened so. A cache in a place that nobody named is for mounts.
-    pub(crate) fn choose(&self, is_mount: bool) {
+    /// Makes this how URLs are opened. A cache in a place that nobody named is for mounts.
+    ///
+    /// # Errors
+    /// If the pin file cannot be read.
+    pub(crate) fn choose(&self, purpose: Purpose) -> ckptfs::Result<()> {
         /// A transfer is started again this many times before a read fails.
         const STALLS: u64 = 6;
-        let usual = || if is_mount { usual_directory() } else { None };
+        let pins = self.pinned.as_deref().map(Pins::read).transpose();
+        let pins = pins.map_err(|error| error.about(PINNED))?;
+        let usual = || usual_directory().filter(|_| purpose == Purpose::Mount);
         let directory = self.block_cache.clone().or_else(usual);
         // A mount leaves the directory that it was started in.
         let directory = directory.map(|path| std::path::absolute(&path).unwrap_or(path));
@@ -62,8 +74,11 @@ impl NetworkArgs {
                 max_bytes: self.block_cache_size,
             }),
             stop: STOP.clone(),
+            pins: pins.map(Arc::new),
+            record_pins: purpose == Purpose::Pin,
             ..NetworkOptions::from_environment()
         });
+        Ok(())
     }
 }
 

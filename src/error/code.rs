@@ -80,6 +80,8 @@ codes! {
     NoRevision = "no-revision",
     /// A server replied something else than it was asked for.
     BadReply = "bad-reply",
+    /// A file is no pin file, or is damaged.
+    BadPinFile = "bad-pin-file",
     /// Nothing says whether a source beyond this machine has changed.
     Unpinned = "unpinned",
     /// A link leads out of the source, and other users would see its target.

@@ -62,6 +62,8 @@ settings! {
     // Sources beyond this machine.
     ALLOW_HTTP = "allow_http",
     ALLOW_UNPINNED = "allow_unpinned",
+    PIN = "pin",
+    PINNED = "pinned",
 
     // Mounts.
     ALLOW_OTHER = "allow_other",

@@ -14,8 +14,9 @@ use crate::source::local::LocalFile;
 use crate::source::remote::blob::{RemoteBlob, attributes};
 use crate::source::remote::network::{AT_ONCE, Network};
 use crate::source::remote::source::Source;
-use crate::source::remote::store::{Object, Store};
+use crate::source::remote::store::{Object, Pin, Store};
 use crate::source::remote::transfer::persistently;
+use crate::source::remote::web::unpinned;
 use crate::source::{Attributes, Blob};
 
 /// The objects below a URL, as files of a directory.
@@ -81,10 +82,14 @@ fn is_file_name(name: &str) -> bool {
 impl RemoteDirectory {
     /// The directory at `url`, which `store` is.
     pub(super) fn open(network: Arc<Network>, store: Arc<dyn Store>, url: &str) -> Result<Self> {
-        let listing = {
-            let (store, url, patience) = (store.clone(), url.to_owned(), network.patience());
-            network.wait(async move { persistently(patience, &url, || store.list()).await })?
+        let listing = match network.pins().and_then(|pins| pins.listing(url)) {
+            Some(known) => known.to_vec(),
+            None => {
+                let (store, url, patience) = (store.clone(), url.to_owned(), network.patience());
+                network.wait(async move { persistently(patience, &url, || store.list()).await })?
+            }
         };
+        network.recorder().listing(url, &listing);
         if listing.is_empty() {
             let problem = if store.lists_all() {
                 "there is nothing below it"
@@ -181,14 +186,25 @@ fn find(
     name: &str,
     url: &str,
 ) -> Result<Option<Object>> {
-    let (store, patience) = (store.clone(), network.patience());
-    let (name, url) = (name.to_owned(), url.to_owned());
-    network.wait(async move { persistently(patience, &url, || store.find(&name)).await })
+    let found = match network.pins().and_then(|pins| pins.file(url)) {
+        Some(known) => known.clone(),
+        None => {
+            let (store, patience) = (store.clone(), network.patience());
+            let (name, url) = (name.to_owned(), url.to_owned());
+            network.wait(async move { persistently(patience, &url, || store.find(&name)).await })?
+        }
+    };
+    network.recorder().file(url, found.as_ref());
+    Ok(found)
 }
 
 fn blob(network: &Arc<Network>, store: &Arc<dyn Store>, object: Object) -> Result<Arc<dyn Blob>> {
     if let Some(path) = store.local_copy(&object) {
         return Ok(Arc::new(LocalFile::of_weights(path)?));
+    }
+    // Who made the pin file may have allowed it; who reads has not.
+    if object.pin == Pin::Nothing && !network.options().allow_unpinned {
+        return Err(unpinned(object.url()));
     }
     let source = Source::new(network.clone(), store.clone(), object);
     Ok(Arc::new(RemoteBlob::new(source)))

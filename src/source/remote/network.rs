@@ -16,6 +16,8 @@ use crate::source::remote::blocks::{BLOCK, Blocks};
 use crate::source::remote::cache::BlockCache;
 use crate::source::remote::client;
 use crate::source::remote::options::NetworkOptions;
+use crate::source::remote::pins::Pins;
+use crate::source::remote::recorder::Recorder;
 use crate::source::remote::streams::Credit;
 use crate::source::remote::transfer::Patience;
 
@@ -42,6 +44,7 @@ pub struct Network {
     ahead: Arc<Semaphore>,
     writing: Arc<Semaphore>,
     ids: AtomicU64,
+    recorder: Recorder,
 }
 
 impl fmt::Debug for Network {
@@ -73,6 +76,7 @@ impl Network {
             ahead: Arc::new(Semaphore::new(AT_ONCE_AHEAD)),
             writing: Arc::new(Semaphore::new(WAITING_TO_WRITE)),
             ids: AtomicU64::new(0),
+            recorder: Recorder::new(options.record_pins),
             options,
         }))
     }
@@ -93,6 +97,12 @@ impl Network {
     /// Chooses how [`shared`](Self::shared) is made; without effect once it is.
     pub fn choose(options: NetworkOptions) {
         *CHOSEN.lock() = Some(options);
+    }
+
+    /// All that was learned of sources so far, where [`NetworkOptions::record_pins`] asks for it. No more is noted
+    /// then.
+    pub fn recorded(&self) -> Pins {
+        self.recorder.take()
     }
 
     /// Has all who wait for the network be told that they are interrupted, now and later.
@@ -159,6 +169,15 @@ impl Network {
 
     pub(super) fn options(&self) -> &NetworkOptions {
         &self.options
+    }
+
+    /// What is known without asking.
+    pub(super) fn pins(&self) -> Option<&Pins> {
+        self.options.pins.as_deref()
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     pub(super) fn client(&self) -> &Client {

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::source::remote::hub::HubOptions;
+use crate::source::remote::pins::Pins;
 
 /// How sources beyond this machine are read.
 #[derive(Debug, Clone)]
@@ -31,6 +32,10 @@ pub struct NetworkOptions {
     /// Names and values of settings of object stores, as the environment has them: `AWS_…`,
     /// `GOOGLE_…`, `AZURE_…`.
     pub stores: Vec<(String, String)>,
+    /// What is known of sources without asking for it.
+    pub pins: Option<Arc<Pins>>,
+    /// Note what is learned of sources, for [`Network::recorded`](crate::source::remote::Network::recorded).
+    pub record_pins: bool,
 }
 
 /// Where blocks are kept on disk.
@@ -54,6 +59,8 @@ impl Default for NetworkOptions {
             stop: Arc::default(),
             hub: HubOptions::default(),
             stores: Vec::new(),
+            pins: None,
+            record_pins: false,
         }
     }
 }

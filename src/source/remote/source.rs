@@ -29,6 +29,8 @@ pub(super) struct Source {
     network: Arc<Network>,
     store: Arc<dyn Store>,
     pub(super) object: Object,
+    /// What it is called in pin files.
+    content: String,
     /// In the memory of this process.
     id: u64,
     disk: Option<cache::File>,
@@ -49,6 +51,7 @@ impl Source {
             id: network.next_id(),
             network,
             store,
+            content: object.content(),
             object,
             disk,
             streams: Mutex::default(),
@@ -86,6 +89,18 @@ impl Source {
         if buffer.is_empty() {
             return Ok(());
         }
+        let known = self.network.pins();
+        match known.and_then(|pins| pins.bytes(&self.content, &(offset..end))) {
+            Some(known) => buffer.copy_from_slice(known),
+            None => self.read_fetched(buffer, offset)?,
+        }
+        self.network.recorder().bytes(&self.content, offset, buffer);
+        Ok(())
+    }
+
+    /// The same of what no pin file has; `buffer` is not empty, and within the object.
+    fn read_fetched(self: &Arc<Self>, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let end = offset + buffer.len() as u64;
         let head = HEAD_BYTES.min(self.object.len);
         if end <= head && !self.has(0) {
             let from = offset as usize;
@@ -118,6 +133,10 @@ impl Source {
 
     /// Whether reading `range` does not wait for the network.
     pub(super) fn is_near(&self, range: &Range<u64>) -> bool {
+        let pins = self.network.pins();
+        if pins.is_some_and(|pins| pins.bytes(&self.content, range).is_some()) {
+            return true;
+        }
         let head = HEAD_BYTES.min(self.object.len);
         if range.end <= head && matches!(self.network.blocks().find(self.key(HEAD)), Found::Kept(_))
         {

@@ -9,11 +9,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 
 use crate::source::remote::fault::Attempt;
 
 /// An object when it was listed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Object {
     /// Its name below the directory, with slashes.
     pub(super) name: String,
@@ -29,10 +30,16 @@ impl Object {
     pub(super) fn url(&self) -> &str {
         self.location.to_str().unwrap_or_default()
     }
+
+    /// What names its content: the URL, and all by which another content would be noticed.
+    pub(super) fn content(&self) -> String {
+        format!("{} ({}, {} bytes)", self.url(), self.pin, self.len)
+    }
 }
 
 /// What every reply must agree with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Pin {
     /// The strong entity tag, with its quotes.
     Tag(String),
