@@ -256,6 +256,9 @@ impl Store for Objects {
                     let what = format!("the store has other content ({} was planned)", object.pin);
                     Fault::changed(object.url(), what)
                 }
+                error if status(&causes(&error)) == Some(416) => {
+                    Fault::changed(object.url(), "it is shorter than it was")
+                }
                 error => self.fault(object.url(), &error),
             })?;
             // Some stores take no notice of If-Match.

@@ -108,7 +108,7 @@ impl Source {
             return Ok(());
         }
         // A header that is longer than most.
-        if offset < head
+        if (offset..end).contains(&head)
             && end - head < BLOCK
             && let Found::Kept(first) = self.network.blocks().find(self.key(HEAD))
             && !self.has(0)

@@ -117,6 +117,10 @@ impl Streams {
         // In whole spans, once the window has some; so that requests are few.
         let unit = if window >= 2 * SPAN { SPAN } else { BLOCK };
         let mut to = if end == len { len } else { end / unit * unit };
+        // Not until half of the window is free.
+        if to < len && to.saturating_sub(from) < window / 2 {
+            to = from;
+        }
         to = to.min(from + credit.left() / BLOCK * BLOCK);
         let ahead = if to > from { from..to } else { 0..0 };
         stream.ahead = stream.ahead.max(ahead.end);
