@@ -2,29 +2,28 @@
 //! that can be told to misbehave.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 /// The commit that every revision of the Hub stands for.
-pub const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
+pub(crate) const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
 
 /// The token that opens private repositories.
-pub const TOKEN: &str = "hf_test";
+pub(crate) const TOKEN: &str = "hf_test";
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// 200 and all of it, where a range was asked for.
     Whole,
     /// The connection ends after so many bytes of the body.
     Cut(usize),
-    /// So many bytes of the body come, then none, until the server ends.
+    /// So many bytes of the body come, then none, until the server ends or [`WebServer::end_stalls`].
     Stall(usize),
     /// This status, with a header.
     Status(u16, &'static str, &'static str),
@@ -38,11 +37,11 @@ pub enum Trouble {
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub method: String,
-    pub path: String,
-    pub query: String,
-    pub headers: BTreeMap<String, String>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Request {
@@ -81,19 +80,23 @@ struct State {
     /// What is to go wrong, each with a part of the path, and how often.
     troubles: Mutex<Vec<(String, Trouble, usize)>>,
     log: Mutex<Vec<Request>>,
-    latency: Mutex<Duration>,
     ignores_if_match: AtomicBool,
     /// Signatures of URLs up to this one have expired.
     expired: AtomicU64,
     signed: AtomicU64,
-    in_flight: AtomicU64,
-    most_in_flight: AtomicU64,
+    /// How many requests for weights must have come before one of them is answered, and how many have.
+    gathering: Mutex<(usize, usize)>,
+    gathered: Condvar,
     ended: Mutex<bool>,
     end: Condvar,
+    /// Replies that are stalled now.
+    stalled: AtomicU64,
+    /// How often stalled replies were ended.
+    released: AtomicU64,
 }
 
 /// The server, until it is dropped.
-pub struct WebServer {
+pub(crate) struct WebServer {
     state: Arc<State>,
     address: SocketAddr,
     /// Where the Hub sends clients for large files.
@@ -101,7 +104,7 @@ pub struct WebServer {
 }
 
 impl WebServer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let state = Arc::new(State::default());
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (first, second) = (bind(), bind());
@@ -126,12 +129,12 @@ impl WebServer {
     }
 
     /// The URL of the server, without a slash at its end.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Has `path` be `content` from now on.
-    pub fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
+    pub(crate) fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
         let content = content.into();
         let hash = Sha256::digest(&content);
         let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -140,7 +143,7 @@ impl WebServer {
     }
 
     /// The files of `directory`, and of those below it, under `path`.
-    pub fn put_directory(&self, path: &str, directory: &std::path::Path) {
+    pub(crate) fn put_directory(&self, path: &str, directory: &std::path::Path) {
         for entry in std::fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
             let path = format!("{path}/{}", entry.file_name().to_str().unwrap());
@@ -152,12 +155,12 @@ impl WebServer {
         }
     }
 
-    pub fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         self.state.files.lock().unwrap().remove(path);
     }
 
     /// Has the next `times` requests for the body of a path that ends with `path` go wrong.
-    pub fn trouble(&self, path: &str, trouble: Trouble, times: usize) {
+    pub(crate) fn trouble(&self, path: &str, trouble: Trouble, times: usize) {
         self.state
             .troubles
             .lock()
@@ -165,28 +168,36 @@ impl WebServer {
             .push((path.to_owned(), trouble, times));
     }
 
-    pub fn ignore_if_match(&self) {
+    pub(crate) fn ignore_if_match(&self) {
         self.state.ignores_if_match.store(true, Ordering::Relaxed);
     }
 
     /// Has the signed URLs that were given so far expire.
-    pub fn expire(&self) {
+    pub(crate) fn expire(&self) {
         let signed = self.state.signed.load(Ordering::Relaxed);
         self.state.expired.store(signed, Ordering::Relaxed);
     }
 
-    pub fn latency(&self, latency: Duration) {
-        *self.state.latency.lock().unwrap() = latency;
+    /// Whether a reply is stalled now.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.state.stalled.load(Ordering::SeqCst) > 0
+    }
+
+    /// Ends all replies that are stalled.
+    pub(crate) fn end_stalls(&self) {
+        let _ended = self.state.ended.lock().unwrap();
+        self.state.released.fetch_add(1, Ordering::SeqCst);
+        self.state.end.notify_all();
+    }
+
+    /// Answers no request for weights before `count` of them have come.
+    pub(crate) fn gather(&self, count: usize) {
+        *self.state.gathering.lock().unwrap() = (count, 0);
     }
 
     /// The requests so far, which are forgotten then.
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.log.lock().unwrap())
-    }
-
-    /// The most requests that were answered at the same time.
-    pub fn most_in_flight(&self) -> u64 {
-        self.state.most_in_flight.load(Ordering::Relaxed)
     }
 }
 
@@ -194,6 +205,8 @@ impl Drop for WebServer {
     fn drop(&mut self) {
         *self.state.ended.lock().unwrap() = true;
         self.state.end.notify_all();
+        self.gather(0);
+        self.state.gathered.notify_all();
         for address in [self.address, self.second] {
             let _ = TcpStream::connect(address);
         }
@@ -207,20 +220,24 @@ fn serve(state: &State, stream: TcpStream, second: SocketAddr) {
     };
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader) {
-        let now = state.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        state.most_in_flight.fetch_max(now, Ordering::Relaxed);
         state.log.lock().unwrap().push(request.clone());
-        let latency = *state.latency.lock().unwrap();
-        if !latency.is_zero() {
-            thread::sleep(latency);
+        if is_large(&request.path) {
+            gather(state);
         }
         let response = answer(state, &request, local == second, second);
-        let goes_on = write_response(state, &mut writer, &request, response);
-        state.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if !goes_on {
+        if !write_response(state, &mut writer, &request, response) {
             return;
         }
     }
+}
+
+/// Waits until as many requests have come as are to be gathered.
+fn gather(state: &State) {
+    let mut gathering = state.gathering.lock().unwrap();
+    gathering.1 += 1;
+    state.gathered.notify_all();
+    let lacks = |(wanted, come): &mut (usize, usize)| come < wanted;
+    drop(state.gathered.wait_while(gathering, lacks).unwrap());
 }
 
 fn read_request(reader: &mut impl BufRead) -> Option<Request> {
@@ -300,7 +317,12 @@ fn write_response(
         Some(Trouble::Stall(bytes)) => {
             let _ = writer.write_all(&body[..bytes.min(body.len())]);
             let ended = state.ended.lock().unwrap();
-            drop(state.end.wait_while(ended, |ended| !*ended).unwrap());
+            let released = || state.released.load(Ordering::SeqCst);
+            let before = released();
+            state.stalled.fetch_add(1, Ordering::SeqCst);
+            let goes_on = |ended: &mut bool| !*ended && released() == before;
+            drop(state.end.wait_while(ended, goes_on).unwrap());
+            state.stalled.fetch_sub(1, Ordering::SeqCst);
             false
         }
         _ => writer.write_all(&body).is_ok(),
@@ -330,8 +352,14 @@ fn due(state: &State, request: &Request) -> Option<Trouble> {
         return None;
     }
     let mut troubles = state.troubles.lock().unwrap();
-    let is_due = |(path, _, left): &&mut (String, Trouble, usize)| {
-        *left > 0 && request.path.ends_with(&**path)
+    // What is asked for must be more than what comes before the trouble.
+    let (from, to) = request.range(usize::MAX).unwrap_or((0, usize::MAX));
+    let is_long_enough = |trouble: &Trouble| match trouble {
+        Trouble::Cut(bytes) | Trouble::Stall(bytes) => to - from > *bytes,
+        _ => true,
+    };
+    let is_due = |(path, trouble, left): &&mut (String, Trouble, usize)| {
+        *left > 0 && request.path.ends_with(&**path) && is_long_enough(trouble)
     };
     let (_, trouble, left) = troubles.iter_mut().find(is_due)?;
     *left -= 1;
@@ -447,7 +475,6 @@ fn refused(request: &Request, repository: &str) -> Option<Response> {
 }
 
 fn api(state: &State, request: &Request, rest: &str) -> Response {
-    const PAGE: usize = 3;
     let parts: Vec<&str> = rest.splitn(4, '/').collect();
     let [organization, model, what, revision] = parts[..] else {
         return status(404, &[]);
@@ -473,11 +500,12 @@ fn api(state: &State, request: &Request, rest: &str) -> Response {
         response.body = format!("{{\"sha\": \"{COMMIT}\"}}").into_bytes();
         return response;
     }
+    let page = page(of_repository.len());
     let start: usize = request
         .query
         .rsplit_once("cursor=")
         .map_or(0, |(_, at)| at.parse().unwrap());
-    let entries = of_repository.iter().skip(start).take(PAGE).map(|(path, content)| {
+    let entries = of_repository.iter().skip(start).take(page).map(|(path, content)| {
         let path = &path[prefix.len()..];
         let (len, hash) = (content.content.len(), &content.hash);
         if is_large(path) {
@@ -488,16 +516,21 @@ fn api(state: &State, request: &Request, rest: &str) -> Response {
     });
     let body = format!("[{}]", entries.collect::<Vec<_>>().join(","));
     let mut response = status(200, &[]);
-    if start + PAGE < of_repository.len() {
+    if start + page < of_repository.len() {
         let next = format!(
             "</{}?recursive=true&cursor={}>; rel=\"next\"",
             request.path,
-            start + PAGE
+            start + page
         );
         response.headers.push(("link".to_owned(), next));
     }
     response.body = body.into_bytes();
     response
+}
+
+/// The entries of a page of a list: few, so that small lists have several pages, or as many as servers send.
+fn page(entries: usize) -> usize {
+    if entries > 100 { 1000 } else { 3 }
 }
 
 fn is_large(path: &str) -> bool {
@@ -565,7 +598,6 @@ fn signed(state: &State, request: &Request, trouble: Option<Trouble>) -> Respons
 
 /// `ListObjectsV2`, by pages.
 fn list_objects(state: &State, request: &Request) -> Response {
-    const PAGE: usize = 3;
     let parameter = |name: &str| {
         let mut parts = request.query.split('&');
         let found = parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
@@ -579,7 +611,8 @@ fn list_objects(state: &State, request: &Request) -> Response {
         key.starts_with(&prefix).then_some((key, content))
     });
     let found: Vec<(&str, &Stored)> = of_bucket.collect();
-    let contents = found.iter().skip(start).take(PAGE).map(|(key, content)| {
+    let page = page(found.len());
+    let contents = found.iter().skip(start).take(page).map(|(key, content)| {
         format!(
             "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>{}</ETag><Size>{}</Size></Contents>",
             tag(content).replace('"', "&quot;"),
@@ -587,10 +620,10 @@ fn list_objects(state: &State, request: &Request) -> Response {
         )
     });
     let contents = contents.collect::<String>();
-    let next = if start + PAGE < found.len() {
+    let next = if start + page < found.len() {
         format!(
             "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>",
-            start + PAGE
+            start + page
         )
     } else {
         "<IsTruncated>false</IsTruncated>".to_owned()

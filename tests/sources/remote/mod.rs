@@ -1,7 +1,11 @@
 //! Sources at URLs: the same views as over files, whatever the server does.
 
+mod cache;
 mod faults;
+#[cfg(feature = "cli")]
+mod flags;
 mod hub;
+mod pins;
 mod speed;
 
 use std::path::{Path, PathBuf};
@@ -112,6 +116,29 @@ fn a_checkpoint_at_a_url_gives_the_view_that_it_gives_on_disk() {
             found.insert(below.clone(), expected[&below].clone());
         }
         assert!(found == expected, "{url}");
+    }
+}
+
+#[test]
+fn a_directory_below_is_a_directory_too() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    std::fs::create_dir_all(directory.join("sub/more")).unwrap();
+    std::fs::write(directory.join("sub/more/notes.md"), "below").unwrap();
+    let (server, urls) = served(&directory, "base");
+    for url in &urls[1..] {
+        let opened = network(&server).open(url).unwrap();
+        let below = opened.below("sub").unwrap().unwrap();
+        assert_eq!(below.names().unwrap(), ["more"]);
+        assert!(below.has("more/notes.md") && !below.has("notes.md"));
+        let last = below.below("more").unwrap().unwrap();
+        let notes = last.file("notes.md").unwrap().read_all(100).unwrap();
+        assert_eq!(notes, b"below");
+        assert_eq!(
+            last.location(),
+            std::path::Path::new(&format!("{url}/sub/more"))
+        );
+        assert!(opened.below("none").unwrap().is_none());
     }
 }
 
