@@ -66,7 +66,7 @@ fn shared_by(node: &Node) -> u64 {
 
 /// Whether a source of `view` is on another machine.
 fn reads_remote(view: &View) -> bool {
-    fn any<'a>(extents: &'a Extents, seen: &mut HashSet<NodeId>) -> bool {
+    fn any(extents: &Extents, seen: &mut HashSet<NodeId>) -> bool {
         extents
             .segments()
             .iter()

@@ -104,11 +104,11 @@ fn every_flag_that_takes_a_source_takes_a_url() {
     for (number, view) in views.into_iter().enumerate() {
         let local = |name: &str| name.to_owned();
         let expected = written(&workspace, &server, view, local, &format!("local-{number}"));
-        for way in 0..3 {
+        for (way, base) in urls["base"].iter().enumerate() {
             let remote = |name: &str| urls[name][way].clone();
             let out = format!("remote-{number}-{way}");
             let found = written(&workspace, &server, view, remote, &out);
-            assert!(found == expected, "{view} by {}", urls["base"][way]);
+            assert!(found == expected, "{view} by {base}");
         }
     }
 }
@@ -135,10 +135,9 @@ fn the_models_of_a_recipe_may_be_at_urls() {
         )
     };
     let expected = recipe("local.yml", "base", "other");
-    for way in 0..3 {
-        let found = recipe(&format!("{way}.yml"), &urls[way], &others[way]);
-        // The recipe itself may be among the files that describe the view.
-        assert!(found == expected, "{}", urls[way]);
+    for (way, (url, other)) in urls.iter().zip(&others).enumerate() {
+        let found = recipe(&format!("{way}.yml"), url, other);
+        assert!(found == expected, "{url}");
     }
     // Named for a recipe that has other names.
     let text = "merge_method: linear\nmodels: [{model: org/a}, {model: org/b}]\nparameters: {weight: 0.5}\ndtype: bfloat16\n";

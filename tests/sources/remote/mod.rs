@@ -175,8 +175,11 @@ fn adapters_and_extras_at_urls_make_the_view_that_they_make_on_disk() {
     let urls: Vec<[String; 3]> = urls.map(|(name, path)| put(&server, path, name)).collect();
     for way in 0..3 {
         let network = network(&server);
-        let found = view([0, 1, 2].map(|i| at(&network, &urls[i][way]).unwrap()));
-        assert!(found == expected, "{}", urls[0][way]);
+        let [base, adapter, extra] = &urls[..] else {
+            unreachable!("there are three");
+        };
+        let sources = [base, adapter, extra].map(|urls| at(&network, &urls[way]).unwrap());
+        assert!(view(sources) == expected, "{}", base[way]);
     }
 }
 
