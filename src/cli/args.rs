@@ -13,6 +13,8 @@ use ckptfs::ops::Group;
 use ckptfs::recipe::{Shards, ViewRequest, Wanted, parse_shard_size};
 use ckptfs::source::Location;
 
+#[cfg(feature = "remote")]
+use crate::cli::network::NetworkArgs;
 use crate::cli::operations::{OperationArgs, heading};
 use crate::cli::waiting::note_silent_mount;
 
@@ -52,6 +54,10 @@ pub(crate) struct ViewArgs {
     #[command(flatten)]
     pub(crate) operations: OperationArgs,
 
+    #[cfg(feature = "remote")]
+    #[command(flatten)]
+    network: NetworkArgs,
+
     /// Pack all tensors into new shards with standard names, like --shards repack
     #[arg(long, help_heading = SHARDS, conflicts_with_all = ["no_repack", setting::SHARDS])]
     pub(crate) repack: bool,
@@ -67,6 +73,19 @@ pub(crate) struct ViewArgs {
     /// Maximum tensor bytes in a new shard; GiB if there is no unit [default: 4GiB]
     #[arg(long, help_heading = SHARDS, alias = "shard-size-gb", value_name = "SIZE", value_parser = parse_shard_size)]
     pub(crate) shard_size: Option<u64>,
+}
+
+/// What a view is wanted for, as far as it matters for how sources are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Sources are read once.
+    Job,
+    /// They are read again and again.
+    #[cfg_attr(not(feature = "fuse"), allow(dead_code))]
+    Mount,
+    /// What planning learns of them is written to a pin file.
+    #[cfg_attr(not(feature = "remote"), allow(dead_code))]
+    Pin,
 }
 
 /// The same, where the base or recipe may also be the first argument.
@@ -151,6 +170,15 @@ impl ViewArgs {
     /// The request that these flags make, on top of the recipe if one is given: what is one thing
     /// replaces the recipe's, lists go on.
     pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
+        self.request_for(Purpose::Job)
+    }
+
+    /// The same for a `purpose`.
+    pub(crate) fn request_for(&self, purpose: Purpose) -> ckptfs::Result<ViewRequest> {
+        #[cfg(feature = "remote")]
+        self.network.choose(purpose)?;
+        #[cfg(not(feature = "remote"))]
+        let _ = purpose;
         let named = [&self.base, &self.recipe].into_iter().flatten();
         named.for_each(note_silent_mount);
         self.operations.sources().for_each(note_silent_mount);

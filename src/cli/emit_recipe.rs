@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use ckptfs::error::{Code, Error};
 use ckptfs::materialize::write_stub;
@@ -13,11 +13,15 @@ use ckptfs::shown::Show;
 use crate::cli::output_file::OutputFile;
 use crate::cli::plan::to_stdout;
 
+/// The group of flags that name a file to write.
+pub(crate) const OUTPUT_FILE: &str = "output_file";
+
 /// Whether and where to write the recipe.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new(OUTPUT_FILE).multiple(true)))]
 pub(crate) struct EmitArgs {
     /// Write the recipe of this view to FILE, or to standard output instead of the plan
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", group = OUTPUT_FILE)]
     emit_recipe: Option<PathBuf>,
 
     /// Write all files but the weights, and the recipe as ckptfs.yml, to the new directory DIR, for
@@ -25,9 +29,9 @@ pub(crate) struct EmitArgs {
     #[arg(long, value_name = "DIR")]
     emit_stub: Option<PathBuf>,
 
-    /// Replace an existing FILE of --emit-recipe
-    #[arg(long, alias = "force", requires = "emit_recipe")]
-    overwrite: bool,
+    /// Replace an existing FILE of --emit-recipe or --pin
+    #[arg(long, alias = "force", requires = OUTPUT_FILE)]
+    pub(crate) overwrite: bool,
 }
 
 impl EmitArgs {

@@ -27,11 +27,14 @@ mod mount;
 #[cfg(feature = "fuse")]
 mod mount_helper;
 mod mounted;
+#[cfg(feature = "remote")]
+mod network;
 // Tested in every build.
 #[cfg(any(test, not(feature = "fuse")))]
 mod no_mounts;
 mod operations;
 mod output_file;
+mod pin;
 mod plan;
 #[cfg(feature = "fuse")]
 mod privileges;
@@ -105,6 +108,8 @@ enum Command {
         out: Option<PathBuf>,
         #[command(flatten)]
         emit: emit_recipe::EmitArgs,
+        #[command(flatten)]
+        pin: pin::PinArgs,
     },
     /// Measure the quantization error, by layer and by kind of module
     #[command(after_help = inspect::COLUMNS_HELP)]
@@ -219,9 +224,11 @@ impl Command {
                 check_values,
                 out,
                 emit,
+                pin,
             } => {
-                let request = view.into_view().request()?;
+                let request = view.into_view().request_for(pin.purpose())?;
                 let plan = request.plan()?;
+                pin.write(&request, &plan, emit.overwrite)?;
                 if emit.run(&request, &plan, json || check_values)? {
                     return Ok(ExitCode::SUCCESS);
                 }

@@ -32,7 +32,7 @@ use ckptfs::view::View;
 use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 
 use crate::cli::allocator;
-use crate::cli::args::{ViewArgs, parse_threads};
+use crate::cli::args::{Purpose, ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::messages::{self, flag};
 use crate::cli::service::ServiceManager;
@@ -194,7 +194,7 @@ fn plan_and_mount(
     readiness: Option<&Readiness>,
     service: &Arc<ServiceManager>,
 ) -> anyhow::Result<Mounted> {
-    let request = view.request()?;
+    let request = view.request_for(Purpose::Mount)?;
     let plan = Arc::new(request.plan()?);
     let log_file = outputs(&request, &plan, args)?;
     let process = args.end_with.map(process_to_end_with).transpose()?;

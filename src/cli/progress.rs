@@ -14,6 +14,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use ckptfs::jobs::Progress;
 use ckptfs::shown::Show;
 
+#[cfg(feature = "remote")]
+use crate::cli::network;
 use crate::cli::signals::is_ignored;
 use crate::cli::ticker::Ticker;
 
@@ -102,6 +104,8 @@ impl Bar {
             flag::register_conditional_shutdown(number, 128 + number, cancelled.clone())?;
             flag::register_usize(number, signal.clone(), number.unsigned_abs() as usize)?;
             flag::register(number, cancelled.clone())?;
+            #[cfg(feature = "remote")]
+            flag::register(number, network::STOP.clone())?;
         }
         Ok(Bar {
             shared: Arc::new(Shared {

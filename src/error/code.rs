@@ -70,6 +70,20 @@ codes! {
     NoCheckpoint = "no-checkpoint",
     /// The source is in a place that this build cannot read.
     UnsupportedPlace = "unsupported-place",
+    /// A source beyond this machine, or its network, does not answer.
+    Unreachable = "unreachable",
+    /// A server refuses access.
+    AccessDenied = "access-denied",
+    /// The conditions of a repository of the Hub are not accepted.
+    GatedRepository = "gated-repository",
+    /// A repository of the Hub has no such revision.
+    NoRevision = "no-revision",
+    /// A server replied something else than it was asked for.
+    BadReply = "bad-reply",
+    /// A file is no pin file, or is damaged.
+    BadPinFile = "bad-pin-file",
+    /// Nothing says whether a source beyond this machine has changed.
+    Unpinned = "unpinned",
     /// A link leads out of the source, and other users would see its target.
     LinkOutside = "link-outside",
     /// The index names a shard that does not exist.

@@ -59,6 +59,12 @@ settings! {
     GGUF_PRE = "gguf_pre",
     IMATRIX = "imatrix",
 
+    // Sources beyond this machine.
+    ALLOW_HTTP = "allow_http",
+    ALLOW_UNPINNED = "allow_unpinned",
+    PIN = "pin",
+    PINNED = "pinned",
+
     // Mounts.
     ALLOW_OTHER = "allow_other",
     DIRECT_IO = "direct_io",

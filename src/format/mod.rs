@@ -112,9 +112,9 @@ impl Checkpoint {
 
 /// The file `name` in the directory of that at `location`.
 fn sibling(location: &Location, name: &str) -> Result<Arc<dyn Blob>> {
-    let path = location.as_path().with_file_name(name);
-    let file = Location::Local(path.clone()).weights()?;
-    file.ok_or_else(|| missing(&path, "file"))
+    let beside = location.with_file_name(name);
+    let file = beside.weights()?;
+    file.ok_or_else(|| missing(beside.as_path(), "file"))
 }
 
 /// The names of the tensors of the checkpoint at `location`, in order. With an index, its shards need

@@ -73,7 +73,8 @@ pub(super) fn read(
     }
 
     let shard_names: Vec<&str> = shard_names.into_iter().collect();
-    let mut files = jobs::map(&shard_names, jobs::processors(), |name| {
+    let at_once = directory.opened_at_once().unwrap_or_else(jobs::processors);
+    let mut files = jobs::map(&shard_names, at_once, |name| {
         let blob = open_shard(directory, name, index.as_ref())?;
         Ok(Read {
             name: (*name).to_owned(),

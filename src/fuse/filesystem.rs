@@ -20,6 +20,7 @@ use rustix::fs::{Access, OFlags};
 use crate::fuse::server::{
     Capability, Found, Handle, Kernel, Kind, Named, Opened, Server, Stat, TTL, Xattr,
 };
+use crate::fuse::waiting::Waiting;
 
 /// Requests that the kernel keeps in flight for readahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -54,7 +55,7 @@ const NO_ENTRY: FileAttr = FileAttr {
 };
 
 /// A view as the kernel sees it.
-pub(super) struct ViewFs(pub(super) Arc<Server<BackingId>>);
+pub(super) struct ViewFs(pub(super) Arc<Server<BackingId>>, pub(super) Waiting);
 
 fn attributes(stat: &Stat) -> FileAttr {
     FileAttr {
@@ -137,6 +138,27 @@ fn open(
         Opened::Direct { forced: true } => reply.opened(handle, keep | FopenFlags::FOPEN_DIRECT_IO),
         Opened::Direct { forced: false } | Opened::Cached => reply.opened(handle, keep),
         Opened::Own => reply.opened(handle, FopenFlags::FOPEN_NOFLUSH),
+    }
+}
+
+/// Reads `size` bytes from `offset`.
+fn read(
+    server: &Server<BackingId>,
+    inode: u64,
+    handle: Handle,
+    (offset, size): (u64, u32),
+    flags: OFlags,
+    reply: ReplyData,
+) {
+    let mut reply = Some(reply);
+    let send = |bytes: &[u8]| {
+        if let Some(reply) = reply.take() {
+            reply.data(bytes);
+        }
+    };
+    let result = server.read(inode, handle, offset, size, flags, send);
+    if let (Err(e), Some(reply)) = (result, reply) {
+        reply.error(errno(e));
     }
 }
 
@@ -248,19 +270,14 @@ impl Filesystem for ViewFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut reply = Some(reply);
-        let send = |bytes: &[u8]| {
-            if let Some(reply) = reply.take() {
-                reply.data(bytes);
-            }
-        };
-        let flags = open_flags(flags);
-        let result = self
-            .0
-            .read(inode.0, Handle(handle.0), offset, size, flags, send);
-        if let (Err(e), Some(reply)) = (result, reply) {
-            reply.error(errno(e));
+        let (handle, flags) = (Handle(handle.0), open_flags(flags));
+        if !self.0.waits_to_read(inode.0, offset, size) {
+            return read(&self.0, inode.0, handle, (offset, size), flags, reply);
         }
+        // In another thread: what else is asked meanwhile is answered.
+        let server = self.0.clone();
+        self.1
+            .spawn(move || read(&server, inode.0, handle, (offset, size), flags, reply));
     }
 
     fn getxattr(

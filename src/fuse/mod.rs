@@ -23,6 +23,7 @@ mod rehearsal;
 mod resolve;
 mod server;
 mod unmount;
+mod waiting;
 
 pub use checkup::{Check, Level, checkup};
 pub use condition::ServingProcess;

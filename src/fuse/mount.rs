@@ -25,6 +25,7 @@ use crate::fuse::persist::Running;
 use crate::fuse::prefetch::{MountPages, Prefetching};
 use crate::fuse::resolve::resolve;
 use crate::fuse::server::Server;
+use crate::fuse::waiting::Waiting;
 use crate::fuse::{fusermount, mountpoint, read_ahead, rehearsal, unmount};
 use crate::jobs::{self, MAX_THREADS};
 use crate::materialize::Persisting;
@@ -352,7 +353,12 @@ fn start(
     // The session gets a bare device: whoever mounts with it also has it unmount at its end, by
     // path, which could hit another filesystem that is mounted there by then.
     let server = Server::new(figures, options, ahead, ahead_of_cache);
-    let session = Session::from_fd(ViewFs(Arc::new(server)), device, acl, config)?;
+    let session = Session::from_fd(
+        ViewFs(Arc::new(server), Waiting::default()),
+        device,
+        acl,
+        config,
+    )?;
     if let Some(setting) = kernel_setting {
         setting.apply();
     }

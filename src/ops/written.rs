@@ -21,17 +21,26 @@ pub fn named_file(text: &str) -> Result<Value, String> {
     }
 }
 
+/// The length of `scheme://host:port` at the start of `text`, whose colons separate nothing here; 0 for a path.
+fn authority_len(text: &str) -> usize {
+    let Location::Url(url) = Location::from(text) else {
+        return 0;
+    };
+    let host = url.find("://").map_or(0, |at| at + 3);
+    url[host..].find('/').map_or(url.len(), |len| host + len)
+}
+
 /// `DIR`, or `DIR:WEIGHT` if the text after the last colon is a number.
 ///
 /// # Errors
 /// If the weight is not finite.
 pub fn weighted_source(text: &str) -> Result<Value, String> {
     let (path, weight) = match text.rsplit_once(':') {
-        Some((path, weight)) => match weight.parse() {
+        Some((path, weight)) if path.len() >= authority_len(text) => match weight.parse() {
             Ok(weight) => (path, weight),
             Err(_) => (text, 1.0),
         },
-        None => (text, 1.0),
+        _ => (text, 1.0),
     };
     if f64::is_finite(weight) {
         Ok(Value::Source {
@@ -50,7 +59,7 @@ pub fn selective_source(text: &str) -> Value {
 }
 
 /// `DIR`, or `DIR:REGEX`: split at the first colon before which there is a path that `exists` (it may
-/// have colons itself), or else at the first one. That of `scheme://` is none.
+/// have colons itself), or else at the first one. Those of `scheme://host:port` are none.
 fn selective(text: &str, exists: impl Fn(&str) -> bool) -> Value {
     let source = |path: &str, names: Option<&str>| Value::Source {
         location: path.into(),
@@ -58,9 +67,8 @@ fn selective(text: &str, exists: impl Fn(&str) -> bool) -> Value {
         names: names.map(str::to_owned),
     };
     let colons = text.match_indices(':').map(|(at, _)| at);
-    let colons: Vec<usize> = colons
-        .filter(|at| !text[*at..].starts_with("://"))
-        .collect();
+    let authority = authority_len(text);
+    let colons: Vec<usize> = colons.filter(|at| *at >= authority).collect();
     let of_path = || colons.iter().find(|at| exists(&text[..**at]));
     match of_path().or(colons.first()) {
         Some(at) if !exists(text) => source(&text[..*at], Some(&text[at + 1..])),
@@ -71,6 +79,24 @@ fn selective(text: &str, exists: impl Fn(&str) -> bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_weight_begins_behind_the_last_colon_and_a_port_is_none() {
+        for (text, path, number) in [
+            ("/m", "/m", 1.0),
+            ("/m:0.5", "/m", 0.5),
+            ("s3://bucket/m:2", "s3://bucket/m", 2.0),
+            ("http://host:80", "http://host:80", 1.0),
+            ("http://host:80/m:3", "http://host:80/m", 3.0),
+        ] {
+            let expected = Value::Source {
+                location: path.into(),
+                weight: number,
+                names: None,
+            };
+            assert_eq!(weighted_source(text), Ok(expected), "{text}");
+        }
+    }
 
     #[test]
     fn a_regular_expression_begins_behind_the_first_colon_that_is_not_of_the_path() {
@@ -84,6 +110,8 @@ mod tests {
             ("org/model:x:y", "org/model", Some("x:y")),
             ("s3://bucket/m:x", "s3://bucket/m", Some("x")),
             ("s3://bucket/m", "s3://bucket/m", None),
+            ("http://host:1/m", "http://host:1/m", None),
+            ("http://host:1/m:x:y", "http://host:1/m", Some("x:y")),
         ] {
             let expected = Value::Source {
                 location: path.into(),

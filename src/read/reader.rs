@@ -1,9 +1,10 @@
 //! Reading a view: splices stored ranges, computes the rest tile by tile.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{Band, Extent, Extents, Node, Tensor};
+use crate::catalog::{Band, Extent, Extents, Node, NodeId, Tensor};
 use crate::error::{Code, Error, Result};
 use crate::fast_paths::FastPath;
 use crate::memory;
@@ -23,6 +24,8 @@ pub struct Reader {
     computing: Computing,
     /// What was read ahead of what is stored.
     fetched: Fetched,
+    /// Whether some source is on another machine.
+    reads_remote: bool,
 }
 
 /// A tile, named by an output of a node that is wanted of it.
@@ -61,6 +64,26 @@ fn shared_by(node: &Node) -> u64 {
     shared.map(|(_, tensor)| tensor.len()).sum()
 }
 
+/// Whether a source of `view` is on another machine.
+fn reads_remote(view: &View) -> bool {
+    fn any(extents: &Extents, seen: &mut HashSet<NodeId>) -> bool {
+        extents
+            .segments()
+            .iter()
+            .any(|segment| match &segment.place {
+                Extent::Made { .. } => false,
+                Extent::Stored { blob, .. } => blob.is_remote(),
+                Extent::Computed { node, .. } => {
+                    seen.insert(node.id())
+                        && node.inputs.iter().any(|input| any(&input.extents, seen))
+                }
+            })
+    }
+    let mut seen = HashSet::new();
+    let mut files = (0..view.len()).filter_map(|id| view.file(id));
+    files.any(|extents| any(extents, &mut seen))
+}
+
 impl Reader {
     /// Most stored bytes that are read ahead, or an eighth of the cache if that is less.
     const MOST_FETCHED_BYTES: u64 = 32 << 20;
@@ -72,6 +95,7 @@ impl Reader {
         Reader {
             computing: Computing::new(cache_bytes, shared_bytes(&view)),
             fetched: Fetched::new(Self::MOST_FETCHED_BYTES.min(cache_bytes as u64 / 8)),
+            reads_remote: reads_remote(&view),
             view,
         }
     }
@@ -306,6 +330,44 @@ impl Reader {
     /// Whether sources are read past the page cache where they are not in it.
     pub fn has_direct_sources(&self) -> bool {
         self.computing.stored.is_direct()
+    }
+
+    /// Whether reads may wait for another machine.
+    pub fn reads_remote(&self) -> bool {
+        self.reads_remote
+    }
+
+    /// Whether reading `range` of file `id` waits for nothing but this machine, as far as that is known
+    /// without reading.
+    pub fn is_near(&self, id: EntryId, range: Range<u64>) -> bool {
+        let content = self.view.file(id).filter(|_| self.reads_remote);
+        let Some(content) = content else { return true };
+        let range = range.start.min(content.len())..range.end.min(content.len());
+        content
+            .within(range)
+            .all(|piece| match &piece.segment.place {
+                Extent::Made { .. } => true,
+                Extent::Stored { blob, offset } => {
+                    let start = offset + piece.skip;
+                    blob.is_near(&(start..start + piece.len))
+                }
+                Extent::Computed {
+                    node,
+                    output,
+                    offset,
+                } => {
+                    let start = offset + piece.skip;
+                    let mut at = start;
+                    while at < start + piece.len {
+                        let band = node.kernel.band_at(*output, at);
+                        if !self.computing.tiles.has(TileKey::new(node, &band), *output) {
+                            return false;
+                        }
+                        at = node.kernel.output_bytes(*output, &band).end;
+                    }
+                    true
+                }
+            })
     }
 
     /// Whether what tiles are computed from comes from something slower than memory.

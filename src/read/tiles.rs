@@ -168,6 +168,13 @@ impl TileCache {
         })
     }
 
+    /// Whether `output` of tile `key` is here.
+    pub(super) fn has(&self, key: TileKey, output: usize) -> bool {
+        let is_kept =
+            |kept: &mut Kept| kept.tiles.contains(&key) || kept.small.contains(&(key, output));
+        self.tiles.kept(is_kept)
+    }
+
     /// Output `output` of tile `key`, computed by `compute` unless it is known. A failure is
     /// given to everyone who waits for it and then forgotten, so that a later reader tries anew.
     /// If `compute` panics, the next of those who wait computes it.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,6 +42,17 @@ pub trait Blob: Any + fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Code::SourceChanged`](crate::error::Code::SourceChanged) if it is not.
     fn check(&self) -> Result<()>;
+
+    /// Whether reads may wait for another machine.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Whether reading `range` waits for nothing but this machine.
+    fn is_near(&self, range: &Range<u64>) -> bool {
+        let _ = range;
+        true
+    }
 
     /// The whole content.
     ///

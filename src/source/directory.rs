@@ -48,6 +48,12 @@ pub trait Directory: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// How many of its files are worth opening at once, where that is not a matter of processors: each
+    /// may wait for an answer.
+    fn opened_at_once(&self) -> Option<usize> {
+        None
+    }
+
     /// What of `names` a view shows as it is, by what `class` says of each, with everything below
     /// directories.
     ///

@@ -5,10 +5,12 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::source::blob::Blob;
 use crate::source::directory::Directory;
 use crate::source::local::{LocalDirectory, LocalFile};
+#[cfg(feature = "remote")]
+use crate::source::remote::Network;
 
 /// Where a checkpoint or an adapter is.
 ///
@@ -17,7 +19,7 @@ use crate::source::local::{LocalDirectory, LocalFile};
 pub enum Location {
     /// In a directory of this machine, or in a file, where one may stand for a checkpoint.
     Local(PathBuf),
-    /// At a URL. This build opens none.
+    /// At a URL. Only a build with the feature `remote` opens any.
     Url(String),
     /// In a directory that is open already, of whichever kind.
     Open(Arc<dyn Directory>),
@@ -31,23 +33,34 @@ impl Location {
     pub fn open(&self) -> Result<Arc<dyn Directory>> {
         match self {
             Location::Local(path) => Ok(Arc::new(LocalDirectory::open(path.clone())?)),
-            Location::Url(url) => {
-                let problem = "this build reads local directories only";
-                let error = Error::of_file(Code::UnsupportedPlace, url, problem);
-                Err(error.with_hint("copy the files to this machine and name their directory"))
-            }
+            Location::Url(url) => open_url(url),
             Location::Open(directory) => Ok(directory.clone()),
         }
     }
 
-    /// The file of weights that is there, if it is a file of this machine.
+    /// The file of weights that is there, if it is a file.
     ///
     /// # Errors
     /// If it cannot be opened.
     pub fn weights(&self) -> Result<Option<Arc<dyn Blob>>> {
-        match self.local() {
-            Some(path) if path.is_file() => Ok(Some(Arc::new(LocalFile::of_weights(path)?))),
-            _ => Ok(None),
+        match self {
+            Location::Local(path) if path.is_file() => {
+                Ok(Some(Arc::new(LocalFile::of_weights(path.as_path())?)))
+            }
+            Location::Url(url) => file_at_url(url),
+            Location::Local(_) | Location::Open(_) => Ok(None),
+        }
+    }
+
+    /// The file `name` in the directory that the file here is in.
+    #[must_use]
+    pub fn with_file_name(&self, name: &str) -> Self {
+        match self {
+            Location::Url(url) => {
+                let directory = url.rsplit_once('/').map_or("", |(directory, _)| directory);
+                Location::Url(format!("{directory}/{name}"))
+            }
+            other => Location::Local(other.as_path().with_file_name(name)),
         }
     }
 
@@ -126,6 +139,29 @@ impl From<Arc<dyn Directory>> for Location {
     }
 }
 
+#[cfg(feature = "remote")]
+fn open_url(url: &str) -> Result<Arc<dyn Directory>> {
+    Network::shared()?.open(url)
+}
+
+#[cfg(feature = "remote")]
+fn file_at_url(url: &str) -> Result<Option<Arc<dyn Blob>>> {
+    Network::shared()?.file(url)
+}
+
+#[cfg(not(feature = "remote"))]
+fn open_url(url: &str) -> Result<Arc<dyn Directory>> {
+    let problem = "this build reads local directories only";
+    let error = crate::error::Error::of_file(crate::error::Code::UnsupportedPlace, url, problem);
+    Err(error.with_hint("build ckptfs with the Cargo feature remote, or copy the files to this machine and name their directory"))
+}
+
+/// A directory is asked for next, which says what is wrong.
+#[cfg(not(feature = "remote"))]
+fn file_at_url(_: &str) -> Result<Option<Arc<dyn Blob>>> {
+    Ok(None)
+}
+
 /// Whether `text` begins with a scheme (RFC 3986, 3.1) and `://`.
 fn is_url(text: &str) -> bool {
     let Some((scheme, _)) = text.split_once("://") else {
@@ -165,11 +201,13 @@ mod tests {
 
     #[test]
     fn a_place_that_this_build_cannot_open_is_an_error_with_a_code() {
-        let error = Location::from("s3://bucket/m").open().unwrap_err();
-        assert_eq!(error.code(), Code::UnsupportedPlace);
-        assert_eq!(
-            error.to_string(),
-            "s3://bucket/m: this build reads local directories only; copy the files to this machine and name their directory"
-        );
+        let error = Location::from("ftp://host/m").open().unwrap_err();
+        assert_eq!(error.code(), crate::error::Code::UnsupportedPlace);
+        let problem = if cfg!(feature = "remote") {
+            "ftp://host/m: ftp:// is not a place that can be read; the places are s3://, gs://, az://, hf:// and https://"
+        } else {
+            "ftp://host/m: this build reads local directories only; build ckptfs with the Cargo feature remote, or copy the files to this machine and name their directory"
+        };
+        assert_eq!(error.to_string(), problem);
     }
 }

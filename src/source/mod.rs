@@ -11,6 +11,8 @@ mod location;
 mod naming;
 mod pointer;
 mod pool;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod sync;
 
 pub use attributes::Attributes;

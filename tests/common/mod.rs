@@ -23,6 +23,8 @@ pub(crate) mod real_directory;
 pub(crate) mod safetensors_file;
 pub(crate) mod strategies;
 pub(crate) mod values;
+#[cfg(feature = "remote")]
+pub(crate) mod web_server;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -11,4 +11,6 @@ mod imatrix;
 mod layouts;
 mod model;
 mod output;
+#[cfg(feature = "remote")]
+mod remote;
 mod source;

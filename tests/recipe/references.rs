@@ -80,11 +80,11 @@ fn a_directory_given_by_name_wins_over_one_beside_the_recipe() {
 #[test]
 fn a_url_is_written_down_as_it_is_and_refused_when_it_is_opened() {
     let workspace = workspace();
-    let recipe = "base: s3://bucket/m\nview:\n  lora:\n    - path: https://host/l\n      weight: 0.5\n  \
+    let recipe = "base: ftp://host/m\nview:\n  lora:\n    - path: https://host/l\n      weight: 0.5\n  \
                   patch: [other@1]\n  models: {other@1: hf://org/name@1}\n";
     let path = write(&workspace, recipe);
     let request = ViewRequest::from_recipe(&path, &hub(&workspace)).unwrap();
-    let urls = ["s3://bucket/m", "https://host/l", "hf://org/name@1"];
+    let urls = ["ftp://host/m", "https://host/l", "hf://org/name@1"];
     assert_eq!(request.sources(), urls.map(Location::from));
     assert_eq!(request.inputs(), [path.as_path()]);
     let again = write(&workspace, &request.to_recipe().unwrap());
@@ -92,5 +92,5 @@ fn a_url_is_written_down_as_it_is_and_refused_when_it_is_opened() {
     assert_eq!(again.sources(), request.sources());
     let error = request.plan().unwrap_err();
     assert_eq!(error.code(), Code::UnsupportedPlace);
-    assert_names(&error.to_string(), &["s3://bucket/m", "local directories"]);
+    assert_names(&error.to_string(), &["ftp://host/m"]);
 }

@@ -12,3 +12,5 @@ mod direct;
 mod errors;
 mod file_modes;
 mod hostile_input;
+#[cfg(feature = "remote")]
+mod remote;

@@ -230,6 +230,13 @@ impl<Backing> Server<Backing> {
         self.opening.closed(inode, handle, persisted, serving);
     }
 
+    /// Whether the answer to a read may have to wait for another machine.
+    pub(super) fn waits_to_read(&self, inode: Inode, offset: u64, size: u32) -> bool {
+        let reader = &self.figures.reader;
+        let range = offset..offset.saturating_add(size.into());
+        reader.reads_remote() && !OwnFiles::has(inode) && !reader.is_near(id(inode), range)
+    }
+
     /// Lends `size` bytes of `inode` from `offset` to `send`, fewer at the end of the file. `send` is
     /// called once, or not at all where there is an error.
     pub(super) fn read(

@@ -1,0 +1,31 @@
+//! Sources beyond this machine: object stores, the Hub, and web servers.
+//!
+//! A [`Store`](store::Store) lists objects and gives ranges of them; each scheme of URLs has one. All else is
+//! the same for all: a [`Source`](source::Source) reads an object by blocks, which are fetched once, kept in
+//! memory and on disk, and fetched ahead of readers. Every reply is checked against what was listed.
+
+mod blob;
+mod blocks;
+mod cache;
+mod client;
+mod crypto;
+mod directory;
+mod fault;
+mod hub;
+mod network;
+mod objects;
+mod open;
+mod options;
+mod pins;
+mod recorder;
+mod reply;
+mod source;
+mod store;
+mod streams;
+mod transfer;
+mod web;
+
+pub use hub::HubOptions;
+pub use network::Network;
+pub use options::{BlockCacheOptions, NetworkOptions};
+pub use pins::Pins;

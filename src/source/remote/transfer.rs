@@ -1,0 +1,159 @@
+//! Ranges of objects, fetched with patience: a transfer that stalls or breaks is resumed where it was,
+//! until nothing has come for long.
+
+use std::future::Future;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use crate::error::{Code, Error, Result};
+use crate::shown::Show;
+use crate::source::remote::fault::{Attempt, Fault};
+use crate::source::remote::store::{Object, Store};
+
+/// How long attempts go on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Time without a byte after which a transfer is broken off.
+    pub(super) stall: Duration,
+    /// Time without progress after which no attempt is made.
+    pub(super) give_up: Duration,
+}
+
+/// The attempts since the last progress.
+struct Attempts {
+    patience: Patience,
+    since: Instant,
+    /// What of that time the server asked for.
+    asked: Duration,
+    count: u32,
+}
+
+impl Attempts {
+    fn new(patience: Patience) -> Self {
+        Attempts {
+            patience,
+            since: Instant::now(),
+            asked: Duration::ZERO,
+            count: 0,
+        }
+    }
+
+    fn progress(&mut self) {
+        *self = Attempts::new(self.patience);
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// If there is none: `fault` lasts, or there was no progress for long.
+    async fn again(&mut self, fault: Fault, url: &str) -> Result<()> {
+        /// The first pause; each is twice as long as the one before.
+        const FIRST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(10);
+        let (what, after) = match fault {
+            Fault::Lasting(error) => return Err(error),
+            Fault::Passing { what, after } => (what, after),
+        };
+        self.count += 1;
+        let tried = self.since.elapsed().saturating_sub(self.asked);
+        if tried >= self.patience.give_up {
+            let seconds = self.patience.give_up.as_secs_f64();
+            let problem = format!("nothing came for {seconds} s: {what}");
+            let error = Error::of_file(Code::Unreachable, url, problem);
+            return Err(error.with_hint("check the connection, the name and the server"));
+        }
+        let pause = match after {
+            Some(after) => {
+                log::warn!(
+                    "{}: {what}; the next request is made in {} s, as the server asks",
+                    url.shown(),
+                    after.as_secs()
+                );
+                self.asked += after;
+                after
+            }
+            None => {
+                log::info!("{}: {what}; trying again", url.shown());
+                let pause = FIRST.saturating_mul(1 << (self.count - 1).min(10));
+                pause.min(LONGEST).min(self.patience.give_up / 4)
+            }
+        };
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// What `attempt` gives, made again for as long as it may work.
+///
+/// # Errors
+/// If it never will, or did not for long.
+pub(super) async fn persistently<T, F: Future<Output = Attempt<T>>>(
+    patience: Patience,
+    url: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T> {
+    let mut attempts = Attempts::new(patience);
+    loop {
+        match within(patience.give_up, attempt()).await {
+            Ok(value) => return Ok(value),
+            Err(fault) => attempts.again(fault, url).await?,
+        }
+    }
+}
+
+/// Calls `take` with the bytes of `range` of `object`, in order and each once.
+///
+/// # Errors
+/// If the object changed, cannot be read, or nothing came for long.
+pub(super) async fn transfer(
+    store: &dyn Store,
+    object: &Object,
+    range: Range<u64>,
+    patience: Patience,
+    mut take: impl FnMut(Bytes),
+) -> Result<()> {
+    let mut at = range.start;
+    let mut attempts = Attempts::new(patience);
+    while at < range.end {
+        let fault = match within(patience.stall, store.get(object, at..range.end)).await {
+            Ok(mut body) => loop {
+                let next = async { Ok(body.next().await) };
+                match within(patience.stall, next).await {
+                    Ok(Some(Ok(bytes))) => {
+                        if bytes.len() as u64 > range.end - at {
+                            let problem = "the reply is longer than what was asked for";
+                            break Some(Fault::bad_reply(object.url(), problem));
+                        }
+                        at += bytes.len() as u64;
+                        attempts.progress();
+                        take(bytes);
+                    }
+                    Ok(Some(Err(fault))) | Err(fault) => break Some(fault),
+                    Ok(None) if at == range.end => break None,
+                    Ok(None) => break Some(Fault::passing("the reply was cut short")),
+                }
+                if at == range.end {
+                    break None;
+                }
+            },
+            Err(fault) => Some(fault),
+        };
+        if let Some(fault) = fault {
+            attempts.again(fault, object.url()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What `future` gives within `time`.
+async fn within<T>(time: Duration, future: impl Future<Output = Attempt<T>>) -> Attempt<T> {
+    let stalled = || {
+        let seconds = time.as_secs_f64();
+        Fault::passing(format!("nothing came for {seconds} s"))
+    };
+    let result = tokio::time::timeout(time, future).await;
+    result.unwrap_or_else(|_| Err(stalled()))
+}

@@ -1,0 +1,151 @@
+"""Views of checkpoints in an S3 store and in the cache of huggingface_hub, by the programs that others run."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import ckptfs
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_REGION": "us-east-1",
+    "AWS_ALLOW_HTTP": "true",
+}
+SECONDS_TO_START = 60
+
+
+def save(directory: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint of two shards."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {f"model.layers.{i}.w": torch.randn(512, 1024, generator=generator) for i in range(4)}
+    directory.mkdir()
+    names = list(tensors)
+    for number, part in enumerate([names[:2], names[2:]], 1):
+        shard = {name: tensors[name] for name in part}
+        save_file(shard, directory / f"model-{number:05}-of-00002.safetensors", {"format": "pt"})
+    weight_map = {name: f"model-{1 + i // 2:05}-of-00002.safetensors" for i, name in enumerate(names)}
+    text = str({"metadata": {}, "weight_map": weight_map}).replace("'", '"')
+    (directory / "model.safetensors.index.json").write_text(text)
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def moto():
+    """The port of an S3 store in memory."""
+    pytest.importorskip("moto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                request(port, "PUT", "/bucket")
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, "moto does not start"
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def request(port: int, method: str, path: str, body: bytes | None = None) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request(method, path, body)
+    response = connection.getresponse()
+    response.read()
+    assert response.status < 300, f"{method} {path}: {response.status}"
+
+
+def put(port: int, prefix: str, directory: Path) -> None:
+    for path in directory.iterdir():
+        request(port, "PUT", f"/bucket/{prefix}/{path.name}", path.read_bytes())
+
+
+@pytest.fixture
+def store(moto, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return moto
+
+
+def read(directory: Path) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, "pt") as shard:
+            tensors |= {name: shard.get_tensor(name) for name in shard.keys()}
+    return tensors
+
+
+def test_a_checkpoint_in_a_store_is_mounted_written_and_verified(store, tmp_path):
+    tensors = save(tmp_path / "model")
+    put(store, "models/a", tmp_path / "model")
+    with ckptfs.mounted(["--base", "s3://bucket/models/a"], tmp_path) as mount:
+        found = read(mount)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    view = ["--base", "s3://bucket/models/a", "--dtype", "bf16"]
+    ckptfs.run("materialize", *view, "--out", tmp_path / "out")
+    assert all(torch.equal(value, tensors[name].bfloat16()) for name, value in read(tmp_path / "out").items())
+    ckptfs.run("verify", *view, "--out", tmp_path / "out")
+
+
+def test_an_object_that_is_written_again_is_an_error_and_no_other_bytes(store, tmp_path):
+    save(tmp_path / "model")
+    put(store, "models/b", tmp_path / "model")
+    with ckptfs.mounted(["--base", "s3://bucket/models/b"], tmp_path) as mount:
+        name = "model-00002-of-00002.safetensors"
+        other = bytearray((tmp_path / "model" / name).read_bytes())
+        other[-1] ^= 1
+        request(store, "PUT", f"/bucket/models/b/{name}", bytes(other))
+        with pytest.raises(OSError):
+            (mount / name).read_bytes()
+        assert os.listdir(mount)
+        log = (tmp_path / "mount.log").read_text()
+    assert "source-changed" in log
+
+
+def test_what_a_store_lacks_or_refuses_is_said(store, tmp_path):
+    for url, word in [("s3://bucket/none", "not-found"), ("s3://no-such-bucket/x", "not-found")]:
+        command = [ckptfs.binary(), "plan", "--base", url]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1 and word in done.stderr, done.stderr
+
+
+def test_the_cache_of_huggingface_hub_is_used_offline(monkeypatch, tmp_path):
+    tensors = save(tmp_path / "model")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / repo_folder_name(repo_id="org/model", repo_type="model")
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "blobs").mkdir()
+    (repository / "refs" / constants.DEFAULT_REVISION).write_text(commit)
+    for number, path in enumerate((tmp_path / "model").iterdir()):
+        blob = repository / "blobs" / f"{number:064x}"
+        blob.write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(os.path.relpath(blob, snapshot))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with ckptfs.mounted(["--base", "hf://org/model"], tmp_path) as mount:
+        found = read(mount)
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
