@@ -39,6 +39,7 @@ mod plan;
 mod privileges;
 mod progress;
 mod provenance;
+mod purpose;
 mod report;
 #[cfg(feature = "fuse")]
 mod service;
