@@ -16,6 +16,7 @@ use ckptfs::source::Location;
 #[cfg(feature = "remote")]
 use crate::cli::network::NetworkArgs;
 use crate::cli::operations::{OperationArgs, heading};
+use crate::cli::purpose::Purpose;
 use crate::cli::waiting::note_silent_mount;
 
 const SOURCES: &str = heading(Group::Sources);
@@ -73,19 +74,6 @@ pub(crate) struct ViewArgs {
     /// Maximum tensor bytes in a new shard; GiB if there is no unit [default: 4GiB]
     #[arg(long, help_heading = SHARDS, alias = "shard-size-gb", value_name = "SIZE", value_parser = parse_shard_size)]
     pub(crate) shard_size: Option<u64>,
-}
-
-/// What a view is wanted for, as far as it matters for how sources are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Sources are read once.
-    Job,
-    /// They are read again and again.
-    #[cfg_attr(not(feature = "fuse"), allow(dead_code))]
-    Mount,
-    /// What planning learns of them is written to a pin file.
-    #[cfg_attr(not(feature = "remote"), allow(dead_code))]
-    Pin,
 }
 
 /// The same, where the base or recipe may also be the first argument.

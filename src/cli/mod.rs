@@ -40,6 +40,7 @@ mod plan;
 mod privileges;
 mod progress;
 mod provenance;
+mod purpose;
 mod report;
 #[cfg(feature = "remote")]
 mod serve;

@@ -32,9 +32,10 @@ use ckptfs::view::View;
 use ckptfs::recipe::{Plan, ViewRequest, parse_size};
 
 use crate::cli::allocator;
-use crate::cli::args::{Purpose, ViewArgs, parse_threads};
+use crate::cli::args::{ViewArgs, parse_threads};
 use crate::cli::background::{self, Process, Readiness};
 use crate::cli::messages::{self, flag};
+use crate::cli::purpose::Purpose;
 use crate::cli::service::ServiceManager;
 use crate::cli::status::bytes;
 use crate::cli::{logging, plan, privileges, signals};

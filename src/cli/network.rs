@@ -11,7 +11,7 @@ use ckptfs::error::setting::PINNED;
 use ckptfs::recipe::parse_size;
 use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions, Pins};
 
-use crate::cli::args::Purpose;
+use crate::cli::purpose::Purpose;
 
 /// The heading of these flags.
 const REMOTE: &str = "Sources at URLs";

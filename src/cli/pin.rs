@@ -17,11 +17,11 @@ use ckptfs::shown::Show;
 #[cfg(feature = "remote")]
 use ckptfs::source::remote::Network;
 
-use crate::cli::args::Purpose;
 #[cfg(feature = "remote")]
 use crate::cli::emit_recipe::OUTPUT_FILE;
 #[cfg(feature = "remote")]
 use crate::cli::output_file::OutputFile;
+use crate::cli::purpose::Purpose;
 
 /// Whether and where to write a pin file.
 #[derive(Debug, Args)]

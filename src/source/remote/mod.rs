@@ -1,7 +1,7 @@
 //! Sources beyond this machine: object stores, the Hub, and web servers.
 //!
-//! A [`Store`](store::Store) lists objects and gives ranges of them; each scheme of URLs has one. All else is
-//! the same for all: a [`Source`](source::Source) reads an object by blocks, which are fetched once, kept in
+//! A `Store` lists objects and gives ranges of them; each scheme of URLs has one. All else is
+//! the same for all: a `Source` reads an object by blocks, which are fetched once, kept in
 //! memory and on disk, and fetched ahead of readers. Every reply is checked against what was listed.
 
 mod blob;
