@@ -12,6 +12,7 @@ computed when they are read.
 from ckptfs._error import Error
 from ckptfs._native import VERSION as __version__
 from ckptfs._mount import Mount
+from ckptfs._network import network
 from ckptfs._tensors import Slice, Tensors
 from ckptfs._transformers import from_pretrained
 from ckptfs._view import View, diff, load_state_dict, verify
@@ -26,5 +27,6 @@ __all__ = [
     "diff",
     "from_pretrained",
     "load_state_dict",
+    "network",
     "verify",
 ]

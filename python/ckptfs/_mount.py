@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from ckptfs import _network
 from ckptfs._error import Error
 
 StrPath = str | os.PathLike[str]
@@ -72,7 +73,7 @@ class Mount:
             ready.bind(os.path.join(scratch, "ready"))
             ready.settimeout(0.05)
             command = [program(), "mount", "--recipe", recipe, path, "--foreground", "--quiet", "--end-with",
-                       str(os.getpid()), *self._arguments]
+                       str(os.getpid()), *_network.arguments(), *self._arguments]
             environment = os.environ | {"NOTIFY_SOCKET": ready.getsockname()}
             # In a session of its own, so that Ctrl-C reaches it through this process alone.
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,

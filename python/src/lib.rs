@@ -2,6 +2,7 @@
 //! itself, in `python/ckptfs`, has everything that people call.
 
 mod errors;
+mod network;
 mod request;
 mod view;
 mod work;
@@ -11,6 +12,8 @@ use pyo3::prelude::*;
 /// The private module `ckptfs._native`.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::network::network;
     #[pymodule_export]
     use crate::request::settings;
     #[pymodule_export]

@@ -55,8 +55,6 @@ impl NetworkArgs {
     /// # Errors
     /// If the pin file cannot be read.
     pub(crate) fn choose(&self, purpose: Purpose) -> ckptfs::Result<()> {
-        /// A transfer is started again this many times before a read fails.
-        const STALLS: u64 = 6;
         let pins = self.pinned.as_deref().map(Pins::read).transpose();
         let pins = pins.map_err(|error| error.about(PINNED))?;
         let usual = || usual_directory().filter(|_| purpose == Purpose::Mount);
@@ -64,11 +62,9 @@ impl NetworkArgs {
         // A mount leaves the directory that it was started in.
         let directory = directory.map(|path| std::path::absolute(&path).unwrap_or(path));
         let directory = directory.filter(|_| self.block_cache_size != Some(0));
-        Network::choose(NetworkOptions {
+        let options = NetworkOptions {
             allow_unpinned: self.allow_unpinned,
             allow_http: self.allow_http,
-            give_up: Duration::from_secs(self.network_timeout),
-            stall: Duration::from_secs((self.network_timeout / STALLS).max(1)),
             block_cache: directory.map(|directory| BlockCacheOptions {
                 directory,
                 max_bytes: self.block_cache_size,
@@ -77,7 +73,8 @@ impl NetworkArgs {
             pins: pins.map(Arc::new),
             record_pins: purpose == Purpose::Pin,
             ..NetworkOptions::from_environment()
-        });
+        };
+        Network::choose(options.give_up_after(Duration::from_secs(self.network_timeout)));
         Ok(())
     }
 }

@@ -45,7 +45,6 @@ def save(directory: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def moto():
     """The port of an S3 store in memory."""
-    pytest.importorskip("moto")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

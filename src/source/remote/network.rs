@@ -55,9 +55,18 @@ impl fmt::Debug for Network {
     }
 }
 
-/// How [`Network::shared`] is made.
-static CHOSEN: Mutex<Option<NetworkOptions>> = Mutex::new(None);
-static SHARED: OnceLock<Arc<Network>> = OnceLock::new();
+/// What [`Network::shared`] gives.
+static SHARED: Mutex<Shared> = Mutex::new(Shared {
+    options: None,
+    network: None,
+});
+
+struct Shared {
+    /// What was chosen.
+    options: Option<NetworkOptions>,
+    /// Made of that when it was first asked for.
+    network: Option<Arc<Network>>,
+}
 
 impl Network {
     /// A network of these `options`.
@@ -86,17 +95,22 @@ impl Network {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn shared() -> Result<Arc<Self>> {
-        if let Some(shared) = SHARED.get() {
-            return Ok(shared.clone());
+        let mut shared = SHARED.lock();
+        if let Some(network) = &shared.network {
+            return Ok(network.clone());
         }
-        let options = CHOSEN.lock().clone();
+        let options = shared.options.clone();
         let network = Network::new(options.unwrap_or_else(NetworkOptions::from_environment))?;
-        Ok(SHARED.get_or_init(|| network).clone())
+        shared.network = Some(network.clone());
+        Ok(network)
     }
 
-    /// Chooses how [`shared`](Self::shared) is made; without effect once it is.
+    /// Chooses how URLs are opened from now on; what is open stays as it is.
     pub fn choose(options: NetworkOptions) {
-        *CHOSEN.lock() = Some(options);
+        *SHARED.lock() = Shared {
+            options: Some(options),
+            network: None,
+        };
     }
 
     /// All that was learned of sources so far, where [`NetworkOptions::record_pins`] asks for it. No more is noted

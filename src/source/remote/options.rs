@@ -66,6 +66,15 @@ impl Default for NetworkOptions {
 }
 
 impl NetworkOptions {
+    /// Fails reads after `timeout` without any progress.
+    pub fn give_up_after(mut self, timeout: Duration) -> Self {
+        /// A transfer is started again this many times before a read fails.
+        const STALLS: u32 = 6;
+        self.give_up = timeout;
+        self.stall = (timeout / STALLS).max(Duration::from_secs(1));
+        self
+    }
+
     /// What the environment says.
     pub fn from_environment() -> Self {
         let is_of_store = |name: &str| {

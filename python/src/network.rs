@@ -1,0 +1,44 @@
+//! How sources at URLs are read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ckptfs::recipe::parse_size;
+use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions, Pins};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::errors::exception;
+
+/// Makes this how views that are made from now on read URLs.
+#[pyfunction]
+#[pyo3(signature = (*, allow_unpinned, allow_http, network_timeout, block_cache, block_cache_size, pinned))]
+pub(crate) fn network(
+    allow_unpinned: bool,
+    allow_http: bool,
+    network_timeout: u64,
+    block_cache: Option<PathBuf>,
+    block_cache_size: Option<String>,
+    pinned: Option<PathBuf>,
+) -> PyResult<()> {
+    let size = block_cache_size.map(|text| parse_size(&text)).transpose();
+    let max_bytes =
+        size.map_err(|problem| PyValueError::new_err(format!("block_cache_size: {problem}")))?;
+    let pins = pinned.as_deref().map(Pins::read).transpose();
+    let pins = pins.map_err(|error| exception(&error))?;
+    let options = NetworkOptions {
+        allow_unpinned,
+        allow_http,
+        block_cache: block_cache
+            .filter(|_| max_bytes != Some(0))
+            .map(|directory| BlockCacheOptions {
+                directory,
+                max_bytes,
+            }),
+        pins: pins.map(Arc::new),
+        ..NetworkOptions::from_environment()
+    };
+    Network::choose(options.give_up_after(Duration::from_secs(network_timeout)));
+    Ok(())
+}
