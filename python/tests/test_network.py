@@ -48,6 +48,21 @@ def test_a_mount_reads_urls_as_its_process_does(address, base, tmp_path):
     assert blocks(tmp_path / "cache") >= os.path.getsize(base / "model.safetensors")
 
 
+def test_a_view_that_is_served_is_a_repository_of_the_hub(address, base, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    ckptfs.network()
+    view = ckptfs.View("hf://org/model")
+    state = ckptfs.load_state_dict(view)
+    expected = load_file(base / "model.safetensors")
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
+    with pytest.raises(ckptfs.Error) as caught:
+        ckptfs.View("hf://org/other")
+    assert caught.value.code == "not-found"
+
+
 def test_pins_are_taken_from_a_file(address, tmp_path):
     command = [program(), "plan", "--base", f"{address}/", "--pin", tmp_path / "pins", "--summary"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
