@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import ckptfs
 from ckptfs._mount import program
+from conftest import wait_until
 
 
 @pytest.fixture
@@ -38,14 +39,30 @@ def test_a_view_of_a_url_has_the_tensors_of_its_files(address, base, tmp_path):
     expected = load_file(base / "model.safetensors")
     assert state.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name].float()) for name, tensor in state.items())
-    assert blocks(tmp_path / "cache") >= sum(tensor.nbytes for tensor in expected.values())
+    wait_until(lambda: blocks(tmp_path / "cache") >= sum(tensor.nbytes for tensor in expected.values()))
 
 
 def test_a_mount_reads_urls_as_its_process_does(address, base, tmp_path):
     ckptfs.network(block_cache=tmp_path / "cache", network_timeout=30)
     with ckptfs.View(f"{address}/").mount() as path:
         assert Path(path, "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
-    assert blocks(tmp_path / "cache") >= os.path.getsize(base / "model.safetensors")
+        # Blocks are written in the background.
+        wait_until(lambda: blocks(tmp_path / "cache") >= os.path.getsize(base / "model.safetensors"))
+
+
+def test_a_view_that_is_served_is_a_repository_of_the_hub(address, base, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    ckptfs.network()
+    view = ckptfs.View("hf://org/model")
+    state = ckptfs.load_state_dict(view)
+    expected = load_file(base / "model.safetensors")
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
+    with pytest.raises(ckptfs.Error) as caught:
+        ckptfs.View("hf://org/other")
+    assert caught.value.code == "not-found"
 
 
 def test_pins_are_taken_from_a_file(address, tmp_path):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptfs
-from conftest import run
-
-SECONDS = 60
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
+from conftest import run, wait_until
 
 def test_a_mount_shows_the_view_and_ends_with_its_block(fp8, copy):
     with fp8.mount() as path:
