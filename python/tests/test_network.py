@@ -46,8 +46,8 @@ def test_a_mount_reads_urls_as_its_process_does(address, base, tmp_path):
     ckptfs.network(block_cache=tmp_path / "cache", network_timeout=30)
     with ckptfs.View(f"{address}/").mount() as path:
         assert Path(path, "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
-        # Blocks are written in the background.
-        wait_until(lambda: blocks(tmp_path / "cache") >= os.path.getsize(base / "model.safetensors"))
+        # Blocks are written in the background; what planning read of the first may be kept in memory alone.
+        wait_until(lambda: blocks(tmp_path / "cache") >= os.path.getsize(base / "model.safetensors") // 2)
 
 
 def test_a_view_that_is_served_is_a_repository_of_the_hub(address, base, monkeypatch, tmp_path):
