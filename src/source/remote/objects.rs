@@ -66,7 +66,7 @@ impl Objects {
         let prefix = object_store::path::Path::from_url_path(url.path());
         let prefix = prefix.map_err(|error| wrong(error.into()))?;
         let connector = Connector(client);
-        // Attempts are made again by whoever asks, and that in the same way for all sources.
+        // The caller retries, in the same way for all sources.
         let retry = RetryConfig {
             max_retries: 0,
             ..RetryConfig::default()

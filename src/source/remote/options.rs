@@ -42,7 +42,7 @@ pub struct NetworkOptions {
 #[derive(Debug, Clone)]
 pub struct BlockCacheOptions {
     pub directory: PathBuf,
-    /// Most bytes of it; by default a tenth of what is free and cached.
+    /// Maximum bytes on disk; by default a tenth of the free space and what is cached.
     pub max_bytes: Option<u64>,
 }
 

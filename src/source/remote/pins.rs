@@ -26,7 +26,7 @@ const MAGIC: &[u8; 8] = b"CKPTPIN1";
 /// Bytes before the JSON.
 const HEAD: usize = 32;
 
-/// The most bytes of a pin file.
+/// Maximum length of a pin file, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// What planning learned of sources at URLs: which files there are, what pins them, and the bytes that it read.

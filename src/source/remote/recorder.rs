@@ -21,7 +21,7 @@ struct Recording {
 }
 
 impl Recorder {
-    /// The most bytes of files that are noted: what is missing is asked for later.
+    /// Maximum bytes of recorded files; servers are asked later for those beyond it.
     const MAX_BYTES: u64 = 256 << 20;
 
     /// One that notes from now on, if it `is_on`.

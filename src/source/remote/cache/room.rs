@@ -74,7 +74,7 @@ impl Room {
         }
     }
 
-    /// Begins to write a block: nobody counts anew what is on disk until it is written. `None` if somebody
+    /// Begins to write a block: nobody counts the bytes on disk again until it is written. `None` if somebody
     /// does just now.
     pub(super) fn begin(&self) -> io::Result<Option<Opening>> {
         Opening::shared(open(&self.directory, "writing")?)

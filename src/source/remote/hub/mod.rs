@@ -29,7 +29,7 @@ use crate::source::remote::web::{MOST_REDIRECTS, redirect, refused};
 pub(super) use address::Address;
 pub use options::HubOptions;
 
-/// The most bytes of a reply of the API.
+/// Maximum length of a reply of the API, in bytes.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The most files of a repository.
