@@ -1,6 +1,6 @@
 //! `.ckptfs`, the directory in which a mount tells about itself: `stats.json`, its figures, `plan.json`,
-//! what it shows, and `recipe.yml`, with which other programs make the same view. It can be reached by name in the top directory and is in no listing
-//! of it, so that copying or searching a view finds only the view.
+//! what it shows, and `recipe.yml`, with which other programs make the same view. It can be reached by
+//! name in the top directory and is in no listing of it, so that copying or searching finds only the view.
 //!
 //! Every lookup of `stats.json` makes a new file, which the kernel knows by a number of its own, with the
 //! figures of that moment: its length is exact and it never changes, so its pages may be cached like any
