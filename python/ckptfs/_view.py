@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +115,15 @@ class View:
         """Compares the bytes of a directory with the view. `problems` has a text for each difference."""
         return json.loads(self._native.verify(out, threads, progress))
 
-    def inspect(self, *, threads: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
-        """What `ckptfs inspect --json` prints: the errors of quantization."""
-        return json.loads(self._native.inspect(threads, progress))
+    def inspect(self, *, compare: str | Iterable[str] = (), threads: int | None = None,
+                progress: Progress | None = None) -> dict[str, Any]:
+        """What `ckptfs inspect --json` prints: the errors of quantization.
+
+        `compare` is one or several schemes (`["fp8-block", "int4:group=32"]`); what the view would be in
+        each is measured in one pass over the sources. The view must not have a scheme then.
+        """
+        schemes = [compare] if isinstance(compare, str) else list(compare)
+        return json.loads(self._native.inspect(schemes, threads, progress))
 
     def write_stub(self, directory: StrPath) -> None:
         """Writes all files but the weights to a new directory, and the recipe as `ckptfs.yml`."""

@@ -1,7 +1,8 @@
 //! How sources at URLs are read.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Once};
 use std::time::Duration;
 
 use ckptfs::recipe::parse_size;
@@ -10,6 +11,28 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::exception;
+
+/// Whether all who wait for the network are to give up.
+static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+/// Done once it is known how URLs are read.
+static CHOSEN: Once = Once::new();
+
+/// Has all who wait for the network give up, or wait as ever.
+pub(crate) fn interrupt(stop: bool) {
+    STOP.store(stop, Ordering::Relaxed);
+}
+
+/// Reads URLs as the environment says, unless something else was chosen.
+pub(crate) fn prepare() {
+    CHOSEN.call_once(|| Network::choose(interruptible(NetworkOptions::from_environment())));
+}
+
+fn interruptible(options: NetworkOptions) -> NetworkOptions {
+    NetworkOptions {
+        stop: STOP.clone(),
+        ..options
+    }
+}
 
 /// Makes this how views that are made from now on read URLs.
 #[pyfunction]
@@ -39,6 +62,8 @@ pub(crate) fn network(
         pins: pins.map(Arc::new),
         ..NetworkOptions::from_environment()
     };
-    Network::choose(options.give_up_after(Duration::from_secs(network_timeout)));
+    let options = options.give_up_after(Duration::from_secs(network_timeout));
+    CHOSEN.call_once(|| {});
+    Network::choose(interruptible(options));
     Ok(())
 }

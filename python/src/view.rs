@@ -11,16 +11,18 @@ use ckptfs::jobs::Progress;
 use ckptfs::json::{self, Details};
 use ckptfs::layout::PlannedTensor;
 use ckptfs::materialize::{Options, materialize, write_stub};
+use ckptfs::quant::SchemeRequest;
 use ckptfs::read::{Destination, Reader};
 use ckptfs::recipe::{Plan, ViewRequest};
 use ckptfs::source::Blob;
 use ckptfs::verify::KnownScales;
 use ckptfs::view::EntryId;
 use ckptfs::{diff as differ, inspect, verify as verifier};
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::{argument, exception};
+use crate::network;
 use crate::request::Arguments;
 use crate::work;
 
@@ -41,7 +43,7 @@ type TensorRow<'a> = (&'a str, String, &'a [u64], u64);
 
 /// Bytes of computed tiles that are kept for slices and files; whole tensors are not kept.
 const CACHE_BYTES: usize = 64 << 20;
-/// Work on fewer bytes ends before anybody could stop it.
+/// Work on fewer bytes of this machine ends before anybody could stop it.
 const LITTLE: usize = 16 << 20;
 
 /// The memory of Python objects that begins at `address`.
@@ -69,12 +71,27 @@ impl NativeView {
             .ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
         Ok(&self.plan.shards[*shard].tensors[*position])
     }
+
+    /// Does `work`, which is on `bytes` bytes.
+    fn little_or_long<T: Send>(
+        &self,
+        py: Python<'_>,
+        bytes: usize,
+        work: impl FnOnce(&dyn Progress) -> ckptfs::Result<T> + Send,
+    ) -> PyResult<T> {
+        if bytes < LITTLE && !self.reader.reads_remote() {
+            py.detach(|| work(&())).map_err(|error| exception(&error))
+        } else {
+            work::run(py, None, work)
+        }
+    }
 }
 
 #[pymethods]
 impl NativeView {
     #[new]
     fn new(py: Python<'_>, arguments: Arguments) -> PyResult<Self> {
+        network::prepare();
         let wanted = arguments.wanted()?;
         let planned = work::run(py, None, |_| {
             let request = wanted.request()?;
@@ -159,8 +176,7 @@ impl NativeView {
         })?;
         // SAFETY: the package calls this with a buffer that it holds.
         let buffer = unsafe { memory(address, len) };
-        let read = py.detach(|| self.reader.read_at(id, offset, buffer));
-        read.map_err(|error| exception(&error))
+        self.little_or_long(py, len, |_| self.reader.read_at(id, offset, buffer))
     }
 
     /// Fills memory with whole tensors: name, address and length of each.
@@ -192,7 +208,7 @@ impl NativeView {
         }
         let fill =
             |progress: &dyn Progress| self.reader.fill(destinations, jobs(threads), progress);
-        little_or_long(py, bytes, fill)
+        self.little_or_long(py, bytes, fill)
     }
 
     /// Fills memory with the elements of a tensor in `ranges`.
@@ -213,7 +229,7 @@ impl NativeView {
             self.reader
                 .fill_slice(&tensor, &ranges, bytes, jobs(threads), progress)
         };
-        little_or_long(py, len, fill)
+        self.little_or_long(py, len, fill)
     }
 
     /// The local file that holds a tensor in one piece, and where, if one does; it is still what was
@@ -286,31 +302,30 @@ impl NativeView {
         Ok(json::comparison(&report))
     }
 
-    /// Figures of quantization errors, as JSON.
+    /// Figures of quantization errors, as JSON: of this view, or in each of the schemes `compare`.
     fn inspect(
         &self,
         py: Python<'_>,
+        compare: Vec<String>,
         threads: Option<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
-        let inspection = work::run(py, progress.as_ref(), |watched| {
-            let tensors = inspect::quantized_tensors(&self.plan);
-            inspect::inspect(&self.reader, &tensors, jobs(threads), watched)
-        })?;
-        Ok(json::inspection(&inspection))
-    }
-}
-
-/// Does `fill`, which is work on `bytes` bytes.
-fn little_or_long(
-    py: Python<'_>,
-    bytes: usize,
-    fill: impl FnOnce(&dyn Progress) -> ckptfs::Result<()> + Send,
-) -> PyResult<()> {
-    if bytes < LITTLE {
-        py.detach(|| fill(&())).map_err(|error| exception(&error))
-    } else {
-        work::run(py, None, fill)
+        let schemes = compare.iter().map(|scheme| scheme.parse());
+        let schemes: Vec<SchemeRequest> = schemes
+            .collect::<Result<_, _>>()
+            .map_err(|problem| PyValueError::new_err(format!("compare: {problem}")))?;
+        work::run(py, progress.as_ref(), |watched| {
+            if schemes.is_empty() {
+                let tensors = inspect::quantized_tensors(&self.plan);
+                let inspection =
+                    inspect::inspect(&self.reader, &tensors, jobs(threads), watched)?;
+                return Ok(json::inspection(&inspection));
+            }
+            let candidates = inspect::candidates(&self.request, &schemes, CACHE_BYTES)?;
+            let compared = inspect::compare(&candidates, jobs(threads), watched)?;
+            let names = schemes.iter().map(ToString::to_string);
+            Ok(json::schemes(names.zip(&compared)))
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::errors::exception;
+use crate::network::interrupt;
 
 /// How often signals are looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -76,7 +77,8 @@ pub(crate) fn run<T: Send>(
                     Err(RecvTimeoutError::Timeout) if raised.is_some() => {}
                     Err(RecvTimeoutError::Timeout) => {
                         let looked = Python::attach(|py| {
-                            py.check_signals()?;
+                            // Signals are for all of the process, and a callback for this work.
+                            py.check_signals().inspect_err(|_| interrupt(true))?;
                             callback.map_or(Ok(()), |callback| watched.report(py, callback))
                         });
                         if let Err(error) = looked {
@@ -90,6 +92,7 @@ pub(crate) fn run<T: Send>(
     });
     let result = result.unwrap_or_else(|panic| resume_unwind(panic));
     if let Some(raised) = raised {
+        interrupt(false);
         return Err(raised);
     }
     let done = result.map_err(|error| exception(&error))?;

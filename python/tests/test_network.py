@@ -1,7 +1,10 @@
 """Views of sources at URLs: another view, which the program serves."""
 
 import os
+import signal
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,30 @@ def test_pins_are_taken_from_a_file(address, tmp_path):
     with pytest.raises(ckptfs.Error) as caught:
         ckptfs.network(pinned=tmp_path / "none")
     assert caught.value.file == str(tmp_path / "none")
+
+
+def test_a_signal_ends_waiting_for_a_server_that_does_not_answer(address, base):
+    ckptfs.network(network_timeout=3600)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        def interrupt_when_asked():
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(1)
+                os.kill(os.getpid(), signal.SIGINT)
+                interrupted.wait()
+
+        interrupted = threading.Event()
+        thread = threading.Thread(target=interrupt_when_asked)
+        thread.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                ckptfs.View(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        finally:
+            interrupted.set()
+            thread.join()
+    # Others are waited for as ever.
+    with ckptfs.View(f"{address}/").open("model.safetensors") as file:
+        assert file.read() == (base / "model.safetensors").read_bytes()
 
 
 def test_arguments_that_are_wrong_are_errors():

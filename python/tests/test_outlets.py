@@ -113,6 +113,15 @@ def test_ctrl_c_stops_long_work(tmp_path):
 
 def test_reports_are_what_the_program_prints(base, fp8):
     assert fp8.inspect() == json.loads(run("inspect", "--base", base, "--fp8", "--json"))
+    compare = ["fp8-channel", "int4:group=32", "mxfp4"]
+    compared = ckptfs.View(base).inspect(compare=compare)
+    assert [row["scheme"] for row in compared["schemes"]] == compare
+    assert compared == json.loads(run("inspect", "--base", base, "--compare", ",".join(compare), "--json"))
+    with pytest.raises(ckptfs.Error) as caught:
+        fp8.inspect(compare=compare)
+    assert caught.value.code == "conflict"
+    with pytest.raises(ValueError, match="compare: .*int3"):
+        fp8.inspect(compare="int3")
     assert fp8.plan(provenance=True)["shards"] == json.loads(
         run("plan", "--base", base, "--fp8", "--json", "--provenance"))["shards"]
 

@@ -4,11 +4,8 @@ use std::iter::once;
 
 use clap::Args;
 
-use ckptfs::error::setting::{DIALECT, SCHEME};
-use ckptfs::error::{Code, Error, Hint};
-use ckptfs::inspect::{self, Candidate, Fidelity, Inspection, MeasuredGroup};
+use ckptfs::inspect::{self, Fidelity, Inspection, MeasuredGroup};
 use ckptfs::json;
-use ckptfs::ops::Experts;
 use ckptfs::quant::SchemeRequest;
 use ckptfs::read::Reader;
 use ckptfs::recipe::{Plan, ViewRequest};
@@ -52,30 +49,7 @@ pub(crate) fn compare(
     args: &InspectArgs,
     quiet: bool,
 ) -> anyhow::Result<()> {
-    let mut asked_for = None;
-    let _ = request.clone().with(|asked| {
-        let scheme = asked.quantize.scheme.is_some().then_some(SCHEME);
-        asked_for = scheme.or(asked.quantize.dialect.is_some().then_some(DIALECT));
-    });
-    if let Some(setting) = asked_for {
-        let problem =
-            "the schemes to compare are in their usual dialects, and no other is measured";
-        let error = Error::new(Code::Conflict, problem);
-        return Err(error.with_hint(Hint::leave_out(setting)).into());
-    }
-    let candidates = args.compare.iter().map(|scheme| {
-        let request = request.clone().with(|asked| {
-            asked.quantize.scheme = Some(scheme.clone());
-            // All schemes are to have the same tensors, and some know only weights of modules.
-            asked.experts.form.get_or_insert(Experts::Unfuse);
-        });
-        let plan = request.plan()?;
-        Ok(Candidate {
-            tensors: inspect::quantized_tensors(&plan),
-            reader: Reader::new(plan.view.clone(), CACHE_BYTES),
-        })
-    });
-    let candidates: Vec<Candidate> = candidates.collect::<anyhow::Result<_>>()?;
+    let candidates = inspect::candidates(request, &args.compare, CACHE_BYTES)?;
     let bar = Bar::new(quiet)?;
     let compared = inspect::compare(&candidates, jobs(), &bar);
     let compared = bar.finish(compared, anyhow::Error::from)?;

@@ -3,17 +3,56 @@
 use indexmap::IndexMap;
 
 use crate::catalog::{Fidelity, Kernel, MeasuredRows, Tensor};
-use crate::error::Result;
+use crate::error::setting::{DIALECT, SCHEME};
+use crate::error::{Code, Error, Hint, Result};
 use crate::inspect::groups::{Inspection, MeasuredTensor};
-use crate::inspect::quantized::QuantizedTensor;
+use crate::inspect::quantized::{QuantizedTensor, quantized_tensors};
 use crate::jobs::{self, Progress};
+use crate::ops::Experts;
+use crate::quant::SchemeRequest;
 use crate::read::Reader;
+use crate::recipe::ViewRequest;
 
 /// A view of the checkpoint in one of the schemes: what reads it, and what it quantizes.
 #[derive(Debug)]
 pub struct Candidate {
     pub reader: Reader,
     pub tensors: Vec<QuantizedTensor>,
+}
+
+/// `request` in each of `schemes`, in their usual dialects; the reader of each keeps `cache_bytes` of what it computes.
+///
+/// # Errors
+/// If `request` has a scheme or a dialect, or cannot be planned in one of the schemes.
+pub fn candidates(
+    request: &ViewRequest,
+    schemes: &[SchemeRequest],
+    cache_bytes: usize,
+) -> Result<Vec<Candidate>> {
+    let mut asked_for = None;
+    let _ = request.clone().with(|asked| {
+        let scheme = asked.quantize.scheme.is_some().then_some(SCHEME);
+        asked_for = scheme.or(asked.quantize.dialect.is_some().then_some(DIALECT));
+    });
+    if let Some(setting) = asked_for {
+        let problem =
+            "the schemes to compare are in their usual dialects, and no other is measured";
+        let error = Error::new(Code::Conflict, problem);
+        return Err(error.with_hint(Hint::leave_out(setting)));
+    }
+    let candidates = schemes.iter().map(|scheme| {
+        let request = request.clone().with(|asked| {
+            asked.quantize.scheme = Some(scheme.clone());
+            // All schemes are to have the same tensors, and some know only weights of modules.
+            asked.experts.form.get_or_insert(Experts::Unfuse);
+        });
+        let plan = request.plan()?;
+        Ok(Candidate {
+            tensors: quantized_tensors(&plan),
+            reader: Reader::new(plan.view.clone(), cache_bytes),
+        })
+    });
+    candidates.collect()
 }
 
 /// What is measured in one pass: the tensor of this name in those of the candidates that quantize it.

@@ -10,7 +10,7 @@ mod values;
 
 use std::path::Path;
 
-pub use compare::{Candidate, compare};
+pub use compare::{Candidate, candidates, compare};
 pub use groups::{Inspection, MeasuredGroup, MeasuredTensor};
 pub use quantized::{QuantizedTensor, quantized_tensors};
 pub use values::{NonFiniteValues, Place, SHOWN_PLACES};
