@@ -89,7 +89,7 @@ fn wait_for(child: i32, mut from_background: PipeReader) -> anyhow::Result<Proce
         let problem = format!("the background process ended before it was ready{how}");
         return Err(Error::new(Code::NotServing, problem).into());
     }
-    Err(Said(String::from_utf8_lossy(&word).into_owned()).into())
+    Err(Said::elsewhere(String::from_utf8_lossy(&word).into_owned()).into())
 }
 
 /// The signal or the status with which a process ended, after what is said of it.

@@ -20,12 +20,17 @@ pub(crate) struct ManArgs {
 }
 
 /// On the page of the program; commands with codes of their own say so in their notes.
-const EXIT_STATUS: [(&str, &str); 3] = [
+const EXIT_STATUS: [(&str, &str); 5] = [
     ("0", "The job is done."),
     ("1", "It failed; standard error says why."),
+    ("2", "The command line is wrong."),
     (
-        "2",
-        "The command line is wrong. The pages of the commands list other exit codes.",
+        "75",
+        "It failed, and the same command may work later: a server or a disk did not answer, or another process writes the same.",
+    ),
+    (
+        "128 and more",
+        "A signal of this number less 128 ended it. The pages of the commands list other exit codes.",
     ),
 ];
 

@@ -140,23 +140,20 @@ fn failed(
     let Some(partial) = left_by_earlier_run(&args.out, args.weights_only) else {
         return error.into();
     };
-    let partial = partial.shown();
-    let error = messages::said(&error.into());
+    let mut kept = format!("{} keeps what is complete", partial.shown());
     // The directory may be of something else, which is the error then.
-    match outlook(plan, inputs, &args.out, options) {
-        Ok(left) if left.kept > 0 => Said(format!(
-            "{error}\nnote: {partial} keeps what is complete, {} of {} ({} of {}), and the same command again resumes",
+    if let Ok(left) = outlook(plan, inputs, &args.out, options)
+        && left.kept > 0
+    {
+        kept += &format!(
+            ", {} of {} ({} of {})",
             left.kept,
             counted(left.files, "file"),
             BinaryBytes(left.kept_bytes),
             BinaryBytes(left.bytes)
-        ))
-        .into(),
-        _ => Said(format!(
-            "{error}\nnote: {partial} keeps what is complete, and the same command again resumes"
-        ))
-        .into(),
+        );
     }
+    Said::with_note(error, &format!("{kept}, and the same command again resumes")).into()
 }
 
 fn parse_part(text: &str) -> Result<Part, String> {

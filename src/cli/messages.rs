@@ -48,15 +48,48 @@ pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
 
 /// The text of an error with its code, as [`said`] made it.
 #[derive(Debug)]
-pub(crate) struct Said(pub(crate) String);
+pub(crate) struct Said {
+    text: String,
+    may_pass: bool,
+}
+
+impl Said {
+    /// What another process said.
+    pub(crate) fn elsewhere(text: String) -> Self {
+        Said {
+            text,
+            may_pass: false,
+        }
+    }
+
+    /// What is said of `error`, with a note after it.
+    pub(crate) fn with_note(error: ckptfs::Error, note: &str) -> Self {
+        let may_pass = error.may_pass();
+        Said {
+            text: format!("{}\nnote: {note}", said(&error.into())),
+            may_pass,
+        }
+    }
+}
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl std::error::Error for Said {}
+
+/// Whether the command that failed with `error` may work later.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<Said>() {
+        Some(said) => said.may_pass,
+        None => error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<Error>())
+            .any(Error::may_pass),
+    }
+}
 
 /// `error[no-checkpoint]: …`, with settings as flags. What somebody stopped is no error.
 pub(crate) fn said(error: &anyhow::Error) -> String {
@@ -183,7 +216,7 @@ mod tests {
             said(&full),
             "error[no-space]: cannot make a directory: no space is left on the filesystem; make room, or choose another"
         );
-        let said_before = Said("error[io]: x".to_owned());
+        let said_before = Said::elsewhere("error[io]: x".to_owned());
         assert_eq!(said(&said_before.into()), "error[io]: x");
         assert_eq!(said(&anyhow::anyhow!("a bug")), "error[internal]: a bug");
     }

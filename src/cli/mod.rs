@@ -1,8 +1,9 @@
 //! The command line: arguments, terminal output, exit codes.
 //!
 //! Results go to standard output, errors to standard error. The exit code is 0 when the job is
-//! done, 1 when it failed, 2 when the command line is wrong, 128 and its number when a signal stopped
-//! it. The mount helper has the exit codes of mount(8), `diff` has codes of its own.
+//! done, 1 when it failed, 75 when it failed and may work later, 2 when the command line is wrong, 128 and
+//! its number when a signal stopped it. The mount helper has the exit codes of mount(8), `diff` has codes of
+//! its own.
 
 #[cfg(any(feature = "fuse", feature = "remote"))]
 mod allocator;
@@ -194,6 +195,9 @@ enum Shell {
     Zsh,
 }
 
+/// The exit code of what may work later: `EX_TEMPFAIL` of sysexits.h.
+const TRY_AGAIN: u8 = 75;
+
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
     #[cfg(feature = "fuse")]
@@ -208,6 +212,7 @@ pub(crate) fn run() -> ExitCode {
             print_error("ckptfs", &error);
             match error.downcast_ref::<Stopped>() {
                 Some(stopped) => ExitCode::from(stopped.exit_code()),
+                None if messages::may_pass(&error) => ExitCode::from(TRY_AGAIN),
                 None => ExitCode::FAILURE,
             }
         }

@@ -201,6 +201,15 @@ impl Error {
         self.io_error().map(io::Error::kind)
     }
 
+    /// Whether the same may work later, with nothing changed by anybody: no answer, a lock, or no room in memory.
+    pub fn may_pass(&self) -> bool {
+        match self.code() {
+            Code::Unreachable | Code::Locked | Code::NoMemory | Code::TooManyOpenFiles => true,
+            Code::Io => self.io_error().is_some_and(system::may_pass),
+            _ => false,
+        }
+    }
+
     /// The value that cannot be quantized.
     pub fn found_non_finite(&self) -> Option<NonFinite> {
         match self.0.cause {

@@ -107,6 +107,17 @@ pub fn in_words(cause: &io::Error) -> String {
     }
 }
 
+/// Whether what the operating system refused may work later: a disk or a server did not answer.
+pub(super) fn may_pass(cause: &io::Error) -> bool {
+    let errno = Errno::from_io_error(cause);
+    errno.is_some_and(|errno| {
+        matches!(
+            errno,
+            Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::HOSTUNREACH
+        )
+    })
+}
+
 /// The code of what the operating system refused.
 impl From<&io::Error> for Code {
     fn from(cause: &io::Error) -> Self {
@@ -138,6 +149,7 @@ mod tests {
             assert!(text.contains(cure) && !text.contains("os error"), "{text}");
             assert_eq!(Refusal::from(&errno.into()).code, code);
         }
+        assert!(may_pass(&Errno::IO.into()) && !may_pass(&Errno::FBIG.into()));
         let other = in_words(&Errno::IO.into());
         assert!(other.contains("os error 5"), "{other}");
     }
