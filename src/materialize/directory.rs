@@ -241,7 +241,8 @@ fn check_parts(
         let complete = record.filter(|_| has_length(&path, shard.content.len()));
         seen.add(part, complete.map(|record| record.sha256().is_some()));
     }
-    seen.check(partial.path(), options.sha256, |part| {
+    let again = "run them again, which only reads";
+    seen.check(partial.path(), options.sha256, again, |part| {
         partial.has_part(part)
     })
 }

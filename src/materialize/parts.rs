@@ -90,11 +90,13 @@ impl Seen {
 
     /// # Errors
     /// If a part is not complete, or lacks checksums that are wanted; all such parts are named.
-    /// `shown` is where they are written, and `is_begun` says whether a part was.
+    /// `shown` is where they are written, `again` how such checksums are had, and `is_begun` says whether a
+    /// part was.
     pub(super) fn check(
         &self,
         shown: &Path,
         sha256: bool,
+        again: &'static str,
         is_begun: impl Fn(usize) -> bool,
     ) -> Result<()> {
         let parts = self.all.len() - 1;
@@ -124,7 +126,7 @@ impl Seen {
                 "these parts were written without checksums: {}",
                 numbers.join(", ")
             );
-            let again = Hint::give(SHA256).to("run them again, which only reads");
+            let again = Hint::give(SHA256).to(again);
             return Err(refuse(problem).with_hint(again));
         }
         Ok(())

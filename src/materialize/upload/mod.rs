@@ -414,5 +414,6 @@ fn check_parts(
         seen.add(part, record.map(|record| record.sha256().is_some()));
     }
     let shown = target.bucket.url_of(state::DIRECTORY);
-    seen.check(shown.as_ref(), options.sha256, |_| true)
+    let again = "run them again, which sends their shards again";
+    seen.check(shown.as_ref(), options.sha256, again, |_| true)
 }

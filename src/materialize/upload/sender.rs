@@ -296,8 +296,8 @@ impl Job<'_> {
 
     /// Sends a part, and completes its object if it was the last of it.
     fn send(&self, part: Computed) {
-        if self.check().is_err() {
-            return;
+        if let Err(error) = self.check() {
+            return self.fail(error);
         }
         let object = part.object;
         if let Err(error) = self.try_send(part) {

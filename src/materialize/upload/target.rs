@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Hint, Result};
 use crate::materialize::options::Options;
 use crate::outputs::OutputCheck;
 use crate::recipe::Plan;
-use crate::source::remote::{Bucket, Network};
+use crate::source::remote::{Bucket, Network, spelled};
 
 /// A prefix of an object store. It is no source, holds none and is inside of none.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Target {
         let is_url = |path: &&PathBuf| path.to_string_lossy().contains("://");
         for source in inputs.iter().chain(&sources).filter(is_url) {
             let source = source.to_string_lossy();
-            if let Some(relation) = relation(bucket.url(), &source) {
+            if let Some(relation) = relation(bucket.url(), &spelled(&source)) {
                 return Err(refuse(format!(
                     "this {relation} {source}, which the view is made from"
                 )));
@@ -95,7 +95,6 @@ fn check_options(url: &str, options: &Options) -> Result<()> {
 
 /// How the place at `out` is related to that at `source`, if it is.
 fn relation(out: &str, source: &str) -> Option<&'static str> {
-    let (out, source) = (out.trim_end_matches('/'), source.trim_end_matches('/'));
     let below = |inner: &str, outer: &str| {
         let rest = inner.strip_prefix(outer);
         rest.is_some_and(|rest| rest.starts_with('/'))
@@ -119,7 +118,7 @@ mod tests {
     fn places_are_related_by_whole_names() {
         let out = "s3://bucket/models/m";
         for (source, found) in [
-            ("s3://bucket/models/m/", Some("is")),
+            ("s3://bucket/models/m", Some("is")),
             ("s3://bucket/models", Some("is inside")),
             ("s3://bucket", Some("is inside")),
             ("s3://bucket/models/m/shard.safetensors", Some("holds")),

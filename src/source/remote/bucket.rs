@@ -60,6 +60,13 @@ pub(crate) struct Upload {
 #[derive(Debug, Clone)]
 pub(crate) struct Part(PartId);
 
+/// `url` as [`Bucket::url`] spells it.
+pub(crate) fn spelled(url: &str) -> String {
+    let parsed = Url::parse(url);
+    let spelled = parsed.as_ref().map_or(url, Url::as_str);
+    spelled.trim_end_matches('/').to_owned()
+}
+
 /// Whether two entity tags are of one content.
 pub(crate) fn is_same_content(a: &str, b: &str) -> bool {
     same_tag(a, b)
@@ -72,9 +79,10 @@ impl Network {
     /// If this is not the URL of one in an object store, or its settings are not possible.
     pub(crate) fn bucket(self: &Arc<Self>, url: &str) -> Result<Bucket> {
         let patience = self.patience();
-        let parsed = Url::parse(url).ok().filter(Url::has_host);
+        let is_store = |url: &Url| url.has_host() && matches!(url.scheme(), "s3" | "gs" | "az");
+        let parsed = Url::parse(url).ok().filter(is_store);
         let parsed = parsed.ok_or_else(|| {
-            let problem = "this is not a URL with a bucket";
+            let problem = "this is not the URL of a bucket";
             Error::of_file(Code::UnsupportedPlace, url, problem)
         })?;
         // object_store makes clients within.

@@ -30,7 +30,7 @@ mod streams;
 mod transfer;
 mod web;
 
-pub(crate) use bucket::{Bucket, Listed, Part, Upload, is_same_content};
+pub(crate) use bucket::{Bucket, Listed, Part, Upload, is_same_content, spelled};
 pub use hub::HubOptions;
 pub use network::Network;
 pub use options::{BlockCacheOptions, NetworkOptions};
