@@ -102,7 +102,7 @@ pub(super) fn outlook(
     let is_ours = state
         .request()
         .is_some_and(|found| request.difference(found).is_none());
-    check_replaceable(&target, &state, &files, is_ours, options)?;
+    check_replaceable(&target, &state, options)?;
     let kept = match is_ours {
         true => kept(&state, &own, options),
         false => BTreeMap::new(),
@@ -205,12 +205,11 @@ fn begin(
         let parts = parts(target, &state, options.share)?;
         let request = Request::new(plan, false, parts);
         let difference = state.request().map(|found| request.difference(found));
-        let is_ours = difference == Some(None);
-        check_replaceable(target, &state, files, is_ours, options)?;
+        check_replaceable(target, &state, options)?;
         match difference {
             Some(None) => {
                 if !is_part {
-                    state.delete_others(bucket, |name| is_of_view(files, name))?;
+                    state.delete_others(bucket)?;
                 }
                 return Ok(Begun { state, parts });
             }
@@ -235,11 +234,12 @@ fn begin(
                 // Other parts may have begun: what they have sent stays.
                 state.conceal(bucket)?;
                 if !is_part {
-                    state.delete_others(bucket, |_| false)?;
+                    state.delete_others(bucket)?;
                     state.delete_records(bucket)?;
                 }
                 // Another part may be faster; then the request is what it has made.
-                if state.begin(bucket, &request)? {
+                let names = files.iter().map(|file| file.name.clone()).collect();
+                if state.begin(bucket, &request, names)? {
                     return Ok(Begun { state, parts });
                 }
             }
@@ -249,20 +249,8 @@ fn begin(
 
 /// # Errors
 /// If there is something that is not to be overwritten.
-fn check_replaceable(
-    target: &Target,
-    state: &State,
-    files: &[StoreFile],
-    is_ours: bool,
-    options: &Options,
-) -> Result<()> {
-    let known = |name: &str| match state.request() {
-        Some(_) if is_ours => is_of_view(files, name),
-        // Of another view, which a run may give up.
-        Some(_) => state.has_complete(name),
-        None => false,
-    };
-    match state.objects().find(|name| !known(name)) {
+fn check_replaceable(target: &Target, state: &State, options: &Options) -> Result<()> {
+    match state.others().next() {
         Some(name) if !options.overwrite => {
             let problem = format!("there are objects below this prefix, such as {name}");
             let error = Error::of_file(Code::NotEmpty, target.bucket.url(), problem);
@@ -271,10 +259,6 @@ fn check_replaceable(
         }
         _ => Ok(()),
     }
-}
-
-fn is_of_view(files: &[StoreFile], name: &str) -> bool {
-    name == MANIFEST_FILE || files.iter().any(|file| file.name == name)
 }
 
 /// The records of those of `files` that need not be sent again.

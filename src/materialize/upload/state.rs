@@ -5,14 +5,14 @@
 //! | `.ckptfs-partial/request.json` | what is written here; made when the first run begins, deleted last |
 //! | `.ckptfs-partial/NAME.json` | the record of the complete object `NAME` |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::CONFIG_FILE;
 use crate::error::{Code, Error, Result};
 use crate::jobs;
-use crate::manifest::{Sha256Sum, from_hex, to_hex};
+use crate::manifest::{MANIFEST_FILE, Sha256Sum, from_hex, to_hex};
 use crate::materialize::partial::SUFFIX;
 use crate::materialize::request::Request;
 use crate::materialize::upload::sender::Sent;
@@ -105,11 +105,26 @@ pub(super) fn listing(bucket: &Bucket) -> Result<BTreeMap<String, Listed>> {
     Ok(listed.map(|object| (object.name.clone(), object)).collect())
 }
 
+/// What a run writes down before all else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Begun {
+    request: Request,
+    /// The names of all files of the view. Objects of these names are the run's, or are replaced by it.
+    files: BTreeSet<String>,
+}
+
+impl Begun {
+    /// Whether the run has a file called `name`.
+    fn has(&self, name: &str) -> bool {
+        name == MANIFEST_FILE || self.files.contains(name)
+    }
+}
+
 /// What there is below a prefix.
 #[derive(Debug)]
 pub(super) struct State {
     listed: BTreeMap<String, Listed>,
-    request: Option<Request>,
+    begun: Option<Begun>,
     /// By the name of the object.
     records: BTreeMap<String, Record>,
 }
@@ -119,11 +134,11 @@ impl State {
     /// If the prefix cannot be listed or read, or a request in it cannot be understood.
     pub(super) fn load(bucket: &Bucket, jobs: usize) -> Result<Self> {
         let listed = listing(bucket)?;
-        let request = match listed.contains_key(&request_name()) {
+        let begun = match listed.contains_key(&request_name()) {
             true => bucket.get(&request_name())?,
             false => None,
         };
-        let request = request.map(|text| {
+        let begun = begun.map(|text| {
             serde_json::from_slice(&text).map_err(|e| {
                 let problem = format!("this cannot be understood: {e}");
                 let shown = bucket.url_of(&request_name());
@@ -145,19 +160,23 @@ impl State {
             records: records
                 .map(|record| (record.name.clone(), record))
                 .collect(),
-            request: request.transpose()?,
+            begun: begun.transpose()?,
             listed,
         })
     }
 
     pub(super) fn request(&self) -> Option<&Request> {
-        self.request.as_ref()
+        self.begun.as_ref().map(|begun| &begun.request)
     }
 
-    /// The names of all objects that are not what resuming needs.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &str> {
+    /// The names of all objects that the run that began here neither has written nor will write.
+    pub(super) fn others(&self) -> impl Iterator<Item = &str> {
         let names = self.listed.keys().map(String::as_str);
-        names.filter(|name| !is_state(name))
+        names.filter(|name| !is_state(name) && !self.is_of_run(name))
+    }
+
+    fn is_of_run(&self, name: &str) -> bool {
+        self.begun.as_ref().is_some_and(|begun| begun.has(name))
     }
 
     /// Whether there is an object called `name`.
@@ -179,18 +198,22 @@ impl State {
         is_same(found, bytes, record.tag()).then_some(record)
     }
 
-    /// The same, whatever its length.
-    pub(super) fn has_complete(&self, name: &str) -> bool {
-        let record = self.records.get(name);
-        record.is_some_and(|record| self.complete(name, record.bytes).is_some())
-    }
-
-    /// Writes down that the prefix is of `request`; returns whether nobody did before.
-    pub(super) fn begin(&mut self, bucket: &Bucket, request: &Request) -> Result<bool> {
-        let text = serde_json::to_vec_pretty(request).expect("it is JSON");
+    /// Writes down that the prefix is of `request`, whose view has these `files`; returns whether nobody
+    /// did before.
+    pub(super) fn begin(
+        &mut self,
+        bucket: &Bucket,
+        request: &Request,
+        files: BTreeSet<String>,
+    ) -> Result<bool> {
+        let begun = Begun {
+            request: request.clone(),
+            files,
+        };
+        let text = serde_json::to_vec_pretty(&begun).expect("it is JSON");
         let is_new = bucket.create(&request_name(), text.into())?;
         if is_new {
-            self.request = Some(request.clone());
+            self.begun = Some(begun);
         }
         Ok(is_new)
     }
@@ -200,13 +223,10 @@ impl State {
         self.delete(bucket, |name| !is_state(name) && is_key(name))
     }
 
-    /// Deletes all objects that are not to `stay`, and have no record.
-    pub(super) fn delete_others(
-        &mut self,
-        bucket: &Bucket,
-        stay: impl Fn(&str) -> bool,
-    ) -> Result<()> {
-        self.delete(bucket, |name| !is_state(name) && !stay(name))
+    /// Deletes the [others](Self::others).
+    pub(super) fn delete_others(&mut self, bucket: &Bucket) -> Result<()> {
+        let others: BTreeSet<String> = self.others().map(str::to_owned).collect();
+        self.delete(bucket, |name| others.contains(name))
     }
 
     pub(super) fn delete_records(&mut self, bucket: &Bucket) -> Result<()> {
@@ -214,10 +234,12 @@ impl State {
         self.delete(bucket, |name| is_state(name) && name != request_name())
     }
 
-    /// Deletes what another request has sent, and that it was asked for.
+    /// Deletes what the run that began here has sent, and then that it began.
     pub(super) fn clear(&mut self, bucket: &Bucket) -> Result<()> {
-        let records = std::mem::take(&mut self.records);
-        self.delete(bucket, |name| records.contains_key(name))?;
+        self.conceal(bucket)?;
+        let begun = self.begun.take();
+        let is_of_run = |name: &str| begun.as_ref().is_some_and(|begun| begun.has(name));
+        self.delete(bucket, is_of_run)?;
         self.end(bucket)
     }
 

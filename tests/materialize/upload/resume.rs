@@ -52,10 +52,10 @@ fn a_run_that_is_interrupted_ends_its_uploads_and_says_how_to_resume() {
     let job = Job::new();
     let child = stalled(&job);
     let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert_eq!(output.status.code(), Some(143), "{error}");
     assert!(error.contains("the same command again resumes"), "{error}");
     assert_eq!(job.server.open_uploads(), 0, "{error}");
     check_resumed(&job);
