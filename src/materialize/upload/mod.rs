@@ -6,8 +6,10 @@
 
 mod parts;
 mod room;
+mod run;
 mod sender;
 mod state;
+mod store_file;
 mod target;
 
 use std::collections::BTreeMap;
@@ -17,9 +19,7 @@ use crate::catalog::CONFIG_FILE;
 use crate::error::setting::OVERWRITE;
 use crate::error::{Code, Error, Hint, Result};
 use crate::jobs::Progress;
-use crate::manifest::{self, MANIFEST_FILE, Sha256Sum};
-use crate::materialize::directory;
-use crate::materialize::new_file::NewFile;
+use crate::manifest::MANIFEST_FILE;
 use crate::materialize::options::{Options, Share, Summary};
 use crate::materialize::partial::parts_of;
 use crate::materialize::parts::{Seen, deal};
@@ -28,8 +28,10 @@ use crate::materialize::space::Outlook;
 use crate::recipe::Plan;
 use crate::source::remote::Network;
 
-use sender::{Sender, Sent};
+use run::Run;
+use sender::Sender;
 use state::{Record, State};
+use store_file::{StoreFile, files, own_files};
 use target::Target;
 
 /// Writes the view of `plan` below `url`.
@@ -43,7 +45,13 @@ pub(super) fn upload(
     let target = Target::resolve(url, plan, inputs, options)?;
     let files = files(plan)?;
     let own = own_files(&files, plan, options.share);
-    let begun = begin(&target, plan, &files, options, progress)?;
+    let mut begun = begin(&target, plan, &files, options, progress)?;
+    if is_complete(&begun.state, &files, options) {
+        if !matches!(options.share, Share::Part(_)) {
+            begun.state.end(&target.bucket)?;
+        }
+        return Ok(all_kept(&own, &files, options.share));
+    }
     let mut run = Run {
         target: &target,
         options,
@@ -71,11 +79,7 @@ pub(super) fn upload(
             let parts = begun.parts.expect("parts are finished");
             let shards: Vec<&StoreFile> = files.iter().filter(|f| f.file.is_shard()).collect();
             check_parts(&target, &run.state, parts, &shards, options)?;
-            let bytes: u64 = shards.iter().map(|file| file.len()).sum();
-            summary.files += shards.len();
-            summary.bytes += bytes;
-            summary.kept += shards.len();
-            summary.kept_bytes += bytes;
+            add_kept(&mut summary, &shards);
             for shard in shards {
                 let record = run.state.record(&shard.name).expect("it was checked");
                 run.kept.insert(shard.name.clone(), record.clone());
@@ -84,6 +88,34 @@ pub(super) fn upload(
     }
     run.complete(&others)?;
     Ok(summary)
+}
+
+/// Whether an earlier run was stopped when all was complete: config.json, which is sent last, is there.
+fn is_complete(state: &State, files: &[StoreFile], options: &Options) -> bool {
+    let is_listed = |file: &StoreFile| state.has_length(&file.name, file.len());
+    state.has(CONFIG_FILE)
+        && files.iter().any(|file| file.name == CONFIG_FILE)
+        && files.iter().all(is_listed)
+        && (!options.sha256 || state.has(MANIFEST_FILE))
+}
+
+/// The summary of a run with this share that finds all of `files` complete; `own` are its own.
+fn all_kept(own: &[&StoreFile], files: &[StoreFile], share: Share) -> Summary {
+    let mut summary = Summary::default();
+    add_kept(&mut summary, own);
+    if share == Share::Finish {
+        let shards = files.iter().filter(|file| file.file.is_shard());
+        add_kept(&mut summary, &shards.collect::<Vec<_>>());
+    }
+    summary
+}
+
+fn add_kept(summary: &mut Summary, files: &[&StoreFile]) {
+    let bytes: u64 = files.iter().map(|file| file.len()).sum();
+    summary.files += files.len();
+    summary.bytes += bytes;
+    summary.kept += files.len();
+    summary.kept_bytes += bytes;
 }
 
 /// What [`upload`] would do.
@@ -125,51 +157,6 @@ pub(super) fn left_by_earlier_run(url: &str) -> Option<PathBuf> {
     let bucket = Network::shared().ok()?.bucket(url).ok()?;
     let left = bucket.has(&state::request_name());
     left.then(|| bucket.url_of(state::DIRECTORY).into())
-}
-
-/// A file of the view, with the name that it has below the prefix.
-#[derive(Debug)]
-struct StoreFile<'a> {
-    file: NewFile<'a>,
-    name: String,
-}
-
-impl StoreFile<'_> {
-    fn len(&self) -> u64 {
-        self.file.content.len()
-    }
-
-    /// Whether it is recorded when it is complete: the next run does not send it again.
-    fn is_recorded(&self) -> bool {
-        self.file.is_shard() || self.len() > parts::MIN_PART
-    }
-}
-
-/// All files of the view.
-///
-/// # Errors
-/// If one has a name that no object can have.
-fn files(plan: &Plan) -> Result<Vec<StoreFile<'_>>> {
-    let files = NewFile::all(plan).into_iter().map(|file| {
-        let Some(name) = file.path.to_str().map(str::to_owned) else {
-            let problem = "names of objects are UTF-8, and this is not";
-            return Err(Error::of_file(Code::BadDestination, &file.path, problem));
-        };
-        Ok(StoreFile { file, name })
-    });
-    files.collect()
-}
-
-/// Those of `files` that a run with this share sends.
-fn own_files<'a, 'b>(
-    files: &'a [StoreFile<'b>],
-    plan: &Plan,
-    share: Share,
-) -> Vec<&'a StoreFile<'b>> {
-    let own = directory::files(plan, share);
-    let own: std::collections::HashSet<_> = own.iter().map(|file| file.entry).collect();
-    let is_own = |file: &&StoreFile| own.contains(&file.file.entry);
-    files.iter().filter(is_own).collect()
 }
 
 /// What a run begins with.
@@ -269,117 +256,6 @@ fn kept(state: &State, files: &[&StoreFile], options: &Options) -> BTreeMap<Stri
         is_enough.then(|| (file.name.clone(), record.clone()))
     });
     records.collect()
-}
-
-/// A run that has begun.
-struct Run<'a> {
-    target: &'a Target,
-    options: &'a Options,
-    sender: Sender<'a>,
-    state: State,
-    /// What earlier runs, and other parts, have sent.
-    kept: BTreeMap<String, Record>,
-    /// What this one has.
-    sent: BTreeMap<String, Sent>,
-}
-
-impl Run<'_> {
-    /// Sends those of `files` that are not there.
-    fn send(&mut self, files: &[&StoreFile]) -> Result<()> {
-        let missing = files
-            .iter()
-            .filter(|file| !self.kept.contains_key(&file.name));
-        let missing: Vec<&StoreFile> = missing.copied().collect();
-        let sent = self.sender.send(&missing, &self.state)?;
-        self.sent.extend(sent);
-        Ok(())
-    }
-
-    fn summary(&self, files: &[&StoreFile]) -> Summary {
-        let kept = files
-            .iter()
-            .filter(|file| self.kept.contains_key(&file.name));
-        let (kept, kept_bytes) = kept.fold((0, 0), |(count, bytes), file| {
-            (count + 1, bytes + file.len())
-        });
-        Summary {
-            files: files.len(),
-            bytes: files.iter().map(|file| file.len()).sum(),
-            kept,
-            kept_bytes,
-            ..Summary::default()
-        }
-    }
-
-    /// Sends `others`, which are no shards: those first that no loader goes by. Then all is complete.
-    fn complete(&mut self, others: &[&StoreFile]) -> Result<()> {
-        self.check_sent()?;
-        let (last, first): (Vec<&StoreFile>, Vec<&StoreFile>) = others
-            .iter()
-            .copied()
-            .partition(|file| state::is_key(&file.name));
-        let (config, index): (Vec<&StoreFile>, Vec<&StoreFile>) =
-            last.into_iter().partition(|file| file.name == CONFIG_FILE);
-        self.send(&first)?;
-        self.send(&index)?;
-        if self.options.sha256 {
-            let sums = self.sums(&config)?;
-            let bucket = &self.target.bucket;
-            bucket.put(MANIFEST_FILE, manifest::text(&sums).into())?;
-        }
-        self.send(&config)?;
-        self.state.end(&self.target.bucket)
-    }
-
-    /// Checks that the store has what was sent.
-    fn check_sent(&self) -> Result<()> {
-        let bucket = &self.target.bucket;
-        let listed = state::listing(bucket)?;
-        let kept = self
-            .kept
-            .values()
-            .map(|record| (record.name(), record.bytes(), record.tag()));
-        let sent = self.sent.iter();
-        let sent = sent.map(|(name, sent)| (name.as_str(), sent.bytes, sent.tag.as_deref()));
-        for (name, bytes, tag) in kept.chain(sent) {
-            let found = listed.get(name);
-            if !found.is_some_and(|found| state::is_same(found, bytes, tag)) {
-                let found = match found {
-                    Some(found) => format!(
-                        "it has {} bytes and the entity tag {}",
-                        found.len,
-                        found.tag.as_deref().unwrap_or("none")
-                    ),
-                    None => "it is gone".to_owned(),
-                };
-                let problem = format!(
-                    "{found}, and {bytes} bytes with the entity tag {} were sent: another run writes to this prefix",
-                    tag.unwrap_or("none")
-                );
-                let error = Error::of_file(Code::Locked, bucket.url_of(name), problem);
-                return Err(error.with_hint("run the same command again, alone"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The checksums of all files, those of `unsent` too.
-    fn sums(&self, unsent: &[&StoreFile]) -> Result<BTreeMap<PathBuf, Sha256Sum>> {
-        let kept = self
-            .kept
-            .iter()
-            .map(|(name, record)| (name, record.sha256()));
-        let sent = self.sent.iter().map(|(name, sent)| (name, sent.sha256));
-        let known = kept.chain(sent).map(|(name, sum)| {
-            let sum = sum.expect("every file was summed");
-            (PathBuf::from(name), sum)
-        });
-        let mut sums: BTreeMap<PathBuf, Sha256Sum> = known.collect();
-        for file in unsent {
-            sums.insert(file.file.path.clone(), self.sender.sum(file)?);
-        }
-        Ok(sums)
-    }
 }
 
 /// # Errors

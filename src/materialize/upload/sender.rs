@@ -15,10 +15,10 @@ use crate::error::{Code, Error, Result};
 use crate::jobs::{self, Progress, check_going_on};
 use crate::manifest::Sha256Sum;
 use crate::materialize::options::Options;
-use crate::materialize::upload::StoreFile;
 use crate::materialize::upload::parts;
 use crate::materialize::upload::room::{Room, Taken};
-use crate::materialize::upload::state::{Record, State};
+use crate::materialize::upload::state::{Record, Sent, State};
+use crate::materialize::upload::store_file::StoreFile;
 use crate::memory;
 use crate::read::{FactsCache, Reader};
 use crate::recipe::Plan;
@@ -32,15 +32,6 @@ const ROOM: u64 = 256 << 20;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
-
-/// An object that is complete.
-#[derive(Debug, Clone)]
-pub(super) struct Sent {
-    pub(super) bytes: u64,
-    /// Its entity tag.
-    pub(super) tag: Option<String>,
-    pub(super) sha256: Option<Sha256Sum>,
-}
 
 /// Sends files of a view.
 pub(super) struct Sender<'a> {

@@ -15,7 +15,6 @@ use crate::jobs;
 use crate::manifest::{MANIFEST_FILE, Sha256Sum, from_hex, to_hex};
 use crate::materialize::partial::SUFFIX;
 use crate::materialize::request::Request;
-use crate::materialize::upload::sender::Sent;
 use crate::source::remote::{Bucket, Listed, is_same_content};
 
 /// Where the records are.
@@ -45,7 +44,16 @@ pub(super) fn is_key(name: &str) -> bool {
     is_index || matches!(name, CONFIG_FILE | "adapter_config.json" | "params.json")
 }
 
-/// An object that is complete.
+/// An object that this run has completed.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    /// Its entity tag.
+    pub(super) tag: Option<String>,
+    pub(super) sha256: Option<Sha256Sum>,
+}
+
+/// An object that is complete, in a form that outlives the process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     name: String,
@@ -182,6 +190,12 @@ impl State {
     /// Whether there is an object called `name`.
     pub(super) fn has(&self, name: &str) -> bool {
         self.listed.contains_key(name)
+    }
+
+    /// Whether there is an object called `name` of so many bytes.
+    pub(super) fn has_length(&self, name: &str, bytes: u64) -> bool {
+        let found = self.listed.get(name);
+        found.is_some_and(|found| found.len == bytes)
     }
 
     pub(super) fn record(&self, name: &str) -> Option<&Record> {

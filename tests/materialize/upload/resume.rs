@@ -132,3 +132,27 @@ fn a_run_of_another_view_starts_again_and_says_so() {
     assert!(text.contains("starting again"), "{text}");
     job.check("--dtype f16");
 }
+
+#[test]
+fn a_run_that_was_stopped_at_its_very_end_is_found_to_be_complete() {
+    for flags in ["", "--finish"] {
+        let job = Job::new();
+        if flags == "--finish" {
+            job.succeed(&format!("materialize --base base --part 1/1 --out {OUT}"));
+        }
+        // After one of the records was deleted.
+        let record = format!("objects/{FIRST}.json");
+        job.server
+            .trouble(&["DELETE ", &record], Trouble::Status(403), 1);
+        job.server
+            .trouble(&["DELETE ", "request.json"], Trouble::Status(403), 1);
+        job.fail(&format!("materialize --base base {flags} --out {OUT}"));
+        job.server
+            .remove(&format!("{PREFIX}.ckptfs-partial/{record}"));
+        job.server.requests();
+        let text = job.succeed(&format!("materialize --base base {flags} --out {OUT}"));
+        assert!(text.contains("8 were complete"), "{text}");
+        assert_eq!(count(&job.server.requests(), &["PUT "]), 0);
+        job.check("");
+    }
+}
