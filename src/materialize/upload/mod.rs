@@ -25,14 +25,13 @@ use crate::materialize::partial::parts_of;
 use crate::materialize::parts::{Seen, deal};
 use crate::materialize::request::Request;
 use crate::materialize::space::Outlook;
+use crate::materialize::upload::run::Run;
+use crate::materialize::upload::sender::Sender;
+use crate::materialize::upload::state::{Record, State};
+use crate::materialize::upload::store_file::{StoreFile, files, own_files};
+use crate::materialize::upload::target::Target;
 use crate::recipe::Plan;
 use crate::source::remote::Network;
-
-use run::Run;
-use sender::Sender;
-use state::{Record, State};
-use store_file::{StoreFile, files, own_files};
-use target::Target;
 
 /// Writes the view of `plan` below `url`.
 pub(super) fn upload(
