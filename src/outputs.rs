@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 use crate::shown::Show;
+use crate::source::Location;
 use crate::view::View;
 
 /// What no output may touch.
@@ -41,7 +42,8 @@ type Identity = (u64, u64);
 
 impl OutputCheck {
     /// Keeps outputs away from `inputs`, the files and directories that a view is made from, and from
-    /// the files that links in them lead to, as in the cache of the Hugging Face hub.
+    /// the files that links in them lead to, as in the cache of the Hugging Face hub. Those at URLs need
+    /// no protection here: outputs are on this machine.
     ///
     /// # Errors
     /// If an input cannot be resolved.
@@ -50,7 +52,7 @@ impl OutputCheck {
             protected: Vec::new(),
         };
         let mut seen = HashSet::new();
-        for input in inputs {
+        for input in inputs.iter().filter(|input| is_local(input)) {
             check.keep(input, canonical(input)?, Role::Source);
             // Also those that the view only reads when it is planned.
             for link in links(input) {
@@ -111,8 +113,12 @@ impl OutputCheck {
     /// Checks that `out`, a file or directory that need not exist, may be written to.
     ///
     /// # Errors
-    /// If it is something that must be protected, is inside of it, or holds it.
+    /// If it is something that must be protected, is inside of it, or holds it; if it is a URL.
     pub fn check(&self, out: &Path) -> Result<()> {
+        if !is_local(out) {
+            let problem = "this is written to a place on this machine, not to a URL";
+            return Err(Error::of_file(Code::UnsupportedPlace, out, problem));
+        }
         let found = out.metadata().ok();
         let path = match (resolve_output(out, MAX_LINKS), &found) {
             (Ok(path), _) => path,
@@ -160,6 +166,10 @@ impl Protected {
         let problem = format!("this {relation} {kept}{also}, {why}");
         Error::of_file(Code::BadDestination, out, problem).with_hint("choose another place")
     }
+}
+
+fn is_local(path: &Path) -> bool {
+    Location::from(path).local().is_some()
 }
 
 fn identity(metadata: &Metadata) -> Identity {

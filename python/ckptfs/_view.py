@@ -99,7 +99,7 @@ class View:
     def materialize(self, out: StrPath, *, overwrite: bool = False, hardlink: bool = False,
                     weights_only: bool = False, sha256: bool = False, check_space: bool = True,
                     threads: int | None = None, progress: Progress | None = None) -> dict[str, int]:
-        """Writes the view to a directory, as `ckptfs materialize` does.
+        """Writes the view to a directory or an object store (`s3://…`), as `ckptfs materialize` does.
 
         `progress(done, total, file)` is called now and then, with bytes; what it raises stops the work.
         A run that was stopped resumes when it is started again.

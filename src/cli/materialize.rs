@@ -11,6 +11,7 @@ use ckptfs::materialize::{
 };
 use ckptfs::recipe::Plan;
 use ckptfs::shown::Show;
+use ckptfs::source::Location;
 use ckptfs::text::counted;
 
 use crate::cli::args::parse_threads;
@@ -26,15 +27,16 @@ const OUTPUT: &str = "Output";
 /// Where and how to write a view.
 #[derive(Debug, Args)]
 pub(crate) struct MaterializeArgs {
-    /// Directory to write the view to; created if it does not exist
-    #[arg(long, help_heading = OUTPUT, visible_alias = "output", value_name = "DIR")]
+    /// Directory to write the view to, created if it does not exist; or a prefix of an object store:
+    /// s3://bucket/prefix, gs://… or az://…
+    #[arg(long, help_heading = OUTPUT, visible_alias = "output", value_name = "DIR|URL")]
     out: PathBuf,
 
     /// Hard-link unchanged shards; copies where that fails
     #[arg(long, help_heading = OUTPUT)]
     hardlink: bool,
 
-    /// Replace the content of the directory
+    /// Replace the content of the directory, or all objects below the prefix
     #[arg(long, help_heading = OUTPUT, alias = "force")]
     overwrite: bool,
 
@@ -102,7 +104,9 @@ pub(crate) fn run(
         direct_sources: args.direct_sources,
     };
     // Looking whether something is there would wait.
-    check_answers(&args.out)?;
+    if Location::from(&args.out).local().is_some() {
+        check_answers(&args.out)?;
+    }
     if quiet {
         plan::print_warnings(plan)?
     } else {

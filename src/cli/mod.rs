@@ -105,7 +105,7 @@ enum Command {
         #[arg(long)]
         check_values: bool,
         /// Also say what `materialize --out DIR` or `mount --persist DIR` would write to DIR, and how
-        /// much space there is
+        /// much space there is. DIR may be the URL of a prefix for `materialize`
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         #[command(flatten)]

@@ -28,7 +28,7 @@ use crate::cli::waiting::note_silent_mount;
     mut_arg("base", |base| base.required_unless_present_any(["directory", "recipe"]))
 )]
 pub(crate) struct VerifyArgs {
-    /// Directory or mount to check: index, headers, lengths, scales and config.json; all bytes too if
+    /// Directory, mount or URL to check: index, headers, lengths, scales and config.json; all bytes too if
     /// it has a SHA256SUMS
     #[arg(value_name = "DIR", conflicts_with_all = [VIEW_FLAGS, OPERATION_FLAGS, "out"])]
     directory: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     view: ViewArgs,
 
-    /// Directory to compare with the view, byte by byte
+    /// Directory, or URL, to compare with the view, byte by byte
     #[arg(
         long,
         visible_alias = "output",

@@ -76,7 +76,9 @@ settings! {
     // Writing.
     CHECK_SPACE = "check_space",
     FINISH = "finish",
+    HARDLINK = "hardlink",
     OVERWRITE = "overwrite",
     PART = "part",
     SHA256 = "sha256",
+    WEIGHTS_ONLY = "weights_only",
 }

@@ -5,8 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::error::setting::{PART, SHA256};
-use crate::error::{Code, Error, Hint, Result};
+use crate::error::{Error, Result};
 use crate::jobs::{self, Progress};
 use crate::manifest::{self, MANIFEST_FILE};
 use crate::materialize::destination::Destination;
@@ -15,7 +14,7 @@ use crate::materialize::new_file::NewFile;
 use crate::materialize::options::{Options, Share, Summary};
 use crate::materialize::output::sync_directory;
 use crate::materialize::partial::{Partial, is_placing, parts_at};
-use crate::materialize::parts::deal;
+use crate::materialize::parts::{Seen, deal};
 use crate::materialize::request::Request;
 use crate::materialize::watcher::Watcher;
 use crate::materialize::write::{Writer, complete_record};
@@ -235,49 +234,17 @@ fn check_parts(
     shards: &[NewFile],
     options: &Options,
 ) -> Result<()> {
-    let mut complete = vec![0; parts + 1];
-    let mut all = vec![0; parts + 1];
-    let mut unsummed = Vec::new();
+    let mut seen = Seen::new(parts);
     for (shard, part) in shards.iter().zip(part_of_shards(shards, parts)) {
-        all[part] += 1;
         let record = partial.record(shard.entry);
         let path = partial.view().join(&shard.path);
-        if let Some(record) = record.filter(|_| has_length(&path, shard.content.len())) {
-            complete[part] += 1;
-            if record.sha256().is_none() && !unsummed.contains(&part) {
-                unsummed.push(part);
-            }
-        }
+        let complete = record.filter(|_| has_length(&path, shard.content.len()));
+        seen.add(part, complete.map(|record| record.sha256().is_some()));
     }
-    let refuse = |problem: String| Error::of_file(Code::PartsIncomplete, partial.path(), problem);
-    let lacking = (1..=parts).filter(|part| complete[*part] < all[*part]);
-    let lacking: Vec<String> = lacking
-        .map(|part| {
-            if partial.has_part(part) {
-                format!("{part} ({} of {} shards)", complete[part], all[part])
-            } else {
-                format!("{part} (not begun)")
-            }
-        })
-        .collect();
-    if !lacking.is_empty() {
-        let problem = format!(
-            "of {parts} parts, these are not complete: {}",
-            lacking.join(", ")
-        );
-        let write = Hint::give(PART).to("write them").and("finish then");
-        return Err(refuse(problem).with_hint(write));
-    }
-    if options.sha256 && !unsummed.is_empty() {
-        let numbers: Vec<String> = unsummed.iter().map(usize::to_string).collect();
-        let problem = format!(
-            "these parts were written without checksums: {}",
-            numbers.join(", ")
-        );
-        let again = Hint::give(SHA256).to("run them again, which only reads");
-        return Err(refuse(problem).with_hint(again));
-    }
-    Ok(())
+    let again = "run them again, which only reads";
+    seen.check(partial.path(), options.sha256, again, |part| {
+        partial.has_part(part)
+    })
 }
 
 /// Writes the checksums of `files` beside them, if they are asked for.

@@ -9,7 +9,7 @@ use crate::materialize::options::{Options, Share};
 use crate::materialize::partial::{is_placing, parts_at, recorded};
 use crate::materialize::request::Request;
 use crate::materialize::space::{Outlook, Room};
-use crate::materialize::{directory, weights_only};
+use crate::materialize::{directory, upload, url, weights_only};
 use crate::recipe::Plan;
 
 /// What [`super::materialize`] would do. Quotas are not seen.
@@ -17,6 +17,9 @@ use crate::recipe::Plan;
 /// # Errors
 /// If the destination is refused.
 pub fn outlook(plan: &Plan, inputs: &[PathBuf], out: &Path, options: &Options) -> Result<Outlook> {
+    if let Some(url) = url(out) {
+        return upload::outlook(plan, inputs, &url, options);
+    }
     let destination = Destination::resolve(out, plan, inputs, options)?;
     let (partial, files) = if options.weights_only {
         (destination.partial_inside(), weights_only::weights(plan))

@@ -332,10 +332,15 @@ impl Drop for Partial {
 /// # Errors
 /// If it was not begun in parts.
 pub(super) fn parts_at(path: &Path) -> Result<usize> {
-    match read_request(path)? {
+    parts_of(read_request(path)?.as_ref(), path)
+}
+
+/// The same of the request that was found at `path`.
+pub(super) fn parts_of(found: Option<&Request>, path: &Path) -> Result<usize> {
+    match found {
         Some(Request {
             parts: Some(parts), ..
-        }) => Ok(parts),
+        }) => Ok(*parts),
         Some(_) => {
             let error = Error::of_file(Code::Conflict, path, "this was not begun in parts");
             Err(error.with_hint(Hint::leave_out(FINISH)))

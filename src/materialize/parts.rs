@@ -2,8 +2,10 @@
 //! itself, and what is left is written when the parts are put together.
 
 use std::cmp::Reverse;
+use std::path::Path;
 
-use crate::error::{Code, Error, Result};
+use crate::error::setting::{PART, SHA256};
+use crate::error::{Code, Error, Hint, Result};
 
 /// Part `number` of `count`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,79 @@ pub(super) fn deal(lengths: &[u64], parts: usize) -> Vec<usize> {
         part_of[shard] = part + 1;
     }
     part_of
+}
+
+/// Which shards of each part are complete.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// By the number of the part.
+    complete: Vec<usize>,
+    all: Vec<usize>,
+    unsummed: Vec<usize>,
+}
+
+impl Seen {
+    /// None of so many parts.
+    pub(super) fn new(parts: usize) -> Self {
+        Seen {
+            complete: vec![0; parts + 1],
+            all: vec![0; parts + 1],
+            unsummed: Vec::new(),
+        }
+    }
+
+    /// A shard of `part`. If it is complete, `summed` says whether its checksum is known.
+    pub(super) fn add(&mut self, part: usize, summed: Option<bool>) {
+        self.all[part] += 1;
+        self.complete[part] += usize::from(summed.is_some());
+        if summed == Some(false) && !self.unsummed.contains(&part) {
+            self.unsummed.push(part);
+        }
+    }
+
+    /// # Errors
+    /// If a part is not complete, or lacks checksums that are wanted; all such parts are named.
+    /// `shown` is where they are written, `again` how such checksums are had, and `is_begun` says whether a
+    /// part was.
+    pub(super) fn check(
+        &self,
+        shown: &Path,
+        sha256: bool,
+        again: &'static str,
+        is_begun: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        let parts = self.all.len() - 1;
+        let refuse = |problem: String| Error::of_file(Code::PartsIncomplete, shown, problem);
+        let lacking = (1..=parts).filter(|part| self.complete[*part] < self.all[*part]);
+        let lacking: Vec<String> = lacking
+            .map(|part| {
+                if is_begun(part) {
+                    let (complete, all) = (self.complete[part], self.all[part]);
+                    format!("{part} ({complete} of {all} shards)")
+                } else {
+                    format!("{part} (not begun)")
+                }
+            })
+            .collect();
+        if !lacking.is_empty() {
+            let problem = format!(
+                "of {parts} parts, these are not complete: {}",
+                lacking.join(", ")
+            );
+            let write = Hint::give(PART).to("write them").and("finish then");
+            return Err(refuse(problem).with_hint(write));
+        }
+        if sha256 && !self.unsummed.is_empty() {
+            let numbers: Vec<String> = self.unsummed.iter().map(usize::to_string).collect();
+            let problem = format!(
+                "these parts were written without checksums: {}",
+                numbers.join(", ")
+            );
+            let again = Hint::give(SHA256).to(again);
+            return Err(refuse(problem).with_hint(again));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::materialize::partial::is_placing;
 use crate::materialize::request::Request;
 use crate::materialize::space::Outlook;
 use crate::materialize::state::replace;
+use crate::materialize::url;
 use crate::materialize::watcher::Watcher;
 use crate::recipe::Plan;
 use crate::shown::Show;
@@ -181,6 +182,9 @@ impl Persisting {
 /// If it is refused.
 pub fn persist_outlook(plan: &Plan, inputs: &[PathBuf], out: &Path) -> Result<Outlook> {
     let options = Options::default();
+    if url(out).is_some() {
+        return outlook(plan, inputs, out, &options);
+    }
     let destination = Destination::resolve(out, plan, inputs, &options)?;
     let is_complete = !is_placing(&destination.partial_beside())
         && receipt_of(&destination).exists()

@@ -34,6 +34,8 @@ pub struct Outlook {
     pub needed: u64,
     /// Bytes that this user can write there; `None` if the filesystem does not tell.
     pub available: Option<u64>,
+    /// Whether they become objects of a store, which has no filesystem and no bound.
+    pub in_store: bool,
 }
 
 /// # Errors

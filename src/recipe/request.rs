@@ -276,10 +276,11 @@ impl ViewRequest {
         local.map(Path::to_owned).collect()
     }
 
-    /// What no output may touch: [directories](Self::directories) that the view is made from, and
-    /// the recipe.
+    /// What no output may touch: directories and URLs that the view is made from, and the recipe.
     pub fn inputs(&self) -> Vec<PathBuf> {
-        let mut inputs = self.directories();
+        let is_named = |source: &Location| !matches!(source, Location::Open(_));
+        let sources = self.sources().into_iter().filter(is_named);
+        let mut inputs: Vec<PathBuf> = sources.map(|s| s.as_path().to_owned()).collect();
         inputs.extend(self.recipe.clone());
         inputs
     }

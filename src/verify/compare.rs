@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -15,9 +14,10 @@ use crate::jobs::{self, Progress};
 use crate::read::Reader;
 use crate::recipe::Plan;
 use crate::shown::Show;
-use crate::source::{Blob, check_directory, with_room};
+use crate::source::Blob;
 use crate::text::counted;
 use crate::verify::lengths::tensors_apart;
+use crate::verify::place::{Opened, Place, Shape};
 use crate::view::{Content, EntryId, View};
 
 /// How a directory compares with a view.
@@ -87,7 +87,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares every file of the view of `plan` with `directory`, on `jobs` threads.
+/// Compares every file of the view of `plan` with `directory`, which may be a URL, on `jobs` threads.
 ///
 /// # Errors
 /// If the view or the directory cannot be read. Differences are in the report.
@@ -97,14 +97,13 @@ pub fn against_view(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<CompareReport> {
-    check_directory(directory)?;
+    let place = Place::open(directory)?;
     let mut report = CompareReport::default();
-    find_extra(&plan.view, View::ROOT, directory, &mut report)?;
+    find_extra(&plan.view, View::ROOT, &place, &mut report)?;
     let mut same_length = Vec::new();
     for id in 1..plan.view.len() {
         let path = plan.view.path(id);
-        let found = directory.join(&path);
-        match shape_difference(&plan.view, id, &found)? {
+        match shape_difference(&plan.view, id, &place, &path)? {
             Some(Kind::Length {
                 view,
                 directory: len,
@@ -114,7 +113,10 @@ pub fn against_view(
                 let kind = Kind::Length {
                     view,
                     directory: len,
-                    tensors: shard.map_or(Vec::new(), |shard| tensors_apart(shard, &found, len)),
+                    tensors: shard.map_or(Vec::new(), |shard| {
+                        let found = place.blob(&path.to_string_lossy());
+                        tensors_apart(shard, found, len)
+                    }),
                 };
                 report.differences.push(Difference { path, kind });
             }
@@ -133,7 +135,7 @@ pub fn against_view(
         same_length.iter().map(|(_, content)| content.len()).sum(),
     );
 
-    let comparison = Comparison::new(plan, directory, progress);
+    let comparison = Comparison::new(plan, &place, progress);
     jobs::for_each(&ranges(&same_length), jobs, |range| {
         comparison.compare(range)
     })?;
@@ -151,57 +153,47 @@ pub fn against_view(
     Ok(report)
 }
 
-/// Looks for what `directory` has beside the entries of `id`, and in the directories they share.
-fn find_extra(
-    view: &View,
-    id: EntryId,
-    directory: &Path,
-    report: &mut CompareReport,
-) -> Result<()> {
-    let list_error = |e| Error::io("list", directory, e);
-    for entry in with_room(|| fs::read_dir(directory)).map_err(list_error)? {
-        let name = entry.map_err(list_error)?.file_name();
-        let at = directory.join(&name);
+/// Looks for what `place` has besides the entries of `id`, and in the directories they share.
+fn find_extra(view: &View, id: EntryId, place: &Place, report: &mut CompareReport) -> Result<()> {
+    let inner = view.path(id);
+    for (name, is_directory) in place.entries(&inner)? {
+        let path = inner.join(&name);
         match view.lookup(id, &name) {
-            Some(child) if view.children(child).is_some() && at.is_dir() => {
-                find_extra(view, child, &at, report)?;
-            }
-            Some(_) => {}
-            None => {
-                let path = view.path(id).join(&name);
-                if OUTPUT.is_shard(&name) && id == View::ROOT {
-                    report.differences.push(Difference {
-                        path,
-                        kind: Kind::ExtraWeights,
-                    })
-                } else {
-                    report.extra.push(path)
+            Some(child) if view.children(child).is_some() => {
+                // A link may lead to a directory.
+                if is_directory || place.shape(&path)? == Some(Shape::Directory) {
+                    find_extra(view, child, place, report)?;
                 }
             }
+            Some(_) => {}
+            None if OUTPUT.is_shard(&name) && id == View::ROOT => {
+                report.differences.push(Difference {
+                    path,
+                    kind: Kind::ExtraWeights,
+                });
+            }
+            None => report.extra.push(path),
         }
     }
     Ok(())
 }
 
-/// What can be seen of `path` without reading it.
-fn shape_difference(view: &View, id: EntryId, path: &Path) -> Result<Option<Kind>> {
-    let metadata = match path.metadata() {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Some(Kind::Missing)),
-        // Below a file that should be a directory, which is told for itself.
-        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(Some(Kind::Missing)),
-        Err(e) => return Err(Error::io("read the attributes", path, e)),
-    };
+/// What can be seen of entry `id`, whose path is `path`, without reading it.
+fn shape_difference(view: &View, id: EntryId, place: &Place, path: &Path) -> Result<Option<Kind>> {
     let entry = view.get(id).expect("an id of the view");
-    Ok(match &entry.content {
-        Content::Directory(_) => (!metadata.is_dir()).then_some(Kind::OtherType),
-        Content::File(_) if !metadata.is_file() => Some(Kind::OtherType),
-        Content::File(content) if content.len() != metadata.len() => Some(Kind::Length {
+    let found = place.shape(path)?;
+    Ok(match (&entry.content, found) {
+        (Content::Directory(_), Some(Shape::Directory)) => None,
+        // A store has no directories but those that its objects are in.
+        (Content::Directory(entries), None) if place.is_remote() && entries.is_empty() => None,
+        (_, None) => Some(Kind::Missing),
+        (Content::File(content), Some(Shape::File(len))) if content.len() == len => None,
+        (Content::File(content), Some(Shape::File(len))) => Some(Kind::Length {
             view: content.len(),
-            directory: metadata.len(),
+            directory: len,
             tensors: Vec::new(),
         }),
-        Content::File(_) => None,
+        _ => Some(Kind::OtherType),
     })
 }
 
@@ -231,7 +223,7 @@ fn ranges<'a>(files: &[(EntryId, &'a Extents)]) -> Vec<Range<'a>> {
 
 struct Comparison<'a> {
     reader: Reader,
-    directory: &'a Path,
+    place: &'a Place,
     progress: &'a dyn Progress,
     /// The offset in each file that differs.
     first_difference: Mutex<HashMap<EntryId, u64>>,
@@ -243,10 +235,10 @@ impl<'a> Comparison<'a> {
     /// Bytes that are compared at once.
     const CHUNK_BYTES: u64 = 1 << 20;
 
-    fn new(plan: &Plan, directory: &'a Path, progress: &'a dyn Progress) -> Self {
+    fn new(plan: &Plan, place: &'a Place, progress: &'a dyn Progress) -> Self {
         Comparison {
             reader: Reader::new(plan.view.clone(), Self::CACHE_BYTES),
-            directory,
+            place,
             progress,
             first_difference: Mutex::default(),
         }
@@ -255,8 +247,8 @@ impl<'a> Comparison<'a> {
     fn compare(&self, range: &Range) -> Result<()> {
         let relative = self.reader.view().path(range.id);
         self.progress.file(&relative);
-        let path = self.directory.join(relative);
-        let file = with_room(|| File::open(&path)).map_err(|e| Error::io("open", &path, e))?;
+        let path = self.place.path_of(&relative);
+        let file = self.place.opened(&relative)?;
         if is_source(range.content, &file, &path)? {
             self.progress.advance(range.end - range.start);
             return Ok(());
@@ -270,8 +262,7 @@ impl<'a> Comparison<'a> {
             }
             let count = (range.end - at).min(Self::CHUNK_BYTES) as usize;
             let found = &mut found[..count];
-            file.read_exact_at(found, at)
-                .map_err(|e| Error::io(format!("read {count} bytes at offset {at}"), &path, e))?;
+            file.read_exact_at(found, at, &path)?;
             let differing = |wanted: &[u8]| first_difference(wanted, found);
             if let Some(within) =
                 self.reader
@@ -297,7 +288,10 @@ impl<'a> Comparison<'a> {
 }
 
 /// Whether `file` is the very source file that `content` is: a hard link.
-fn is_source(content: &Extents, file: &File, path: &Path) -> Result<bool> {
+fn is_source(content: &Extents, file: &Opened, path: &Path) -> Result<bool> {
+    let Opened::Local(file) = file else {
+        return Ok(false);
+    };
     let Some(source) = content.whole_file().and_then(|blob| blob.as_local()) else {
         return Ok(false);
     };

@@ -1,22 +1,26 @@
 //! What the header of a shard says about why it is not as long as in the view.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::error::Code;
+use crate::error::{Code, Result};
 use crate::findings::Findings;
 use crate::format::StoredTensor;
 use crate::format::safetensors::read_header;
 use crate::layout::PlannedShard;
-use crate::source::LocalFile;
+use crate::source::Blob;
 use crate::tensor::Name;
 
-/// How the tensors of the file at `path`, of `len` bytes, differ from those of `shard`; one line for
+/// How the tensors of the file `found`, of `len` bytes, differ from those of `shard`; one line for
 /// each kind of difference.
-pub(super) fn tensors_apart(shard: &PlannedShard, path: &Path, len: u64) -> Vec<String> {
+pub(super) fn tensors_apart(
+    shard: &PlannedShard,
+    found: Result<Arc<dyn Blob>>,
+    len: u64,
+) -> Vec<String> {
     let mut findings = Findings::default();
-    let header = LocalFile::new(path).and_then(|file| read_header(&file));
+    let header = found.and_then(|file| read_header(&*file));
     match header {
         Ok(header) => compare(shard, &header, &mut findings),
         Err(_) => {

@@ -1,8 +1,6 @@
 //! A directory's files against the checksums that lie beside them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -13,8 +11,8 @@ use crate::format::OUTPUT;
 use crate::jobs::{self, Progress};
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Sha256Sum, parse, to_hex};
 use crate::shown::Show;
-use crate::source::{Blob, LocalFile, with_room};
 use crate::text::counted;
+use crate::verify::place::{Place, Shape};
 
 /// How a directory compares with its checksums.
 #[derive(Debug, Clone, Default)]
@@ -39,13 +37,17 @@ pub fn manifest(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<Option<ManifestReport>> {
-    let path = directory.join(MANIFEST_FILE);
-    if path.symlink_metadata().is_err() {
+    let place = Place::open(directory)?;
+    if !place.has(MANIFEST_FILE) {
         return Ok(None);
     }
-    let text = LocalFile::new(path.as_path())?.read_all(MAX_MANIFEST_BYTES)?;
-    let sums: Vec<(PathBuf, Sha256Sum)> = parse(&text, &path)?.into_iter().collect();
-    let length = |path: &PathBuf| directory.join(path).metadata().map_or(0, |m| m.len());
+    let text = place.blob(MANIFEST_FILE)?.read_all(MAX_MANIFEST_BYTES)?;
+    let sums = parse(&text, &place.path_of(MANIFEST_FILE))?;
+    let sums: Vec<(PathBuf, Sha256Sum)> = sums.into_iter().collect();
+    let length = |path: &PathBuf| match place.shape(path) {
+        Ok(Some(Shape::File(len))) => len,
+        _ => 0,
+    };
     let mut report = ManifestReport {
         files: sums.len(),
         bytes: sums.iter().map(|(path, _)| length(path)).sum(),
@@ -59,11 +61,11 @@ pub fn manifest(
     let mut faults = Faults::default();
     let found = jobs::map(&sums, jobs, |(path, _)| {
         progress.file(path);
-        let sum = sum_of(&directory.join(path), progress);
+        let sum = sum_of(&place, path, progress);
         if progress.cancelled() {
             Err(Error::interrupted())
         } else {
-            Ok(sum.map_err(|e| (e.kind(), e.to_string())))
+            Ok(sum)
         }
     })?;
     for ((path, sum), found) in sums.iter().zip(found) {
@@ -78,58 +80,66 @@ pub fn manifest(
                     to_hex(sum)
                 ),
             ),
-            Err((ErrorKind::NotFound | ErrorKind::NotADirectory, _)) => {
+            Err(None) => {
                 let fault = format!("files that {MANIFEST_FILE} names and are missing");
                 faults
                     .problems
                     .add_item(Code::BadChecksum, fault, path.to_string());
             }
-            Err((_, error)) => faults
+            Err(Some(error)) => faults
                 .problems
                 .add(Code::BadChecksum, format!("{path}: cannot read: {error}")),
         }
     }
-    find_extra(directory, &sums.into_iter().collect(), &mut faults)?;
+    find_extra(&place, &sums.into_iter().collect(), &mut faults)?;
     report.problems = faults.problems.into_warnings();
     report.warnings = faults.warnings.into_warnings();
     Ok(Some(report))
 }
 
-/// The checksum of the file at `path`, links followed.
-fn sum_of(path: &Path, progress: &dyn Progress) -> io::Result<Sha256Sum> {
+/// The checksum of the file `name`, links followed; else what is wrong with it, or `None` if there is
+/// no such file.
+fn sum_of(
+    place: &Place,
+    name: &Path,
+    progress: &dyn Progress,
+) -> std::result::Result<Sha256Sum, Option<String>> {
+    let said = |error: Error| match error.io_error() {
+        Some(error) => Some(error.to_string()),
+        None => Some(error.problem().to_owned()),
+    };
     // Opening a FIFO or device could block.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut file = with_room(|| File::open(path))?;
+    let len = match place.shape(name).map_err(said)? {
+        Some(Shape::File(len)) => len,
+        Some(_) => return Err(Some("it is not a regular file".to_owned())),
+        None => return Err(None),
+    };
+    let path = place.path_of(name);
+    let file = place.opened(name).map_err(said)?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    while !progress.cancelled() {
-        let count = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            count => count?,
-        };
-        hash.update(&buffer[..count]);
-        progress.advance(count as u64);
+    let mut buffer = vec![0; len.min(1 << 20) as usize];
+    let mut at = 0;
+    while at < len && !progress.cancelled() {
+        let count = (len - at).min(1 << 20);
+        let buffer = &mut buffer[..count as usize];
+        file.read_exact_at(buffer, at, &path).map_err(said)?;
+        hash.update(&*buffer);
+        at += count;
+        progress.advance(count);
     }
     Ok(hash.finalize().into())
 }
 
 /// Looks for files without a checksum. Links to directories are not followed.
 fn find_extra(
-    directory: &Path,
+    place: &Place,
     sums: &BTreeMap<PathBuf, Sha256Sum>,
     faults: &mut Faults,
 ) -> Result<()> {
     let mut pending = vec![PathBuf::new()];
     while let Some(inner) = pending.pop() {
-        let at = directory.join(&inner);
-        let list_error = |e| Error::io("list", &at, e);
-        for entry in with_room(|| fs::read_dir(&at)).map_err(list_error)? {
-            let entry = entry.map_err(list_error)?;
-            let path = inner.join(entry.file_name());
-            let is_directory = entry.file_type().map_err(list_error)?.is_dir();
+        for (name, is_directory) in place.entries(&inner)? {
+            let path = inner.join(name);
             if is_directory {
                 // Of tools that fetch models.
                 if path != Path::new(".git") && path != Path::new(".cache") {

@@ -8,6 +8,7 @@ mod described;
 mod known_scales;
 mod lengths;
 mod manifest;
+mod place;
 mod quantization;
 mod shard_file;
 mod structure;

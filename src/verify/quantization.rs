@@ -1,8 +1,6 @@
 //! What config.json declares about quantization, against the tensors that are there.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::Path;
 
 use aho_corasick::AhoCorasick;
 use serde_json::Value;
@@ -15,8 +13,8 @@ use crate::quant::{
     self, Entry, KEY, MODELOPT_FILE, Reading, SKIP_KEY, SKIP_KEYS, StoredFile, TEXT_CONFIG,
     Verified, is_class, target_lists, weight_of,
 };
-use crate::source::with_room;
 use crate::verify::known_scales::KnownScales;
+use crate::verify::place::Place;
 use crate::verify::shard_file::ShardFile;
 
 /// Finds every contradiction between config.json and the tensors of `shards`. Returns how many
@@ -25,14 +23,14 @@ use crate::verify::shard_file::ShardFile;
 /// # Errors
 /// If scales cannot be read.
 pub(super) fn check(
-    directory: &Path,
+    place: &Place,
     shards: &[ShardFile],
     known: &KnownScales,
     jobs: usize,
     progress: &dyn Progress,
     faults: &mut Faults,
 ) -> Result<usize> {
-    let declared = declaration(directory, faults);
+    let declared = declaration(place, faults);
     let stored: Vec<StoredFile> = shards.iter().map(ShardFile::stored).collect();
     let reading = Reading {
         is_known: &|name, device| known.has(name, device),
@@ -63,9 +61,8 @@ struct Declared {
     doubts: Vec<Warning>,
 }
 
-fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
-    let path = directory.join(CONFIG_FILE);
-    let text = match with_room(|| fs::read(&path)) {
+fn declaration(place: &Place, faults: &mut Faults) -> Declared {
+    let text = match place.text(CONFIG_FILE) {
         Ok(text) => text,
         Err(e) => {
             let fault = format!("{CONFIG_FILE} cannot be read: {e}");
@@ -95,7 +92,7 @@ fn declaration(directory: &Path, faults: &mut Faults) -> Declared {
                 ),
             ));
         }
-        if directory.join(MODELOPT_FILE).exists() {
+        if place.has(MODELOPT_FILE) {
             doubts.push(Warning::new(Code::ConfigMismatch, format!(
                 "{MODELOPT_FILE} is there beside {KEY} in {CONFIG_FILE}, and some loaders prefer it"
             )));

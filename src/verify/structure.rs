@@ -1,9 +1,7 @@
 //! Whether a directory is a checkpoint that every loader reads alike: index, headers and files
 //! agree, and nothing lies beside them that a loader would take for weights.
 
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
@@ -13,10 +11,10 @@ use crate::findings::Faults;
 use crate::format::safetensors::{INDEX_FILE, SINGLE_FILE, read_header};
 use crate::format::{Index, StoredTensor, WeightMap};
 use crate::jobs::Progress;
-use crate::source::{Blob, LocalFile, check_directory, with_room};
 use crate::tensor::Name;
 use crate::text::counted;
 use crate::verify::known_scales::KnownScales;
+use crate::verify::place::Place;
 use crate::verify::shard_file::ShardFile;
 use crate::verify::{described, quantization};
 
@@ -36,7 +34,7 @@ pub struct StructureReport {
     pub warnings: Vec<Warning>,
 }
 
-/// Checks the checkpoint in `directory`: index, headers and lengths, the scales of block FP8
+/// Checks the checkpoint in `directory`, which may be a URL: index, headers and lengths, the scales of block FP8
 /// tensors, and what config.json says of them. Of tensors, only scales are read, on `jobs` threads,
 /// and these only if config.json declares them to be powers of two and they are not `known` to be.
 ///
@@ -49,22 +47,22 @@ pub fn structure(
     progress: &dyn Progress,
 ) -> Result<StructureReport> {
     let mut inspection = Inspection::default();
-    check_directory(directory)?;
-    let files = safetensors_files(directory)?;
-    let index = match directory.join(INDEX_FILE).symlink_metadata() {
-        Ok(_) => inspection.read_index(directory),
-        Err(_) if files.is_empty() => {
+    let place = &Place::open(directory)?;
+    let files = safetensors_files(place)?;
+    let index = match place.has(INDEX_FILE) {
+        true => inspection.read_index(place),
+        false if files.is_empty() => {
             return Err(Error::of_file(
                 Code::NoCheckpoint,
                 directory,
                 format!("no checkpoint here: expected {INDEX_FILE} or *.safetensors files"),
             ));
         }
-        Err(_) => None,
+        false => None,
     };
     let names = inspection.shard_names(&files, index.as_ref());
     for name in &names {
-        inspection.read_shard(directory, name, index.as_ref());
+        inspection.read_shard(place, name, index.as_ref());
     }
     if let Some(index) = &index {
         inspection.compare_with_index(&index.parsed);
@@ -78,8 +76,8 @@ pub fn structure(
     } = inspection;
     let mut known_scales = 0;
     if complete {
-        known_scales = quantization::check(directory, &shards, known, jobs, progress, &mut faults)?;
-        described::check(directory, &shards, &mut faults);
+        known_scales = quantization::check(place, &shards, known, jobs, progress, &mut faults)?;
+        described::check(place, &shards, &mut faults);
     }
     Ok(StructureReport {
         shards: names.len(),
@@ -126,13 +124,13 @@ impl Inspection {
         self.tensors().map(|(_, tensor)| tensor.len).sum()
     }
 
-    fn read_index(&mut self, directory: &Path) -> Option<IndexFile> {
+    fn read_index(&mut self, place: &Place) -> Option<IndexFile> {
         let read = || {
-            let file = LocalFile::new(directory.join(INDEX_FILE))?;
+            let file = place.blob(INDEX_FILE)?;
             let text = file.read_all(Index::MAX_BYTES)?;
-            let parsed = Index::parse(&text, file.path())?;
+            let parsed = Index::parse(&text, file.location())?;
             let whole: Value = serde_json::from_slice(&text)
-                .map_err(|e| Error::of_file(Code::BadIndex, file.path(), e.to_string()))?;
+                .map_err(|e| Error::of_file(Code::BadIndex, file.location(), e.to_string()))?;
             let metadata = whole.get("metadata").cloned().unwrap_or_default();
             Ok::<_, Error>(IndexFile { parsed, metadata })
         };
@@ -177,9 +175,9 @@ impl Inspection {
         names
     }
 
-    fn read_shard(&mut self, directory: &Path, name: &str, index: Option<&IndexFile>) {
-        let path = directory.join(name);
-        let result = if path.symlink_metadata().is_err() {
+    fn read_shard(&mut self, place: &Place, name: &str, index: Option<&IndexFile>) {
+        let path = place.path_of(name);
+        let result = if !place.has(name) {
             let count = index.map_or(0, |index| {
                 let WeightMap { tensors, shards } = &index.parsed.weight_map;
                 let shard = shards.get_index_of(name);
@@ -191,11 +189,11 @@ impl Inspection {
             );
             Err(Error::of_file(Code::MissingShard, &path, problem))
         } else {
-            LocalFile::of_weights(path).and_then(|file| {
+            place.weights(name).and_then(|file| {
                 Ok(ShardFile {
                     name: name.to_owned(),
-                    header: read_header(&file)?,
-                    file: Arc::new(file),
+                    header: read_header(&*file)?,
+                    file,
                 })
             })
         };
@@ -272,16 +270,12 @@ impl Inspection {
 }
 
 /// The names of all top-level `*.safetensors`, sorted.
-fn safetensors_files(directory: &Path) -> Result<Vec<String>> {
-    let list_error = |e| Error::io("list", directory, e);
-    let mut names = Vec::new();
-    for entry in with_room(|| fs::read_dir(directory)).map_err(list_error)? {
-        let name = entry.map_err(list_error)?.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(".safetensors") {
-            names.push(name.into_owned());
-        }
-    }
+fn safetensors_files(place: &Place) -> Result<Vec<String>> {
+    let entries = place.entries(Path::new(""))?.into_iter();
+    let names = entries.map(|(name, _)| name.to_string_lossy().into_owned());
+    let mut names: Vec<String> = names
+        .filter(|name| name.ends_with(".safetensors"))
+        .collect();
     names.sort();
     Ok(names)
 }

@@ -42,6 +42,7 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
@@ -50,7 +51,7 @@ impl Request {
     }
 
     /// The first byte and the one after the last, of `len`.
-    fn range(&self, len: usize) -> Option<(usize, usize)> {
+    pub(crate) fn range(&self, len: usize) -> Option<(usize, usize)> {
         let (from, to) = self
             .header("range")?
             .strip_prefix("bytes=")?
@@ -240,7 +241,7 @@ fn gather(state: &State) {
     drop(state.gathered.wait_while(gathering, lacks).unwrap());
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut parts = line.split_whitespace();
@@ -267,11 +268,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         path,
         query,
         headers,
+        body,
     })
 }
 
 /// `text` without escapes.
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = text.bytes();
     let mut decoded = Vec::new();
     while let Some(byte) = bytes.next() {

@@ -26,10 +26,10 @@ KEYS = {
 SECONDS_TO_START = 60
 
 
-def save(directory: Path) -> dict[str, torch.Tensor]:
+def save(directory: Path, suffix: str = "w") -> dict[str, torch.Tensor]:
     """A checkpoint of two shards."""
     generator = torch.Generator().manual_seed(1)
-    tensors = {f"model.layers.{i}.w": torch.randn(512, 1024, generator=generator) for i in range(4)}
+    tensors = {f"model.layers.{i}.{suffix}": torch.randn(512, 1024, generator=generator) for i in range(4)}
     directory.mkdir()
     names = list(tensors)
     for number, part in enumerate([names[:2], names[2:]], 1):
@@ -108,6 +108,37 @@ def test_a_checkpoint_in_a_store_is_mounted_written_and_verified(store, tmp_path
     ckptfs.run("materialize", *view, "--out", tmp_path / "out")
     assert all(torch.equal(value, tensors[name].bfloat16()) for name, value in read(tmp_path / "out").items())
     ckptfs.run("verify", *view, "--out", tmp_path / "out")
+
+
+def test_a_view_is_written_to_a_store_and_loaded_from_there(store, tmp_path):
+    save(tmp_path / "model", "mlp.up_proj.weight")
+    view = ["--base", tmp_path / "model", "--quantize", "fp8-block", "--quantize-pattern", ".*up_proj.*"]
+    ckptfs.run("materialize", *view, "--sha256", "--out", tmp_path / "expected")
+    ckptfs.run("materialize", *view, "--sha256", "--out", "s3://bucket/models/fp8")
+    ckptfs.run("verify", *view, "--out", "s3://bucket/models/fp8")
+    ckptfs.run("verify", "s3://bucket/models/fp8")
+    expected = read(tmp_path / "expected")
+    with ckptfs.mounted(["--base", "s3://bucket/models/fp8"], tmp_path) as mount:
+        found = read(mount)
+    assert found.keys() == expected.keys() and len(found) == 8
+    assert all(torch.equal(found[name].view(torch.uint8), expected[name].view(torch.uint8)) for name in expected)
+    again = subprocess.run(
+        [ckptfs.binary(), "materialize", *view, "--out", "s3://bucket/models/fp8"], capture_output=True, text=True)
+    assert again.returncode == 1 and "not-empty" in again.stderr, again.stderr
+    ckptfs.run("materialize", *view[:2], "--overwrite", "--out", "s3://bucket/models/fp8")
+    ckptfs.run("verify", *view[:2], "--out", "s3://bucket/models/fp8")
+
+
+def test_an_object_of_several_parts_is_written_to_a_store(store, tmp_path):
+    (tmp_path / "large").mkdir()
+    tensor = torch.arange(5 << 20, dtype=torch.float32).reshape(-1, 1024)
+    save_file({"model.w": tensor}, tmp_path / "large" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "large" / "config.json").write_text("{}")
+    for part in [["--part", "1/2"], ["--part", "2/2"], ["--finish"]]:
+        ckptfs.run("materialize", "--base", tmp_path / "large", *part, "--out", "s3://bucket/models/large")
+    ckptfs.run("verify", "--base", tmp_path / "large", "--out", "s3://bucket/models/large")
+    ckptfs.run("materialize", "--base", "s3://bucket/models/large", "--out", tmp_path / "back")
+    assert torch.equal(read(tmp_path / "back")["model.w"], tensor)
 
 
 def test_an_object_that_is_written_again_is_an_error_and_no_other_bytes(store, tmp_path):

@@ -25,4 +25,6 @@ mod parts;
 mod persist;
 mod resume;
 mod single_file;
+#[cfg(all(feature = "cli", feature = "remote"))]
+mod upload;
 mod weights_only;

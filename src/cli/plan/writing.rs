@@ -24,6 +24,9 @@ pub(crate) fn writing_lines(outlook: &Outlook) -> String {
         let shared = BinaryBytes(outlook.shared_bytes);
         text += &format!(", {shared} that the filesystem may share with the sources");
     }
+    if outlook.in_store {
+        return text + "\n";
+    }
     text += &match outlook.available {
         Some(available) => format!("\nspace  {} available\n", BinaryBytes(available)),
         None => "\nspace  unknown: the filesystem does not report it\n".to_owned(),
@@ -48,6 +51,7 @@ mod tests {
             written_bytes: 4 << 30,
             needed: 4 << 30,
             available: Some(5 << 30),
+            in_store: false,
         };
         assert_eq!(
             writing_lines(&outlook),

@@ -13,11 +13,12 @@ use crate::error::{Code, Error, Hint, Result};
 /// Connections to one server that are kept to be used again.
 const IDLE: usize = 128;
 
-/// A client that follows no redirect by itself, so that nothing is sent to a second server unseen.
+/// A client that follows no redirect by itself, so that nothing is sent to a second server unseen. It
+/// waits `connect` for a connection, and `read` for each piece of a reply, if there is such a limit.
 ///
 /// # Errors
 /// If this processor lacks what encrypted connections need, or the certificates cannot be read.
-pub(super) fn new(stall: Duration) -> Result<Client> {
+pub(super) fn new(connect: Duration, read: Option<Duration>) -> Result<Client> {
     if !graviola::util::is_cpu_supported() {
         return Err(Error::new(
             Code::UnsupportedPlace,
@@ -35,12 +36,14 @@ pub(super) fn new(stall: Duration) -> Result<Client> {
         // One connection for each request in flight: streams of one HTTP/2 connection share its window.
         .http1_only()
         .redirect(Policy::none())
-        .connect_timeout(stall)
-        .read_timeout(stall)
+        .connect_timeout(connect)
         .pool_max_idle_per_host(IDLE)
-        .tcp_nodelay(true)
-        .build();
-    client.map_err(|error| {
+        .tcp_nodelay(true);
+    let client = match read {
+        Some(read) => client.read_timeout(read),
+        None => client,
+    };
+    client.build().map_err(|error| {
         let problem = format!("cannot make connections: {}", super::fault::causes(&error));
         Error::new(Code::Unreachable, problem)
     })

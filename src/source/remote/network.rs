@@ -74,7 +74,7 @@ impl Network {
     /// # Errors
     /// If this machine cannot make encrypted connections.
     pub fn new(options: NetworkOptions) -> Result<Arc<Self>> {
-        let client = client::new(options.stall)?;
+        let client = client::new(options.stall, Some(options.stall))?;
         let cache = options.block_cache.as_ref().map(BlockCache::new);
         Ok(Arc::new(Network {
             client,
@@ -150,6 +150,21 @@ impl Network {
                 Err(_) => {}
             }
         }
+    }
+
+    /// What `future` gives within `time`, whether all is to stop or not.
+    pub(super) fn wait_briefly<T: Send + 'static>(
+        &self,
+        time: Duration,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (send, receive) = crossbeam_channel::bounded(1);
+        let task = runtime().spawn(async move {
+            let _ = send.send(future.await);
+        });
+        let result = receive.recv_timeout(time).ok();
+        task.abort();
+        result
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {

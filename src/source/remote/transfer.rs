@@ -104,6 +104,30 @@ pub(super) async fn persistently<T, F: Future<Output = Attempt<T>>>(
     }
 }
 
+/// As [`persistently`], of attempts that send much: each takes as long as its bytes move, and sees to it
+/// itself that they do.
+pub(super) async fn persistently_sending<T, F: Future<Output = Attempt<T>>>(
+    patience: Patience,
+    url: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T> {
+    /// Attempts in which bytes moved, and that failed all the same.
+    const MOVING: u32 = 4;
+    let mut attempts = Attempts::new(patience);
+    loop {
+        let begun = Instant::now();
+        let fault = match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(fault) => fault,
+        };
+        // Without bytes that moved it would have ended sooner.
+        if begun.elapsed() > 2 * patience.stall && attempts.count < MOVING {
+            attempts.since = Instant::now();
+        }
+        attempts.again(fault, url).await?;
+    }
+}
+
 /// Calls `take` with the bytes of `range` of `object`, in order and each once.
 ///
 /// # Errors
