@@ -15,6 +15,7 @@ use crate::materialize::options::Options;
 use crate::materialize::partial::SUFFIX;
 use crate::outputs::{OutputCheck, resolve_missing};
 use crate::recipe::Plan;
+use crate::source::Location;
 
 /// The directory that is to hold the view. It is no input, holds none and is inside of none.
 #[derive(Debug)]
@@ -150,6 +151,14 @@ impl Destination {
             fs::rename(staged, &self.path)
         };
         moved.map_err(|e| Error::io("put the finished view here", &self.shown, e))
+    }
+}
+
+/// The URL that `out` is, if it is one.
+pub(super) fn url(out: &Path) -> Option<String> {
+    match Location::from(out) {
+        Location::Url(url) => Some(url),
+        Location::Local(_) | Location::Open(_) => None,
     }
 }
 

@@ -38,9 +38,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::jobs::Progress;
-use crate::materialize::destination::Destination;
+use crate::materialize::destination::{Destination, url};
 use crate::recipe::Plan;
-use crate::source::Location;
 
 pub use crate::materialize::options::{Options, Share, Summary};
 pub use crate::materialize::outlook::outlook;
@@ -95,12 +94,4 @@ pub fn left_by_earlier_run(out: &Path, weights_only: bool) -> Option<PathBuf> {
     }
     let path = destination::partial_of(out, weights_only)?;
     path.exists().then_some(path)
-}
-
-/// The URL that `out` is, if it is one.
-fn url(out: &Path) -> Option<String> {
-    match Location::from(out) {
-        Location::Url(url) => Some(url),
-        Location::Local(_) | Location::Open(_) => None,
-    }
 }

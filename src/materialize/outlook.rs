@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::materialize::destination::Destination;
+use crate::materialize::destination::{Destination, url};
 use crate::materialize::new_file::NewFile;
 use crate::materialize::options::{Options, Share};
 use crate::materialize::partial::{is_placing, parts_at, recorded};
 use crate::materialize::request::Request;
 use crate::materialize::space::{Outlook, Room};
-use crate::materialize::{directory, upload, url, weights_only};
+use crate::materialize::{directory, upload, weights_only};
 use crate::recipe::Plan;
 
 /// What [`super::materialize`] would do. Quotas are not seen.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::jobs::Progress;
-use crate::materialize::destination::Destination;
+use crate::materialize::destination::{Destination, url};
 use crate::materialize::directory::{self, Begun};
 use crate::materialize::new_file::NewFile;
 use crate::materialize::options::{Options, Share, Summary};
@@ -25,7 +25,6 @@ use crate::materialize::partial::is_placing;
 use crate::materialize::request::Request;
 use crate::materialize::space::Outlook;
 use crate::materialize::state::replace;
-use crate::materialize::url;
 use crate::materialize::watcher::Watcher;
 use crate::recipe::Plan;
 use crate::shown::Show;
