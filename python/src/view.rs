@@ -317,8 +317,7 @@ impl NativeView {
         work::run(py, progress.as_ref(), |watched| {
             if schemes.is_empty() {
                 let tensors = inspect::quantized_tensors(&self.plan);
-                let inspection =
-                    inspect::inspect(&self.reader, &tensors, jobs(threads), watched)?;
+                let inspection = inspect::inspect(&self.reader, &tensors, jobs(threads), watched)?;
                 return Ok(json::inspection(&inspection));
             }
             let candidates = inspect::candidates(&self.request, &schemes, CACHE_BYTES)?;

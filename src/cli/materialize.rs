@@ -157,7 +157,11 @@ fn failed(
             BinaryBytes(left.bytes)
         );
     }
-    Said::with_note(error, &format!("{kept}, and the same command again resumes")).into()
+    Said::with_note(
+        error,
+        &format!("{kept}, and the same command again resumes"),
+    )
+    .into()
 }
 
 fn parse_part(text: &str) -> Result<Part, String> {
