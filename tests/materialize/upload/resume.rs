@@ -144,8 +144,6 @@ fn a_run_that_was_stopped_at_its_very_end_is_found_to_be_complete() {
         let record = format!("objects/{FIRST}.json");
         job.server
             .trouble(&["DELETE ", &record], Trouble::Status(403), 1);
-        job.server
-            .trouble(&["DELETE ", "request.json"], Trouble::Status(403), 1);
         job.fail(&format!("materialize --base base {flags} --out {OUT}"));
         job.server
             .remove(&format!("{PREFIX}.ckptfs-partial/{record}"));
