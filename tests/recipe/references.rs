@@ -1,7 +1,7 @@
 //! Where models are found: given by name, beside the recipe, in the cache of the hub.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ckptfs::error::Code;
 use ckptfs::recipe::{Places, ViewRequest};
