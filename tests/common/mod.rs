@@ -21,7 +21,7 @@ pub(crate) mod readback;
 #[cfg(feature = "fuse")]
 pub(crate) mod real_directory;
 #[cfg(feature = "remote")]
-pub(crate) mod s3_server;
+pub(crate) mod store_server;
 pub(crate) mod safetensors_file;
 pub(crate) mod strategies;
 pub(crate) mod values;
