@@ -187,7 +187,7 @@ fn serve(state: &State, stream: TcpStream) {
         let reply = match trouble {
             Some(Trouble::Cut) => return,
             Some(Trouble::Stall) => return wait_for_end(state),
-            Some(Trouble::Status(status)) => reply(status),
+            Some(Trouble::Status(status)) => state.kind.reply(&request, reply(status)),
             Some(Trouble::LoseReply) | None => {
                 state.kind.reply(&request, objects::answer(state, &request))
             }

@@ -63,10 +63,8 @@ fn an_upload_that_the_store_has_lost_is_an_error() {
     for kind in Kind::ALL {
         let job = Job::at(kind);
         let out = &job.out;
-        // What Azure says of blocks that it does not have.
-        let status = if kind == Kind::Azure { 400 } else { 404 };
         job.server
-            .trouble(&["POST ", SECOND, "uploadId"], Trouble::Status(status), 1);
+            .trouble(&["POST ", SECOND, "uploadId"], Trouble::Status(404), 1);
         let error = job.fail(&format!("materialize --base base --out {out}"));
         assert!(error.contains("no longer has the parts"), "{kind:?}: {error}");
         job.succeed(&format!("materialize --base base --out {out}"));
