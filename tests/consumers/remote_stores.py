@@ -1,4 +1,4 @@
-"""Object stores in the memory of this machine: moto, which is S3, and Azurite, which is Azure."""
+"""Servers of this machine: moto, which is S3, and Azurite, which is Azure, both in memory; and nginx."""
 
 import base64
 import contextlib
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -97,27 +97,43 @@ class Azurite(Store):
         self.request("PUT", "/bucket", {"restype": "container"})
 
 
-@contextlib.contextmanager
-def started(kind: type[Store], command: list[str]) -> Iterator[Store]:
-    """The store that `command`, to which the port is added, serves until the end of the block."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(command: list[str], connect: Callable[[], None]) -> Iterator[None]:
+    """Runs `command` from when `connect` has no error to the end of the block."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        store = kind(port)
         deadline = time.monotonic() + SECONDS_TO_START
         while True:
             try:
-                store.create()
+                connect()
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < deadline, f"{command} does not start"
                 time.sleep(0.05)
-        yield store
+        yield
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def started(kind: type[Store], command: list[str]) -> Iterator[Store]:
+    """The store that `command`, to which the port is added, serves until the end of the block."""
+    store = kind(free_port())
+    with running([*command, str(store.port)], store.create):
+        yield store
+
+
+def script(name: str) -> str:
+    """The path that a script of this repository prints."""
+    path = Path(__file__).parents[2] / "scripts" / name
+    return subprocess.run([path], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def moto() -> contextlib.AbstractContextManager[Store]:
@@ -125,7 +141,21 @@ def moto() -> contextlib.AbstractContextManager[Store]:
 
 
 def azurite() -> contextlib.AbstractContextManager[Store]:
-    script = Path(__file__).parents[2] / "scripts" / "azurite"
-    program = subprocess.run([script], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     flags = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1"]
-    return started(Azurite, ["node", program, *flags, "--blobPort"])
+    return started(Azurite, ["node", script("azurite"), *flags, "--blobPort"])
+
+
+@contextlib.contextmanager
+def nginx(root: Path, scratch: Path) -> Iterator[str]:
+    """The URL at which nginx serves the files below `root`."""
+    port = free_port()
+    kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    scratches = " ".join(f"{kind}_temp_path {scratch}/nginx-{kind};" for kind in kinds)
+    configuration = scratch / "nginx.conf"
+    # In one process, which may read what its user may.
+    configuration.write_text(
+        f"daemon off; master_process off; pid {scratch}/nginx.pid; events {{}}\n"
+        f"http {{ access_log off; {scratches} server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n")
+    command = [script("nginx"), "-e", "stderr", "-c", str(configuration)]
+    with running(command, lambda: socket.create_connection(("127.0.0.1", port)).close()):
+        yield f"http://127.0.0.1:{port}"

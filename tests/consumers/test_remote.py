@@ -127,6 +127,29 @@ def test_what_a_store_lacks_or_refuses_is_said(store, tmp_path):
         assert done.returncode == 1 and word in done.stderr, done.stderr
 
 
+def test_a_checkpoint_on_a_web_server_is_mounted_and_a_file_that_was_replaced_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    save(tmp_path / "served" / "model")
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json"]
+    contents = {name: (tmp_path / "served" / "model" / name).read_bytes() for name in names}
+    with remote_stores.nginx(tmp_path / "served", tmp_path) as url:
+        with ckptfs.mounted(["--base", f"{url}/model/"], tmp_path) as mount:
+            assert all((mount / name).read_bytes() == contents[name] for name in names)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-cache"))
+        with ckptfs.mounted(["--base", f"{url}/model/"], tmp_path) as mount:
+            # Of the same length, as a deployment replaces it.
+            other = tmp_path / "served" / "model" / "new"
+            other.write_bytes(contents[names[1]][:-1] + b"?")
+            os.utime(other, (1, 1))
+            other.rename(other.with_name(names[1]))
+            with pytest.raises(OSError):
+                (mount / names[1]).read_bytes()
+            assert (mount / names[0]).read_bytes() == contents[names[0]]
+            log = (tmp_path / "mount.log").read_text()
+    assert "source-changed" in log
+
+
 def test_the_cache_of_huggingface_hub_is_used_offline(monkeypatch, tmp_path):
     tensors = save(tmp_path / "model")
     commit = "0123456789abcdef0123456789abcdef01234567"

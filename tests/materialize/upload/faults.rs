@@ -66,7 +66,10 @@ fn an_upload_that_the_store_has_lost_is_an_error() {
         job.server
             .trouble(&["POST ", SECOND, "uploadId"], Trouble::Status(404), 1);
         let error = job.fail(&format!("materialize --base base --out {out}"));
-        assert!(error.contains("no longer has the parts"), "{kind:?}: {error}");
+        assert!(
+            error.contains("no longer has the parts"),
+            "{kind:?}: {error}"
+        );
         job.succeed(&format!("materialize --base base --out {out}"));
         job.check("");
     }

@@ -134,7 +134,12 @@ fn count(requests: &[String], texts: &[&str]) -> usize {
 #[test]
 fn views_in_a_store_have_the_bytes_that_they_have_on_disk() {
     let of_all = Kind::ALL.map(|kind| (kind, "--sha256"));
-    let of_one = ["", "--fp8", "--single-file --sha256", "--dtype f32 --jobs 1"];
+    let of_one = [
+        "",
+        "--fp8",
+        "--single-file --sha256",
+        "--dtype f32 --jobs 1",
+    ];
     let of_one = of_one.map(|flags| (Kind::S3, flags));
     for (kind, flags) in of_all.into_iter().chain(of_one) {
         let job = Job::at(kind);
@@ -258,11 +263,8 @@ fn plan_says_what_would_be_sent() {
     let text = job.succeed(&format!("plan --base base --out {OUT}"));
     assert!(text.contains("write  8 files: 30.0"), "{text}");
     assert!(!text.contains("space  "), "{text}");
-    job.server.trouble(
-        &["PUT ", "tokenizer.json"],
-        Trouble::Status(403),
-        1,
-    );
+    job.server
+        .trouble(&["PUT ", "tokenizer.json"], Trouble::Status(403), 1);
     let error = job.fail(&format!("materialize --base base --out {OUT}"));
     assert!(error.contains("access-denied"), "{error}");
     let text = job.succeed(&format!("plan --base base --out {OUT}"));
