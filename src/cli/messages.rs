@@ -55,6 +55,7 @@ pub(crate) struct Said {
 
 impl Said {
     /// What another process said.
+    #[cfg(any(feature = "fuse", test))]
     pub(crate) fn elsewhere(text: String) -> Self {
         Said {
             text,
