@@ -20,9 +20,9 @@ pub(crate) mod oracle;
 pub(crate) mod readback;
 #[cfg(feature = "fuse")]
 pub(crate) mod real_directory;
-#[cfg(feature = "remote")]
-pub(crate) mod s3_server;
 pub(crate) mod safetensors_file;
+#[cfg(feature = "remote")]
+pub(crate) mod store_server;
 pub(crate) mod strategies;
 pub(crate) mod values;
 #[cfg(feature = "remote")]

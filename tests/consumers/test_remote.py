@@ -1,11 +1,8 @@
-"""Views of checkpoints in an S3 store and in the cache of huggingface_hub, by the programs that others run."""
+"""Views of checkpoints in stores (S3, Azure), on a web server and in the cache of huggingface_hub, by the programs
+that others run."""
 
-import http.client
 import os
-import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,15 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ckptfs
-
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "key",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "AWS_REGION": "us-east-1",
-    "AWS_ALLOW_HTTP": "true",
-}
-SECONDS_TO_START = 60
-
+import remote_stores
 
 def save(directory: Path, suffix: str = "w") -> dict[str, torch.Tensor]:
     """A checkpoint of two shards."""
@@ -42,50 +31,24 @@ def save(directory: Path, suffix: str = "w") -> dict[str, torch.Tensor]:
     return tensors
 
 
-@pytest.fixture(scope="module")
-def moto():
-    """The port of an S3 store in memory."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while True:
-            try:
-                request(port, "PUT", "/bucket")
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "moto does not start"
-                time.sleep(0.05)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def request(port: int, method: str, path: str, body: bytes | None = None) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    # Signatures are not checked, but what nobody signed may not replace an object.
-    connection.request(method, path, body, {"Authorization": "AWS key:signature"})
-    response = connection.getresponse()
-    response.read()
-    assert response.status < 300, f"{method} {path}: {response.status}"
-
-
-def put(port: int, prefix: str, directory: Path) -> None:
-    for path in directory.iterdir():
-        request(port, "PUT", f"/bucket/{prefix}/{path.name}", path.read_bytes())
+@pytest.fixture(scope="module", params=[remote_stores.moto, remote_stores.azurite])
+def running(request):
+    """A store in memory."""
+    with request.param() as store:
+        yield store
 
 
 @pytest.fixture
-def store(moto, monkeypatch, tmp_path):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto}")
+def store(running, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name, value in KEYS.items():
+    for name, value in running.settings.items():
         monkeypatch.setenv(name, value)
-    return moto
+    return running
+
+
+def put(store: remote_stores.Store, prefix: str, directory: Path) -> None:
+    for path in directory.iterdir():
+        store.put(f"{prefix}/{path.name}", path.read_bytes())
 
 
 def read(directory: Path) -> dict[str, torch.Tensor]:
@@ -100,11 +63,11 @@ def read(directory: Path) -> dict[str, torch.Tensor]:
 def test_a_checkpoint_in_a_store_is_mounted_written_and_verified(store, tmp_path):
     tensors = save(tmp_path / "model")
     put(store, "models/a", tmp_path / "model")
-    with ckptfs.mounted(["--base", "s3://bucket/models/a"], tmp_path) as mount:
+    with ckptfs.mounted(["--base", f"{store.url}/models/a"], tmp_path) as mount:
         found = read(mount)
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
-    view = ["--base", "s3://bucket/models/a", "--dtype", "bf16"]
+    view = ["--base", f"{store.url}/models/a", "--dtype", "bf16"]
     ckptfs.run("materialize", *view, "--out", tmp_path / "out")
     assert all(torch.equal(value, tensors[name].bfloat16()) for name, value in read(tmp_path / "out").items())
     ckptfs.run("verify", *view, "--out", tmp_path / "out")
@@ -114,19 +77,19 @@ def test_a_view_is_written_to_a_store_and_loaded_from_there(store, tmp_path):
     save(tmp_path / "model", "mlp.up_proj.weight")
     view = ["--base", tmp_path / "model", "--quantize", "fp8-block", "--quantize-pattern", ".*up_proj.*"]
     ckptfs.run("materialize", *view, "--sha256", "--out", tmp_path / "expected")
-    ckptfs.run("materialize", *view, "--sha256", "--out", "s3://bucket/models/fp8")
-    ckptfs.run("verify", *view, "--out", "s3://bucket/models/fp8")
-    ckptfs.run("verify", "s3://bucket/models/fp8")
+    ckptfs.run("materialize", *view, "--sha256", "--out", f"{store.url}/models/fp8")
+    ckptfs.run("verify", *view, "--out", f"{store.url}/models/fp8")
+    ckptfs.run("verify", f"{store.url}/models/fp8")
     expected = read(tmp_path / "expected")
-    with ckptfs.mounted(["--base", "s3://bucket/models/fp8"], tmp_path) as mount:
+    with ckptfs.mounted(["--base", f"{store.url}/models/fp8"], tmp_path) as mount:
         found = read(mount)
     assert found.keys() == expected.keys() and len(found) == 8
     assert all(torch.equal(found[name].view(torch.uint8), expected[name].view(torch.uint8)) for name in expected)
     again = subprocess.run(
-        [ckptfs.binary(), "materialize", *view, "--out", "s3://bucket/models/fp8"], capture_output=True, text=True)
+        [ckptfs.binary(), "materialize", *view, "--out", f"{store.url}/models/fp8"], capture_output=True, text=True)
     assert again.returncode == 1 and "not-empty" in again.stderr, again.stderr
-    ckptfs.run("materialize", *view[:2], "--overwrite", "--out", "s3://bucket/models/fp8")
-    ckptfs.run("verify", *view[:2], "--out", "s3://bucket/models/fp8")
+    ckptfs.run("materialize", *view[:2], "--overwrite", "--out", f"{store.url}/models/fp8")
+    ckptfs.run("verify", *view[:2], "--out", f"{store.url}/models/fp8")
 
 
 def test_an_object_of_several_parts_is_written_to_a_store(store, tmp_path):
@@ -135,20 +98,20 @@ def test_an_object_of_several_parts_is_written_to_a_store(store, tmp_path):
     save_file({"model.w": tensor}, tmp_path / "large" / "model.safetensors", {"format": "pt"})
     (tmp_path / "large" / "config.json").write_text("{}")
     for part in [["--part", "1/2"], ["--part", "2/2"], ["--finish"]]:
-        ckptfs.run("materialize", "--base", tmp_path / "large", *part, "--out", "s3://bucket/models/large")
-    ckptfs.run("verify", "--base", tmp_path / "large", "--out", "s3://bucket/models/large")
-    ckptfs.run("materialize", "--base", "s3://bucket/models/large", "--out", tmp_path / "back")
+        ckptfs.run("materialize", "--base", tmp_path / "large", *part, "--out", f"{store.url}/models/large")
+    ckptfs.run("verify", "--base", tmp_path / "large", "--out", f"{store.url}/models/large")
+    ckptfs.run("materialize", "--base", f"{store.url}/models/large", "--out", tmp_path / "back")
     assert torch.equal(read(tmp_path / "back")["model.w"], tensor)
 
 
 def test_an_object_that_is_written_again_is_an_error_and_no_other_bytes(store, tmp_path):
     save(tmp_path / "model")
     put(store, "models/b", tmp_path / "model")
-    with ckptfs.mounted(["--base", "s3://bucket/models/b"], tmp_path) as mount:
+    with ckptfs.mounted(["--base", f"{store.url}/models/b"], tmp_path) as mount:
         name = "model-00002-of-00002.safetensors"
         other = bytearray((tmp_path / "model" / name).read_bytes())
         other[-1] ^= 1
-        request(store, "PUT", f"/bucket/models/b/{name}", bytes(other))
+        store.put(f"models/b/{name}", bytes(other))
         with pytest.raises(OSError):
             (mount / name).read_bytes()
         assert os.listdir(mount)
@@ -157,10 +120,34 @@ def test_an_object_that_is_written_again_is_an_error_and_no_other_bytes(store, t
 
 
 def test_what_a_store_lacks_or_refuses_is_said(store, tmp_path):
-    for url, word in [("s3://bucket/none", "not-found"), ("s3://no-such-bucket/x", "not-found")]:
+    elsewhere = store.url.replace("bucket", "no-such-bucket")
+    for url, word in [(f"{store.url}/none", "not-found"), (f"{elsewhere}/x", "not-found")]:
         command = [ckptfs.binary(), "plan", "--base", url]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1 and word in done.stderr, done.stderr
+
+
+def test_a_checkpoint_on_a_web_server_is_mounted_and_a_file_that_was_replaced_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    save(tmp_path / "served" / "model")
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json"]
+    contents = {name: (tmp_path / "served" / "model" / name).read_bytes() for name in names}
+    with remote_stores.nginx(tmp_path / "served", tmp_path) as url:
+        with ckptfs.mounted(["--base", f"{url}/model/"], tmp_path) as mount:
+            assert all((mount / name).read_bytes() == contents[name] for name in names)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-cache"))
+        with ckptfs.mounted(["--base", f"{url}/model/"], tmp_path) as mount:
+            # Of the same length, as a deployment replaces it.
+            other = tmp_path / "served" / "model" / "new"
+            other.write_bytes(contents[names[1]][:-1] + b"?")
+            os.utime(other, (1, 1))
+            other.rename(other.with_name(names[1]))
+            with pytest.raises(OSError):
+                (mount / names[1]).read_bytes()
+            assert (mount / names[0]).read_bytes() == contents[names[0]]
+            log = (tmp_path / "mount.log").read_text()
+    assert "source-changed" in log
 
 
 def test_the_cache_of_huggingface_hub_is_used_offline(monkeypatch, tmp_path):

@@ -14,10 +14,10 @@ use reqwest::Url;
 use crate::error::{Code, Error, Result};
 use crate::source::remote::client;
 use crate::source::remote::connector::Connector;
-use crate::source::remote::fault::{Attempt, Fault};
+use crate::source::remote::fault::{Attempt, Fault, causes};
 use crate::source::remote::network::{Network, runtime};
 use crate::source::remote::objects::MOST_OBJECTS;
-use crate::source::remote::prefix::{Prefix, fault, same_tag};
+use crate::source::remote::prefix::{Prefix, fault, same_tag, status};
 use crate::source::remote::sending::Limits;
 use crate::source::remote::transfer::{Patience, persistently, persistently_sending};
 
@@ -248,7 +248,7 @@ impl Upload {
                     match completed.await {
                         Ok(put) => Ok(put.e_tag),
                         // The reply to an earlier request was lost. There was no object of this name.
-                        Err(object_store::Error::NotFound { .. }) if again => {
+                        Err(error) if again && lacks_upload(&error) => {
                             match head(prefix, name).await? {
                                 Some(found) if found.len == len => Ok(found.tag),
                                 _ => Err(gone(url)),
@@ -369,10 +369,19 @@ fn payload(content: &Bytes) -> PutPayload {
 
 /// What `error` of a request for an upload that was begun means.
 fn upload_fault(url: &str, error: &object_store::Error) -> Fault {
-    match error {
-        object_store::Error::NotFound { .. } => gone(url),
-        error => fault(url, error, CREDENTIALS),
+    match lacks_upload(error) {
+        true => gone(url),
+        false => fault(url, error, CREDENTIALS),
     }
+}
+
+/// Whether the store says that it does not have an upload, or parts of it. The clients report this as different
+/// kinds of errors.
+fn lacks_upload(error: &object_store::Error) -> bool {
+    let text = causes(error);
+    matches!(error, object_store::Error::NotFound { .. })
+        || status(&text) == Some(404)
+        || status(&text) == Some(400) && text.contains("InvalidBlockList")
 }
 
 fn gone(url: &str) -> Fault {

@@ -53,7 +53,8 @@ impl Objects {
         let url = self.prefix.url(&name);
         let strong = meta.e_tag.filter(|tag| !tag.starts_with("W/"));
         let pin = match strong {
-            Some(tag) => Pin::Tag(tag),
+            // Azure lists them without quotes, which a condition must have.
+            Some(tag) => Pin::Tag(format!("\"{}\"", tag.trim_matches('"'))),
             None if self.allow_unpinned => Pin::Nothing,
             None => return Err(unpinned(&url).into()),
         };

@@ -1,10 +1,16 @@
 //! What may be written to, and what is replaced.
 
 use super::{Job, OUT, PREFIX};
+use crate::common::store_server::Kind;
 
 #[test]
 fn a_prefix_that_holds_something_is_replaced_only_if_asked_for() {
-    let job = Job::new();
+    Kind::ALL.into_iter().for_each(check_replaced);
+}
+
+fn check_replaced(kind: Kind) {
+    let job = Job::at(kind);
+    let out = &job.out;
     let siblings = [
         "bucket/models/m2/config.json",
         "bucket/models/m.txt",
@@ -13,23 +19,23 @@ fn a_prefix_that_holds_something_is_replaced_only_if_asked_for() {
     for path in siblings {
         job.server.put(path, "sibling");
     }
-    job.succeed(&format!("materialize --base base --dtype f32 --out {OUT}"));
+    job.succeed(&format!("materialize --base base --dtype f32 --out {out}"));
     job.server
         .put(&format!("{PREFIX}sub/old.safetensors"), "old");
     let before = job.server.objects("bucket/");
-    let error = job.fail(&format!("materialize --base base --out {OUT}"));
+    let error = job.fail(&format!("materialize --base base --out {out}"));
     assert!(
         error.contains("not-empty") && error.contains("--overwrite"),
         "{error}"
     );
-    let error = job.fail(&format!("materialize --base base --part 1/2 --out {OUT}"));
+    let error = job.fail(&format!("materialize --base base --part 1/2 --out {out}"));
     assert!(error.contains("not-empty"), "{error}");
     assert!(
         job.server.objects("bucket/") == before,
         "nothing was touched"
     );
     job.server.requests();
-    job.succeed(&format!("materialize --base base --overwrite --out {OUT}"));
+    job.succeed(&format!("materialize --base base --overwrite --out {out}"));
     job.check("");
     let requests = job.server.requests();
     let first = requests

@@ -6,20 +6,21 @@ mod faults;
 mod resume;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::common::Workspace;
 use crate::common::checkpoint::{Checkpoint, bf16};
-use crate::common::s3_server::S3Server;
+use crate::common::store_server::{Kind, StoreServer, Trouble};
 use crate::directory::files;
 
 const FIRST: &str = "model-00001-of-00003.safetensors";
 const SECOND: &str = "model-00002-of-00003.safetensors";
 const THIRD: &str = "model-00003-of-00003.safetensors";
 
-/// Where tests write to.
+/// Where tests of S3 alone write to.
 const OUT: &str = "s3://bucket/models/m";
-/// The same, as the server knows it.
+/// Where all write to, as the server knows it.
 const PREFIX: &str = "bucket/models/m/";
 
 /// Shards of three parts, of two and of one, and other files.
@@ -46,16 +47,23 @@ fn base() -> Checkpoint {
 /// A base on disk, and a store.
 struct Job {
     workspace: Workspace,
-    server: S3Server,
+    server: StoreServer,
+    /// Where to write to.
+    out: String,
 }
 
 impl Job {
     fn new() -> Self {
+        Job::at(Kind::S3)
+    }
+
+    fn at(kind: Kind) -> Self {
         let workspace = Workspace::new();
         workspace.write("base", &base());
         Job {
             workspace,
-            server: S3Server::start(),
+            server: StoreServer::start(kind),
+            out: format!("{}://{}", kind.scheme(), PREFIX.trim_end_matches('/')),
         }
     }
 
@@ -65,11 +73,7 @@ impl Job {
         command
             .args(arguments.split_whitespace())
             .current_dir(self.workspace.path())
-            .env("AWS_ACCESS_KEY_ID", "key")
-            .env("AWS_SECRET_ACCESS_KEY", "secret")
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ENDPOINT_URL", self.server.url())
-            .env("AWS_ALLOW_HTTP", "true");
+            .envs(self.server.settings());
         command
     }
 
@@ -99,10 +103,7 @@ impl Job {
             std::fs::remove_dir_all(&out).unwrap();
         }
         self.succeed(&format!("materialize --base base {flags} --out expected"));
-        let files = files(&out).into_iter();
-        files
-            .map(|(path, content)| (path.to_str().unwrap().to_owned(), content))
-            .collect()
+        named(files(&out))
     }
 
     /// Checks that the store has the view of these `flags`, and nothing else.
@@ -116,6 +117,14 @@ impl Job {
     }
 }
 
+/// Files by the texts of their paths.
+fn named(files: BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    let files = files.into_iter();
+    files
+        .map(|(path, content)| (path.to_str().unwrap().to_owned(), content))
+        .collect()
+}
+
 /// How often `requests` have a line that holds all of `texts`.
 fn count(requests: &[String], texts: &[&str]) -> usize {
     let has = |line: &&String| texts.iter().all(|text| line.contains(text));
@@ -124,16 +133,19 @@ fn count(requests: &[String], texts: &[&str]) -> usize {
 
 #[test]
 fn views_in_a_store_have_the_bytes_that_they_have_on_disk() {
-    for flags in [
+    let of_all = Kind::ALL.map(|kind| (kind, "--sha256"));
+    let of_one = [
         "",
-        "--sha256",
         "--fp8",
         "--single-file --sha256",
         "--dtype f32 --jobs 1",
-    ] {
-        let job = Job::new();
-        let text = job.succeed(&format!("materialize --base base {flags} --out {OUT}"));
-        assert!(text.contains("wrote  s3://bucket/models/m: "), "{text}");
+    ];
+    let of_one = of_one.map(|flags| (Kind::S3, flags));
+    for (kind, flags) in of_all.into_iter().chain(of_one) {
+        let job = Job::at(kind);
+        let out = &job.out;
+        let text = job.succeed(&format!("materialize --base base {flags} --out {out}"));
+        assert!(text.contains(&format!("wrote  {out}: ")), "{text}");
         job.check(flags);
         let view: Vec<&str> = flags.split_whitespace().collect();
         let view = view
@@ -141,11 +153,11 @@ fn views_in_a_store_have_the_bytes_that_they_have_on_disk() {
             .filter(|flag| *flag != "--sha256" && *flag != "--jobs");
         let view: Vec<&str> = view.filter(|flag| *flag != "1").collect();
         let text = job.succeed(&format!(
-            "verify --base base {} --out {OUT}",
+            "verify --base base {} --out {out}",
             view.join(" ")
         ));
         assert!(text.contains("no problems found"), "{text}");
-        let text = job.succeed(&format!("verify {OUT}"));
+        let text = job.succeed(&format!("verify {out}"));
         assert!(text.contains("no problems found"), "{text}");
         let summed = text.contains("compared with the checksums");
         assert_eq!(summed, flags.contains("--sha256"), "{text}");
@@ -153,9 +165,43 @@ fn views_in_a_store_have_the_bytes_that_they_have_on_disk() {
 }
 
 #[test]
+fn a_view_in_a_store_is_the_base_of_others() {
+    for kind in Kind::ALL {
+        let job = Job::at(kind);
+        let out = &job.out;
+        job.succeed(&format!("materialize --base base --out {out}"));
+        job.succeed(&format!("materialize --base {out} --dtype f16 --out back"));
+        let back = files(&job.workspace.path().join("back"));
+        assert!(named(back) == job.expected("--dtype f16"), "{kind:?}");
+    }
+}
+
+#[test]
+fn an_object_that_was_replaced_since_it_was_planned_is_not_read() {
+    for kind in Kind::ALL {
+        let job = Job::at(kind);
+        let out = &job.out;
+        job.succeed(&format!("materialize --base base --out {out}"));
+        job.succeed(&format!("plan --base {out} --pin pins"));
+        let mut content = job.server.objects(PREFIX).remove(THIRD).unwrap();
+        *content.last_mut().unwrap() ^= 1;
+        job.server.put(&format!("{PREFIX}{THIRD}"), content);
+        let read = "--pinned pins --out back";
+        let error = job.fail(&format!("materialize --base {out} {read}"));
+        assert!(error.contains("source-changed"), "{kind:?}: {error}");
+        assert!(error.contains(THIRD), "{kind:?}: {error}");
+    }
+}
+
+#[test]
 fn config_and_index_are_the_last_that_become_visible() {
-    let job = Job::new();
-    job.succeed(&format!("materialize --base base --out {OUT}"));
+    Kind::ALL.into_iter().for_each(check_order);
+}
+
+fn check_order(kind: Kind) {
+    let job = Job::at(kind);
+    let out = &job.out;
+    job.succeed(&format!("materialize --base base --out {out}"));
     let requests = job.server.requests();
     let position = |texts: &[&str]| {
         let has = |line: &String| texts.iter().all(|text| line.contains(text));
@@ -217,11 +263,8 @@ fn plan_says_what_would_be_sent() {
     let text = job.succeed(&format!("plan --base base --out {OUT}"));
     assert!(text.contains("write  8 files: 30.0"), "{text}");
     assert!(!text.contains("space  "), "{text}");
-    job.server.trouble(
-        &["PUT ", "tokenizer.json"],
-        crate::common::s3_server::Trouble::Status(403),
-        1,
-    );
+    job.server
+        .trouble(&["PUT ", "tokenizer.json"], Trouble::Status(403), 1);
     let error = job.fail(&format!("materialize --base base --out {OUT}"));
     assert!(error.contains("access-denied"), "{error}");
     let text = job.succeed(&format!("plan --base base --out {OUT}"));

@@ -9,6 +9,7 @@ use super::{base, served};
 use crate::common::Workspace;
 use crate::common::adapter::Adapter;
 use crate::common::checkpoint::{Checkpoint, bf16};
+use crate::common::store_server::Kind;
 use crate::common::web_server::WebServer;
 
 /// Runs the program with the settings that stores and the Hub are reached by.
@@ -16,11 +17,8 @@ fn ckptfs(workspace: &Workspace, server: &WebServer, arguments: &[&str]) -> Outp
     Command::new(env!("CARGO_BIN_EXE_ckptfs"))
         .args(arguments)
         .current_dir(workspace.path())
-        .env("AWS_ACCESS_KEY_ID", "key")
-        .env("AWS_SECRET_ACCESS_KEY", "secret")
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ENDPOINT_URL", server.url())
-        .env("AWS_ALLOW_HTTP", "true")
+        .envs(Kind::S3.settings(&server.url()))
+        .envs(Kind::Google.settings(&server.url()))
         .env("HF_ENDPOINT", server.url())
         .env("HF_HUB_CACHE", workspace.path().join("no-cache"))
         .env_remove("HF_HUB_OFFLINE")
@@ -88,7 +86,7 @@ fn every_flag_that_takes_a_source_takes_a_url() {
             workspace.write("reference", &Checkpoint::single(reference)),
         ),
     ];
-    let urls: BTreeMap<&str, [String; 3]> = directories
+    let urls: BTreeMap<&str, [String; 4]> = directories
         .iter()
         .map(|(name, path)| (*name, super::put(&server, path, name)))
         .collect();

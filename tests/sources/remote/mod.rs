@@ -21,6 +21,7 @@ use crate::common::Workspace;
 use crate::common::adapter::Adapter;
 use crate::common::checkpoint::{Checkpoint, bf16};
 use crate::common::readback::read_all;
+use crate::common::store_server::Kind;
 use crate::common::web_server::WebServer;
 
 const FIRST: &str = "model-00001-of-00002.safetensors";
@@ -44,13 +45,7 @@ fn base() -> Checkpoint {
 
 /// A network that gives up soon.
 fn options(server: &WebServer) -> NetworkOptions {
-    let stores = [
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ENDPOINT_URL", &server.url()),
-        ("AWS_ALLOW_HTTP", "true"),
-    ];
+    let stores = [Kind::S3, Kind::Google].map(|kind| kind.settings(&server.url()));
     NetworkOptions {
         give_up: Duration::from_secs(2),
         stall: Duration::from_millis(300),
@@ -59,8 +54,10 @@ fn options(server: &WebServer) -> NetworkOptions {
             ..HubOptions::default()
         },
         stores: stores
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         ..NetworkOptions::default()
     }
 }
@@ -77,14 +74,14 @@ fn plan(network: &Arc<Network>, url: &str) -> ckptfs::Result<Plan> {
     ViewRequest::new(at(network, url)?).plan()
 }
 
-/// A server that has `directory` in three ways, and the URLs of them.
-fn served(directory: &Path, name: &str) -> (WebServer, [String; 3]) {
+/// A server that has `directory` in all ways, and the URLs of them.
+fn served(directory: &Path, name: &str) -> (WebServer, [String; 4]) {
     let server = WebServer::start();
     let urls = put(&server, directory, name);
     (server, urls)
 }
 
-fn put(server: &WebServer, directory: &Path, name: &str) -> [String; 3] {
+fn put(server: &WebServer, directory: &Path, name: &str) -> [String; 4] {
     server.put_directory(&format!("plain/{name}"), directory);
     server.put_directory(&format!("bucket/models/{name}"), directory);
     server.put_directory(&format!("hub/org/{name}"), directory);
@@ -92,6 +89,7 @@ fn put(server: &WebServer, directory: &Path, name: &str) -> [String; 3] {
         format!("{}/plain/{name}", server.url()),
         format!("s3://bucket/models/{name}"),
         format!("hf://org/{name}"),
+        format!("gs://bucket/models/{name}"),
     ]
 }
 
@@ -172,8 +170,8 @@ fn adapters_and_extras_at_urls_make_the_view_that_they_make_on_disk() {
     let expected = view([0, 1, 2].map(|i| Location::from(&places[i])));
     let server = WebServer::start();
     let urls = ["base", "adapter", "extra"].iter().zip(&places);
-    let urls: Vec<[String; 3]> = urls.map(|(name, path)| put(&server, path, name)).collect();
-    for way in 0..3 {
+    let urls: Vec<[String; 4]> = urls.map(|(name, path)| put(&server, path, name)).collect();
+    for way in 0..4 {
         let network = network(&server);
         let [base, adapter, extra] = &urls[..] else {
             unreachable!("there are three");
