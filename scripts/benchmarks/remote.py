@@ -46,14 +46,15 @@ class Nginx:
 
 
 @contextmanager
-def nginx(root: Path, scratch: Path) -> Iterator[Nginx]:
+def nginx(program: str, root: Path, scratch: Path) -> Iterator[Nginx]:
     directory = scratch / "nginx"
     directory.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (directory / "conf").write_text(CONFIG.format(directory=directory, port=port, root=root))
-    process = subprocess.Popen(["nginx", "-p", directory, "-c", directory / "conf"], stderr=subprocess.DEVNULL)
+    command = [program, "-p", directory, "-c", directory / "conf"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_until_it_listens(port, process)
         yield Nginx(port, directory / "log")
@@ -73,11 +74,9 @@ def wait_until_it_listens(port: int, process: subprocess.Popen) -> None:
 
 
 def run(bench: Bench) -> None:
-    if not shutil.which("nginx"):
-        for name in ("first read", "second read", "from the block cache"):
-            bench.report.not_run(SECTION, name, "nginx is missing (apt-get install nginx-light)")
-        return
-    with nginx(bench.base.parent, bench.scratch) as server:
+    script = Path(__file__).resolve().parents[1] / "nginx"
+    program = subprocess.run([script], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    with nginx(program, bench.base.parent, bench.scratch) as server:
         for number in bench.each_round("remote", 3):
             round_of(bench, server, bench.scratch / f"blocks-{number}")
 
