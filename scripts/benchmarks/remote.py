@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -105,8 +104,8 @@ def round_of(bench: Bench, server: Nginx, cache: Path) -> None:
         local = rate_of(shards(mounted.path))
     bench.report.sample(SECTION, "from the block cache, spliced", "GB/s", cached, local, "local, spliced",
                         Goal(">=", 0.9), note=f"{again / 1e6:.1f} MB were asked for again")  # fmt: skip
-    rows_of_a_rank(bench, server, bench.scratch / f"{cache.name}-rank")
     shutil.rmtree(cache, ignore_errors=True)
+    ranks(bench, server, bench.scratch / f"{cache.name}-ranks")
 
 
 def rate_of(files: list[Path]) -> float:
@@ -145,33 +144,51 @@ def own_rate(server: Nginx, files: list[Path]) -> float:
     return total / (time.perf_counter() - start) / 1e9
 
 
-def rows_of_a_rank(bench: Bench, server: Nginx, cache: Path) -> None:
-    """One of eight ranks reads its rows of every matrix."""
-    needed = 0
-    before = server.sent()
+def ranks(bench: Bench, server: Nginx, cache: Path) -> None:
+    """What ranks of tensor parallelism read, each its part of every matrix."""
     flags = flags_of(server.url(bench.base), "--block-cache", cache)
-    with bench.view(flags) as mounted:
-        for path in shards(mounted.path):
-            for at, length in rows(path):
-                needed += length
-                read_range(path, at, length)
-    bench.report.sample(FETCHED, "one rank of 8, its rows of each matrix", "", (server.sent() - before) / needed,
-                        goal=Goal("<=", 1.2))  # fmt: skip
-    shutil.rmtree(cache, ignore_errors=True)
+    one, every = "one rank of 8, its {} of each matrix", "8 ranks on one machine, their {} of each matrix"
+    for slices in (rows, columns):
+        for what, numbers, goal in [(one, [3], 1.2 if slices is rows else None), (every, range(RANKS), 1.05)]:
+            needed, before = 0, server.sent()
+            with bench.view(flags) as mounted:
+                for path in shards(mounted.path):
+                    parts = {part for number in numbers for part in slices(path, number)}
+                    needed += sum(length for _, length in parts)
+                    for at, length in sorted(parts):
+                        read_range(path, at, length)
+            bench.report.sample(FETCHED, what.format(slices.__name__), "", (server.sent() - before) / needed,
+                                goal=Goal("<=", goal) if goal else None)  # fmt: skip
+            shutil.rmtree(cache, ignore_errors=True)
 
 
-def rows(path: Path) -> Iterator[tuple[int, int]]:
-    """Where the rows of rank 3 are: an eighth of each matrix, and all of each vector."""
+def rows(path: Path, rank: int) -> Iterator[tuple[int, int]]:
+    """Where the rows of a rank are: an eighth of each matrix, and all of each vector."""
+    for begin, length, shape in tensors(path):
+        part = length // RANKS if len(shape) == 2 else length
+        yield begin + (rank * part if len(shape) == 2 else 0), part
+
+
+def columns(path: Path, rank: int) -> Iterator[tuple[int, int]]:
+    """Where the columns of a rank are: an eighth of each row."""
+    for begin, length, shape in tensors(path):
+        if len(shape) != 2:
+            yield begin, length
+            continue
+        row = length // shape[0]
+        part = row // RANKS
+        for at in range(begin, begin + length, row):
+            yield at + rank * part, part
+
+
+def tensors(path: Path) -> list[tuple[int, int, list[int]]]:
+    """Offset, bytes and shape of each."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = tensor["data_offsets"]
-        if len(tensor["shape"]) > 1 and re.search("proj|embed|head", name):
-            begin, end = begin + (end - begin) * 3 // RANKS, begin + (end - begin) * 4 // RANKS
-        yield 8 + length + begin, end - begin
+    header.pop("__metadata__", None)
+    places = [(*tensor["data_offsets"], tensor["shape"]) for tensor in header.values()]
+    return [(8 + length + begin, end - begin, shape) for begin, end, shape in places]
 
 
 def read_range(path: Path, at: int, length: int) -> None:
