@@ -27,6 +27,8 @@ events {{ worker_connections 512; }}
 http {{
     log_format bytes '$body_bytes_sent'; access_log {directory}/log bytes;
     sendfile on; keepalive_requests 1000000;
+    client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+    uwsgi_temp_path {directory}; scgi_temp_path {directory};
     server {{ listen 127.0.0.1:{port}; root {root}; }}
 }}
 """
@@ -52,7 +54,7 @@ def nginx(program: str, root: Path, scratch: Path) -> Iterator[Nginx]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (directory / "conf").write_text(CONFIG.format(directory=directory, port=port, root=root))
-    command = [program, "-p", directory, "-c", directory / "conf"]
+    command = [program, "-p", directory, "-e", "stderr", "-c", directory / "conf"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_until_it_listens(port, process)
@@ -152,7 +154,7 @@ def ranks(bench: Bench, server: Nginx, cache: Path) -> None:
         for what, numbers, goal in [(one, [3], 1.2 if slices is rows else None), (every, range(RANKS), 1.05)]:
             needed, before = 0, server.sent()
             with bench.view(flags) as mounted:
-                for path in shards(mounted.path):
+                for path in shards(mounted.path)[:1]:  # columns take many reads
                     parts = {part for number in numbers for part in slices(path, number)}
                     needed += sum(length for _, length in parts)
                     for at, length in sorted(parts):
