@@ -14,6 +14,8 @@ from transformers import (
     DeepseekV3ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -29,6 +31,8 @@ from transformers import (
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
+
+import block_definition
 
 PIECES = 300
 SHAPE = {
@@ -115,10 +119,19 @@ def deepseek_v3():
     return DeepseekV3ForCausalLM(DeepseekV3Config(**SHAPE | latent, **routed, rope_parameters=yarn))
 
 
+def gpt_oss():
+    """`save` has its experts in MXFP4 where the rest is in bf16, as they are released."""
+    shape = SHAPE | {"num_hidden_layers": 2, "sliding_window": 64}
+    routed = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 150000.0,
+            "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+    return GptOssForCausalLM(GptOssConfig(**shape, **routed, head_dim=32, rope_parameters=yarn))
+
+
 # Those whose tokenizer is a tokenizer.model, and those that have a BPE of bytes.
 OF_PIECES = [llama, mixtral, qwen2, qwen3, gemma3]
 # (For a Qwen3.5-MoE, transformers makes a tokenizer of its own, which the converter does not know.)
-OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, deepseek_v3]
+OF_BYTES = [qwen3_moe, qwen3_next, qwen3_5, deepseek_v3, gpt_oss]
 # Those that the converter wants to have a layer that predicts more tokens.
 WITH_MTP = [qwen3_next, qwen3_5]
 
@@ -139,6 +152,8 @@ def save(model, directory: Path, tokenizer: Path, dtype=torch.bfloat16) -> Path:
     made.save_pretrained(directory, max_shard_size="900KB")
     if model in WITH_MTP:
         add_mtp(directory)
+    if model is gpt_oss and dtype == torch.bfloat16:
+        quantize_experts(directory)
     generation = directory / "generation_config.json"
     told = json.loads(generation.read_text()) | {
         "top_k": 20, "top_p": 0.8, "temperature": 0.7, "repetition_penalty": 1.05}
@@ -204,3 +219,22 @@ def add_mtp(directory: Path) -> None:
     listed = json.loads(index.read_text())
     listed["weight_map"] |= {name: shard.name for name in copies}
     index.write_text(json.dumps(listed))
+
+
+def quantize_experts(directory: Path) -> None:
+    """Has the experts of a gpt-oss in MXFP4, as they are released."""
+    index = directory / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    for shard in directory.glob("*.safetensors"):
+        tensors = load_file(shard)
+        for name in [name for name in tensors if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+            parts = dict(zip(("blocks", "scales"), block_definition.of_gpt_oss(tensors.pop(name))))
+            tensors |= {f"{name}_{part}": tensor.contiguous() for part, tensor in parts.items()}
+            del listed["weight_map"][name]
+            listed["weight_map"] |= {f"{name}_{part}": shard.name for part in parts}
+        save_file(tensors, shard, metadata={"format": "pt"})
+    index.write_text(json.dumps(listed))
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": [
+        "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}
+    (directory / "config.json").write_text(json.dumps(config))
