@@ -75,6 +75,16 @@ def make_base(directory: Path, layers: int, seed: int = 1) -> None:
     write_checkpoint(directory, shards, values(seed))
 
 
+def make_wide(directory: Path) -> None:
+    """Matrices of a layer of Llama 3 70B."""
+    hidden, intermediate, key_value = 8192, 28672, 1024
+    shapes = {"q_proj": (hidden, hidden), "k_proj": (key_value, hidden), "v_proj": (key_value, hidden),
+              "o_proj": (hidden, hidden)}  # fmt: skip
+    attention = {f"model.layers.0.self_attn.{name}.weight": shape for name, shape in shapes.items()}
+    mlp = {"model.layers.0.mlp.down_proj.weight": (hidden, intermediate)}
+    write_checkpoint(directory, [attention | mlp], values(1))
+
+
 def make_extra(directory: Path) -> None:
     """A layer that the base lacks, in one shard with a tensor that the base has: so what the patch
     adds is no whole file."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import inputs
 from .bench import Bench, flags_of, warm
 from .readers import CHUNK, read_file, shards, size
 from .report import Goal
@@ -80,6 +81,9 @@ def run(bench: Bench) -> None:
     with nginx(program, bench.base.parent, bench.scratch) as server:
         for number in bench.each_round("remote", 3):
             round_of(bench, server, bench.scratch / f"blocks-{number}")
+        # Without a second round: bytes do not vary as times do.
+        ranks(bench, server, bench.base, "8B", (rows, columns))
+        ranks(bench, server, inputs.cached(bench.work / "wide", inputs.make_wide), "70B", (rows,))
 
 
 def round_of(bench: Bench, server: Nginx, cache: Path) -> None:
@@ -107,7 +111,6 @@ def round_of(bench: Bench, server: Nginx, cache: Path) -> None:
     bench.report.sample(SECTION, "from the block cache, spliced", "GB/s", cached, local, "local, spliced",
                         Goal(">=", 0.9), note=f"{again / 1e6:.1f} MB were asked for again")  # fmt: skip
     shutil.rmtree(cache, ignore_errors=True)
-    ranks(bench, server, bench.scratch / f"{cache.name}-ranks")
 
 
 def rate_of(files: list[Path]) -> float:
@@ -146,11 +149,12 @@ def own_rate(server: Nginx, files: list[Path]) -> float:
     return total / (time.perf_counter() - start) / 1e9
 
 
-def ranks(bench: Bench, server: Nginx, cache: Path) -> None:
-    """What ranks of tensor parallelism read, each its part of every matrix."""
-    flags = flags_of(server.url(bench.base), "--block-cache", cache)
-    one, every = "one rank of 8, its {} of each matrix", "8 ranks on one machine, their {} of each matrix"
-    for slices in (rows, columns):
+def ranks(bench: Bench, server: Nginx, base: Path, model: str, ways: tuple) -> None:
+    """What ranks of tensor parallelism read of the first shard, each its part of every matrix."""
+    cache = bench.scratch / f"ranks-{model}"
+    flags = flags_of(server.url(base), "--block-cache", cache)
+    one, every = "one rank of 8, its {}, {}", "8 ranks on one machine, their {}, {}"
+    for slices in ways:
         for what, numbers, goal in [(one, [3], 1.2 if slices is rows else None), (every, range(RANKS), 1.05)]:
             needed, before = 0, server.sent()
             with bench.view(flags) as mounted:
@@ -159,7 +163,7 @@ def ranks(bench: Bench, server: Nginx, cache: Path) -> None:
                     needed += sum(length for _, length in parts)
                     for at, length in sorted(parts):
                         read_range(path, at, length)
-            bench.report.sample(FETCHED, what.format(slices.__name__), "", (server.sent() - before) / needed,
+            bench.report.sample(FETCHED, what.format(slices.__name__, model), "", (server.sent() - before) / needed,
                                 goal=Goal("<=", goal) if goal else None)  # fmt: skip
             shutil.rmtree(cache, ignore_errors=True)
 

@@ -83,9 +83,10 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = MOUNT)]
     no_passthrough: bool,
 
-    /// Read-ahead for sequential readers; 0 leaves it to the kernel (128 KiB)
-    #[arg(long, help_heading = MOUNT, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
-    readahead: u64,
+    /// Read-ahead for sequential readers; 0 leaves it to the kernel (128 KiB) [default: 4MiB, or
+    /// 1MiB where a source is on another machine]
+    #[arg(long, help_heading = MOUNT, value_name = "SIZE", value_parser = parse_size)]
+    readahead: Option<u64>,
 
     /// Bypass the page cache of the mount: faster if each file is read once in large pieces
     /// (copies, uploads, streaming loaders), slower for small or repeated reads. Memory-mapped
@@ -315,6 +316,14 @@ fn mount(
 ) -> anyhow::Result<Mounted> {
     privileges::drop_unneeded(persisting.is_some()).context("cannot give up privileges")?;
     let cache_size = usize::try_from(args.cache_size).unwrap_or(usize::MAX);
+    let mut reader = Reader::new(plan.view.clone(), cache_size);
+    if args.direct_sources {
+        reader = reader.with_direct_sources();
+    }
+    if let Some(directory) = &args.facts_cache {
+        reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
+    }
+    let reader = Arc::new(reader);
     let directories = request.directories();
     let source_name = args.manner.source_name.clone();
     let options = MountOptions {
@@ -327,7 +336,9 @@ fn mount(
         sources: request.sources(),
         nonempty: args.nonempty,
         passthrough: !args.no_passthrough,
-        read_ahead: args.readahead,
+        read_ahead: args
+            .readahead
+            .unwrap_or_else(|| MountOptions::default_read_ahead(&reader)),
         request: command_line(std::env::args_os().skip(1)),
         direct_io: args.direct_io,
         persist: persisting.map(|persisting| PersistOptions {
@@ -341,14 +352,6 @@ fn mount(
         provenance: Some(Arc::new(provenance::Files::new(plan.clone()))),
         spelling: flag,
     };
-    let mut reader = Reader::new(plan.view.clone(), cache_size);
-    if args.direct_sources {
-        reader = reader.with_direct_sources();
-    }
-    if let Some(directory) = &args.facts_cache {
-        reader = reader.with_facts_cache(FactsCache::new(std::path::absolute(directory)?)?);
-    }
-    let reader = Arc::new(reader);
     if args.allow_other && !args.follow_symlinks {
         refuse_links_outside(reader.view(), &directories)?;
     }

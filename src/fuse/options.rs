@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use crate::error::{Spelling, as_keys};
 use crate::named::named;
 use crate::provenance;
+use crate::read::Reader;
 use crate::source::Location;
 
 /// How a view is mounted.
@@ -112,6 +113,18 @@ impl MountOptions {
     /// Enough that requests no longer limit the speed. More costs who reads here and there through
     /// a mapping: the kernel fills as much around the first hundred places.
     pub const DEFAULT_READ_AHEAD: u64 = 4 << 20;
+
+    /// The same where a source is on another machine: what is fetched for nobody costs more there, and
+    /// sources are read further ahead anyway.
+    pub const DEFAULT_READ_AHEAD_OF_REMOTE: u64 = 1 << 20;
+
+    /// The one of these that suits what `reader` reads.
+    pub fn default_read_ahead(reader: &Reader) -> u64 {
+        match reader.reads_remote() {
+            true => Self::DEFAULT_READ_AHEAD_OF_REMOTE,
+            false => Self::DEFAULT_READ_AHEAD,
+        }
+    }
 }
 
 impl Default for MountOptions {

@@ -73,6 +73,17 @@ def test_a_checkpoint_in_a_store_is_mounted_written_and_verified(store, tmp_path
     ckptfs.run("verify", *view, "--out", tmp_path / "out")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may tell the kernel how far to read ahead")
+@pytest.mark.parametrize(("flags", "expected"), [([], "1024"), (["--readahead", "4MiB"], "4096")])
+def test_the_kernel_reads_less_ahead_of_who_reads_a_store(store, tmp_path, flags, expected):
+    save(tmp_path / "model")
+    put(store, "models/ahead", tmp_path / "model")
+    with ckptfs.mounted(["--base", f"{store.url}/models/ahead", *flags], tmp_path) as mount:
+        device = mount.stat().st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        assert Path(f"/sys/class/bdi/{number}/read_ahead_kb").read_text().strip() == expected
+
+
 def test_a_view_is_written_to_a_store_and_loaded_from_there(store, tmp_path):
     save(tmp_path / "model", "mlp.up_proj.weight")
     view = ["--base", tmp_path / "model", "--quantize", "fp8-block", "--quantize-pattern", ".*up_proj.*"]

@@ -17,17 +17,37 @@ pub(super) struct Credit {
     used: AtomicU64,
     /// Bytes fetched ahead that nobody asked for so far.
     unused: AtomicU64,
+    /// Those of them that were ahead of readers who have gone elsewhere.
+    left_behind: AtomicU64,
 }
 
 impl Credit {
-    /// Bytes that may be fetched in vain from the start.
+    /// Bytes that may be ahead of readers from the start.
     const BASE: u64 = 32 << 20;
-    /// The part of what is used that may be fetched in vain.
+    /// The part of what is used that may be.
     const SHARE: u64 = 8;
+    /// The same of bytes whose readers have gone elsewhere.
+    const BASE_LEFT_BEHIND: u64 = 4 << 20;
+    const SHARE_LEFT_BEHIND: u64 = 24;
 
     fn left(&self) -> u64 {
-        let allowed = Self::BASE + self.used.load(Ordering::Relaxed) / Self::SHARE;
-        allowed.saturating_sub(self.unused.load(Ordering::Relaxed))
+        let used = self.used.load(Ordering::Relaxed);
+        let unused = self.unused.load(Ordering::Relaxed);
+        // Another reader may have come to what one left behind.
+        let left_behind = self.left_behind.load(Ordering::Relaxed).min(unused);
+        if left_behind > Self::BASE_LEFT_BEHIND + used / Self::SHARE_LEFT_BEHIND {
+            return 0;
+        }
+        (Self::BASE + used / Self::SHARE).saturating_sub(unused)
+    }
+
+    /// Notes that the reader of `bytes` that were fetched ahead has gone elsewhere, or is back.
+    fn leave(&self, bytes: u64) {
+        self.left_behind.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn come_back(&self, bytes: u64) {
+        self.left_behind.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn ahead(&self, bytes: u64) {
@@ -50,6 +70,8 @@ pub(super) struct Streams {
     known: Vec<Stream>,
     /// Blocks that were fetched ahead and not asked for.
     ahead: HashSet<u64>,
+    /// Reads so far.
+    reads: u64,
 }
 
 #[derive(Debug)]
@@ -60,11 +82,17 @@ struct Stream {
     run: u64,
     /// The end of what was fetched ahead.
     ahead: u64,
+    /// The number of its last read among those of all.
+    last: u64,
+    /// What was ahead of its reader when that was last seen elsewhere.
+    left_behind: Option<u64>,
 }
 
 impl Streams {
     /// Readers that are followed at once.
     const MOST: usize = 8;
+    /// Reads elsewhere after which the reader of a stream is taken to have gone.
+    const PATIENCE: u64 = 16;
     /// How far from where a stream ended the next read of it may begin: threads that read together
     /// do not come in order.
     const SLACK: u64 = 4 << 20;
@@ -93,22 +121,33 @@ impl Streams {
         most: u64,
         credit: &Credit,
     ) -> Range<u64> {
+        self.reads += 1;
+        for stream in &mut self.known {
+            stream.leave_unless_read(self.reads, credit);
+        }
         let continued = self.known.iter().rposition(|stream| {
             let near = stream.position.saturating_sub(Self::SLACK)..=stream.position + Self::SLACK;
             near.contains(&range.start)
         });
         let Some(position) = continued else {
             if self.known.len() == Self::MOST {
-                self.known.remove(0);
+                let mut oldest = self.known.remove(0);
+                oldest.leave_unless_read(u64::MAX, credit);
             }
             self.known.push(Stream {
                 position: range.end,
                 run: range.end - range.start,
                 ahead: range.end,
+                last: self.reads,
+                left_behind: None,
             });
             return 0..0;
         };
         let mut stream = self.known.remove(position);
+        stream.last = self.reads;
+        if let Some(bytes) = stream.left_behind.take() {
+            credit.come_back(bytes);
+        }
         stream.position = stream.position.max(range.end);
         stream.run += range.end - range.start;
         let window = stream.run.min(most);
@@ -126,6 +165,17 @@ impl Streams {
         stream.ahead = stream.ahead.max(ahead.end);
         self.known.push(stream);
         ahead
+    }
+}
+
+impl Stream {
+    /// Notes that its reader has gone, if it has not read for long when `reads` were made.
+    fn leave_unless_read(&mut self, reads: u64, credit: &Credit) {
+        if self.left_behind.is_none() && reads - self.last > Streams::PATIENCE {
+            let bytes = self.ahead.saturating_sub(self.position);
+            self.left_behind = Some(bytes);
+            credit.leave(bytes);
+        }
     }
 }
 
@@ -179,15 +229,37 @@ mod tests {
     #[test]
     fn what_is_fetched_in_vain_for_readers_of_parts_is_bounded_by_what_is_used() {
         let (mut streams, credit) = (Streams::default(), Credit::default());
+        let len = 40_000 * MIB;
         let mut fetched = 0;
         let mut used = 0;
         // Each tensor of 200 MiB is read as an eighth of it.
         for tensor in 0..200 {
             let start = tensor * 200 * MIB;
-            fetched += read(&mut streams, &credit, 40_000 * MIB, start..start + 25 * MIB);
+            fetched += read(&mut streams, &credit, len, start..start + 25 * MIB);
             used += 25 * MIB;
         }
-        let bound = used + used / 8 + 32 * MIB;
+        // Two readers may have gone before that is seen.
+        let bound = used + used / Credit::SHARE_LEFT_BEHIND + 2 * 32 * MIB;
         assert!(fetched > used && fetched <= bound, "{fetched} of {used}");
+    }
+
+    #[test]
+    fn what_a_reader_left_behind_counts_until_it_is_back() {
+        let (mut streams, credit) = (Streams::default(), Credit::default());
+        let len = 4000 * MIB;
+        read(&mut streams, &credit, len, 0..20 * MIB);
+        let ahead = credit.unused.load(Ordering::Relaxed);
+        assert!(ahead > 4 * MIB);
+        let left_behind = |credit: &Credit| credit.left_behind.load(Ordering::Relaxed);
+        for at in 0..Streams::PATIENCE {
+            assert_eq!(left_behind(&credit), 0, "after {at} reads");
+            streams.advance(&(1000 * MIB..1000 * MIB + 1), len, 0, &credit);
+        }
+        streams.advance(&(1000 * MIB..1000 * MIB + 1), len, 0, &credit);
+        assert_eq!(left_behind(&credit), ahead);
+        assert_eq!(credit.left(), 0);
+        read(&mut streams, &credit, len, 20 * MIB..21 * MIB);
+        assert_eq!(left_behind(&credit), 0);
+        assert!(credit.left() > 0);
     }
 }
