@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,8 @@ pub(in crate::source::remote) struct File {
     path: PathBuf,
     len: u64,
     opened: Arc<Slot<Opened>>,
+    /// The kernel has one write to a file at a time, and those who wait for it spin.
+    writing: Mutex<()>,
     /// Of each block, the word with which it was checked against its checksum.
     checked: OnceLock<Box<[AtomicU32]>>,
 }
@@ -90,6 +93,7 @@ impl BlockCache {
             path: room.directory().join(name),
             len: object.len,
             opened: OPEN.slot(Rank::First),
+            writing: Mutex::default(),
             checked: OnceLock::new(),
         })
     }
@@ -142,22 +146,20 @@ impl File {
         if !entry.word.is_present() {
             return Ok(false);
         }
-        let offset = block * BLOCK;
         let checked = self.checked(block);
         if checked.load(Ordering::Relaxed) == entry.word.short() {
-            opened.data.read_exact_at(part, offset + skip as u64)?;
-        } else {
-            let mut whole = vec![0; self.block_len(block)];
-            opened.data.read_exact_at(&mut whole, offset)?;
-            if opened.index.entry(block)?.word != entry.word {
+            opened
+                .data
+                .read_exact_at(part, block * BLOCK + skip as u64)?;
+        } else if part.len() == self.block_len(block) {
+            if !self.read_whole(opened, block, entry, part)? {
                 return Ok(false);
             }
-            if Entry::checksum_of(&whole) != entry.checksum {
-                log::warn!(
-                    "{}: block {block} is damaged, and fetched again",
-                    data_path(&self.path).shown()
-                );
-                self.forget(opened, block, entry.word)?;
+            checked.store(entry.word.short(), Ordering::Relaxed);
+        } else {
+            let mut memory = self.room.scratch().take();
+            let whole = &mut memory[..self.block_len(block)];
+            if !self.read_whole(opened, block, entry, whole)? {
                 return Ok(false);
             }
             part.copy_from_slice(&whole[skip..skip + part.len()]);
@@ -168,6 +170,29 @@ impl File {
             return Ok(false);
         }
         opened.index.touch(block, &entry)?;
+        Ok(true)
+    }
+
+    /// Fills `whole` with `block`, whether it is the one of `entry` or not; whether it is, and is whole.
+    fn read_whole(
+        &self,
+        opened: &Opened,
+        block: u64,
+        entry: Entry,
+        whole: &mut [u8],
+    ) -> io::Result<bool> {
+        opened.data.read_exact_at(whole, block * BLOCK)?;
+        if opened.index.entry(block)?.word != entry.word {
+            return Ok(false);
+        }
+        if Entry::checksum_of(whole) != entry.checksum {
+            log::warn!(
+                "{}: block {block} is damaged, and fetched again",
+                data_path(&self.path).shown()
+            );
+            self.forget(opened, block, entry.word)?;
+            return Ok(false);
+        }
         Ok(true)
     }
 
@@ -232,7 +257,11 @@ impl File {
             return Ok(false);
         }
         opened.index.set_word(block, word.next().busy())?;
-        if let Err(error) = opened.data.write_all_at(bytes, block * BLOCK) {
+        let written = {
+            let _alone = self.writing.lock();
+            opened.data.write_all_at(bytes, block * BLOCK)
+        };
+        if let Err(error) = written {
             // What was written of it takes no more room.
             let _ = opened.evict(block, word);
             return Err(error);

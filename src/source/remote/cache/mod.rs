@@ -11,5 +11,6 @@ mod index;
 mod locks;
 mod opened;
 mod room;
+mod scratch;
 
 pub(super) use file::{BlockCache, File};

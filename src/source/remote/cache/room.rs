@@ -13,6 +13,7 @@ use crate::source::remote::blocks::BLOCK;
 use crate::source::remote::cache::index::Word;
 use crate::source::remote::cache::locks::{Lock, Opening};
 use crate::source::remote::cache::opened::{Opened, bytes_on_disk, data_path, index_path, objects};
+use crate::source::remote::cache::scratch::Scratch;
 
 /// The part of the free space that the cache may take, where nobody says how much.
 const SHARE_OF_FREE: u64 = 10;
@@ -35,6 +36,7 @@ pub(super) struct Room {
     off: AtomicBool,
     /// Reservations since the free space was last looked at.
     unseen: AtomicU64,
+    scratch: Scratch,
 }
 
 impl Room {
@@ -52,12 +54,18 @@ impl Room {
             evicting: Mutex::new(evicting),
             off: AtomicBool::new(false),
             unseen: AtomicU64::new(0),
+            scratch: Scratch::default(),
             directory,
         })
     }
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Memory for whole blocks that are read.
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     pub(super) fn is_on(&self) -> bool {

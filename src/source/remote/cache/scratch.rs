@@ -1,0 +1,55 @@
+//! Memory for whole blocks, used again and again: fresh memory would be cleared, and mapped page by page, for each.
+
+use std::ops::{Deref, DerefMut};
+
+use parking_lot::Mutex;
+
+use crate::source::remote::blocks::BLOCK;
+
+/// Memory that nobody uses now.
+#[derive(Debug, Default)]
+pub(super) struct Scratch(Mutex<Vec<Box<[u8]>>>);
+
+/// Memory for a whole block, with any content.
+#[derive(Debug)]
+pub(super) struct Whole<'a> {
+    home: &'a Scratch,
+    /// Nothing once it is given back.
+    bytes: Box<[u8]>,
+}
+
+impl Scratch {
+    /// Blocks that are kept for whoever is next.
+    const MOST: usize = 8;
+
+    pub(super) fn take(&self) -> Whole<'_> {
+        let kept = self.0.lock().pop();
+        Whole {
+            home: self,
+            bytes: kept.unwrap_or_else(|| vec![0; BLOCK as usize].into_boxed_slice()),
+        }
+    }
+}
+
+impl Deref for Whole<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Whole<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.home.0.lock();
+        if kept.len() < Scratch::MOST {
+            kept.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
