@@ -30,11 +30,11 @@ class Finished:
     bytes_read: int  # by read(2) and the like
 
 
-def run_measured(command: list) -> Finished:
+def run_measured(command: list, environment: dict[str, str] | None = None) -> Finished:
     """A command run to its end, which must be a good one."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
     peak = 0
     ended = threading.Event()
