@@ -292,6 +292,7 @@ impl Kernel for EncodeKernel {
             row: band.rows.start + at.row as u64,
             column: at.column as u64,
             value: at.value,
+            scale: None,
         })?;
         write_scales(self.matrix.dtype, &row_scales, scales);
         if let [zero_points] = zero_points {
