@@ -94,6 +94,11 @@ pub trait Scheme: Debug + Send + Sync {
         true
     }
 
+    /// Whether the dtypes of the weight `weight`, all of whose companions are among `tensors`, are those of this scheme.
+    fn has_dtypes_of(&self, tensors: &IndexMap<Name, Tensor>, weight: &str) -> bool {
+        self.is_stored(tensors, weight)
+    }
+
     /// Whether `tensor`, called `name` among `tensors`, is to be [decoded](Scheme::decoded).
     fn is_quantized(
         &self,

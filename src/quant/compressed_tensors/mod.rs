@@ -129,6 +129,17 @@ impl Scheme for CompressedTensors {
                     && tensors.contains_key(&*[name, SCALE].concat()))
     }
 
+    fn has_dtypes_of(&self, tensors: &IndexMap<Name, Tensor>, weight: &str) -> bool {
+        let dtype = |name: String| tensors.get(&*name).map(|tensor| tensor.dtype);
+        let codes = dtype(self.codes(weight));
+        let scales = dtype([weight, SCALE].concat());
+        let is_code = |dtype| match self.form {
+            Form::Dense => decode::is_code(self.weights.map(|weights| weights.kind), dtype),
+            Form::Packed | Form::PackedAsymmetric => dtype == Dtype::I32,
+        };
+        codes.is_some_and(is_code) && scales.is_some_and(format::is_scale)
+    }
+
     fn lists_by_name(&self) -> bool {
         true
     }

@@ -4,6 +4,7 @@ mod bitsandbytes;
 mod dropped;
 mod fp8;
 mod mixed;
+mod mixed_block_floats;
 mod packed;
 
 use std::path::Path;
