@@ -205,6 +205,7 @@ impl Kernel for EncodeKernel {
             kind,
             strategy,
             symmetric,
+            ..
         } = self.matrix.weights;
         let scheme = match (kind, strategy) {
             (Kind::Float8, Strategy::Block(_)) => "fp8-block",

@@ -8,6 +8,8 @@
 //! | packed | `X.weight_packed` (I32 `[rows, ceil(cols / 8)]`: the code of column `8i + j` plus 8 in the bits from `4j` on), `X.weight_scale` `[rows, groups]`, `X.weight_shape` (I64 `[2]`) | code × scale |
 //! | packed, asymmetric | the same and `X.weight_zero_point` (I32 `[ceil(rows / 8), groups]`: that of row `8i + j` plus 8 in the bits from `4j` on) | (code − zero point) × scale |
 //!
+//! A packed weight may also have `X.weight_g_idx` (I32 `[cols]`), the group of each column.
+//!
 //! The scheme calls a packed weight `X.weight` too, though no tensor has that name.
 
 mod check;
@@ -17,6 +19,8 @@ mod encode;
 mod encodings;
 mod format;
 mod measure;
+mod order;
+mod unpack;
 
 use std::ops::Range;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Checkpoints that other tools quantized, given back as numbers, against naive definitions of their formats.
 
+mod actorder;
 mod bitsandbytes;
 mod dropped;
 mod fp8;
