@@ -47,6 +47,7 @@ class Settings(TypedDict, total=False):
     fp8_pattern: str | Iterable[str] | Mapping[str, Any] | None
     scale_fmt: str | None
     partial_blocks: str | None
+    allow_rounding: bool | None
     gguf: str | None
     gguf_type: str | Iterable[str] | Mapping[str, Any] | None
     gguf_split: str | None

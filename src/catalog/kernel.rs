@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use crate::catalog::{Fidelity, Step};
+use crate::error::Error;
 use crate::tensor::Dtype;
 
 /// How the rows of a tensor are divided into bands: each of `groups` groups (the leading
@@ -83,6 +84,35 @@ pub struct NonFinite {
     pub row: u64,
     pub column: u64,
     pub value: f32,
+    /// The scale that its code would have, if `value` is finite and no code is exactly it.
+    pub scale: Option<f32>,
+}
+
+/// What is known of the numbers of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberKind {
+    /// Nothing.
+    Any,
+    /// Each is exactly the product of an E2M1 code and a power of two, as MXFP4 stores it.
+    Fp4,
+    /// Some are such products, or all are, but rounded to a dtype that does not have all of them.
+    PartlyFp4,
+}
+
+impl NumberKind {
+    /// Of E2M1 codes times powers of two as numbers of `dtype`. Such a product is 0, or 2ⁿ or 1.5 · 2ⁿ with n from −128 on:
+    /// BF16 and F32 have all of them up to their largest number, and infinity beyond it. F16 begins at 2⁻²⁴.
+    pub fn of_fp4_in(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::BF16 | Dtype::F32 => Self::Fp4,
+            _ => Self::PartlyFp4,
+        }
+    }
+
+    /// What is known of numbers some of which are `self` and others `other`.
+    pub fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::PartlyFp4 }
+    }
 }
 
 /// The kernel half of an operator.
@@ -136,9 +166,15 @@ pub trait Kernel: Debug + Send + Sync {
         None
     }
 
-    /// What is wrong where `fault` was met, if that is not a number which cannot be quantized.
-    fn describe_fault(&self, _fault: &NonFinite) -> Option<String> {
+    /// The error where `fault` was met in `band`, if that is not a number which cannot be quantized. The reader says of
+    /// which tensor.
+    fn describe_fault(&self, _band: &Band, _fault: &NonFinite) -> Option<Error> {
         None
+    }
+
+    /// What is known of the numbers that it gives; `None` if these are the numbers of its inputs in another order.
+    fn number_kind(&self) -> Option<NumberKind> {
+        Some(NumberKind::Any)
     }
 
     /// Computes `band`: `facts` are those of [`Kernel::survey`], `inputs[i]` holds the bytes

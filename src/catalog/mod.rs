@@ -25,7 +25,9 @@ pub(crate) use described::in_layer;
 pub use fidelity::{AmaxRange, Fidelity};
 pub(crate) use gather::{Gather, Part};
 pub use gguf::{GgufModel, GgufTensor};
-pub use kernel::{Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, RowBands, Strips, Survey};
+pub use kernel::{
+    Band, ErrorMeasure, Kernel, MeasuredRows, NonFinite, NumberKind, RowBands, Strips, Survey,
+};
 pub use opened::Opened;
 pub use report::{
     EditedConfig, FileChange, FileEdit, GraftReport, MergeReport, OperatorReport, Report, Role,

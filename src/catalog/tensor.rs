@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use crate::catalog::kernel::Kernel;
+use crate::catalog::kernel::{Kernel, NumberKind};
 use crate::error::{Code, Error, Result};
 use crate::runs::{Place, Runs, Segment};
 use crate::source::Blob;
@@ -294,6 +294,15 @@ impl Tensor {
             .filter_map(|place| place.node().map(|node| &**node))
     }
 
+    /// What is known of its numbers.
+    pub fn number_kind(&self) -> NumberKind {
+        let kinds = self.places().map(|place| match place.node() {
+            Some(node) => node.number_kind(),
+            None => NumberKind::Any,
+        });
+        kinds.reduce(NumberKind::and).unwrap_or(NumberKind::Any)
+    }
+
     /// Calls `visit` with every source that the bytes are in or are computed from, once or
     /// more often.
     pub fn for_each_source(&self, visit: &mut dyn FnMut(&Arc<dyn Blob>)) {
@@ -377,6 +386,14 @@ impl Node {
     /// The nodes it computes from, once for each run of bytes that they give.
     pub fn computed_inputs(&self) -> impl Iterator<Item = &Node> {
         self.inputs.iter().flat_map(Tensor::nodes)
+    }
+
+    /// What is known of the numbers that it gives.
+    fn number_kind(&self) -> NumberKind {
+        self.kernel.number_kind().unwrap_or_else(|| {
+            let inputs = self.inputs.iter().map(Tensor::number_kind);
+            inputs.reduce(NumberKind::and).unwrap_or(NumberKind::Any)
+        })
     }
 
     /// Distinguishes this node from every other one of the process.

@@ -198,6 +198,8 @@ codes! {
     // Quantization.
     /// A tensor that is to be quantized holds NaN or infinity.
     NonFinite = "non-finite",
+    /// Numbers of an FP4 weight that FP8 does not have.
+    Inexact = "inexact",
     /// Engines load the tensor as one layer with others that are quantized differently.
     MixedLayer = "mixed-layer",
     /// Dimensions are not multiples of the block size.

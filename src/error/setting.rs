@@ -53,6 +53,7 @@ settings! {
     PATTERNS = "quantize.patterns",
     SCALE_FORMAT = "quantize.scale_fmt",
     PARTIAL_BLOCKS = "quantize.partial_blocks",
+    ALLOW_ROUNDING = "quantize.allow_rounding",
     GGUF = "gguf",
     GGUF_TYPE = "gguf_type",
     GGUF_SPLIT = "gguf_split",

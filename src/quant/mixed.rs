@@ -64,6 +64,7 @@ impl Group {
             let mut companions = scheme.companions(weight).into_iter();
             scheme.role(tensors, codes, tensor) == Role::Codes(weight.to_owned())
                 && companions.all(|name| tensors.contains_key(&*name))
+                && scheme.has_dtypes_of(tensors, weight)
         })
     }
 }

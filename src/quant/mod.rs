@@ -39,7 +39,7 @@ pub(crate) use following::{Doing, follow, leave_alone};
 pub(crate) use groups::{Group, group_of};
 pub use offer::{Dialect, EncodingSettings};
 pub use requested::SchemeRequest;
-pub use scheme::{Encoding, Fit, Reading, Role, Scheme, StoredFile, Verified};
+pub use scheme::{Encoding, Exactness, Fit, Reading, Role, Rounding, Scheme, StoredFile, Verified};
 pub(crate) use schemes::{
     Declared, declaration, declared, declared_in, declared_or_usual, has_quantized,
     seems_quantized, stored, verify,

@@ -51,4 +51,6 @@ pub struct EncodingSettings {
     pub scale_format: Option<ScaleFormat>,
     /// Whether it is said what becomes of tensors with partial blocks.
     pub says_partial_blocks: bool,
+    /// Whether numbers of weights that were FP4 may be rounded.
+    pub allows_rounding: bool,
 }

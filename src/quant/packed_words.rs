@@ -379,12 +379,13 @@ impl Kernel for WordsKernel {
         band.rows.start * row_bytes..band.rows.end * row_bytes
     }
 
-    fn describe_fault(&self, fault: &NonFinite) -> Option<String> {
+    fn describe_fault(&self, _band: &Band, fault: &NonFinite) -> Option<Error> {
         let NonFinite { column, value, .. } = fault;
         let groups = self.matrix.groups;
-        Some(format!(
+        let problem = format!(
             "column {column} is said to be of group {value}, and there are {groups} groups"
-        ))
+        );
+        Some(Error::new(Code::BadScales, problem))
     }
 
     fn compute(
@@ -472,6 +473,7 @@ impl WordsKernel {
                 row: 0,
                 column: column as u64,
                 value: group as f32,
+                scale: None,
             })
         });
         groups.collect()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::setting::{DIALECT, PARTIAL_BLOCKS, SCALE_FORMAT, SCHEME};
+use crate::error::setting::{ALLOW_ROUNDING, DIALECT, PARTIAL_BLOCKS, SCALE_FORMAT, SCHEME};
 use crate::error::{Code, Error, Hint, Result};
 use crate::named::Named;
 use crate::quant::offer::{EncodingSettings, Offer};
@@ -109,6 +109,10 @@ impl SchemeRequest {
         if settings.says_partial_blocks && !offer.has_partial_blocks {
             let problem = format!("{} has no partial blocks", offer.name);
             return refuse(PARTIAL_BLOCKS, problem);
+        }
+        if settings.allows_rounding && !offer.has_partial_blocks {
+            let problem = format!("{} rounds in any case", offer.name);
+            return refuse(ALLOW_ROUNDING, problem);
         }
         let settings = EncodingSettings {
             dialect: Some(dialect),

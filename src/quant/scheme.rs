@@ -94,6 +94,11 @@ pub trait Scheme: Debug + Send + Sync {
         true
     }
 
+    /// Whether the dtypes of the weight `weight`, all of whose companions are among `tensors`, are those of this scheme.
+    fn has_dtypes_of(&self, tensors: &IndexMap<Name, Tensor>, weight: &str) -> bool {
+        self.is_stored(tensors, weight)
+    }
+
     /// Whether `tensor`, called `name` among `tensors`, is to be [decoded](Scheme::decoded).
     fn is_quantized(
         &self,
@@ -193,6 +198,26 @@ pub enum Fit {
     Not(String),
 }
 
+/// What an encoding makes of the numbers of a weight that was FP4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exactness {
+    /// The weight was not FP4, or nobody would expect its numbers.
+    NotExpected,
+    /// The same numbers, or an error where they are read.
+    Exact,
+    /// The nearest ones.
+    Rounded(Rounding),
+}
+
+/// Why numbers of a weight that was FP4 are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rounding {
+    /// In words, for messages.
+    pub why: &'static str,
+    /// The setting and the value of it by which they are not, if there is one.
+    pub instead: Option<(&'static str, &'static str)>,
+}
+
 /// How a view quantizes weights.
 pub trait Encoding: Debug + Send + Sync {
     /// Checks that the config.json of `catalog` can declare it.
@@ -222,6 +247,24 @@ pub trait Encoding: Debug + Send + Sync {
     /// What encoding each of `weights`, which are all that are quantized, must know of others of them.
     fn shared(&self, _weights: &[(&Name, &Tensor)]) -> IndexMap<Name, Tensor> {
         IndexMap::new()
+    }
+
+    /// What becomes of the numbers of `tensor`, if they were FP4.
+    fn exactness(&self, _tensor: &Tensor) -> Exactness {
+        Exactness::NotExpected
+    }
+
+    /// Weights of `catalog` that are quantized in another way than this, though config.json declares this way, and that
+    /// can be encoded so: the numbers of each of those that `is_meant`, and what its companions are called.
+    ///
+    /// # Errors
+    /// If they cannot be given as numbers.
+    fn reencoded(
+        &self,
+        _catalog: &Catalog,
+        _is_meant: &dyn Fn(&str) -> bool,
+    ) -> Result<IndexMap<Name, (Tensor, Name)>> {
+        Ok(IndexMap::new())
     }
 
     /// The weight `tensor` quantized: its codes, called as it was, and then its companions. `shared` is

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::catalog::{Band, Extent, Node, Strips, Tensor};
-use crate::error::{Code, Error, NonFinite, Result};
+use crate::error::{Error, NonFinite, Result};
 use crate::read::buffers::Buffer;
 use crate::read::facts::{FactStore, survey};
 use crate::read::facts_cache::FactsCache;
@@ -323,8 +323,7 @@ fn run(
 ) -> Result<()> {
     let computed = node.kernel.compute(facts, band, inputs, outputs);
     computed.map_err(|fault| {
-        if let Some(problem) = node.kernel.describe_fault(&fault) {
-            let error = Error::new(Code::BadScales, problem);
+        if let Some(error) = node.kernel.describe_fault(band, &fault) {
             return error.about_tensor(&*node.name);
         }
         let found = NonFinite {

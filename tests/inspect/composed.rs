@@ -92,6 +92,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
     let fp8 = Quantize {
         selection: Selection::new(None, &[], &[".*".to_owned()]).unwrap(),
         encoding: Box::new(Fp8BlockEncoding {
+            allows_rounding: false,
             scale_format: ScaleFormat::Float32,
         }),
         partial_blocks: PartialBlocks::Quantize,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::common::checkpoint::{Checkpoint, bf16};
 use crate::common::command::ckptfs;
 use crate::common::{Workspace, assert_names};
+use crate::from_fp4::{self, EXPERT, apart};
 
 fn workspace() -> Workspace {
     let workspace = Workspace::new();
@@ -111,4 +112,30 @@ fn a_view_is_written_verified_inspected_and_compared() {
         );
         assert!(!said.contains("warning"), "{said}");
     }
+}
+
+#[test]
+fn numbers_that_fp8_does_not_have_stop_a_copy_unless_rounding_is_allowed() {
+    let workspace = Workspace::new();
+    from_fp4::base(&workspace, &[(EXPERT, &apart(15))]);
+    let view = "--base base --fp8 --quantize-pattern .*experts.*weight";
+    let shown = stdout(&workspace, &format!("plan {view}"));
+    assert_names(&shown, &["from FP4 to FP8 exactly", EXPERT]);
+
+    let copy = format!("materialize {view} --out out");
+    let output = ckptfs(&workspace, &copy);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_names(
+        &error,
+        &["inexact", EXPERT, "block [1, 1]", "--allow-rounding"],
+    );
+    assert!(!workspace.path().join("out/model.safetensors").exists());
+
+    stdout(&workspace, &format!("{copy} --allow-rounding --overwrite"));
+    stdout(&workspace, "verify out");
+    let recipe = "base: base\nview:\n  quantize:\n    patterns: ['.*experts.*weight']\n    allow_rounding: true\n";
+    std::fs::write(workspace.path().join("recipe.yml"), recipe).unwrap();
+    let shown = stdout(&workspace, "plan --recipe recipe.yml");
+    assert!(!shown.contains("exactly"), "{shown}");
 }

@@ -11,6 +11,7 @@ mod command;
 mod config;
 mod definition;
 mod figures;
+mod from_fp4;
 mod kernels;
 mod others;
 mod values;

@@ -31,6 +31,7 @@ proptest! {
         }
         if !flags.contains("--fp8") && !flags.contains("--reference") {
             flags = flags.replace("--scale-fmt float32", "").replace("--partial-blocks keep", "");
+            flags = flags.replace("--allow-rounding", "");
         }
         let flags = format!("plan {start} {flags}");
         let planned = ckptfs(&workspace, &format!("{flags} --json --emit-recipe emitted.yml"));
@@ -46,7 +47,7 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 19] = [
+const FLAGS: [&str; 20] = [
     "--extra extra",
     "--extra other+extra",
     "--lora l:0.5",
@@ -62,6 +63,7 @@ const FLAGS: [&str; 19] = [
     "--reference reference",
     "--scale-fmt float32",
     "--partial-blocks keep",
+    "--allow-rounding",
     "--repack --shard-size-gb 0.000001",
     "--no-repack",
     "--single-file",

@@ -104,6 +104,7 @@ proptest! {
             patterns,
             scale_format: Some(if float32 { ScaleFormat::Float32 } else { ScaleFormat::Ue8m0 }),
             partial_blocks: Some(if keep { PartialBlocks::Keep } else { PartialBlocks::Quantize }),
+            allow_rounding: keep,
         };
         let mut gguf = GgufParams {
             kind: [None, Some(GgufKind::Bf16), Some(GgufKind::Q4KM)][tying],

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::catalog::gather::part::{Gather, Part};
-use crate::catalog::kernel::{Band, Kernel, NonFinite, RowBands, Strips};
+use crate::catalog::kernel::{Band, Kernel, NonFinite, NumberKind, RowBands, Strips};
 use crate::catalog::step::Step;
 use crate::kernels::gather::{self, Strides};
 
@@ -91,6 +91,10 @@ impl Kernel for GatherKernel {
 
     fn step(&self, _output: usize) -> Option<Step> {
         Some(Step::new("gather"))
+    }
+
+    fn number_kind(&self) -> Option<NumberKind> {
+        None
     }
 
     fn bands(&self) -> RowBands {

@@ -16,6 +16,7 @@ mod avx2;
 mod avx512;
 mod blocks;
 mod element;
+mod exact;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -25,6 +26,7 @@ mod scales;
 
 pub use blocks::BLOCK;
 pub use element::Element;
+pub use exact::first_inexact;
 pub use scales::{ScaleFormat, exact_scale, nearest_scale, power_of_two_scale};
 
 use crate::kernels::CpuPath;

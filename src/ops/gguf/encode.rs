@@ -215,6 +215,7 @@ impl Encode {
             row: number,
             column: column as u64,
             value,
+            scale: None,
         }
     }
 }

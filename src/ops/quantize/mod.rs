@@ -2,49 +2,30 @@
 
 mod checks;
 mod expert_forms;
+mod fp4;
 mod groups;
 mod official;
+mod operator;
 mod rules;
 mod selection;
 mod unquantized;
 
-use indexmap::{IndexMap, IndexSet};
-
-use crate::catalog::{Catalog, OperatorReport, Tensor};
 use crate::error::setting::{
-    DIALECT, PARTIAL_BLOCKS, PATTERNS, REFERENCES, RULES, SCALE_FORMAT, SCHEME,
+    ALLOW_ROUNDING, DIALECT, PARTIAL_BLOCKS, PATTERNS, REFERENCES, RULES, SCALE_FORMAT, SCHEME,
 };
 use crate::error::{Code, Error, Hint, Result};
-use crate::named::{Named, named};
-use crate::ops::experts::{self, Experts, form_of};
+use crate::named::Named;
 use crate::ops::params::chosen;
 use crate::ops::{Conversions, Group, Operator, Params, Section, Setting, Takes, Value};
-use crate::quant::{self, Dialect, Encoding, EncodingSettings, Fit, ScaleFormat, SchemeRequest};
+use crate::quant::{Dialect, Encoding, EncodingSettings, ScaleFormat, SchemeRequest};
 use crate::source::Location;
-use crate::tensor::Name;
 pub use checks::ReferenceReport;
-use groups::Decision;
 pub use official::{FAMILIES, Family};
-use selection::Selected;
+pub use operator::{PartialBlocks, Quantize};
 pub use selection::{RuleSet, Selection};
 pub use unquantized::{UnquantizedModule, UnquantizedReport};
 
 const HELP: &str = "Quantize in this scheme, by default what the built-in rules name: fp8-block";
-
-/// What to do with tensors that have blocks which are cut off at an edge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PartialBlocks {
-    /// Quantize them too, with partial blocks at the edges.
-    #[default]
-    Quantize,
-    /// Leave them in their dtype.
-    Keep,
-}
-
-named!(PartialBlocks {
-    Quantize: "quantize",
-    Keep: "keep",
-});
 
 /// Which tensors to quantize, and how. A tensor is quantized if any selection has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +45,8 @@ pub struct QuantizeParams {
     pub scale_format: Option<ScaleFormat>,
     /// `None` is the default.
     pub partial_blocks: Option<PartialBlocks>,
+    /// Round numbers of FP4 weights that FP8 does not have.
+    pub allow_rounding: bool,
 }
 
 impl QuantizeParams {
@@ -99,6 +82,7 @@ impl QuantizeParams {
             dialect: self.dialect,
             scale_format: self.scale_format,
             says_partial_blocks: self.partial_blocks.is_some(),
+            allows_rounding: self.allow_rounding,
         })
     }
 }
@@ -167,6 +151,14 @@ impl Params for QuantizeParams {
                 help: "Of fp8-block: tensors whose last two dimensions are not whole blocks [default: quantize]",
                 comment: "",
             },
+            Setting {
+                key: ALLOW_ROUNDING,
+                flag: "allow-rounding",
+                takes: Takes::Switch,
+                group: Group::Quantization,
+                help: "Of fp8-block: round numbers of FP4 weights that FP8 does not have, instead of failing where they are read",
+                comment: "",
+            },
         ]
     }
 
@@ -205,7 +197,8 @@ impl Params for QuantizeParams {
                 self.patterns.push(pattern);
             }
             SCALE_FORMAT => self.scale_format = Some(chosen(value)?),
-            _ => self.partial_blocks = Some(chosen(value)?),
+            PARTIAL_BLOCKS => self.partial_blocks = Some(chosen(value)?),
+            _ => self.allow_rounding = value.is_on(),
         }
         Ok(())
     }
@@ -239,6 +232,10 @@ impl Params for QuantizeParams {
                 let format = format.iter();
                 format.map(|format| Value::text(format.name())).collect()
             }
+            ALLOW_ROUNDING => {
+                let on = self.allow_rounding.then_some(Value::Switch(true));
+                on.into_iter().collect()
+            }
             _ => {
                 let usual = scheme.has_partial_blocks().then(PartialBlocks::default);
                 let partial = self.partial_blocks.or(usual);
@@ -266,141 +263,4 @@ impl Params for QuantizeParams {
             partial_blocks: self.partial_blocks.unwrap_or_default(),
         })])
     }
-}
-
-/// How many tensors were quantized.
-#[derive(Debug)]
-struct Quantized(usize);
-
-impl OperatorReport for Quantized {
-    fn counts(&self) -> Vec<(&'static str, usize)> {
-        vec![("quantized", self.0)]
-    }
-}
-
-/// Quantizes the selected tensors of a catalog.
-#[derive(Debug)]
-pub struct Quantize {
-    pub selection: Selection,
-    pub encoding: Box<dyn Encoding>,
-    pub partial_blocks: PartialBlocks,
-}
-
-impl Operator for Quantize {
-    fn apply(&self, catalog: &mut Catalog) -> Result<()> {
-        self.encoding.check_base(catalog)?;
-        self.split_fused_experts(catalog)?;
-        let selection = self.selection.resolve(catalog)?;
-        checks::note_references(catalog, &selection);
-
-        let have_companions = have_companions(&catalog.tensors);
-        let mut unfit = Vec::new();
-        let mut decisions = catalog
-            .tensors
-            .iter()
-            .zip(&have_companions)
-            .map(|((name, tensor), &has_companions)| {
-                self.decide(&selection, name, tensor, has_companions, &mut unfit)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        checks::warn_unfit(catalog, &unfit);
-        checks::warn_idle(catalog, &selection, &decisions);
-        let mut report = std::mem::take(&mut catalog.report);
-        groups::close(catalog, &selection, &mut decisions, &mut report)?;
-        catalog.report = report;
-        if let Some(rules) = &selection.rules {
-            unquantized::note(catalog, rules, &decisions);
-        }
-
-        let unquantized = std::mem::take(&mut catalog.tensors);
-        let added = decisions.iter().filter(|d| **d == Decision::Quantize);
-        let mut tensors = IndexMap::with_capacity(unquantized.len() + added.count());
-        let to_encode = unquantized.iter().zip(&decisions);
-        let to_encode = to_encode.filter(|(_, decision)| **decision == Decision::Quantize);
-        let to_encode: Vec<_> = to_encode.map(|(weight, _)| weight).collect();
-        let shared = self.encoding.shared(&to_encode);
-        let mut quantized = IndexSet::new();
-        let mut partial = Vec::new();
-        let mut count = 0;
-        for (((name, tensor), has_companions), decision) in
-            unquantized.into_iter().zip(have_companions).zip(decisions)
-        {
-            if matches!(decision, Decision::Quantize | Decision::Quantized) {
-                quantized.insert(name.clone());
-            }
-            if decision != Decision::Quantize {
-                tensors.insert(name, tensor);
-                continue;
-            }
-            if self.encoding.fit(&name, &tensor, has_companions)? == Fit::Partial {
-                partial.push(name.clone());
-            }
-            let encoded = self.encoding.encode(&name, tensor, shared.get(&name))?;
-            tensors.extend(encoded);
-            count += 1;
-        }
-        catalog.report.add(Quantized(count));
-        catalog.tensors = tensors;
-        self.encoding.declare(catalog, &quantized, &partial)
-    }
-}
-
-impl Quantize {
-    /// Splits fused experts, if the encoding knows only weights of modules and some are selected.
-    fn split_fused_experts(&self, catalog: &mut Catalog) -> Result<()> {
-        if !self.encoding.needs_modules() {
-            return Ok(());
-        }
-        let selection = self.selection.resolve(catalog)?;
-        let is_fused = |name: &str| {
-            form_of(name).is_some_and(|(_, change)| change == Experts::Unfuse)
-                && selection.selects(name)
-        };
-        if catalog.tensors.keys().any(|name| is_fused(name)) {
-            experts::unfuse(catalog)?;
-            let note = "fused experts are split: the scheme knows only weights of modules";
-            catalog.report.notes.push(note.to_owned());
-        }
-        Ok(())
-    }
-
-    fn decide(
-        &self,
-        selection: &Selected,
-        name: &str,
-        tensor: &Tensor,
-        has_companions: bool,
-        unfit: &mut Vec<String>,
-    ) -> Result<Decision> {
-        if has_companions && quant::is_coded(tensor.dtype) {
-            return Ok(Decision::Quantized);
-        }
-        if !selection.selects(name) || !(self.encoding.is_for(name) || selection.names(name)) {
-            return Ok(Decision::Keep);
-        }
-        match self.encoding.fit(name, tensor, has_companions)? {
-            Fit::Partial if self.partial_blocks == PartialBlocks::Keep => Ok(Decision::KeepPartial),
-            Fit::Not(problem) if selection.names(name) => {
-                let problem = format!("it is selected by name, but {problem}");
-                let error =
-                    Error::of_tensor(Code::UnsupportedTensor, tensor.origin(), name, problem);
-                Err(error.with_hint("leave it out of what is selected, or choose another scheme"))
-            }
-            Fit::Not(problem) => {
-                unfit.push(format!("{name} ({problem})"));
-                Ok(Decision::KeepUnfit)
-            }
-            Fit::Whole | Fit::Partial => Ok(Decision::Quantize),
-        }
-    }
-}
-
-/// Whether each of `tensors` has companions.
-fn have_companions(tensors: &IndexMap<Name, Tensor>) -> Vec<bool> {
-    let mut have = vec![false; tensors.len()];
-    let weights = tensors.keys().filter_map(|name| quant::weight_of(name));
-    for weight in weights.filter_map(|weight| tensors.get_index_of(weight)) {
-        have[weight] = true;
-    }
-    have
 }

@@ -12,7 +12,7 @@ use crate::named::Named;
 use crate::ops::quantize::groups::Decision;
 use crate::ops::quantize::official;
 use crate::ops::quantize::selection::{RuleSet, Rules};
-use crate::quant::{is_coded, weight_of};
+use crate::quant::{Role, Scheme, is_coded, weight_of};
 use crate::tensor::Dtype;
 use crate::text::{listing, percent};
 
@@ -40,14 +40,23 @@ pub struct UnquantizedModule {
 impl OperatorReport for UnquantizedReport {}
 
 /// Reports what of `catalog` stays unquantized by `decisions`, and warns if it is much.
-pub(super) fn note(catalog: &mut Catalog, rules: &Rules, decisions: &[Decision]) {
+pub(super) fn note(
+    catalog: &mut Catalog,
+    declared: &dyn Scheme,
+    rules: &Rules,
+    decisions: &[Decision],
+) {
     let mut layer_bytes = 0;
     let mut modules: BTreeMap<String, UnquantizedModule> = BTreeMap::new();
     let mut unquantized = Vec::new();
     for ((name, tensor), decision) in catalog.tensors.iter().zip(decisions) {
         let is_number =
             matches!(tensor.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) || is_coded(tensor.dtype);
-        if !is_number || !matches!(tensor.shape.len(), 2 | 3) || weight_of(name).is_some() {
+        let is_companion = || {
+            let role = declared.role(&catalog.tensors, name, tensor);
+            weight_of(name).is_some() || matches!(role, Role::Companion(_))
+        };
+        if !is_number || !matches!(tensor.shape.len(), 2 | 3) || is_companion() {
             continue;
         }
         let Some(rest) = in_layer(name) else {

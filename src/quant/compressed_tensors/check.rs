@@ -11,7 +11,7 @@ use crate::format::StoredTensor;
 use crate::quant::compressed_tensors::declaration;
 use crate::quant::compressed_tensors::decode::{is_code, packed_groups};
 use crate::quant::compressed_tensors::format::{
-    Form, METHOD, PACKED, SCALE, SHAPE, WEIGHT, Weights, ZERO_POINT, blocks, is_scale,
+    Form, INDEX, METHOD, PACKED, SCALE, SHAPE, WEIGHT, Weights, ZERO_POINT, blocks, is_scale,
 };
 use crate::quant::declared::KEY;
 use crate::quant::scheme::{StoredFile, Verified};
@@ -71,6 +71,7 @@ pub(super) fn verify<'a>(
         let mut missing = form
             .suffixes()
             .iter()
+            .chain(weights.reordered.then_some(&INDEX))
             .map(|suffix| [weight, suffix].concat())
             .filter(|name| !tensors.contains_key(&**name));
         if let Some(missing) = missing.next() {
@@ -97,6 +98,17 @@ pub(super) fn verify<'a>(
                         "{weight}{SHAPE} has shape {}, not [2]",
                         shape_text(&shape.shape)
                     )),
+                    (Ok([_, columns, _]), _) if weights.reordered => {
+                        let (_, index) = of(INDEX);
+                        let fits = (index.dtype, &*index.shape) == (Dtype::I32, &[columns]);
+                        (!fits).then(|| {
+                            let shape = shape_text(&index.shape);
+                            format!(
+                                "{weight}{INDEX} is {} {shape}, not I32 [{columns}]",
+                                index.dtype
+                            )
+                        })
+                    }
                     _ => None,
                 }
             }

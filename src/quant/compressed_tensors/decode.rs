@@ -1,20 +1,18 @@
 //! Weights of compressed-tensors given back as numbers.
 
-use std::ops::Range;
-
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::Tensor;
 use crate::error::setting::{DROP, DTYPE};
 use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
-use crate::kernels::integer::unpack;
 use crate::kernels::lanes::Precision;
 use crate::quant::compressed_tensors::format::{
-    Form, Kind, NIBBLES, PACKED, SCALE, SHAPE, Strategy, Weights, ZERO_POINT, blocks, is_scale,
-    matrix,
+    Form, INDEX, Kind, NIBBLES, PACKED, SCALE, SHAPE, Strategy, Weights, ZERO_POINT, blocks,
+    is_scale, matrix,
 };
-use crate::quant::dequantize::{self, ReadScales, Row, row_kernel, scale_reader};
+use crate::quant::compressed_tensors::unpack::{Groups, UnpackKernel};
+use crate::quant::dequantize::{self, row_kernel, scale_reader};
 use crate::quant::plan_bytes;
 use crate::tensor::{Dtype, Name, shape_text};
 
@@ -71,14 +69,6 @@ pub(super) fn companion<'a>(
         let error = Error::of_tensor(Code::MissingScales, codes.origin(), weight, problem);
         error.with_hint(Hint::leave_out(DTYPE).or(Hint::give(DROP).to("leave this tensor out")))
     })
-}
-
-/// A weight of packed codes: rows, columns, columns of a group.
-#[derive(Debug, Clone, Copy)]
-struct Groups {
-    rows: u64,
-    columns: u64,
-    group: u64,
 }
 
 /// What is wrong with the tensors of a packed weight, if they do not belong together.
@@ -183,6 +173,17 @@ fn packed(
         );
         return refuse(Code::BadScales, problem);
     }
+    let index = index(weights, tensors, weight, codes)?;
+    if let Some(index) = index
+        && (index.dtype, &*index.shape) != (Dtype::I32, &[columns])
+    {
+        let problem = format!(
+            "{weight}{INDEX} is {} {}; expected I32 [{columns}], the group of each column",
+            index.dtype,
+            shape_text(&index.shape)
+        );
+        return refuse(Code::BadScales, problem);
+    }
     let kernel = UnpackKernel {
         groups: Groups {
             rows,
@@ -192,6 +193,7 @@ fn packed(
         to,
         scales: scales.dtype,
         is_asymmetric: zero_points.is_some(),
+        is_reordered: index.is_some(),
         row: row_kernel(Dtype::I8, to).expect("integers can be dequantized"),
         read_scales: scale_reader(scales.dtype).expect("its dtype was checked"),
         path: CpuPath::best(),
@@ -200,7 +202,32 @@ fn packed(
     original.shape = vec![rows, columns].into();
     let mut inputs = vec![codes.clone(), scales.clone()];
     inputs.extend(zero_points.cloned());
+    inputs.extend(index.cloned());
     Tensor::in_dtype(weight, &original, to.dtype(), inputs, Box::new(kernel))
+}
+
+/// The group of each column of `weight`, if they are not runs of columns.
+///
+/// # Errors
+/// If there is one and config.json declares none, or the reverse.
+fn index<'a>(
+    weights: Option<Weights>,
+    tensors: &'a IndexMap<Name, Tensor>,
+    weight: &str,
+    codes: &Tensor,
+) -> Result<Option<&'a Tensor>> {
+    let found = tensors.get(&*[weight, INDEX].concat());
+    match weights.map(|weights| weights.reordered) {
+        Some(true) => companion(tensors, weight, INDEX, codes).map(Some),
+        Some(false) if found.is_some() => {
+            let problem = format!(
+                "there is {weight}{INDEX}, the group of each column, and config.json does not declare actorder \"group\""
+            );
+            let error = Error::of_tensor(Code::ConfigMismatch, codes.origin(), weight, problem);
+            Err(error.with_hint(Hint::leave_out(DTYPE)))
+        }
+        Some(false) | None => Ok(found),
+    }
 }
 
 /// The two integers that `tensor` holds, if it holds such.
@@ -222,125 +249,6 @@ fn numbers(tensor: &Tensor) -> Result<Option<[u64; 2]>> {
         u64::from_le_bytes(number)
     };
     Ok(Some([number(0), number(1)]))
-}
-
-/// The kernel half: input 0 are the packed codes, input 1 the scales, input 2 the packed zero points, if
-/// there are some; output 0 the numbers.
-#[derive(Debug)]
-struct UnpackKernel {
-    groups: Groups,
-    to: Precision,
-    scales: Dtype,
-    is_asymmetric: bool,
-    row: Row,
-    read_scales: ReadScales,
-    path: CpuPath,
-}
-
-impl UnpackKernel {
-    fn group_count(&self) -> u64 {
-        self.groups.columns / self.groups.group.max(1)
-    }
-}
-
-impl Kernel for UnpackKernel {
-    fn identity(&self) -> String {
-        let UnpackKernel {
-            groups,
-            to,
-            scales,
-            is_asymmetric,
-            ..
-        } = self;
-        format!("4 bits times {scales:?} as {to:?}, {groups:?}, zero points {is_asymmetric}")
-    }
-
-    fn step(&self, _output: usize) -> Option<Step> {
-        let step = Step::new("dequantize")
-            .with("to", self.to.dtype().to_string())
-            .with("bits", 4)
-            .with("group", self.groups.group);
-        Some(step)
-    }
-
-    fn bands(&self) -> RowBands {
-        const TILE_BYTES: u64 = 1 << 20;
-        let row_bytes = (self.groups.columns * self.to.bytes() as u64).max(1);
-        let rows = (TILE_BYTES / row_bytes).max(1).next_multiple_of(NIBBLES);
-        let is_empty = self.groups.columns == 0;
-        RowBands {
-            groups: 1,
-            rows_per_group: if is_empty { 0 } else { self.groups.rows },
-            band_rows: rows,
-        }
-    }
-
-    fn input_bytes(&self, input: usize, band: &Band) -> Range<u64> {
-        let Range { start, end } = band.rows;
-        let (row_bytes, rows) = match input {
-            0 => (self.groups.columns / 2, start..end),
-            1 => {
-                let bytes = self.scales.bitsize() as u64 / 8;
-                (self.group_count() * bytes, start..end)
-            }
-            _ => (
-                self.group_count() * 4,
-                start / NIBBLES..end.div_ceil(NIBBLES),
-            ),
-        };
-        rows.start * row_bytes..rows.end * row_bytes
-    }
-
-    fn output_bytes(&self, _output: usize, band: &Band) -> Range<u64> {
-        let row_bytes = self.groups.columns * self.to.bytes() as u64;
-        band.rows.start * row_bytes..band.rows.end * row_bytes
-    }
-
-    fn compute(
-        &self,
-        _facts: &[f64],
-        _band: &Band,
-        inputs: &[&[u8]],
-        outputs: &mut [&mut [u8]],
-    ) -> std::result::Result<(), NonFinite> {
-        let ([codes, scales, zero_points @ ..], [target]) = (inputs, outputs) else {
-            unreachable!("two inputs or three and one output, as declared");
-        };
-        let (columns, group) = (self.groups.columns as usize, self.groups.group as usize);
-        let group_count = self.group_count() as usize;
-        let scales = (self.read_scales)(scales);
-        let mut values = vec![0; columns];
-        let rows = codes
-            .chunks_exact(columns / 2)
-            .zip(scales.chunks_exact(group_count));
-        let targets = target.chunks_exact_mut(columns * self.to.bytes());
-        for (row, ((codes, scales), target)) in rows.zip(targets).enumerate() {
-            match zero_points.first() {
-                None => unpack(codes, 0, &mut values, self.path),
-                Some(zero_points) => {
-                    let parts = codes
-                        .chunks_exact(group / 2)
-                        .zip(values.chunks_exact_mut(group));
-                    for (at, (codes, values)) in parts.enumerate() {
-                        let zero_point = nibble(zero_points, row, at, group_count);
-                        unpack(codes, zero_point, values, self.path);
-                    }
-                }
-            }
-            (self.row)(&values, scales, group, target, self.path);
-        }
-        Ok(())
-    }
-}
-
-/// The zero point of the group `at` of a row, of `count` groups, packed down rows.
-fn nibble(packed: &[u8], row: usize, at: usize, count: usize) -> i8 {
-    let (word, bit) = (
-        row / NIBBLES as usize * count + at,
-        row % NIBBLES as usize * 4,
-    );
-    let byte = packed[word * 4 + bit / 8];
-    (byte >> (bit % 8) & 0xf) as i8 - 8
 }
 
 /// Whether tensors of `dtype` are codes of `kind`.

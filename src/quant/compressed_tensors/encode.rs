@@ -205,6 +205,7 @@ impl Kernel for EncodeKernel {
             kind,
             strategy,
             symmetric,
+            ..
         } = self.matrix.weights;
         let scheme = match (kind, strategy) {
             (Kind::Float8, Strategy::Block(_)) => "fp8-block",
@@ -292,6 +293,7 @@ impl Kernel for EncodeKernel {
             row: band.rows.start + at.row as u64,
             column: at.column as u64,
             value: at.value,
+            scale: None,
         })?;
         write_scales(self.matrix.dtype, &row_scales, scales);
         if let [zero_points] = zero_points {

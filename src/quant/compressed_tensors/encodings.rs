@@ -16,8 +16,9 @@ use crate::quant::compressed_tensors::CompressedTensors;
 use crate::quant::compressed_tensors::declaration::{self, Activations};
 use crate::quant::compressed_tensors::encode::{self, Matrix};
 use crate::quant::compressed_tensors::format::{Form, Kind, NIBBLES, Strategy, WEIGHT, Weights};
+use crate::quant::fp8_block::{self, ScaleFormat};
 use crate::quant::offer::{Dialect, EncodingSettings, Made, Offer};
-use crate::quant::scheme::{Encoding, Fit};
+use crate::quant::scheme::{Encoding, Exactness, Fit, Rounding};
 use crate::tensor::{Dtype, Name, shape_text};
 
 /// The most columns of a tensor that is quantized.
@@ -69,9 +70,17 @@ pub(in crate::quant) const INT4: Offer = Offer {
 };
 
 /// Block FP8 in this dialect.
-pub(in crate::quant) fn block_fp8(_: &EncodingSettings) -> Made {
-    let block = Strategy::Block([BLOCK; 2]);
-    Ok(symmetric(Kind::Float8, block, Activations::Groups(BLOCK)))
+pub(in crate::quant) fn block_fp8(settings: &EncodingSettings) -> Made {
+    Ok(Box::new(CompressedTensorsEncoding {
+        weights: Weights {
+            kind: Kind::Float8,
+            strategy: Strategy::Block([BLOCK; 2]),
+            symmetric: true,
+            reordered: false,
+        },
+        activations: Activations::Groups(BLOCK),
+        allows_rounding: settings.allows_rounding,
+    }))
 }
 
 fn no_options(name: &str, options: &[&str]) -> std::result::Result<(), String> {
@@ -87,8 +96,10 @@ fn symmetric(kind: Kind, strategy: Strategy, activations: Activations) -> Box<dy
             kind,
             strategy,
             symmetric: true,
+            reordered: false,
         },
         activations,
+        allows_rounding: true,
     })
 }
 
@@ -114,8 +125,10 @@ fn int4(options: &[&str], _: &EncodingSettings) -> Made {
             kind: Kind::Int4,
             strategy: Strategy::Group(group),
             symmetric,
+            reordered: false,
         },
         activations: Activations::None,
+        allows_rounding: true,
     }))
 }
 
@@ -124,6 +137,8 @@ fn int4(options: &[&str], _: &EncodingSettings) -> Made {
 struct CompressedTensorsEncoding {
     weights: Weights,
     activations: Activations,
+    /// Whether nothing need be said of weights that were FP4, whose numbers are rounded.
+    allows_rounding: bool,
 }
 
 impl CompressedTensorsEncoding {
@@ -206,6 +221,17 @@ impl Encoding for CompressedTensorsEncoding {
         })
     }
 
+    fn exactness(&self, tensor: &Tensor) -> Exactness {
+        let rounded = fp8_block::exactness(tensor, ScaleFormat::Float32);
+        match rounded {
+            Exactness::Rounded(rounding) if !self.allows_rounding => Exactness::Rounded(Rounding {
+                instead: None,
+                ..rounding
+            }),
+            _ => Exactness::NotExpected,
+        }
+    }
+
     fn encode(
         &self,
         name: &Name,
@@ -227,7 +253,7 @@ impl Encoding for CompressedTensorsEncoding {
     ) -> Result<()> {
         let scheme = CompressedTensors::of(self.form(), Some(self.weights));
         if !partial.is_empty() {
-            crate::quant::fp8_block::warn_partial_blocks(catalog, partial);
+            fp8_block::warn_partial_blocks(catalog, partial);
         }
         declaration::declare(catalog, &scheme, quantized, self.weights, self.activations)
     }

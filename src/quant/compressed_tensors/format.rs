@@ -13,6 +13,7 @@ pub(super) const PACKED: &str = "_packed";
 pub(super) const SCALE: &str = "_scale";
 pub(super) const SHAPE: &str = "_shape";
 pub(super) const ZERO_POINT: &str = "_zero_point";
+pub(super) const INDEX: &str = "_g_idx";
 
 /// Codes of four bits in an element of I32.
 pub(super) const NIBBLES: u64 = 8;
@@ -38,9 +39,17 @@ impl Form {
         }
     }
 
+    /// What the names of companions that a weight may have end with.
+    fn optional_suffixes(self) -> &'static [&'static str] {
+        match self {
+            Form::Dense => &[],
+            Form::Packed | Form::PackedAsymmetric => &[INDEX],
+        }
+    }
+
     /// The weight that the companion `name` belongs to.
     pub(super) fn weight_of(self, name: &str) -> Option<&str> {
-        let mut suffixes = self.suffixes().iter();
+        let mut suffixes = self.suffixes().iter().chain(self.optional_suffixes());
         let weight = suffixes.find_map(|suffix| name.strip_suffix(suffix));
         weight.filter(|weight| weight.ends_with(WEIGHT))
     }
@@ -73,6 +82,8 @@ pub(super) struct Weights {
     pub kind: Kind,
     pub strategy: Strategy,
     pub symmetric: bool,
+    /// Whether columns of any places share a scale, as `X.weight_g_idx` says.
+    pub reordered: bool,
 }
 
 impl Weights {
@@ -88,13 +99,20 @@ impl Weights {
             (None, _) => return Err(unknown("type")),
         };
         let is_set = |key: &str| arguments.get(key).is_some_and(|value| !value.is_null());
-        // Scales of E8M0, and columns in another order.
-        if let Some(key) = ["actorder", "scale_dtype"]
-            .into_iter()
-            .find(|key| is_set(key))
-        {
-            return Err(unknown(key));
+        // Scales of E8M0.
+        if is_set("scale_dtype") {
+            return Err(unknown("scale_dtype"));
         }
+        let order = &arguments["actorder"];
+        let reordered = match (
+            order,
+            order.as_str().map(str::to_ascii_lowercase).as_deref(),
+        ) {
+            // The columns of a weight were quantized in another order, and are stored in their own.
+            (Value::Null | Value::Bool(false), _) | (_, Some("weight" | "static")) => false,
+            (Value::Bool(true), _) | (_, Some("group" | "dynamic")) if kind == Kind::Int4 => true,
+            _ => return Err(unknown("actorder")),
+        };
         let strategy = match arguments["strategy"].as_str() {
             Some("tensor") => Strategy::Tensor,
             Some("channel") => Strategy::Channel,
@@ -113,10 +131,14 @@ impl Weights {
             }
             _ => return Err(unknown("strategy")),
         };
+        if reordered && !matches!(strategy, Strategy::Group(_)) {
+            return Err(unknown("actorder"));
+        }
         Ok(Weights {
             kind,
             strategy,
             symmetric: arguments["symmetric"].as_bool() != Some(false),
+            reordered,
         })
     }
 

@@ -8,6 +8,8 @@
 //! | packed | `X.weight_packed` (I32 `[rows, ceil(cols / 8)]`: the code of column `8i + j` plus 8 in the bits from `4j` on), `X.weight_scale` `[rows, groups]`, `X.weight_shape` (I64 `[2]`) | code × scale |
 //! | packed, asymmetric | the same and `X.weight_zero_point` (I32 `[ceil(rows / 8), groups]`: that of row `8i + j` plus 8 in the bits from `4j` on) | (code − zero point) × scale |
 //!
+//! A packed weight may also have `X.weight_g_idx` (I32 `[cols]`), the group of each column.
+//!
 //! The scheme calls a packed weight `X.weight` too, though no tensor has that name.
 
 mod check;
@@ -17,6 +19,8 @@ mod encode;
 mod encodings;
 mod format;
 mod measure;
+mod order;
+mod unpack;
 
 use std::ops::Range;
 use std::path::Path;
@@ -127,6 +131,17 @@ impl Scheme for CompressedTensors {
             && (tensor.dtype == Dtype::F8_E4M3
                 || decode::is_code(kind, tensor.dtype)
                     && tensors.contains_key(&*[name, SCALE].concat()))
+    }
+
+    fn has_dtypes_of(&self, tensors: &IndexMap<Name, Tensor>, weight: &str) -> bool {
+        let dtype = |name: String| tensors.get(&*name).map(|tensor| tensor.dtype);
+        let codes = dtype(self.codes(weight));
+        let scales = dtype([weight, SCALE].concat());
+        let is_code = |dtype| match self.form {
+            Form::Dense => decode::is_code(self.weights.map(|weights| weights.kind), dtype),
+            Form::Packed | Form::PackedAsymmetric => dtype == Dtype::I32,
+        };
+        codes.is_some_and(is_code) && scales.is_some_and(format::is_scale)
     }
 
     fn lists_by_name(&self) -> bool {

@@ -14,8 +14,9 @@ use crate::quant::declared::{
     KEY, METHOD_KEY, SKIP_KEY, SKIP_KEYS, TEXT_CONFIG, declarations, hide_modelopt, skips,
 };
 use crate::quant::fp8_block::format::{
-    BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY, weight_of,
+    BLOCK, BLOCK_SIZE_KEY, Fp8Block, METHOD, POWERS_OF_TWO, SCALE_FORMAT_KEY,
 };
+use crate::quant::fp8_block::naming;
 use crate::quant::skip_list;
 use crate::tensor::{Dtype, Name};
 
@@ -204,8 +205,10 @@ fn stored_scales_are_powers_of_two(
             Extent::Made { .. } | Extent::Computed { .. } => None,
         });
         let mut stored = stored.peekable();
-        let is_scale =
-            || weight_of(name).is_some_and(|w| catalog.tensors.contains_key(w) && is_meant(w));
+        let is_scale = || {
+            let weight = naming::weight_of(&catalog.tensors, name);
+            weight.is_some_and(|w| catalog.tensors.contains_key(&*w) && is_meant(&w))
+        };
         if stored.peek().is_none() || !is_scale() {
             continue;
         }

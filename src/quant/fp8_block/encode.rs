@@ -4,6 +4,22 @@
 //! (F32, `[ceil(rows / 128), ceil(cols / 128)]`); of shape `[n, rows, cols]`, the same for each
 //! leading index. Blocks at the edges are partial. The numbers are defined in
 //! [`crate::kernels::fp8`]; dequantized = code × scale.
+//!
+//! **Weights that were FP4**, E2M1 codes with a power of two for each group of columns, can be block FP8 with scales that
+//! are powers of two, number for number, if the groups of a block are not too far apart. The codes are then
+//! [`Codes::Exact`], and that is checked as they are computed.
+//!
+//! Let 2ᵐ be the largest scale of a group in a block, and S = 2ᵐ/2⁶. An FP4 number times its scale is at most 6 · 2ᵐ = 384 · S,
+//! and no code overflows. A number is 0, or 2ⁿ or 1.5 · 2ⁿ, which has an E4M3 code from 2⁻⁹ · S (1.5 · 2⁻⁸ · S) on. The
+//! smallest is half the scale of its group, so every number of the block has a code if no scale is less than 2ᵐ⁻¹⁴.
+//!
+//! The scale here is the smallest power of two s with amax ≤ 448 · s (and at least 2⁻¹²⁶). It is exact whenever S is:
+//! - s ≤ S, or s = 2⁻¹²⁶, as amax ≤ 384 · S.
+//! - If s ≤ S, the code of x by s is that by S, times S/s: a power of two, by which the exponent of the code is raised. No
+//!   digit is lost, and it does not overflow, since |x| ≤ amax ≤ 448 · s.
+//! - If s = 2⁻¹²⁶, any number is at least half of the smallest scale, 2⁻¹²⁷: 2⁻² · s, which has a code.
+//!
+//! It may be exact where S is not: where the group of the largest scale has small numbers only.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,9 +27,10 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::catalog::{Band, ErrorMeasure, Kernel, Node, NonFinite, RowBands, Step, Tensor};
-use crate::error::{Code, Error, Result};
+use crate::error::setting::ALLOW_ROUNDING;
+use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
-use crate::kernels::fp8::{Element, ScaleFormat, quantize_block_row};
+use crate::kernels::fp8::{Element, ScaleFormat, first_inexact, quantize_block_row};
 use crate::named::Named;
 use crate::quant::fp8_block::format::{BLOCK, SCALE_FORMAT_KEY, is_code, scale_name};
 use crate::quant::fp8_block::measure::Measure;
@@ -117,6 +134,15 @@ impl Matrix {
     }
 }
 
+/// What codes stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// The numbers nearest to those that are encoded.
+    Nearest,
+    /// Exactly the numbers that are encoded. Where there is no such code, the codes cannot be read.
+    Exact,
+}
+
 /// The codes and scales of `tensor`, to be computed.
 ///
 /// # Panics
@@ -125,13 +151,14 @@ pub(super) fn codes_and_scales(
     name: &Name,
     tensor: Tensor,
     format: ScaleFormat,
+    codes: Codes,
 ) -> (Tensor, Tensor) {
     let matrix = Matrix::from_shape(&tensor.shape).expect("what is encoded was checked");
     let shape = tensor.shape.clone();
     let leading = &shape[..shape.len() - 2];
     let scale_shape = [leading, &[matrix.scale_rows(), matrix.scale_cols()]].concat();
     let home = tensor.home;
-    let kernel = Box::new(QuantizeKernel::new(matrix, tensor.dtype, format));
+    let kernel = Box::new(QuantizeKernel::new(matrix, tensor.dtype, format, codes));
     let node = Arc::new(Node::new(name.clone(), vec![tensor], kernel));
     let output =
         |output, dtype, shape: Shape| Tensor::computed(node.clone(), output, dtype, shape, home);
@@ -148,6 +175,7 @@ struct QuantizeKernel {
     dtype: Dtype,
     element_bytes: u64,
     format: ScaleFormat,
+    codes: Codes,
     path: CpuPath,
     bands: RowBands,
 }
@@ -157,7 +185,7 @@ impl QuantizeKernel {
     const TILE_SOURCE_BYTES: u64 = 1 << 20;
     const SCALE_BYTES: u64 = 4;
 
-    fn new(matrix: Matrix, dtype: Dtype, format: ScaleFormat) -> Self {
+    fn new(matrix: Matrix, dtype: Dtype, format: ScaleFormat, codes: Codes) -> Self {
         let matrix = matrix.with_elements();
         let element_bytes = dtype.bitsize() as u64 / 8;
         let block_row_bytes = (BLOCK * matrix.cols * element_bytes).max(1);
@@ -167,6 +195,7 @@ impl QuantizeKernel {
             dtype,
             element_bytes,
             format,
+            codes,
             path: CpuPath::best(),
             bands: RowBands {
                 groups: matrix.groups,
@@ -211,7 +240,20 @@ impl QuantizeKernel {
                 row: band.rows.start + i as u64 * BLOCK + at.row as u64,
                 column: at.column as u64,
                 value: at.value,
+                scale: None,
             })?;
+            if self.codes == Codes::Exact
+                && let Some([row, column]) =
+                    first_inexact::<T>(source, columns, codes, &row_scales, self.path)
+            {
+                let element = (row * columns + column) * T::BYTES;
+                return Err(NonFinite {
+                    row: band.rows.start + i as u64 * BLOCK + row as u64,
+                    column: column as u64,
+                    value: T::read(&source[element..element + T::BYTES]),
+                    scale: Some(row_scales[column / BLOCK as usize]),
+                });
+            }
             for (bytes, scale) in scales.chunks_exact_mut(4).zip(&row_scales) {
                 bytes.copy_from_slice(&scale.to_le_bytes());
             }
@@ -222,7 +264,7 @@ impl QuantizeKernel {
 
 impl Kernel for QuantizeKernel {
     fn identity(&self) -> String {
-        // The path of the CPU is left out: it changes no byte.
+        // The path of the CPU is left out: it changes no byte. Neither does a check.
         let QuantizeKernel {
             matrix,
             dtype,
@@ -238,7 +280,10 @@ impl Kernel for QuantizeKernel {
             .with("gives", OUTPUTS[output])
             .with("block", vec![BLOCK, BLOCK])
             .with(SCALE_FORMAT_KEY, self.format.name());
-        Some(step)
+        Some(match self.codes {
+            Codes::Nearest => step,
+            Codes::Exact => step.with("exact", true),
+        })
     }
 
     fn bands(&self) -> RowBands {
@@ -262,6 +307,21 @@ impl Kernel for QuantizeKernel {
         let row_bytes = self.matrix.scale_cols() * Self::SCALE_BYTES;
         (first + band.rows.start / BLOCK) * row_bytes
             ..(first + band.rows.end.div_ceil(BLOCK)) * row_bytes
+    }
+
+    fn describe_fault(&self, band: &Band, fault: &NonFinite) -> Option<Error> {
+        let scale = fault.scale?;
+        let [row, column] = [fault.row, fault.column].map(|at| at / BLOCK);
+        let block = match self.matrix.groups {
+            1 => format!("[{row}, {column}]"),
+            _ => format!("[{}, {row}, {column}]", band.group),
+        };
+        let problem = format!(
+            "block {block} of {BLOCK} x {BLOCK} has {:e} at row {}, column {}, which FP8 does not have with the scale of the block, {scale:e}: the scales of the source are too far apart there for an exact conversion from FP4",
+            fault.value, fault.row, fault.column
+        );
+        let hint = Hint::give(ALLOW_ROUNDING).to("round such numbers");
+        Some(Error::new(Code::Inexact, problem).with_hint(hint))
     }
 
     fn error_measure(&self) -> Option<&dyn ErrorMeasure> {

@@ -10,6 +10,7 @@ mod declaration;
 mod decode;
 mod encode;
 mod format;
+mod from_fp4;
 mod loaders;
 mod measure;
 mod naming;
@@ -29,11 +30,12 @@ pub use crate::kernels::fp8::ScaleFormat;
 use crate::kernels::lanes::Precision;
 use crate::quant::compressed_tensors;
 use crate::quant::offer::{Dialect, EncodingSettings, Made, Offer};
-use crate::quant::scheme::{Encoding, Fit, Reading, Role, Scheme, StoredFile, Verified};
+use crate::quant::scheme::{Encoding, Exactness, Fit, Reading, Role, Scheme, StoredFile, Verified};
 use crate::tensor::{Dtype, Name, shape_text};
-use encode::Matrix;
+use encode::{Codes, Matrix};
 pub use format::Fp8Block;
 use format::{is_code, scale_name, weight_of};
+pub(super) use from_fp4::exactness;
 pub(super) use loaders::warn_partial_blocks;
 pub(super) use other::OtherFp8;
 
@@ -41,6 +43,8 @@ pub(super) use other::OtherFp8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fp8BlockEncoding {
     pub scale_format: ScaleFormat,
+    /// Whether numbers of weights that were FP4 may be rounded.
+    pub allows_rounding: bool,
 }
 
 /// Block FP8 as people ask for it.
@@ -61,6 +65,7 @@ fn make(options: &[&str], settings: &EncodingSettings) -> Made {
         }
         None => Ok(Box::new(Fp8BlockEncoding {
             scale_format: settings.scale_format.unwrap_or_default(),
+            allows_rounding: settings.allows_rounding,
         })),
     }
 }
@@ -195,13 +200,32 @@ impl Encoding for Fp8BlockEncoding {
         })
     }
 
+    fn exactness(&self, tensor: &Tensor) -> Exactness {
+        match self.allows_rounding {
+            true => Exactness::NotExpected,
+            false => from_fp4::exactness(tensor, self.scale_format),
+        }
+    }
+
+    fn reencoded(
+        &self,
+        catalog: &Catalog,
+        is_meant: &dyn Fn(&str) -> bool,
+    ) -> Result<IndexMap<Name, (Tensor, Name)>> {
+        from_fp4::reencoded(catalog, is_meant)
+    }
+
     fn encode(
         &self,
         name: &Name,
         tensor: Tensor,
         _shared: Option<&Tensor>,
     ) -> Result<Vec<(Name, Tensor)>> {
-        let (codes, scales) = encode::codes_and_scales(name, tensor, self.scale_format);
+        let codes = match self.exactness(&tensor) {
+            Exactness::Exact => Codes::Exact,
+            Exactness::Rounded(_) | Exactness::NotExpected => Codes::Nearest,
+        };
+        let (codes, scales) = encode::codes_and_scales(name, tensor, self.scale_format, codes);
         Ok(vec![
             (name.clone(), codes),
             (scale_name(name).into(), scales),
@@ -216,6 +240,7 @@ impl Encoding for Fp8BlockEncoding {
     ) -> Result<()> {
         loaders::warn_partial_blocks(catalog, partial);
         loaders::warn_fused_experts(catalog);
+        from_fp4::declare_experts(catalog, quantized)?;
         declaration::declare(catalog, quantized, self.scale_format)
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, NumberKind, RowBands, Step, Tensor};
 use crate::error::setting::DTYPE;
 use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
@@ -95,6 +95,10 @@ impl Kernel for NibbleKernel {
             .with("bits", 4)
             .with("group", GROUP);
         Some(step)
+    }
+
+    fn number_kind(&self) -> Option<NumberKind> {
+        Some(NumberKind::of_fp4_in(self.to.dtype()))
     }
 
     fn bands(&self) -> RowBands {

@@ -157,6 +157,7 @@ impl Kernel for AmaxKernel {
                 row: element / self.columns,
                 column: element % self.columns,
                 value: *value as f32,
+                scale: None,
             });
         }
         if band.index == 0 {

@@ -61,6 +61,10 @@ fn of_groups(declaration: &Value) -> Option<Form> {
         let is_symmetric = weights["symmetric"].as_bool() != Some(false);
         let number = |key: &str| weights[key].as_u64();
         let is_float = weights["type"] == "float" && is_symmetric;
+        // Columns of a group that are not next to each other.
+        let order = &weights["actorder"];
+        let is_reordered = *order == true
+            || (order.as_str()).is_some_and(|order| ["group", "dynamic"].contains(&order));
         let found = (number("num_bits")?, number("group_size")?, format);
         let form = match found {
             (4, 16, "nvfp4-pack-quantized") => Form::Nvfp4,
@@ -68,7 +72,7 @@ fn of_groups(declaration: &Value) -> Option<Form> {
             (8, 32, "mxfp8-quantized") => Form::Mxfp8,
             _ => return None,
         };
-        is_float.then_some(form)
+        (is_float && !is_reordered).then_some(form)
     });
     let first = forms.next()??;
     forms.all(|form| form == Some(first)).then_some(first)

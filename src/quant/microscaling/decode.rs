@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use indexmap::IndexMap;
 
-use crate::catalog::{Band, Gather, Kernel, NonFinite, Part, RowBands, Step, Tensor};
+use crate::catalog::{Band, Gather, Kernel, NonFinite, NumberKind, Part, RowBands, Step, Tensor};
 use crate::error::setting::{DROP, DTYPE};
 use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
@@ -216,6 +216,15 @@ impl Kernel for DecodeKernel {
             .with("to", self.to.dtype().to_string())
             .with("form", self.form.name());
         Some(step)
+    }
+
+    fn number_kind(&self) -> Option<NumberKind> {
+        let is_fp4 = self.form.bits() == 4 && self.form.scales() == Scales::PowersOfTwo;
+        Some(if is_fp4 {
+            NumberKind::of_fp4_in(self.to.dtype())
+        } else {
+            NumberKind::Any
+        })
     }
 
     fn bands(&self) -> RowBands {

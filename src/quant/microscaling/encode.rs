@@ -257,6 +257,7 @@ impl Kernel for EncodeKernel {
             row: band.rows.start + at.row as u64,
             column: at.column as u64,
             value: at.value,
+            scale: None,
         })?;
         if let [global] = global
             && !global.is_empty()

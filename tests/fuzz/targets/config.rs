@@ -26,6 +26,34 @@ const HEADER: &str = r#"{
 "model.layers.2.mlp.experts.gate_up_proj":{"dtype":"BF16","shape":[1,4,4],"data_offsets":[128,160]},
 "model.layers.2.mlp.experts.down_proj":{"dtype":"BF16","shape":[1,4,2],"data_offsets":[160,176]}}"#;
 
+/// Weights in every packing that can be declared, each under a name of its own, and of shapes that fit each other.
+const PACKED: &str = r#"{
+"lm_head.weight":{"dtype":"BF16","shape":[4,4],"data_offsets":[0,32]},
+"model.layers.0.mlp.up_proj.weight_packed":{"dtype":"I32","shape":[8,8],"data_offsets":[32,288]},
+"model.layers.0.mlp.up_proj.weight_scale":{"dtype":"BF16","shape":[8,2],"data_offsets":[288,320]},
+"model.layers.0.mlp.up_proj.weight_shape":{"dtype":"I64","shape":[2],"data_offsets":[320,336]},
+"model.layers.0.mlp.up_proj.weight_zero_point":{"dtype":"I32","shape":[1,2],"data_offsets":[336,344]},
+"model.layers.0.mlp.up_proj.weight_g_idx":{"dtype":"I32","shape":[64],"data_offsets":[344,600]},
+"model.layers.1.mlp.up_proj.weight":{"dtype":"F8_E4M3","shape":[2,32],"data_offsets":[600,664]},
+"model.layers.1.mlp.up_proj.weight_scale":{"dtype":"F32","shape":[2,1],"data_offsets":[664,672]},
+"model.layers.2.mlp.up_proj.weight_packed":{"dtype":"U8","shape":[2,16],"data_offsets":[672,704]},
+"model.layers.2.mlp.up_proj.weight_scale":{"dtype":"U8","shape":[2,1],"data_offsets":[704,706]},
+"model.layers.3.mlp.up_proj.weight":{"dtype":"U8","shape":[2,16],"data_offsets":[706,738]},
+"model.layers.3.mlp.up_proj.weight_scale":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[738,742]},
+"model.layers.3.mlp.up_proj.weight_scale_2":{"dtype":"F32","shape":[],"data_offsets":[742,746]},
+"model.layers.4.mlp.up_proj.qweight":{"dtype":"I32","shape":[4,32],"data_offsets":[746,1258]},
+"model.layers.4.mlp.up_proj.qzeros":{"dtype":"I32","shape":[1,4],"data_offsets":[1258,1274]},
+"model.layers.4.mlp.up_proj.scales":{"dtype":"F16","shape":[1,32],"data_offsets":[1274,1338]},
+"model.layers.4.mlp.up_proj.g_idx":{"dtype":"I32","shape":[32],"data_offsets":[1338,1466]},
+"model.layers.5.mlp.up_proj.weight":{"dtype":"U8","shape":[32,1],"data_offsets":[1466,1498]},
+"model.layers.5.mlp.up_proj.weight.absmax":{"dtype":"F32","shape":[1],"data_offsets":[1498,1502]},
+"model.layers.5.mlp.up_proj.weight.quant_map":{"dtype":"F32","shape":[16],"data_offsets":[1502,1566]},
+"model.layers.5.mlp.up_proj.weight.quant_state.bitsandbytes__nf4":{"dtype":"U8","shape":[2],"data_offsets":[1566,1568]},
+"model.layers.6.mlp.up_proj.weight":{"dtype":"I8","shape":[4,16],"data_offsets":[1568,1632]},
+"model.layers.6.mlp.up_proj.scale":{"dtype":"F8_E8M0","shape":[4,1],"data_offsets":[1632,1636]},
+"model.layers.7.mlp.experts.down_proj_blocks":{"dtype":"U8","shape":[1,2,1,16],"data_offsets":[1636,1668]},
+"model.layers.7.mlp.experts.down_proj_scales":{"dtype":"U8","shape":[1,2,1],"data_offsets":[1668,1670]}}"#;
+
 /// Everything that reads or edits config.json, and what is asked to have it done.
 fn operators() -> Vec<Box<dyn Operator>> {
     let quantize = |format| QuantizeParams {
@@ -79,8 +107,15 @@ fuzz_target!(|text: &[u8]| {
     assert!(config.edited_text().is_none(), "nothing is edited yet");
     let before: IndexMap<String, Box<RawValue>> =
         serde_json::from_slice(text).expect("what is accepted is a JSON object");
+    static SHARD_PACKED: LazyLock<Arc<Shard>> = LazyLock::new(|| shard(PACKED));
+    let packed = || Catalog::from_base(Opened::stored(in_memory(&SHARD_PACKED)));
+    drop(packed());
     OPERATORS.with(|operators| {
         for operator in operators {
+            let mut packed = packed();
+            packed.config = Some(config.clone());
+            // What is asked of them may well be refused.
+            let _ = bounded(text.len(), 4 << 20, 500, || operator.apply(&mut packed));
             let mut catalog = catalog();
             catalog.config = Some(config.clone());
             // A value of few bytes takes many, and one text is parsed for several questions.
@@ -106,7 +141,8 @@ fuzz_target!(|text: &[u8]| {
                 assert!(kept || is_ours, "{declared}");
             }
             for (key, value) in &before {
-                if !key.ends_with("_config") && key != "dtype" && key != "torch_dtype" {
+                let is_edited = ["dtype", "torch_dtype", "expert_dtype"].contains(&key.as_str());
+                if !key.ends_with("_config") && !is_edited {
                     assert_eq!(value.get(), after[key].get(), "{key} keeps its text");
                 }
             }

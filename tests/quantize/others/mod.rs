@@ -1,9 +1,11 @@
 //! Checkpoints that other tools quantized, given back as numbers, against naive definitions of their formats.
 
+mod actorder;
 mod bitsandbytes;
 mod dropped;
 mod fp8;
 mod mixed;
+mod mixed_block_floats;
 mod packed;
 
 use std::path::Path;

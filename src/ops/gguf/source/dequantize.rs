@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::catalog::{Band, Kernel, NonFinite, RowBands, Step, Tensor};
+use crate::catalog::{Band, Kernel, NonFinite, NumberKind, RowBands, Step, Tensor};
 use crate::error::{Code, Error, Result};
 use crate::format::gguf::PlacedType;
 use crate::kernels::CpuPath;
@@ -84,6 +84,13 @@ impl Kernel for Dequantize {
     fn step(&self, _output: usize) -> Option<Step> {
         let step = Step::new("dequantize").with("from", self.kind.name());
         Some(step.with("to", self.to.dtype().to_string()))
+    }
+
+    fn number_kind(&self) -> Option<NumberKind> {
+        Some(match self.kind {
+            Type::MXFP4 => NumberKind::of_fp4_in(self.to.dtype()),
+            _ => NumberKind::Any,
+        })
     }
 
     fn bands(&self) -> RowBands {
