@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 CALLS = Path(__file__).resolve().with_name("llm_compressor.py")
 # Tokens of the language reference that comes with Python.
-WINDOWS, LENGTH = 8, 512
+WINDOWS, LENGTH = 8, 256
 # Ours, and the preset of llm-compressor.
 SCHEMES = {
     "fp8-block": None,
