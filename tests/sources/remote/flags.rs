@@ -201,3 +201,28 @@ fn a_view_is_made_from_a_pin_file_without_listings_or_headers() {
         "{text}"
     );
 }
+
+#[test]
+#[cfg(feature = "fuse")]
+fn a_mount_without_a_server_may_work_later_in_the_background_too() {
+    let workspace = Workspace::new();
+    let mountpoint = workspace.path().join("mnt");
+    fs::create_dir(&mountpoint).unwrap();
+    let server = WebServer::start();
+    let mount = |url: &str, more: &[&str]| {
+        let words = ["mount", url, "mnt", "--network-timeout", "1"];
+        let output = ckptfs(&workspace, &server, &[&words, more].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    // Nobody listens there.
+    let gone = WebServer::start().url() + "/m";
+    for more in [&[][..], &["--foreground"]] {
+        let (code, text) = mount(&gone, more);
+        assert!(text.contains("error[unreachable]"), "{text}");
+        assert_eq!(code, Some(75), "{more:?}");
+        let (code, text) = mount("s3://bucket/none", more);
+        assert!(text.contains("error[not-found]"), "{text}");
+        assert_eq!(code, Some(1), "{more:?}");
+    }
+}
