@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Once};
 use std::time::Duration;
 
 use ckptfs::recipe::parse_size;
+use ckptfs::source::Location;
 use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions, Pins};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -48,7 +49,11 @@ pub(crate) fn network(
     let size = block_cache_size.map(|text| parse_size(&text)).transpose();
     let max_bytes =
         size.map_err(|problem| PyValueError::new_err(format!("block_cache_size: {problem}")))?;
-    let pins = pinned.as_deref().map(Pins::read).transpose();
+    let pins = pinned.as_deref().map(|path| {
+        Location::from(path).check_local("a pin file")?;
+        Pins::read(path)
+    });
+    let pins = pins.transpose();
     let pins = pins.map_err(|error| exception(&error))?;
     let options = NetworkOptions {
         allow_unpinned,

@@ -155,6 +155,15 @@ impl ViewOrDir {
 }
 
 impl ViewArgs {
+    /// Makes the network flags how URLs are read, for a command that makes no request of the others.
+    pub(crate) fn choose_network(&self, purpose: Purpose) -> ckptfs::Result<()> {
+        #[cfg(feature = "remote")]
+        self.network.choose(purpose)?;
+        #[cfg(not(feature = "remote"))]
+        let _ = purpose;
+        Ok(())
+    }
+
     /// The request that these flags make, on top of the recipe if one is given: what is one thing
     /// replaces the recipe's, lists go on.
     pub(crate) fn request(&self) -> ckptfs::Result<ViewRequest> {
@@ -163,10 +172,7 @@ impl ViewArgs {
 
     /// The same for a `purpose`.
     pub(crate) fn request_for(&self, purpose: Purpose) -> ckptfs::Result<ViewRequest> {
-        #[cfg(feature = "remote")]
-        self.network.choose(purpose)?;
-        #[cfg(not(feature = "remote"))]
-        let _ = purpose;
+        self.choose_network(purpose)?;
         let named = [&self.base, &self.recipe].into_iter().flatten();
         named.for_each(note_silent_mount);
         self.operations.sources().for_each(note_silent_mount);

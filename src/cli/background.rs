@@ -20,8 +20,43 @@ pub(crate) enum Process {
 /// The line to the process in front, which waits for one word on it.
 pub(crate) struct Readiness(PipeWriter);
 
-/// The word for success. Anything else is the text of an error.
-const READY: &[u8] = b"\0";
+/// How the start of the background process went: what it writes to the process in front.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Ready,
+    Failed(Said),
+}
+
+/// The first byte of a word; of a failure, the text follows.
+const READY: u8 = b'+';
+const FAILED: u8 = b'-';
+const FAILED_FOR_NOW: u8 = b'~';
+
+impl Word {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Word::Ready => vec![READY],
+            Word::Failed(said) => {
+                let kind = match said.may_pass() {
+                    true => FAILED_FOR_NOW,
+                    false => FAILED,
+                };
+                [&[kind], said.to_string().as_bytes()].concat()
+            }
+        }
+    }
+
+    /// None if the process ended before it had said any of it.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, text) = bytes.split_first()?;
+        if *kind == READY {
+            return Some(Word::Ready);
+        }
+        let text = String::from_utf8_lossy(text).into_owned();
+        let may_pass = *kind == FAILED_FOR_NOW;
+        Some(Word::Failed(Said::elsewhere(text, may_pass)))
+    }
+}
 
 /// Splits off a background process and waits until it is ready. The earlier, the better: memory that
 /// both have is copied when either writes to it. Until [`Readiness::leave_terminal`] the background
@@ -62,16 +97,17 @@ impl Readiness {
     }
 
     pub(crate) fn ready(self) {
-        self.tell(READY);
+        self.send(&Word::Ready);
     }
 
     pub(crate) fn failed(self, error: &anyhow::Error) {
-        self.tell(messages::said(error).as_bytes());
+        let said = Said::elsewhere(messages::said(error), messages::may_pass(error));
+        self.send(&Word::Failed(said));
     }
 
-    fn tell(mut self, word: &[u8]) {
-        // If the process in front was killed, nobody is left to be told.
-        if let Err(error) = self.0.write_all(word) {
+    fn send(mut self, word: &Word) {
+        // If the process in front was killed, nobody is left to read it.
+        if let Err(error) = self.0.write_all(&word.to_bytes()) {
             log::warn!("nobody waits for this process to be ready: {error}");
         }
     }
@@ -80,16 +116,17 @@ impl Readiness {
 fn wait_for(child: i32, mut from_background: PipeReader) -> anyhow::Result<Process> {
     let mut word = Vec::new();
     from_background.read_to_end(&mut word)?;
-    if word == READY {
+    let word = Word::from_bytes(&word);
+    if word == Some(Word::Ready) {
         return Ok(Process::Front);
     }
     let status = rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty())?;
-    if word.is_empty() {
-        let how = status.map_or_else(String::new, |(_, status)| how_it_ended(status));
-        let problem = format!("the background process ended before it was ready{how}");
-        return Err(Error::new(Code::NotServing, problem).into());
+    if let Some(Word::Failed(said)) = word {
+        return Err(said.into());
     }
-    Err(Said::elsewhere(String::from_utf8_lossy(&word).into_owned()).into())
+    let how = status.map_or_else(String::new, |(_, status)| how_it_ended(status));
+    let problem = format!("the background process ended before it was ready{how}");
+    Err(Error::new(Code::NotServing, problem).into())
 }
 
 /// The signal or the status with which a process ended, after what is said of it.
@@ -98,5 +135,19 @@ fn how_it_ended(status: WaitStatus) -> String {
         (Some(signal), _) => format!(", by signal {signal}"),
         (_, Some(code)) => format!(", with status {code}"),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_read_as_it_was_sent_and_silence_is_none() {
+        let failed = |may_pass| Word::Failed(Said::elsewhere("error[io]: é".to_owned(), may_pass));
+        for word in [Word::Ready, failed(true), failed(false)] {
+            assert_eq!(Word::from_bytes(&word.to_bytes()), Some(word));
+        }
+        assert_eq!(Word::from_bytes(b""), None);
     }
 }

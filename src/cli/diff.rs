@@ -15,22 +15,30 @@ use ckptfs::source::Location;
 use crate::cli::args::{parse_model, parse_threads};
 use crate::cli::check_values;
 use crate::cli::messages::print_error;
+#[cfg(feature = "remote")]
+use crate::cli::network::NetworkArgs;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::{Bar, Stopped};
+#[cfg(feature = "remote")]
+use crate::cli::purpose::Purpose;
 use crate::cli::waiting::note_silent_mount;
 
 /// What to compare, and how.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// Checkpoint directory, mount or recipe file
+    /// Checkpoint directory or URL, mount or recipe file
     a: PathBuf,
 
-    /// Checkpoint directory, mount or recipe file to compare it with
+    /// Checkpoint directory or URL, mount or recipe file to compare it with
     b: PathBuf,
 
     /// Directory of a model that a recipe names (repeatable)
     #[arg(long, value_name = "ID=DIR", value_parser = parse_model)]
     model: Vec<(String, Location)>,
+
+    #[cfg(feature = "remote")]
+    #[command(flatten)]
+    network: NetworkArgs,
 
     /// Compare names, dtypes and shapes of tensors, not their values
     #[arg(long)]
@@ -63,6 +71,8 @@ pub(crate) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(args: &DiffArgs, quiet: bool) -> anyhow::Result<bool> {
+    #[cfg(feature = "remote")]
+    args.network.choose(Purpose::Job)?;
     let [a, b] = [&args.a, &args.b].map(|path| {
         note_silent_mount(path);
         diff::request(path, &args.model)?.plan()

@@ -47,20 +47,22 @@ pub(crate) fn flag(name: &str, value: Option<&str>) -> String {
 }
 
 /// The text of an error with its code, as [`said`] made it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     text: String,
     may_pass: bool,
 }
 
 impl Said {
-    /// What another process said.
+    /// What another process said, and whether it [`may_pass`].
     #[cfg(any(feature = "fuse", test))]
-    pub(crate) fn elsewhere(text: String) -> Self {
-        Said {
-            text,
-            may_pass: false,
-        }
+    pub(crate) fn elsewhere(text: String, may_pass: bool) -> Self {
+        Said { text, may_pass }
+    }
+
+    #[cfg(feature = "fuse")]
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// What is said of `error`, with a note after it.
@@ -217,7 +219,7 @@ mod tests {
             said(&full),
             "error[no-space]: cannot make a directory: no space is left on the filesystem; make room, or choose another"
         );
-        let said_before = Said::elsewhere("error[io]: x".to_owned());
+        let said_before = Said::elsewhere("error[io]: x".to_owned(), false);
         assert_eq!(said(&said_before.into()), "error[io]: x");
         assert_eq!(said(&anyhow::anyhow!("a bug")), "error[internal]: a bug");
     }

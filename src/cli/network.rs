@@ -9,6 +9,7 @@ use clap::Args;
 
 use ckptfs::error::setting::PINNED;
 use ckptfs::recipe::parse_size;
+use ckptfs::source::Location;
 use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions, Pins};
 
 use crate::cli::purpose::Purpose;
@@ -55,8 +56,11 @@ impl NetworkArgs {
     /// # Errors
     /// If the pin file cannot be read.
     pub(crate) fn choose(&self, purpose: Purpose) -> ckptfs::Result<()> {
-        let pins = self.pinned.as_deref().map(Pins::read).transpose();
-        let pins = pins.map_err(|error| error.about(PINNED))?;
+        let pins = self.pinned.as_deref().map(|path| {
+            Location::from(path).check_local("a pin file")?;
+            Pins::read(path)
+        });
+        let pins = pins.transpose().map_err(|error| error.about(PINNED))?;
         let usual = || usual_directory().filter(|_| purpose == Purpose::Mount);
         let directory = self.block_cache.clone().or_else(usual);
         // A mount leaves the directory that it was started in.

@@ -19,6 +19,7 @@ use crate::cli::mounted::known_scales;
 use crate::cli::operations::OPERATION_FLAGS;
 use crate::cli::plan::to_stdout;
 use crate::cli::progress::Bar;
+use crate::cli::purpose::Purpose;
 use crate::cli::waiting::note_silent_mount;
 
 /// What to check: the structure of a directory, or its bytes against a view.
@@ -56,8 +57,12 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<ExitCode> {
     match args {
         VerifyArgs {
             directory: Some(directory),
+            view,
             ..
-        } => structure(directory, jobs, quiet),
+        } => {
+            view.choose_network(Purpose::Job)?;
+            structure(directory, jobs, quiet)
+        }
         VerifyArgs {
             view,
             out: Some(out),

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::setting::MODEL;
+use crate::error::setting::{MODEL, RECIPE};
 use crate::error::{Code, Error, Hint, Result};
 use crate::layout::Shards;
 use crate::ops::Value;
@@ -36,7 +36,11 @@ impl Wanted {
     pub fn request(&self) -> Result<ViewRequest> {
         let places = Places::from_environment(self.models.clone());
         let mut request = match (&self.recipe, &self.base) {
-            (Some(recipe), _) => ViewRequest::from_recipe(&absolute(recipe), &places)?,
+            (Some(recipe), _) => {
+                let local = Location::from(recipe).check_local("a recipe");
+                local.map_err(|error| error.about(RECIPE))?;
+                ViewRequest::from_recipe(&absolute(recipe), &places)?
+            }
             (None, Some(base)) if self.models.is_empty() => ViewRequest {
                 warnings: places.warnings(base)?,
                 ..ViewRequest::new(places.location(base)?)

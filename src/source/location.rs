@@ -5,10 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::source::blob::Blob;
 use crate::source::directory::Directory;
 use crate::source::local::{LocalDirectory, LocalFile};
+use crate::source::naming::missing;
 #[cfg(feature = "remote")]
 use crate::source::remote::Network;
 
@@ -52,6 +53,25 @@ impl Location {
         }
     }
 
+    /// The file that is there, where a file is wanted.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be opened.
+    pub fn file(&self) -> Result<Arc<dyn Blob>> {
+        match self {
+            Location::Local(path) if matches!(path.try_exists(), Ok(false)) => {
+                Err(missing(path, "file"))
+            }
+            Location::Local(path) => Ok(Arc::new(LocalFile::new(path.as_path())?)),
+            Location::Url(url) => file_at_url(url)?.ok_or_else(|| no_file_at_url(url)),
+            Location::Open(directory) => {
+                let problem = "this is a directory, and a file is wanted";
+                let location = directory.location();
+                Err(Error::of_file(Code::WrongFileKind, location, problem))
+            }
+        }
+    }
+
     /// The file `name` in the directory that the file here is in.
     #[must_use]
     pub fn with_file_name(&self, name: &str) -> Self {
@@ -80,6 +100,19 @@ impl Location {
             Location::Local(path) => Some(path),
             Location::Url(_) | Location::Open(_) => None,
         }
+    }
+
+    /// Checks that it is on this machine, as `what` ("a recipe") has to be.
+    ///
+    /// # Errors
+    /// If it is elsewhere.
+    pub fn check_local(&self, what: &str) -> Result<()> {
+        if self.local().is_some() {
+            return Ok(());
+        }
+        let problem = format!("{what} is read from this machine only, and this is a URL");
+        let error = Error::of_file(Code::UnsupportedPlace, self.as_path(), problem);
+        Err(error.with_hint("copy it to this machine"))
     }
 
     /// The same, where a relative path starts from `directory`.
@@ -149,11 +182,21 @@ fn file_at_url(url: &str) -> Result<Option<Arc<dyn Blob>>> {
     Network::shared()?.file(url)
 }
 
+#[cfg(feature = "remote")]
+fn no_file_at_url(url: &str) -> Error {
+    Error::of_file(Code::NotFound, url, "there is no such file")
+}
+
 #[cfg(not(feature = "remote"))]
 fn open_url(url: &str) -> Result<Arc<dyn Directory>> {
-    let problem = "this build reads local directories only";
-    let error = crate::error::Error::of_file(crate::error::Code::UnsupportedPlace, url, problem);
-    Err(error.with_hint("build ckptfs with the Cargo feature remote, or copy the files to this machine and name their directory"))
+    Err(no_file_at_url(url))
+}
+
+#[cfg(not(feature = "remote"))]
+fn no_file_at_url(url: &str) -> Error {
+    let problem = "this build reads local files only";
+    let error = Error::of_file(Code::UnsupportedPlace, url, problem);
+    error.with_hint("build ckptfs with the Cargo feature remote, or copy the files to this machine and name them there")
 }
 
 /// A directory is asked for next, which says what is wrong.
@@ -201,13 +244,42 @@ mod tests {
 
     #[test]
     fn a_place_that_this_build_cannot_open_is_an_error_with_a_code() {
-        let error = Location::from("ftp://host/m").open().unwrap_err();
-        assert_eq!(error.code(), crate::error::Code::UnsupportedPlace);
+        let location = Location::from("ftp://host/m");
+        let errors = [
+            location.open().map(drop).unwrap_err(),
+            location.file().map(drop).unwrap_err(),
+        ];
         let problem = if cfg!(feature = "remote") {
             "ftp://host/m: ftp:// is not a place that can be read; the places are s3://, gs://, az://, hf:// and https://"
         } else {
-            "ftp://host/m: this build reads local directories only; build ckptfs with the Cargo feature remote, or copy the files to this machine and name their directory"
+            "ftp://host/m: this build reads local files only; build ckptfs with the Cargo feature remote, or copy the files to this machine and name them there"
         };
-        assert_eq!(error.to_string(), problem);
+        for error in errors {
+            assert_eq!(error.code(), Code::UnsupportedPlace);
+            assert_eq!(error.to_string(), problem);
+        }
+    }
+
+    #[test]
+    fn what_has_to_be_on_this_machine_is_refused_at_a_url() {
+        assert!(Location::from("a").check_local("a recipe").is_ok());
+        let error = Location::from("s3://b/a")
+            .check_local("a recipe")
+            .unwrap_err();
+        assert_eq!(error.code(), Code::UnsupportedPlace);
+        assert!(error.to_string().starts_with("s3://b/a: a recipe is read"));
+    }
+
+    #[test]
+    fn a_file_is_opened_where_one_is_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(Location::from(&path).file().unwrap().len(), 1);
+        let code = |location: Location| location.file().unwrap_err().code();
+        assert_eq!(code(directory.path().into()), Code::WrongFileKind);
+        assert_eq!(code(directory.path().join("b").into()), Code::NotFound);
+        let open = Location::from(directory.path()).open().unwrap();
+        assert_eq!(code(open.into()), Code::WrongFileKind);
     }
 }

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -27,8 +28,12 @@ pub(crate) enum Trouble {
     Stall(usize),
     /// This status, with a header.
     Status(u16, &'static str, &'static str),
+    /// The body comes in so many pieces, with a pause after each.
+    Slow(u32, Duration),
     /// One byte further along than asked for.
     OtherRange,
+    /// The range that was asked for, with the status of a reply that has all.
+    RangeAsWhole,
     /// A reply that says it is compressed.
     Compressed,
     /// No `ETag` and no `Last-Modified`.
@@ -327,6 +332,13 @@ fn write_response(
             state.stalled.fetch_sub(1, Ordering::SeqCst);
             false
         }
+        Some(Trouble::Slow(pieces, pause)) => {
+            let len = body.len().div_ceil(pieces as usize).max(1);
+            body.chunks(len).all(|piece| {
+                thread::sleep(pause);
+                writer.write_all(piece).is_ok()
+            })
+        }
         _ => writer.write_all(&body).is_ok(),
     }
 }
@@ -457,8 +469,12 @@ fn file(
         "content-range".to_owned(),
         format!("bytes {from}-{}/{len}", to - 1),
     ));
+    let status = match trouble {
+        Some(Trouble::RangeAsWhole) => 200,
+        _ => 206,
+    };
     Response {
-        status: 206,
+        status,
         headers,
         body: content[from..to].to_vec(),
         trouble,

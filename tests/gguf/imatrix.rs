@@ -19,7 +19,7 @@ use crate::common::readback::read_path;
 use crate::output::{HIDDEN, bytes_of, config, interleaved, llama, pieces, tensor, values};
 
 /// A matrix: its name, sums, and counts.
-type Entry = (&'static str, Vec<f32>, Vec<f32>);
+pub(crate) type Entry = (&'static str, Vec<f32>, Vec<f32>);
 
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
@@ -42,7 +42,7 @@ fn in_gguf(entries: &[Entry]) -> Gguf {
     })
 }
 
-fn older(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn older(entries: &[Entry]) -> Vec<u8> {
     let number = |n: usize| (n as i32).to_le_bytes();
     let mut file = number(entries.len()).to_vec();
     for (name, sums, counts) in entries {
@@ -185,7 +185,7 @@ fn mixtral() -> Checkpoint {
         .aux("tokenizer.model", pieces())
 }
 
-fn planned(base: &Path, kind: GgufKind, imatrix: &Path) -> ckptfs::Result<Plan> {
+pub(crate) fn planned(base: &Path, kind: GgufKind, imatrix: &Path) -> ckptfs::Result<Plan> {
     let asked = GgufParams {
         kind: Some(kind),
         imatrix: Some(imatrix.into()),

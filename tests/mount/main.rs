@@ -34,5 +34,7 @@ mod stats;
 mod status;
 mod top;
 mod unmounting;
+#[cfg(feature = "remote")]
+mod urls;
 mod users;
 mod verified;

@@ -12,7 +12,7 @@ use crate::ops::edits::document::Document;
 use crate::ops::edits::files::{self, Glob};
 use crate::ops::edits::target::{Path, Step, Target};
 use crate::quant::DeclarationCheck;
-use crate::source::{AuxEntry, Blob, LocalFile, Location, missing};
+use crate::source::{AuxEntry, Blob, Location};
 use crate::spelling::{did_you_mean, nearest};
 use crate::text::listing;
 
@@ -263,19 +263,11 @@ fn set(catalog: &mut Catalog, target: &Target, value: &str) -> Result<()> {
 }
 
 fn add(catalog: &mut Catalog, name: &str, from: &Location) -> Result<()> {
-    let path = from.as_path();
     let about = |error: Error| error.about_value(ADD_FILE, name);
-    if from.local().is_none() {
-        let problem = "a file of this machine is added, and this is none";
-        return Err(about(Error::of_file(Code::UnsupportedPlace, path, problem)));
-    }
-    if matches!(path.try_exists(), Ok(false)) {
-        return Err(about(missing(path, "file")));
-    }
-    let file: Arc<dyn Blob> = Arc::new(LocalFile::new(path).map_err(about)?);
+    let file = from.file().map_err(about)?;
     let replaced = put(catalog, name, file, None);
     let replaced = replaced.map_err(|e| about(Error::new(Code::WrongFileKind, e)))?;
-    let from = path.to_owned();
+    let from = from.as_path().to_owned();
     let change = match replaced {
         true => FileChange::Replaced { from },
         false => FileChange::Added { from },

@@ -88,7 +88,7 @@ const SETTINGS: &[Setting] = &[
         flag: "add-file",
         takes: Takes::Files,
         group: Group::Files,
-        help: "Add the file PATH as NAME, or put it in the place of the base's (repeatable)",
+        help: "Add the file PATH, which may be a URL, as NAME, or put it in the place of the base's (repeatable)",
         comment: "",
     },
     Setting {

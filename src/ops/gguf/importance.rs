@@ -15,7 +15,7 @@ use crate::format::gguf::{Keys, Value};
 use crate::format::imatrix::{self, Columns, Imatrix};
 use crate::kernels::ggml::WEIGHT_LIMIT;
 use crate::memory;
-use crate::source::{Location, missing};
+use crate::source::Location;
 
 /// Bytes of a text that llama-quantize writes down.
 const MAX_TEXT: usize = 127;
@@ -58,21 +58,10 @@ impl Importance {
     /// Reads the file at `location`.
     ///
     /// # Errors
-    /// If there is none on this machine, or it is no importance matrix.
+    /// If there is none, or it is no importance matrix.
     pub(super) fn open(location: &Location) -> Result<Self> {
-        let path = location.as_path();
         let about = |error: Error| error.about(IMATRIX);
-        if location.local().is_none() {
-            let problem = "an importance matrix is a file of this machine, and this is none";
-            return Err(about(Error::of_file(Code::UnsupportedPlace, path, problem)));
-        }
-        if matches!(path.try_exists(), Ok(false)) {
-            return Err(about(missing(path, "file")));
-        }
-        let Some(file) = location.weights().map_err(about)? else {
-            let problem = "it is no file, and an importance matrix is one";
-            return Err(about(Error::of_file(Code::WrongFileKind, path, problem)));
-        };
+        let file = location.file().map_err(about)?;
         Ok(Importance {
             matrix: imatrix::read(file).map_err(about)?,
             used: Cell::new(0),

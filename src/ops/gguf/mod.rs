@@ -124,7 +124,7 @@ impl Params for GgufParams {
                 flag: "imatrix",
                 takes: Takes::File,
                 group: Group::Gguf,
-                help: "Quantize to GGUF by the weights of columns in this file, which llama-imatrix made",
+                help: "Quantize to GGUF by the weights of columns in this file, or at this URL, which llama-imatrix made",
                 comment: "",
             },
         ]

@@ -198,3 +198,39 @@ fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(MOST).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_refuses_says_what_to_do_and_is_not_tried_again() {
+        let code = |text: &str| {
+            let error = object_store::Error::Generic {
+                store: "S3",
+                source: text.to_owned().into(),
+            };
+            match fault("s3://bucket/a", &error, "check the credentials") {
+                Fault::Lasting(error) => (Some(error.code()), error.to_string()),
+                Fault::Passing { what, .. } => (None, what),
+            }
+        };
+        let reply = |status: &str, name: &str| {
+            format!("the reply had status code: {status}: <Error><Code>{name}</Code></Error>")
+        };
+        for (status, name, expected, word) in [
+            // Credentials that were good for an hour.
+            ("400", "ExpiredToken", Code::AccessDenied, "have expired"),
+            ("400", "InvalidToken", Code::AccessDenied, "have expired"),
+            ("403", "AccessDenied", Code::AccessDenied, "AccessDenied"),
+            ("401", "Unauthorized", Code::AccessDenied, "credentials"),
+            ("404", "NoSuchKey", Code::NotFound, "no such object"),
+            ("400", "Malformed", Code::BadReply, "Malformed"),
+        ] {
+            let (code, text) = code(&reply(status, name));
+            assert_eq!(code, Some(expected), "{text}");
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert_eq!(code("SlowDown").0, None);
+    }
+}

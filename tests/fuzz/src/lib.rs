@@ -3,9 +3,11 @@
 pub mod adapter;
 pub mod bytes;
 pub mod checkpoint;
+pub mod http;
 pub mod memory;
 pub mod models;
 pub mod reading;
+pub mod request;
 pub mod torch_file;
 
 use std::path::PathBuf;

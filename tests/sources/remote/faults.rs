@@ -1,8 +1,11 @@
 //! What goes wrong on the way: it is made good, or an error, and never another byte.
 
+use std::time::Duration;
+
 use ckptfs::error::Code;
 use ckptfs::materialize::{Options, materialize};
 use ckptfs::read::Reader;
+use ckptfs::recipe::ViewRequest;
 use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions};
 use ckptfs::verify::against_view;
 
@@ -44,6 +47,30 @@ fn transfers_that_break_or_stall_are_resumed() {
         }
         assert!(read_all(&plan) == expected, "{url}");
     }
+}
+
+#[test]
+fn a_transfer_that_is_slow_and_moves_is_not_broken_off() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    let expected = read_all(&ViewRequest::new(&directory).plan().unwrap());
+    let check = &|way: usize| {
+        let (server, urls) = served(&directory, "base");
+        let plan = plan(&network(&server), &urls[way]).unwrap();
+        server.requests();
+        // Longer in all than after which a server without a byte is given up.
+        let slow = Trouble::Slow(22, Duration::from_millis(100));
+        server.trouble(SECOND, slow, usize::MAX);
+        assert!(read_all(&plan) == expected, "{}", urls[way]);
+        let requests = server.requests();
+        let ranges = requests.iter().filter_map(|it| it.range(usize::MAX));
+        // One that is resumed begins within a block.
+        assert!(ranges.clone().count() > 0);
+        assert!(ranges.into_iter().all(|(from, _)| from % (1 << 20) == 0));
+    };
+    std::thread::scope(|scope| {
+        (0..4).for_each(|way| drop(scope.spawn(move || check(way))));
+    });
 }
 
 #[test]
@@ -98,7 +125,12 @@ fn a_reply_that_is_not_the_range_is_an_error() {
     let workspace = Workspace::new();
     let directory = workspace.write("base", &base());
     for way in 0..4 {
-        for trouble in [Trouble::Whole, Trouble::OtherRange, Trouble::Compressed] {
+        for trouble in [
+            Trouble::Whole,
+            Trouble::OtherRange,
+            Trouble::RangeAsWhole,
+            Trouble::Compressed,
+        ] {
             if matches!(way, 1 | 3) && trouble == Trouble::Compressed {
                 continue;
             }
@@ -125,7 +157,7 @@ fn a_reply_that_is_not_the_range_is_an_error() {
 fn what_nothing_pins_is_read_only_if_asked_for() {
     let workspace = Workspace::new();
     let directory = workspace.write("base", &base());
-    let expected = read_all(&ckptfs::recipe::ViewRequest::new(&directory).plan().unwrap());
+    let expected = read_all(&ViewRequest::new(&directory).plan().unwrap());
     let (server, urls) = served(&directory, "base");
     server.trouble("", Trouble::NoPin, 0);
     let error = plan(&network(&server), &urls[0]).unwrap_err();

@@ -79,7 +79,10 @@ fn every_flag_that_takes_a_source_takes_a_url() {
         ("adapter", adapter.write(&workspace, "adapter")),
         (
             "other",
-            workspace.write("other", &Checkpoint::single(other)),
+            workspace.write(
+                "other",
+                &Checkpoint::single(other).aux("notes.md", "some notes"),
+            ),
         ),
         (
             "reference",
@@ -98,6 +101,8 @@ fn every_flag_that_takes_a_source_takes_a_url() {
         "--base {base} --graft {other}:model.*",
         "--base {base} --graft {other}/model.safetensors",
         "--base {base} --reference {reference}",
+        "--base {base} --add-file NOTES={other}/notes.md",
+        "--base {base} --add-file config.json={other}/config.json --set a=1",
     ];
     for (number, view) in views.into_iter().enumerate() {
         let local = |name: &str| name.to_owned();
@@ -200,4 +205,117 @@ fn a_view_is_made_from_a_pin_file_without_listings_or_headers() {
         !output.status.success() && text.contains("bad-pin-file"),
         "{text}"
     );
+}
+
+#[test]
+#[cfg(feature = "fuse")]
+fn a_mount_without_a_server_may_work_later_in_the_background_too() {
+    let workspace = Workspace::new();
+    let mountpoint = workspace.path().join("mnt");
+    fs::create_dir(&mountpoint).unwrap();
+    let server = WebServer::start();
+    let mount = |url: &str, more: &[&str]| {
+        let words = ["mount", url, "mnt", "--network-timeout", "1"];
+        let output = ckptfs(&workspace, &server, &[&words, more].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    // Nobody listens there.
+    let gone = WebServer::start().url() + "/m";
+    for more in [&[][..], &["--foreground"]] {
+        let (code, text) = mount(&gone, more);
+        assert!(text.contains("error[unreachable]"), "{text}");
+        assert_eq!(code, Some(75), "{more:?}");
+        let (code, text) = mount("s3://bucket/none", more);
+        assert!(text.contains("error[not-found]"), "{text}");
+        assert_eq!(code, Some(1), "{more:?}");
+    }
+}
+
+#[test]
+fn a_file_at_a_url_is_added_as_it_was_pinned_or_not_at_all() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    fs::write(directory.join("notes.md"), "some notes").unwrap();
+    let (server, urls) = served(&directory, "base");
+    let run = |words: &[&str]| {
+        let output = ckptfs(&workspace, &server, words);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), text)
+    };
+    for (url, place) in urls.iter().zip(["plain", "bucket/models", "hub/org"]) {
+        let add = format!("more.md={url}/notes.md");
+        let view = ["--base", "base", "--add-file", &add];
+        let plan = [&["plan", "--pin", "pins", "--overwrite"], &view[..]].concat();
+        let (done, text) = run(&plan);
+        assert!(done, "{text}");
+        server.put(&format!("{place}/base/notes.md"), "other text");
+        let write = [
+            &["materialize", "--out", "out", "--pinned", "pins"],
+            &view[..],
+        ]
+        .concat();
+        let (done, text) = run(&write);
+        // The pin file has files as short as this one whole.
+        assert!(done || text.contains("source-changed"), "{text}");
+        if done {
+            let written = workspace.path().join("out/more.md");
+            assert_eq!(fs::read(written).unwrap(), b"some notes");
+        }
+        let _ = fs::remove_dir_all(workspace.path().join("out"));
+        let none = format!("more.md={url}/none.md");
+        let (done, text) = run(&["plan", "--base", "base", "--add-file", &none]);
+        assert!(!done && text.contains("error[not-found]"), "{text}");
+        assert!(text.contains("--add-file more.md"), "{text}");
+    }
+}
+
+#[test]
+fn what_must_be_on_this_machine_says_so() {
+    let workspace = Workspace::new();
+    workspace.write("base", &base());
+    let server = WebServer::start();
+    for words in [
+        &["plan", "--recipe", "s3://bucket/view.yml"][..],
+        &["plan", "base", "--pinned", "s3://bucket/pins"],
+    ] {
+        let output = ckptfs(&workspace, &server, words);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("error[unsupported-place]"), "{text}");
+        assert!(text.contains("from this machine only"), "{text}");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn commands_on_what_is_no_view_have_the_flags_of_the_network_too() {
+    let workspace = Workspace::new();
+    let directory = workspace.write("base", &base());
+    let (server, urls) = served(&directory, "base");
+    let gone = WebServer::start().url() + "/m";
+    let report = "report --base base --out report.html --diff";
+    for (way, url) in urls.iter().enumerate() {
+        for (command, code) in [
+            (format!("diff base {url}"), 0),
+            (format!("diff {url} base --no-values --json"), 0),
+            (format!("inspect --base {url} --fp8"), 0),
+            (format!("{report} {url} --overwrite"), 0),
+            (format!("diff base {gone} --network-timeout 1"), 2),
+            (format!("verify {gone} --network-timeout 1"), 75),
+            (
+                format!("{report} {gone} --overwrite --network-timeout 1"),
+                75,
+            ),
+        ] {
+            // The others are of no URL that is there.
+            if way > 0 && code != 0 {
+                continue;
+            }
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let output = ckptfs(&workspace, &server, &words);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{command}: {text}");
+            assert!(code == 0 || text.contains("nothing came for 1 s"), "{text}");
+        }
+    }
 }

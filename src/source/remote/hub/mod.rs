@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use reqwest::header::{AUTHORIZATION, ETAG};
+use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, ETAG};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
 use crate::error::{Code, Error, Result};
@@ -316,7 +316,8 @@ impl Store for Hub {
             let response = self.resolve(object, &range).await?;
             refused(&response, object)?;
             // The Hub sends small files whole, and compressed if it is let.
-            if response.status() == StatusCode::OK && range != (0..object.len) {
+            let is_range = response.headers().contains_key(CONTENT_RANGE);
+            if response.status() == StatusCode::OK && !is_range && range != (0..object.len) {
                 return whole(response, object, range).await;
             }
             reply::body(response, object, &range)
