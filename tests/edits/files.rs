@@ -190,9 +190,9 @@ fn a_file_that_cannot_be_added_is_an_error_that_names_it() {
             "no directory",
         ),
         (
-            "a=s3://bucket/x".to_owned(),
+            "a=ftp://host/x".to_owned(),
             Code::UnsupportedPlace,
-            "s3://bucket/x",
+            "ftp://host/x",
         ),
     ] {
         let error = request(&directory, &[("add_file", &edit)])
