@@ -192,7 +192,7 @@ fn a_file_that_cannot_be_added_is_an_error_that_names_it() {
         (
             "a=ftp://host/x".to_owned(),
             Code::UnsupportedPlace,
-            "ftp://host/x",
+            "ftp://host",
         ),
     ] {
         let error = request(&directory, &[("add_file", &edit)])
