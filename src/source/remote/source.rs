@@ -258,7 +258,7 @@ impl Source {
         found
     }
 
-    /// Has fetched what whoever reads `range` will want.
+    /// Starts to fetch what a reader of `range` will want next.
     fn fetch_ahead(self: &Arc<Self>, range: &Range<u64>) {
         let most = self.network.most_ahead(self.disk.is_some());
         let ahead = {

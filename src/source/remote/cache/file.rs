@@ -35,7 +35,7 @@ pub(in crate::source::remote) struct File {
     path: PathBuf,
     len: u64,
     opened: Arc<Slot<Opened>>,
-    /// The kernel has one write to a file at a time, and those who wait for it spin.
+    /// Held for each write: the kernel allows one at a time to a file, and threads that wait for it there spin.
     writing: Mutex<()>,
     /// Of each block, the word with which it was checked against its checksum.
     checked: OnceLock<Box<[AtomicU32]>>,

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::source::remote::blocks::BLOCK;
 
-/// Memory that nobody uses now.
+/// Memory that is not in use.
 #[derive(Debug, Default)]
 pub(super) struct Scratch(Mutex<Vec<Box<[u8]>>>);
 
@@ -14,12 +14,12 @@ pub(super) struct Scratch(Mutex<Vec<Box<[u8]>>>);
 #[derive(Debug)]
 pub(super) struct Whole<'a> {
     home: &'a Scratch,
-    /// Nothing once it is given back.
+    /// Empty after it was given back.
     bytes: Box<[u8]>,
 }
 
 impl Scratch {
-    /// Blocks that are kept for whoever is next.
+    /// How many of them are kept.
     const MOST: usize = 8;
 
     pub(super) fn take(&self) -> Whole<'_> {
