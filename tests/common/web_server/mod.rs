@@ -2,13 +2,14 @@
 //! that can be told to misbehave.
 
 mod bucket;
+mod encryption;
 mod files;
 mod hub;
 mod request;
 mod response;
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use self::bucket::list_objects;
+use self::encryption::Encryption;
 use self::files::{file, tag};
 pub(crate) use self::hub::{COMMIT, TOKEN};
 use self::hub::{api, is_large, resolve, signed};
@@ -73,11 +75,14 @@ struct State {
     stalled: AtomicU64,
     /// How often stalled replies were ended.
     released: AtomicU64,
+    handshakes: AtomicU64,
 }
 
 /// The server, until it is dropped.
 pub(crate) struct WebServer {
     state: Arc<State>,
+    /// Whether connections are encrypted. Those of the Hub's second server never are.
+    encrypted: bool,
     address: SocketAddr,
     /// Where the Hub sends clients for large files.
     second: SocketAddr,
@@ -85,23 +90,40 @@ pub(crate) struct WebServer {
 
 impl WebServer {
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// One at `https://localhost`, which presents the certificate `name` of tests/common/certificates.
+    pub(crate) fn start_encrypted(name: &str) -> Self {
+        Self::start_with(Some(Encryption::with(name)))
+    }
+
+    fn start_with(encryption: Option<Encryption>) -> Self {
         let state = Arc::new(State::default());
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (first, second) = (bind(), bind());
         let server = WebServer {
             state: state.clone(),
+            encrypted: encryption.is_some(),
             address: first.local_addr().unwrap(),
             second: second.local_addr().unwrap(),
         };
-        for listener in [first, second] {
+        for (listener, encryption) in [(first, encryption), (second, None)] {
             let (state, second) = (state.clone(), server.second);
+            let is_second = listener.local_addr().unwrap() == second;
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     if *state.ended.lock().unwrap() {
                         return;
                     }
-                    let state = state.clone();
-                    thread::spawn(move || serve(&state, stream, second));
+                    let (state, encryption) = (state.clone(), encryption.clone());
+                    thread::spawn(move || match encryption {
+                        None => serve(&state, stream, is_second, second),
+                        Some(encryption) => {
+                            state.handshakes.fetch_add(1, Ordering::SeqCst);
+                            serve(&state, encryption.of(stream), is_second, second);
+                        }
+                    });
                 }
             });
         }
@@ -110,7 +132,10 @@ impl WebServer {
 
     /// The URL of the server, without a slash at its end.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        match self.encrypted {
+            true => format!("https://localhost:{}", self.address.port()),
+            false => format!("http://{}", self.address),
+        }
     }
 
     /// Has `path` be `content` from now on.
@@ -175,6 +200,11 @@ impl WebServer {
         *self.state.gathering.lock().unwrap() = (count, 0);
     }
 
+    /// Encrypted connections that clients began.
+    pub(crate) fn handshakes(&self) -> u64 {
+        self.state.handshakes.load(Ordering::SeqCst)
+    }
+
     /// The requests so far, which are forgotten then.
     pub(crate) fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.log.lock().unwrap())
@@ -193,19 +223,15 @@ impl Drop for WebServer {
     }
 }
 
-fn serve(state: &State, stream: TcpStream, second: SocketAddr) {
-    let local = stream.local_addr().unwrap();
-    let Ok(mut writer) = stream.try_clone() else {
-        return;
-    };
-    let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader) {
+fn serve(state: &State, stream: impl Read + Write, is_second: bool, second: SocketAddr) {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = read_request(&mut stream) {
         state.log.lock().unwrap().push(request.clone());
         if is_large(&request.path) {
             gather(state);
         }
-        let response = answer(state, &request, local == second, second);
-        if !write_response(state, &mut writer, &request, response) {
+        let response = answer(state, &request, is_second, second);
+        if !write_response(state, stream.get_mut(), &request, response) {
             return;
         }
     }

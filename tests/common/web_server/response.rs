@@ -1,7 +1,6 @@
 //! Replies, and how they are sent.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::thread;
 
@@ -29,7 +28,7 @@ pub(super) fn status(status: u16, headers: &[(&str, &str)]) -> Response {
 
 pub(super) fn write_response(
     state: &State,
-    writer: &mut TcpStream,
+    writer: &mut impl Write,
     request: &Request,
     response: Response,
 ) -> bool {
