@@ -75,8 +75,10 @@ impl StdError for Untrusted {}
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::Duration;
 
     use rustls::CertificateError;
+    use rustls::pki_types::{ServerName, UnixTime};
 
     use super::*;
 
@@ -93,24 +95,31 @@ mod tests {
             let found = Untrusted::find(&url, &error).expect("it is refused");
             found.error("s3://bucket/m").to_string()
         };
+        let (before, after) = (Duration::from_secs(1), Duration::from_secs(2));
+        let (before, after) = (
+            UnixTime::since_unix_epoch(before),
+            UnixTime::since_unix_epoch(after),
+        );
+        let expired = CertificateError::ExpiredContext {
+            time: after,
+            not_after: before,
+        };
+        let early = CertificateError::NotValidYetContext {
+            time: before,
+            not_before: after,
+        };
+        let other_name = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("host").unwrap(),
+            presented: vec!["elsewhere".to_owned()],
+        };
+        let unknown = CertificateError::UnknownIssuer;
+        let damaged = CertificateError::BadEncoding;
         for (refused, what, to_do) in [
-            (
-                CertificateError::UnknownIssuer,
-                "no authority",
-                "SSL_CERT_FILE",
-            ),
-            (CertificateError::Expired, "expired", "clock"),
-            (CertificateError::NotValidYet, "not valid yet", "clock"),
-            (
-                CertificateError::NotValidForName,
-                "not valid for name",
-                "use a name",
-            ),
-            (
-                CertificateError::BadEncoding,
-                "BadEncoding",
-                "another certificate",
-            ),
+            (unknown, "no authority", "SSL_CERT_FILE"),
+            (expired, "expired", "clock"),
+            (early, "not valid yet", "clock"),
+            (other_name, "elsewhere", "use a name"),
+            (damaged, "BadEncoding", "another certificate"),
         ] {
             let text = reason(refused);
             for part in ["s3://bucket/m", "https://host:8443", what, to_do] {
