@@ -145,17 +145,23 @@ def azurite() -> contextlib.AbstractContextManager[Store]:
     return started(Azurite, ["node", script("azurite"), *flags, "--blobPort"])
 
 
+# What servers of tests present, and the authority that signed it.
+CERTIFICATES = Path(__file__).parents[1] / "common" / "certificates"
+AUTHORITY = CERTIFICATES / "authority.pem"
+
+
 @contextlib.contextmanager
-def nginx(root: Path, scratch: Path) -> Iterator[str]:
-    """The URL at which nginx serves the files below `root`."""
+def nginx(root: Path, scratch: Path, certificate: Path | None = None) -> Iterator[str]:
+    """The URL at which nginx serves the files below `root`, encrypted if it has a `certificate`, with its key."""
     port = free_port()
+    encryption = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};" if certificate else ""
     kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     scratches = " ".join(f"{kind}_temp_path {scratch}/nginx-{kind};" for kind in kinds)
     configuration = scratch / "nginx.conf"
     # In one process, which may read what its user may.
     configuration.write_text(
         f"daemon off; master_process off; pid {scratch}/nginx.pid; events {{}}\n"
-        f"http {{ access_log off; {scratches} server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n")
+        f"http {{ access_log off; {scratches} server {{ listen 127.0.0.1:{port}{' ssl' if certificate else ''}; {encryption} root {root}; }} }}\n")
     command = [script("nginx"), "-e", "stderr", "-c", str(configuration)]
     with running(command, lambda: socket.create_connection(("127.0.0.1", port)).close()):
-        yield f"http://127.0.0.1:{port}"
+        yield f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}"

@@ -161,6 +161,21 @@ def test_a_checkpoint_on_a_web_server_is_mounted_and_a_file_that_was_replaced_is
     assert "source-changed" in log
 
 
+def test_an_encrypted_web_server_is_read_if_its_authority_is_trusted(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    tensors = save(tmp_path / "served" / "model")
+    with remote_stores.nginx(tmp_path / "served", tmp_path, remote_stores.CERTIFICATES / "localhost.pem") as url:
+        monkeypatch.setenv("SSL_CERT_FILE", str(remote_stores.AUTHORITY))
+        with ckptfs.mounted(["--base", f"{url}/model/"], tmp_path) as mount:
+            found = read(mount)
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+        monkeypatch.setenv("SSL_CERT_FILE", str(remote_stores.CERTIFICATES / "other-name.pem"))
+        refused = ckptfs.attempt("plan", "--base", f"{url}/model/")
+    assert refused.returncode == 1 and "untrusted-certificate" in refused.stderr, refused.stderr
+
+
 def test_the_cache_of_huggingface_hub_is_used_offline(monkeypatch, tmp_path):
     tensors = save(tmp_path / "model")
     commit = "0123456789abcdef0123456789abcdef01234567"

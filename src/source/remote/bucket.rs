@@ -12,9 +12,10 @@ use object_store::{MultipartId, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use reqwest::Url;
 
 use crate::error::{Code, Error, Result};
+use crate::source::remote::causes::causes;
 use crate::source::remote::client;
 use crate::source::remote::connector::Connector;
-use crate::source::remote::fault::{Attempt, Fault, causes};
+use crate::source::remote::fault::{Attempt, Fault};
 use crate::source::remote::network::{Network, runtime};
 use crate::source::remote::objects::MOST_OBJECTS;
 use crate::source::remote::prefix::{Prefix, fault, same_tag, status};

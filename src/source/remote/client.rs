@@ -9,6 +9,8 @@ use reqwest::{Client, Url};
 
 use crate::error::setting::ALLOW_HTTP;
 use crate::error::{Code, Error, Hint, Result};
+use crate::source::remote::causes::causes;
+use crate::source::remote::certificate::TRUST;
 
 /// Connections to one server that are kept to be used again.
 const IDLE: usize = 128;
@@ -44,8 +46,10 @@ pub(super) fn new(connect: Duration, read: Option<Duration>) -> Result<Client> {
         None => client,
     };
     client.build().map_err(|error| {
-        let problem = format!("cannot make connections: {}", super::fault::causes(&error));
-        Error::new(Code::Unreachable, problem)
+        // A machine without a certificate to trust.
+        let problem = format!("cannot make encrypted connections: {}", causes(&error));
+        let error = Error::new(Code::UntrustedCertificate, problem);
+        error.with_hint(Hint::text("install the package ca-certificates").or(TRUST))
     })
 }
 

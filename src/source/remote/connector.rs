@@ -11,6 +11,7 @@ use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::{Client, Url};
 
 use crate::error::Error;
+use crate::source::remote::certificate::Untrusted;
 use crate::source::remote::client::check_encrypted;
 use crate::source::remote::fault::Fault;
 use crate::source::remote::reply;
@@ -51,10 +52,19 @@ impl HttpService for Connection {
             Err(_) => Ok(()),
         };
         encrypted.map_err(|e| HttpError::new(HttpErrorKind::Decode, NotEncrypted(e)))?;
-        let response = match (self.limits, url) {
-            (Some(limits), Ok(url)) => sending::send(&self.client, url, request, limits).await?,
-            _ => HttpService::call(&self.client, request).await?,
+        let sent = match (self.limits, &url) {
+            (Some(limits), Ok(url)) => {
+                sending::send(&self.client, url.clone(), request, limits).await
+            }
+            _ => HttpService::call(&self.client, request).await,
         };
+        let response = sent.map_err(|error| {
+            let untrusted = url.ok().and_then(|url| Untrusted::find(&url, &error));
+            match untrusted {
+                Some(untrusted) => HttpError::new(HttpErrorKind::Decode, untrusted),
+                None => error,
+            }
+        })?;
         match reply::passing(response.status(), response.headers()) {
             Some(Fault::Passing { what, after }) => {
                 let refused = Refused { what, after };

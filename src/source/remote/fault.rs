@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use reqwest::Url;
+
 use crate::error::{Code, Error};
+use crate::source::remote::causes::causes;
+use crate::source::remote::certificate::Untrusted;
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -28,9 +32,21 @@ impl Fault {
         }
     }
 
-    /// The server was not reached, or the connection broke.
+    /// The connection broke.
     pub(super) fn of_connection(error: &dyn std::error::Error) -> Self {
         Fault::passing(causes(error))
+    }
+
+    /// A request for `url` got no reply.
+    pub(super) fn of_request(url: &Url, error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let mut shown = url.clone();
+        // Of a signed URL it is a secret.
+        shown.set_query(None);
+        match Untrusted::find(url, &error) {
+            Some(untrusted) => Fault::Lasting(untrusted.error(shown.as_str())),
+            None => Fault::of_connection(&error),
+        }
     }
 
     /// The reply to a request for `url` is not one to it.
@@ -57,19 +73,4 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         Fault::Lasting(error)
     }
-}
-
-/// The text of an error with those of its causes, each once: most libraries put the useful part last.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -9,6 +9,8 @@ mod blob;
 mod blocks;
 mod bucket;
 mod cache;
+mod causes;
+mod certificate;
 mod client;
 mod connector;
 mod crypto;

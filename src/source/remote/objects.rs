@@ -9,8 +9,9 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
 use reqwest::{Client, Url};
 
 use crate::error::{Code, Error, Result};
+use crate::source::remote::causes::causes;
 use crate::source::remote::connector::Connector;
-use crate::source::remote::fault::{Attempt, Fault, causes};
+use crate::source::remote::fault::{Attempt, Fault};
 use crate::source::remote::options::NetworkOptions;
 use crate::source::remote::prefix::{Prefix, fault, same_tag, status};
 use crate::source::remote::reply;

@@ -12,9 +12,11 @@ use object_store::{ObjectStore, RetryConfig};
 use reqwest::Url;
 
 use crate::error::{Code, Error, Result};
+use crate::source::remote::causes::{causes, find_cause};
+use crate::source::remote::certificate::Untrusted;
 use crate::source::remote::connector::{Connector, NotEncrypted, Refused};
 use crate::source::remote::crypto::Graviola;
-use crate::source::remote::fault::{Fault, causes};
+use crate::source::remote::fault::Fault;
 
 /// A prefix of a bucket.
 #[derive(Debug)]
@@ -150,6 +152,9 @@ pub(super) fn fault(url: &str, error: &object_store::Error, credentials: &'stati
     if let Some(error) = find_cause::<NotEncrypted>(error) {
         return Fault::Lasting(error.0.clone());
     }
+    if let Some(untrusted) = find_cause::<Untrusted>(error) {
+        return Fault::Lasting(untrusted.error(url));
+    }
     let text = causes(error);
     match status(&text) {
         Some(404) => {
@@ -176,20 +181,6 @@ pub(super) fn fault(url: &str, error: &object_store::Error, credentials: &'stati
 /// The status of the reply that an error with this text is about: the errors of listings have it nowhere else.
 pub(super) fn status(text: &str) -> Option<u16> {
     text.split_once("status code: ")?.1.get(..3)?.parse().ok()
-}
-
-/// The cause of a kind among those of `error`.
-fn find_cause<'a, T: std::error::Error + 'static>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// What fits in a message of a reply that may be a page.

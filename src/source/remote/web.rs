@@ -126,7 +126,7 @@ impl Web {
         let mut url = url;
         for _ in 0..=MOST_REDIRECTS {
             let sent = request(&self.client, url.clone()).send().await;
-            let response = sent.map_err(|e| Fault::of_connection(&e.without_url()))?;
+            let response = sent.map_err(|error| Fault::of_request(&url, error))?;
             let Some(next) = redirect(&response)? else {
                 return Ok(response);
             };

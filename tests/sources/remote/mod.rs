@@ -1,6 +1,8 @@
 //! Sources at URLs: the same views as over files, whatever the server does.
 
 mod cache;
+#[cfg(feature = "cli")]
+mod certificates;
 mod faults;
 #[cfg(feature = "cli")]
 mod flags;

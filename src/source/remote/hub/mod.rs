@@ -107,7 +107,7 @@ impl Hub {
 
     async fn send(&self, request: RequestBuilder, url: &Url) -> Attempt<Response> {
         let sent = self.signed(request, url).send().await;
-        sent.map_err(|error| Fault::of_connection(&error.without_url()))
+        sent.map_err(|error| Fault::of_request(url, error))
     }
 
     /// What the API replies.

@@ -1,24 +1,11 @@
-//! What the ranks of a cluster fetch of a view of 1 TB at a URL: planning, blocks and reading ahead are the program's
-//! own, and a server on this machine sends zeros that nobody stored. docs/CLUSTER.md has the figures.
-//!
-//!     cargo run --release --example ranks [PARTS]
-//!
-//! Of one layer the first of PARTS (4) parts of each tensor is read; the others are like it.
+//! The checkpoint of 1 TB, of zeros that nobody stored, and the server that has it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::Instant;
-
-use ckptfs::read::Reader;
-use ckptfs::recipe::{Plan, ViewRequest};
-use ckptfs::source::Location;
-use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions};
 
 /// Shapes as Llama 3.1 405B has them, and as many layers as make 1 TB.
 const LAYERS: usize = 156;
@@ -26,10 +13,6 @@ const HIDDEN: u64 = 16_384;
 const INNER: u64 = 53_248;
 const KEYS: u64 = 1_024;
 const TOKENS: u64 = 128_256;
-
-const NODES: u64 = 8;
-const RANKS: u64 = 8;
-const GIB: f64 = (1_u64 << 30) as f64;
 
 /// A tensor: name and shape.
 type Named = (String, Vec<u64>);
@@ -61,9 +44,9 @@ fn shards() -> Vec<Vec<Named>> {
 }
 
 /// A file: its first bytes, and how long it is with the zeros that follow.
-struct File {
+pub(crate) struct File {
     head: Vec<u8>,
-    len: u64,
+    pub(crate) len: u64,
 }
 
 /// The checkpoint.
@@ -110,15 +93,15 @@ fn files() -> BTreeMap<String, File> {
 }
 
 /// A server of files, and what it sent.
-struct Server {
-    files: BTreeMap<String, File>,
+pub(crate) struct Server {
+    pub(crate) files: BTreeMap<String, File>,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Server {
     /// Starts one; returns the URL of its directory, too.
-    fn start() -> (Arc<Self>, String) {
+    pub(crate) fn start() -> (Arc<Self>, String) {
         let server = Arc::new(Server {
             files: files(),
             requests: AtomicU64::default(),
@@ -189,7 +172,7 @@ impl Server {
     }
 
     /// Requests and bytes since this was last asked.
-    fn take(&self) -> (u64, u64) {
+    pub(crate) fn take(&self) -> (u64, u64) {
         (self.requests.swap(0, Relaxed), self.bytes.swap(0, Relaxed))
     }
 }
@@ -206,118 +189,4 @@ fn send(writer: &mut TcpStream, file: &File, from: u64, to: u64) -> Option<()> {
         left -= count;
     }
     Some(())
-}
-
-/// Reads what `rank` of `ways` takes of the first of `parts` parts of the tensors of a layer; returns how many bytes.
-fn read(reader: &Reader, plan: &Plan, rank: u64, ways: u64, parts: u64) -> u64 {
-    const PIECE: u64 = 1 << 20;
-    let mut buffer = vec![0; PIECE as usize];
-    let mut read = 0;
-    let mut range = |entry, from: u64, to: u64| {
-        let mut at = from;
-        while at < to {
-            let count = (to - at).min(PIECE) as usize;
-            let found = reader.read_at(entry, at, &mut buffer[..count]);
-            assert_eq!(found.expect("it can be read"), count);
-            at += count as u64;
-        }
-        read += to - from;
-    };
-    let shards = plan.shards.iter();
-    for shard in shards.filter(|shard| shard.tensors[0].name.starts_with("model.layers.77.")) {
-        for tensor in &shard.tensors {
-            let (rows, row) = (tensor.shape[0] / parts, 2 * tensor.shape[1]);
-            // As safetensors' get_slice does: rows are one range, columns are a range of each row.
-            if tensor.name.contains("o_proj") || tensor.name.contains("down_proj") {
-                for number in 0..rows {
-                    let from = tensor.offset + number * row + rank * (row / ways);
-                    range(shard.entry, from, from + row / ways);
-                }
-            } else {
-                let from = tensor.offset + rank * (rows / ways) * row;
-                range(shard.entry, from, from + rows / ways * row);
-            }
-        }
-    }
-    read
-}
-
-/// What a directory takes on disk.
-fn on_disk(directory: &Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => on_disk(&entry.path()),
-        metadata => metadata.map_or(0, |metadata| metadata.blocks() * 512),
-    });
-    sizes.sum()
-}
-
-fn main() {
-    let parts = std::env::args()
-        .nth(1)
-        .map_or(4, |text| text.parse().expect("a number"));
-    let (server, url) = Server::start();
-    let total: u64 = server.files.values().map(|file| file.len).sum();
-    println!(
-        "{} files, {:.3} TB",
-        server.files.len(),
-        total as f64 / 1e12
-    );
-    let mut is_planned = false;
-    for (what, ways, in_step, cached) in [
-        ("8 ways, in step", RANKS, true, false),
-        ("8 ways, one after the other", RANKS, false, false),
-        (
-            "8 ways, one after the other, block cache",
-            RANKS,
-            false,
-            true,
-        ),
-        ("64 ways, in step", RANKS * NODES, true, false),
-        ("64 ways, one after the other", RANKS * NODES, false, false),
-        (
-            "64 ways, one after the other, block cache",
-            RANKS * NODES,
-            false,
-            true,
-        ),
-    ] {
-        let cache = tempfile::tempdir().expect("a directory can be made");
-        let network = Network::new(NetworkOptions {
-            block_cache: cached.then(|| BlockCacheOptions {
-                directory: cache.path().to_owned(),
-                max_bytes: Some(64 << 30),
-            }),
-            ..NetworkOptions::default()
-        });
-        let network = network.expect("this machine has a network");
-        let begun = Instant::now();
-        let base = network.open(&url).map(Location::Open);
-        let plan = ViewRequest::new(base.expect("it is there")).plan();
-        let plan = plan.expect("it can be planned");
-        let seconds = begun.elapsed().as_secs_f64();
-        let (requests, bytes) = server.take();
-        if !std::mem::replace(&mut is_planned, true) {
-            println!("planned in {seconds:.2} s: {requests} requests, {bytes} bytes");
-        }
-        let reader = Reader::new(plan.view.clone(), 1 << 20);
-        // Those of one node.
-        let rank = &|rank| read(&reader, &plan, rank, ways, parts);
-        let needed: u64 = match in_step {
-            true => thread::scope(|scope| {
-                let ranks: Vec<_> = (0..RANKS).map(|i| scope.spawn(move || rank(i))).collect();
-                let read = ranks.into_iter().map(|rank| rank.join().expect("it read"));
-                read.sum()
-            }),
-            false => (0..RANKS).map(rank).sum(),
-        };
-        let (requests, bytes) = server.take();
-        println!(
-            "{what}: needed {:.3} GiB, fetched {:.3} GiB ({:.2}), {requests} requests, on disk {:.3} GiB",
-            needed as f64 / GIB,
-            bytes as f64 / GIB,
-            bytes as f64 / needed as f64,
-            on_disk(cache.path()) as f64 / GIB
-        );
-    }
 }
