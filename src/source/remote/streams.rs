@@ -97,11 +97,12 @@ impl Streams {
     /// do not come in order.
     const SLACK: u64 = 4 << 20;
 
-    /// Notes that `blocks` are asked for; `fetched` says which had to be fetched for that.
+    /// Notes that `block` is asked for, and whether it has to be `fetched` for that: what was fetched ahead then
+    /// made room for something else before anybody asked for it, and was in vain.
     pub(super) fn asked(&mut self, block: u64, fetched: bool, credit: &Credit) {
         let was_ahead = self.ahead.remove(&block);
         if was_ahead || fetched {
-            credit.asked(BLOCK, was_ahead);
+            credit.asked(BLOCK, was_ahead && !fetched);
         }
     }
 
@@ -241,6 +242,18 @@ mod tests {
         // Two readers may have gone before that is seen.
         let bound = used + used / Credit::SHARE_LEFT_BEHIND + 2 * 32 * MIB;
         assert!(fetched > used && fetched <= bound, "{fetched} of {used}");
+    }
+
+    #[test]
+    fn what_was_fetched_ahead_and_again_when_it_was_asked_for_was_in_vain() {
+        let (mut streams, credit) = (Streams::default(), Credit::default());
+        for block in [1, 2] {
+            streams.fetched_ahead(block, &credit);
+        }
+        streams.asked(1, false, &credit);
+        streams.asked(2, true, &credit);
+        assert_eq!(credit.used.load(Ordering::Relaxed), 2 * BLOCK);
+        assert_eq!(credit.unused.load(Ordering::Relaxed), BLOCK);
     }
 
     #[test]
