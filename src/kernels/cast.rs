@@ -15,7 +15,9 @@ use std::marker::PhantomData;
 
 use half::{bf16, f16};
 
-use crate::kernels::float4::half;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::avx2::{self, STEP};
+use crate::kernels::lanes::Precision;
 use crate::kernels::{CpuPath, Loop, lanes};
 
 /// An element type that values are read from.
@@ -32,6 +34,8 @@ pub trait Source {
 pub trait Target {
     /// Bytes of one element.
     const BYTES: usize;
+    /// Which type it is, for loops that are written for one.
+    const PRECISION: Precision;
 
     /// Writes the element nearest to the f32 with these bits, in little-endian order.
     fn write(bits: u32, bytes: &mut [u8]);
@@ -39,6 +43,9 @@ pub trait Target {
 
 /// An 8-bit type that is multiplied by scales.
 pub trait Code {
+    /// Whether this is [`E4m3`], for which there are loops of its own.
+    const IS_E4M3: bool = false;
+
     /// The value of a code.
     fn value(code: u8) -> f32;
 }
@@ -62,10 +69,6 @@ pub enum E5m2 {}
 /// Integers of 8 bits in two's complement.
 #[derive(Debug)]
 pub enum Int8 {}
-
-/// Halves of integers with a sign bit, as [`unpack_e2m1`](crate::kernels::float4::unpack_e2m1) makes E2M1 numbers.
-#[derive(Debug)]
-pub enum Halves {}
 
 /// Writes every element of `source` as a `T`.
 ///
@@ -95,13 +98,18 @@ pub fn dequantize_row<C: Code, T: Target>(
 ) {
     assert_eq!(target.len(), codes.len() * T::BYTES);
     assert_eq!(scales.len(), codes.len().div_ceil(block_columns));
-    path.run(Dequantization::<C, T> {
+    let work = Dequantization::<C, T> {
         codes,
         scales,
         block_columns,
         target,
         types: PhantomData,
-    });
+    };
+    match path {
+        #[cfg(target_arch = "x86_64")]
+        CpuPath::Avx2 | CpuPath::Avx512 if C::IS_E4M3 => path.run(Steps(work)),
+        _ => path.run(work),
+    }
 }
 
 struct Conversion<'a, S, T> {
@@ -138,11 +146,60 @@ impl<C: Code, T: Target> Loop for Dequantization<'_, C, T> {
         let targets = self.target.chunks_mut(self.block_columns * T::BYTES);
         let blocks = self.codes.chunks(self.block_columns).zip(self.scales);
         for ((codes, &scale), target) in blocks.zip(targets) {
-            for (&code, target) in codes.iter().zip(target.chunks_exact_mut(T::BYTES)) {
-                T::write(product_bits(C::value(code), scale), target);
+            multiply::<C, T>(codes, scale, target);
+        }
+    }
+}
+
+/// Writes the products of `codes` and `scale`.
+#[inline(always)]
+fn multiply<C: Code, T: Target>(codes: &[u8], scale: f32, target: &mut [u8]) {
+    for (&code, target) in codes.iter().zip(target.chunks_exact_mut(T::BYTES)) {
+        T::write(product_bits(C::value(code), scale), target);
+    }
+}
+
+/// The same of codes of E4M3 by AVX2, 32 at a time.
+#[cfg(target_arch = "x86_64")]
+struct Steps<'a, C, T>(Dequantization<'a, C, T>);
+
+#[cfg(target_arch = "x86_64")]
+impl<C: Code, T: Target> Loop for Steps<'_, C, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Steps(work) = self;
+        let targets = work.target.chunks_mut(work.block_columns * T::BYTES);
+        let blocks = work.codes.chunks(work.block_columns).zip(work.scales);
+        for ((codes, &scale), target) in blocks.zip(targets) {
+            let Some(factor) = avx2::e4m3_factor(scale) else {
+                multiply::<C, T>(codes, scale, target);
+                continue;
+            };
+            let steps = codes.chunks(STEP).zip(target.chunks_mut(STEP * T::BYTES));
+            for (codes, target) in steps {
+                // SAFETY: the processor has AVX2 and F16C, as the path says.
+                let is_done = codes.len() == STEP
+                    && unsafe { write_products(codes, factor, T::PRECISION, target) };
+                if !is_done {
+                    multiply::<C, T>(codes, scale, target);
+                }
             }
         }
     }
+}
+
+/// Writes 32 products, if none is a NaN, and whether it did.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn write_products(codes: &[u8], factor: f32, to: Precision, target: &mut [u8]) -> bool {
+    match avx2::e4m3_products(codes, factor) {
+        Some(products) => avx2::store(to, products, target),
+        None => return false,
+    }
+    true
 }
 
 /// The bits of `value` times `scale`, the same on every processor.
@@ -243,6 +300,7 @@ impl Source for F64ToOdd {
 
 impl Target for bf16 {
     const BYTES: usize = 2;
+    const PRECISION: Precision = Precision::Bf16;
 
     #[inline(always)]
     fn write(bits: u32, bytes: &mut [u8]) {
@@ -252,6 +310,7 @@ impl Target for bf16 {
 
 impl Target for f16 {
     const BYTES: usize = 2;
+    const PRECISION: Precision = Precision::F16;
 
     #[inline(always)]
     fn write(bits: u32, bytes: &mut [u8]) {
@@ -261,6 +320,7 @@ impl Target for f16 {
 
 impl Target for f32 {
     const BYTES: usize = 4;
+    const PRECISION: Precision = Precision::F32;
 
     #[inline(always)]
     fn write(bits: u32, bytes: &mut [u8]) {
@@ -284,6 +344,8 @@ fn value_of(code: u8, mantissa_bits: u32, bias: i32, first_special: u8, special:
 }
 
 impl Code for E4m3 {
+    const IS_E4M3: bool = true;
+
     #[inline(always)]
     fn value(code: u8) -> f32 {
         value_of(code, 3, 7, 0x7f, f32::from_bits(QUIET_NAN))
@@ -305,12 +367,5 @@ impl Code for Int8 {
     #[inline(always)]
     fn value(code: u8) -> f32 {
         f32::from(code as i8)
-    }
-}
-
-impl Code for Halves {
-    #[inline(always)]
-    fn value(code: u8) -> f32 {
-        half(code)
     }
 }

@@ -4,31 +4,17 @@
 //!
 //! Two codes are in a byte, the first in its lower half.
 
-use crate::kernels::{CpuPath, Loop};
-
 /// The largest E2M1 value.
 pub const E2M1_MAX: f32 = 6.0;
 
 /// The value of an E2M1 code, of which only the lower four bits count.
 #[inline(always)]
 pub fn e2m1_to_f32(code: u8) -> f32 {
-    half(twice(code & 0xf))
-}
-
-/// Twice the magnitude of a code of four bits, as an integer, with the sign in the highest bit.
-#[inline(always)]
-fn twice(code: u8) -> u8 {
-    // The steps between magnitudes double at 4 and at 6. Without a table, compilers make vector code of it.
+    // Twice the magnitude: the steps between magnitudes double at 4 and at 6. Without a table, compilers make vector code.
     let at = code & 7;
-    let magnitude = at + at.saturating_sub(4) + 2 * at.saturating_sub(6);
-    magnitude | (code & 8) << 4
-}
-
-/// Half of an integer of 7 bits with its sign in the highest bit: there is a negative zero.
-#[inline(always)]
-pub(crate) fn half(byte: u8) -> f32 {
-    let magnitude = f32::from(byte & 0x7f) * 0.5;
-    f32::from_bits(magnitude.to_bits() | u32::from(byte & 0x80) << 24)
+    let twice = at + at.saturating_sub(4) + 2 * at.saturating_sub(6);
+    let magnitude = f32::from(twice) * 0.5;
+    f32::from_bits(magnitude.to_bits() | u32::from(code & 8) << 28)
 }
 
 /// What becomes of a quotient that is exactly between two magnitudes.
@@ -68,30 +54,4 @@ pub fn e2m1_magnitude(x: f32, ties: Ties) -> u8 {
     let normal = ((bits + upward) >> MANTISSA_SHIFT).wrapping_sub(BIAS_CHANGE);
     let subnormal = u32::from(quarter) + u32::from(three_quarters);
     (if bits < ONE { subnormal } else { normal }) as u8
-}
-
-/// Writes twice the value of each of the codes in `packed`, as integers of 7 bits with the sign in the highest bit.
-///
-/// # Panics
-/// If `values` does not have two elements for each byte, or this processor cannot run `path`.
-pub fn unpack_e2m1(packed: &[u8], values: &mut [u8], path: CpuPath) {
-    assert_eq!(values.len(), packed.len() * 2);
-    path.run(Unpacking { packed, values });
-}
-
-struct Unpacking<'a> {
-    packed: &'a [u8],
-    values: &'a mut [u8],
-}
-
-impl Loop for Unpacking<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let pairs = self.values.as_chunks_mut::<2>().0;
-        for (pair, packed) in pairs.iter_mut().zip(self.packed) {
-            *pair = [twice(packed & 0xf), twice(packed >> 4)];
-        }
-    }
 }

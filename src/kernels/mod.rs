@@ -1,5 +1,7 @@
 //! Bare numeric loops over slices. They know nothing of tensors, files or operators.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 pub mod cast;
 mod cpu;
 pub mod float4;

@@ -1,8 +1,9 @@
 """What compressed-tensors and ModelOpt themselves make of a weight in MXFP4, MXFP8 and NVFP4, in float32, and what
 OpenAI's Triton kernels make of experts of gpt-oss, from their formulas.
-
-ModelOpt is taken from its own package where that is installed, else from its formulas too.
 """
+
+import sys
+from unittest import mock
 
 import torch
 from compressed_tensors.compressors.nvfp4.helpers import pack_fp4_to_uint8
@@ -11,15 +12,14 @@ from compressed_tensors.quantization.quant_args import FP4_E2M1_DATA
 from compressed_tensors.quantization.quant_scheme import preset_name_to_scheme
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 
+# ModelOpt imports a solver of 36 MB, for searches that nothing here makes.
+sys.modules.setdefault("pulp", mock.MagicMock())
+from modelopt.torch.quantization.qtensor import MXFP4QTensor, MXFP8QTensor, NVFP4QTensor  # noqa: E402
+
 # It is compiled, which takes longer than it computes here.
 FP4_E2M1_DATA.cast_to_fp4 = staticmethod(
     getattr(FP4_E2M1_DATA.cast_to_fp4, "_torchdynamo_orig_callable", FP4_E2M1_DATA.cast_to_fp4)
 )
-
-try:
-    from modelopt.torch.quantization.qtensor import MXFP4QTensor, MXFP8QTensor, NVFP4QTensor
-except ImportError:
-    NVFP4QTensor = None
 
 PRESETS = {"mxfp4": "MXFP4A16", "mxfp8": "MXFP8", "nvfp4": "NVFP4A16"}
 BOUNDS = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0])
@@ -53,8 +53,6 @@ def quantised(weight: torch.Tensor, scheme: str, dialect: str, largest: float) -
 
 def of_modelopt(weight: torch.Tensor, scheme: str, largest: float) -> dict[str, torch.Tensor]:
     group = 16 if scheme == "nvfp4" else 32
-    if NVFP4QTensor is None:
-        return by_formulas(weight, scheme, largest)
     if scheme == "mxfp8":
         made, scale = MXFP8QTensor.quantize(weight.clone())
         return {"weight": made._quantized_data, "weight_scale": scale.reshape(weight.shape[0], -1)}
@@ -71,31 +69,6 @@ def of_modelopt(weight: torch.Tensor, scheme: str, largest: float) -> dict[str, 
         "weight_scale": scale.reshape(weight.shape[0], -1),
         "weight_scale_2": everything,
     }
-
-
-def by_formulas(weight: torch.Tensor, scheme: str, largest: float) -> dict[str, torch.Tensor]:
-    """The same as the source of ModelOpt 0.47 has it."""
-    groups = weight.unflatten(-1, (-1, 16 if scheme == "nvfp4" else 32))
-    amax = groups.abs().amax(-1)
-    if scheme == "nvfp4":
-        everything = torch.tensor(largest) / (6.0 * 448.0)
-        everything = torch.where(everything == 0, 1.0, everything)
-        scale = amax / (6.0 * everything)
-        scale = torch.where(scale == 0, 1.0, scale).clamp(2**-9, 448).to(torch.float8_e4m3fn)
-        quotients = (groups / (scale.float() * everything)[..., None]).flatten(-2)
-        at = torch.searchsorted(BOUNDS, quotients.abs())
-        ties = (quotients.abs()[..., None] == BOUNDS[1::2]).any(-1)
-        codes = (quotients < 0) * 8 + at + ties
-        return {"weight": pack(codes), "weight_scale": scale, "weight_scale_2": everything}
-    exponents = torch.ceil(torch.log2(amax / (6 if scheme == "mxfp4" else 448)).clamp(min=-127.0))
-    quotients = (groups / torch.exp2(exponents)[..., None]).flatten(-2)
-    stored = (exponents + 127).to(torch.uint8)
-    if scheme == "mxfp8":
-        codes = quotients.clamp(-448, 448).to(torch.float8_e4m3fn)
-        return {"weight": codes, "weight_scale": stored}
-    at = (quotients.abs()[..., None] > BOUNDS).sum(-1)
-    codes = torch.where(quotients > 0, 0, 8) + at
-    return {"weight": pack(codes), "weight_scale": stored}
 
 
 def pack(codes: torch.Tensor) -> torch.Tensor:

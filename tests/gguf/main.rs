@@ -5,6 +5,7 @@
 mod common;
 
 mod bytes;
+mod fp8;
 mod header;
 mod hostile;
 mod imatrix;

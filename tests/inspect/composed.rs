@@ -96,6 +96,7 @@ fn plan(workspace: &Workspace, source: &TensorData) -> Plan {
             scale_format: ScaleFormat::Float32,
         }),
         partial_blocks: PartialBlocks::Quantize,
+        allows_rounding: false,
     };
     fp8.apply(&mut catalog).unwrap();
     layout::shards(catalog, Shards::Keep, DEFAULT_SHARD_BYTES).unwrap()

@@ -1,16 +1,17 @@
 //! Every CPU path of the kernels for MXFP4, MXFP8 and NVFP4 gives the bits of the scalar definition.
 
 use ckptfs::kernels::CpuPath;
-use ckptfs::kernels::float4::{e2m1_to_f32, unpack_e2m1};
+use ckptfs::kernels::cast::Target;
+use ckptfs::kernels::float4::e2m1_to_f32;
 use ckptfs::kernels::fp8::Element;
-use ckptfs::kernels::microscaling::{self, quantize_rows};
+use ckptfs::kernels::microscaling::{self, dequantize_e2m1_row, quantize_rows};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
 use crate::block_floats::{Format, amax, quantize};
 use crate::common::checkpoint::{TensorData, of_values, tensor};
-use crate::common::values::{decode, power_of_two};
+use crate::common::values::{Random, decode, encode, power_of_two};
 
 fn assert_format<T: Element, F: microscaling::Format>(weight: &TensorData, format: Format) {
     let amax = amax(weight);
@@ -108,21 +109,46 @@ fn ties_and_the_numbers_around_them_are_rounded_as_defined() {
 }
 
 #[test]
-fn codes_of_four_bits_are_given_back_as_twice_their_values_with_a_sign() {
-    let packed: Vec<u8> = (0..=255).collect();
+fn codes_of_four_bits_have_the_numbers_of_their_format() {
+    for code in 0..16 {
+        let expected = Format::Mxfp4.level(code);
+        assert_eq!(e2m1_to_f32(code).to_bits(), expected.to_bits());
+    }
+}
+
+/// Products are rounded once, and a NaN is the one without sign.
+fn assert_products<T: Target>(dtype: Dtype, packed: &[u8], scales: &[f32], group: usize) {
+    let codes = packed.iter().flat_map(|pair| [pair & 15, pair >> 4]);
+    let products = codes.enumerate().map(|(at, code)| {
+        let product = Format::Mxfp4.level(code) * scales[at / group];
+        if product.is_nan() { f32::NAN } else { product }
+    });
+    let expected = encode(dtype, &products.collect::<Vec<_>>());
     for &path in CpuPath::available() {
-        let mut values = vec![0; 512];
-        unpack_e2m1(&packed, &mut values, path);
-        for (byte, pair) in values.chunks(2).enumerate() {
-            let codes = [byte as u8 & 15, byte as u8 >> 4];
-            for (code, value) in codes.into_iter().zip(pair) {
-                let expected = Format::Mxfp4.level(code);
-                let magnitude = f32::from(*value & 0x7f) / 2.0;
-                let signed = if *value < 0x80 { magnitude } else { -magnitude };
-                assert_eq!(signed.to_bits(), expected.to_bits(), "{path:?}");
-                assert_eq!(e2m1_to_f32(code).to_bits(), expected.to_bits());
-            }
-        }
+        let mut found = vec![0xaa; expected.len()];
+        dequantize_e2m1_row::<T>(packed, scales, group, &mut found, path);
+        assert!(found == expected, "{dtype:?}, {group}, {path:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_path_multiplies_codes_of_four_bits_by_their_scales(
+        bytes in 1usize..200,
+        group in prop::sample::select(vec![6usize, 16, 32, 64, 128]),
+        any_scale in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random::new(seed);
+        let packed: Vec<u8> = (0..bytes).map(|_| random.below(256) as u8).collect();
+        let scales: Vec<f32> = (0..(bytes * 2).div_ceil(group)).map(|_| {
+            let bits = random.next() as u32;
+            // Infinities, NaNs and subnormal numbers among them, or sizes that weights have.
+            if any_scale { f32::from_bits(bits) } else { f32::from_bits(bits >> 9 | 0x3c00_0000) }
+        }).collect();
+        assert_products::<bf16>(Dtype::BF16, &packed, &scales, group);
+        assert_products::<f16>(Dtype::F16, &packed, &scales, group);
+        assert_products::<f32>(Dtype::F32, &packed, &scales, group);
     }
 }
 

@@ -179,6 +179,13 @@ fn warning(plan: &Plan) -> Option<String> {
     Some(warning.to_string())
 }
 
+/// The warnings of settings without effect.
+fn idle(plan: &Plan) -> Vec<String> {
+    let warnings = plan.report.warnings.iter();
+    let idle = warnings.filter(|warning| warning.code() == Code::NoEffect);
+    idle.map(ToString::to_string).collect()
+}
+
 /// Checks that `plan` has the numbers of `fp4` exactly, or errors where FP8 does not have them.
 fn assert_exact_or_error(plan: &Plan, fp4: &Fp4, scales: &str) {
     let weight = format!("{EXPERT}.weight");
@@ -278,6 +285,7 @@ fn scales_2_to_the_14_apart_are_exact_and_2_to_the_15_are_an_error() {
     let plan = request(&base, allowed).plan().unwrap();
     assert!(!notes(&plan).contains("exactly"), "{}", notes(&plan));
     assert_eq!(warning(&plan), None);
+    assert_eq!(idle(&plan), Vec::<String>::new());
     let reader = self::reader(&plan);
     let codes = read(&plan, &reader, &format!("{EXPERT}.weight")).unwrap();
     let scales = read(&plan, &reader, &format!("{EXPERT}.scale")).unwrap();
@@ -560,5 +568,16 @@ fn weights_that_were_not_fp4_are_rounded_as_ever() {
     let base = workspace.write("base", &Checkpoint::single([weight.clone()]));
     let plan = request(&base, params()).plan().unwrap();
     assert!(!notes(&plan).contains("FP4"));
+    assert_eq!(idle(&plan), Vec::<String>::new());
     read(&plan, &reader(&plan), &weight.name).unwrap();
+
+    let allowed = QuantizeParams {
+        allow_rounding: true,
+        ..params()
+    };
+    let [warning] = &idle(&request(&base, allowed).plan().unwrap())[..] else {
+        panic!("one setting has no effect");
+    };
+    let parts = ["quantize.allow_rounding", "no effect", "was FP4"];
+    assert_names(warning, &parts);
 }

@@ -6,9 +6,11 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::blocks::{BLOCK, encode_blocks, padded};
-use super::element::{Element, Kind};
+use super::element::Element;
 use super::rounding::{Rounding, SEGMENTS};
 use super::scalar;
+use crate::kernels::avx2::{self, STEP};
+use crate::kernels::lanes::Precision;
 
 /// Bytes of a vector.
 const VECTOR: usize = 32;
@@ -16,7 +18,7 @@ const VECTOR: usize = 32;
 /// The largest magnitude of each block, as bits, joined with what `amax` holds.
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u32]) {
-    if T::KIND == Kind::F32 {
+    if T::PRECISION == Precision::F32 {
         return scalar::amax_bits::<T>(source, columns, amax);
     }
     // Lane by lane through all rows first, in the order of memory.
@@ -61,20 +63,20 @@ impl Block {
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     fn new<T: Element>(scale: f32) -> Block {
-        let rounding = match T::KIND {
-            Kind::Bf16 => Rounding::new::<T, bf16>(scale),
-            Kind::F16 | Kind::F32 => Rounding::new::<T, f32>(scale),
+        let rounding = match T::PRECISION {
+            Precision::Bf16 => Rounding::new::<T, bf16>(scale),
+            Precision::F16 | Precision::F32 => Rounding::new::<T, f32>(scale),
         };
         let addends = rounding.addends;
         let low = addends.map(|addend| addend as u8);
         let high = addends.map(|addend| (addend >> 8) as u8);
         // SAFETY: `addends` has 64 bytes, `low` and `high` have 16.
         let addends = unsafe {
-            match T::KIND {
-                Kind::Bf16 => [low, high].map(|bytes: [u8; SEGMENTS]| {
+            match T::PRECISION {
+                Precision::Bf16 => [low, high].map(|bytes: [u8; SEGMENTS]| {
                     _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()))
                 }),
-                Kind::F16 | Kind::F32 => [
+                Precision::F16 | Precision::F32 => [
                     _mm256_loadu_si256(addends.as_ptr().cast()),
                     _mm256_loadu_si256(addends.as_ptr().add(SEGMENTS / 2).cast()),
                 ],
@@ -125,8 +127,8 @@ fn load_f32<T: Element>(elements: &[u8]) -> __m256 {
     let at = elements[..8 * T::BYTES].as_ptr();
     // SAFETY: there are 8 elements.
     unsafe {
-        match T::KIND {
-            Kind::F32 => _mm256_loadu_ps(at.cast()),
+        match T::PRECISION {
+            Precision::F32 => _mm256_loadu_ps(at.cast()),
             _ => _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
         }
     }
@@ -137,9 +139,10 @@ fn load_f32<T: Element>(elements: &[u8]) -> __m256 {
 fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
     let codes = &mut codes[..BLOCK];
     let chunks = codes.as_chunks_mut::<VECTOR>().0.iter_mut();
-    let mut smallest = _mm256_set1_epi32(i32::MAX);
-    let below = if T::KIND == Kind::Bf16 {
-        smallest = _mm256_set1_epi16(i16::MAX);
+    // Magnitudes less one, so that zero, which has a code like others, is the largest.
+    let mut smallest = _mm256_set1_epi32(-1);
+    let bound = block.smallest_normal - 1;
+    let at_least = if T::PRECISION == Precision::Bf16 {
         for ([a, b], codes) in vectors::<T>(part).as_chunks().0.iter().zip(chunks) {
             let a = codes_of_bf16(a, block, &mut smallest);
             let b = codes_of_bf16(b, block, &mut smallest);
@@ -147,7 +150,8 @@ fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
             let packed = _mm256_packus_epi16(a, b);
             store(codes, _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
-        _mm256_cmpgt_epi16(_mm256_set1_epi16(block.smallest_normal as i16), smallest)
+        let bound = _mm256_set1_epi16(bound as i16);
+        _mm256_cmpeq_epi16(_mm256_max_epu16(smallest, bound), smallest)
     } else {
         let part = part[..BLOCK * T::BYTES].chunks_exact(VECTOR * T::BYTES);
         for (elements, codes) in part.zip(chunks) {
@@ -158,9 +162,10 @@ fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
             let packed = _mm256_packus_epi16(ab, cd);
             store(codes, _mm256_permutevar8x32_epi32(packed, order));
         }
-        _mm256_cmpgt_epi32(_mm256_set1_epi32(block.smallest_normal), smallest)
+        let bound = _mm256_set1_epi32(bound);
+        _mm256_cmpeq_epi32(_mm256_max_epu32(smallest, bound), smallest)
     };
-    if _mm256_movemask_epi8(below) != 0 {
+    if _mm256_movemask_epi8(at_least) != -1 {
         divide_part::<T>(part, codes, block);
     }
 }
@@ -171,7 +176,8 @@ fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
 fn codes_of_bf16(vector: &[u8; VECTOR], block: &Block, smallest: &mut __m256i) -> __m256i {
     let bits = load(vector);
     let magnitudes = _mm256_and_si256(bits, _mm256_set1_epi16(i16::MAX));
-    *smallest = _mm256_min_epi16(*smallest, magnitudes);
+    let less_one = _mm256_add_epi16(magnitudes, _mm256_set1_epi16(-1));
+    *smallest = _mm256_min_epu16(*smallest, less_one);
     let segment = _mm256_and_si256(_mm256_srli_epi16::<{ 7 - 4 }>(bits), _mm256_set1_epi16(0xf));
     // A byte shuffle gives 0 for an index with the top bit set.
     let for_low = _mm256_or_si256(segment, _mm256_set1_epi16(i16::MIN));
@@ -181,6 +187,8 @@ fn codes_of_bf16(vector: &[u8; VECTOR], block: &Block, smallest: &mut __m256i) -
         _mm256_shuffle_epi8(block.addends[1], for_high),
     );
     let codes = _mm256_srli_epi16::<{ 7 - 3 }>(_mm256_add_epi16(magnitudes, addends));
+    let are_zero = _mm256_cmpeq_epi16(magnitudes, _mm256_setzero_si256());
+    let codes = _mm256_andnot_si256(are_zero, codes);
     let signs = _mm256_and_si256(_mm256_srli_epi16::<8>(bits), _mm256_set1_epi16(0x80));
     _mm256_or_si256(codes, signs)
 }
@@ -203,7 +211,8 @@ fn codes_of_16<T: Element>(elements: &[u8], block: &Block, smallest: &mut __m256
 fn codes_of_f32(x: __m256, block: &Block, smallest: &mut __m256i) -> __m256i {
     let bits = _mm256_castps_si256(x);
     let magnitudes = _mm256_and_si256(bits, _mm256_set1_epi32(i32::MAX));
-    *smallest = _mm256_min_epi32(*smallest, magnitudes);
+    let less_one = _mm256_add_epi32(magnitudes, _mm256_set1_epi32(-1));
+    *smallest = _mm256_min_epu32(*smallest, less_one);
     // 3 bits are the index in a half; the bit above them, as a sign, chooses the half.
     let index = _mm256_srli_epi32::<{ 23 - 4 }>(bits);
     let half = _mm256_castsi256_ps(_mm256_slli_epi32::<{ 32 - 23 }>(bits));
@@ -214,6 +223,8 @@ fn codes_of_f32(x: __m256, block: &Block, smallest: &mut __m256i) -> __m256i {
         half,
     ));
     let codes = _mm256_srli_epi32::<{ 23 - 3 }>(_mm256_add_epi32(magnitudes, addends));
+    let are_zero = _mm256_cmpeq_epi32(magnitudes, _mm256_setzero_si256());
+    let codes = _mm256_andnot_si256(are_zero, codes);
     let signs = _mm256_and_si256(_mm256_srli_epi32::<24>(bits), _mm256_set1_epi32(0x80));
     _mm256_or_si256(codes, signs)
 }
@@ -223,5 +234,16 @@ fn codes_of_f32(x: __m256, block: &Block, smallest: &mut __m256i) -> __m256i {
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
 fn divide_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
-    scalar::encode_part::<T>(part, codes, |x| x / block.scale);
+    let scale = _mm256_set1_ps(block.scale);
+    let elements = part.chunks_exact(STEP * T::BYTES);
+    for (elements, codes) in elements.zip(codes.chunks_exact_mut(STEP)) {
+        let [a, b, c, d] = avx2::load(T::PRECISION, elements);
+        let codes_of_lanes = [
+            avx2::e4m3(_mm256_div_ps(a, scale)),
+            avx2::e4m3(_mm256_div_ps(b, scale)),
+            avx2::e4m3(_mm256_div_ps(c, scale)),
+            avx2::e4m3(_mm256_div_ps(d, scale)),
+        ];
+        avx2::store_bytes(codes_of_lanes, codes);
+    }
 }

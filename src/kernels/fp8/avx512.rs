@@ -10,9 +10,10 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::blocks::{BLOCK, encode_blocks, padded};
-use super::element::{Element, Kind};
+use super::element::Element;
 use super::rounding::Rounding;
 use crate::kernels::float8::E4M3_MAX;
+use crate::kernels::lanes::Precision;
 
 /// Bytes of a vector.
 const VECTOR: usize = 64;
@@ -32,13 +33,13 @@ pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u
         }
     }
     for (amax, lanes) in amax.iter_mut().zip(lanes) {
-        let largest = match T::KIND {
+        let largest = match T::PRECISION {
             // The larger of each pair of lanes, as 32-bit lanes.
-            Kind::Bf16 | Kind::F16 => _mm512_max_epu32(
+            Precision::Bf16 | Precision::F16 => _mm512_max_epu32(
                 _mm512_srli_epi32::<16>(lanes),
                 _mm512_and_si512(lanes, _mm512_set1_epi32(0xffff)),
             ),
-            Kind::F32 => lanes,
+            Precision::F32 => lanes,
         };
         *amax = (*amax).max(_mm512_reduce_max_epu32(largest));
     }
@@ -66,17 +67,17 @@ impl Block {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn new<T: Element>(scale: f32) -> Block {
-        let rounding = match T::KIND {
-            Kind::Bf16 => Rounding::new::<T, bf16>(scale),
-            Kind::F16 | Kind::F32 => Rounding::new::<T, f32>(scale),
+        let rounding = match T::PRECISION {
+            Precision::Bf16 => Rounding::new::<T, bf16>(scale),
+            Precision::F16 | Precision::F32 => Rounding::new::<T, f32>(scale),
         };
         // SAFETY: `addends` has 64 bytes.
         let addends = unsafe { _mm512_loadu_epi32(rounding.addends.as_ptr()) };
         let low_halves = _mm512_and_si512(addends, _mm512_set1_epi32(0xffff));
         Block {
-            addends: match T::KIND {
-                Kind::Bf16 => _mm512_or_si512(low_halves, _mm512_slli_epi32::<16>(addends)),
-                Kind::F16 | Kind::F32 => addends,
+            addends: match T::PRECISION {
+                Precision::Bf16 => _mm512_or_si512(low_halves, _mm512_slli_epi32::<16>(addends)),
+                Precision::F16 | Precision::F32 => addends,
             },
             smallest_normal: rounding.smallest_normal,
             scale,
@@ -111,13 +112,13 @@ fn load_f32<T: Element>(elements: &[u8]) -> __m512 {
     let at = elements[..16 * T::BYTES].as_ptr();
     // SAFETY: there are 16 elements.
     unsafe {
-        match T::KIND {
-            Kind::Bf16 => {
+        match T::PRECISION {
+            Precision::Bf16 => {
                 let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
             }
-            Kind::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
-            Kind::F32 => _mm512_loadu_ps(at.cast()),
+            Precision::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
+            Precision::F32 => _mm512_loadu_ps(at.cast()),
         }
     }
 }
@@ -127,11 +128,11 @@ fn load_f32<T: Element>(elements: &[u8]) -> __m512 {
 fn amax_of_part<T: Element>(part: &[u8], mut amax: __m512i) -> __m512i {
     for vector in vectors::<T>(part) {
         let bits = load(vector);
-        amax = match T::KIND {
-            Kind::Bf16 | Kind::F16 => {
+        amax = match T::PRECISION {
+            Precision::Bf16 | Precision::F16 => {
                 _mm512_max_epu16(amax, _mm512_and_si512(bits, _mm512_set1_epi16(i16::MAX)))
             }
-            Kind::F32 => {
+            Precision::F32 => {
                 _mm512_max_epu32(amax, _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX)))
             }
         };
@@ -145,7 +146,7 @@ fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
     let codes = &mut codes[..BLOCK];
     let chunks = codes.as_chunks_mut().0.iter_mut();
     let mut smallest = _mm512_set1_epi32(-1);
-    let any_below = if T::KIND == Kind::Bf16 {
+    let any_below = if T::PRECISION == Precision::Bf16 {
         for ([a, b], codes) in vectors::<T>(part).as_chunks().0.iter().zip(chunks) {
             let a = codes_of_bf16(a, block, &mut smallest);
             let b = codes_of_bf16(b, block, &mut smallest);
@@ -222,9 +223,9 @@ const SELECT: i32 = 0b1100_1010;
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn divide_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
-    let bound = match T::KIND {
-        Kind::Bf16 => bf16::from_magnitude_bits(block.smallest_normal),
-        Kind::F16 | Kind::F32 => f32::from_bits(block.smallest_normal),
+    let bound = match T::PRECISION {
+        Precision::Bf16 => bf16::from_magnitude_bits(block.smallest_normal),
+        Precision::F16 | Precision::F32 => f32::from_bits(block.smallest_normal),
     };
     let bound = _mm512_set1_ps(bound);
     let scale = _mm512_set1_ps(block.scale);

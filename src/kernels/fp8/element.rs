@@ -2,14 +2,14 @@
 
 use half::{bf16, f16};
 
-use crate::kernels::lanes;
+use crate::kernels::lanes::{self, Precision};
 
 /// An element type that can be quantized; every value is exact in f32.
 pub trait Element: Copy + 'static {
     /// Bytes of one element.
     const BYTES: usize;
     /// Which type it is, for loops that are written for one.
-    const KIND: Kind;
+    const PRECISION: Precision;
     /// Bits of the mantissa, without the leading one.
     const MANTISSA_BITS: u32;
     /// The exponent field of 1.
@@ -40,14 +40,6 @@ pub trait Element: Copy + 'static {
     fn from_magnitude_bits(bits: u32) -> f32;
 }
 
-/// An element type as a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Bf16,
-    F16,
-    F32,
-}
-
 fn u16_of(bytes: &[u8]) -> u16 {
     u16::from_le_bytes([bytes[0], bytes[1]])
 }
@@ -64,7 +56,7 @@ fn order16(bits: i16) -> i16 {
 
 impl Element for bf16 {
     const BYTES: usize = 2;
-    const KIND: Kind = Kind::Bf16;
+    const PRECISION: Precision = Precision::Bf16;
     const MANTISSA_BITS: u32 = 7;
     const EXPONENT_BIAS: i32 = 127;
     const EPSILON: f32 = 1.0 / 128.0;
@@ -106,7 +98,7 @@ impl Element for bf16 {
 
 impl Element for f16 {
     const BYTES: usize = 2;
-    const KIND: Kind = Kind::F16;
+    const PRECISION: Precision = Precision::F16;
     const MANTISSA_BITS: u32 = 10;
     const EXPONENT_BIAS: i32 = 15;
     const EPSILON: f32 = 1.0 / 1024.0;
@@ -151,7 +143,7 @@ impl Element for f16 {
 
 impl Element for f32 {
     const BYTES: usize = 4;
-    const KIND: Kind = Kind::F32;
+    const PRECISION: Precision = Precision::F32;
     const MANTISSA_BITS: u32 = 23;
     const EXPONENT_BIAS: i32 = 127;
     const EPSILON: f32 = f32::EPSILON;

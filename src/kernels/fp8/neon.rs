@@ -5,9 +5,10 @@ use std::arch::aarch64::*;
 use half::bf16;
 
 use super::blocks::{BLOCK, encode_blocks, padded};
-use super::element::{Element, Kind};
+use super::element::Element;
 use super::rounding::{Rounding, SEGMENTS};
 use super::scalar;
+use crate::kernels::lanes::Precision;
 
 /// Elements that are encoded together: their codes fill a vector.
 const TOGETHER: usize = 16;
@@ -15,7 +16,7 @@ const TOGETHER: usize = 16;
 /// The largest magnitude of each block, as bits, joined with what `amax` holds.
 #[target_feature(enable = "neon")]
 pub(super) fn amax_bits<T: Element>(source: &[u8], columns: usize, amax: &mut [u32]) {
-    if T::KIND == Kind::F32 {
+    if T::PRECISION == Precision::F32 {
         return scalar::amax_bits::<T>(source, columns, amax);
     }
     // Lane by lane through all rows first, in the order of memory.
@@ -57,18 +58,18 @@ impl Block {
     #[inline]
     #[target_feature(enable = "neon")]
     fn new<T: Element>(scale: f32) -> Block {
-        let rounding = match T::KIND {
-            Kind::Bf16 => Rounding::new::<T, bf16>(scale),
-            Kind::F16 | Kind::F32 => Rounding::new::<T, f32>(scale),
+        let rounding = match T::PRECISION {
+            Precision::Bf16 => Rounding::new::<T, bf16>(scale),
+            Precision::F16 | Precision::F32 => Rounding::new::<T, f32>(scale),
         };
         let mut bytes = [0; 4 * SEGMENTS];
         for (segment, addend) in rounding.addends.into_iter().enumerate() {
-            match T::KIND {
-                Kind::Bf16 => {
+            match T::PRECISION {
+                Precision::Bf16 => {
                     bytes[segment] = addend as u8;
                     bytes[SEGMENTS + segment] = (addend >> 8) as u8;
                 }
-                Kind::F16 | Kind::F32 => {
+                Precision::F16 | Precision::F32 => {
                     bytes[4 * segment..][..4].copy_from_slice(&addend.to_le_bytes());
                 }
             }
@@ -105,15 +106,15 @@ fn amax_of_part(part: &[u8], mut amax: uint16x8_t) -> uint16x8_t {
 fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
     let elements = part[..BLOCK * T::BYTES].chunks_exact(TOGETHER * T::BYTES);
     let chunks = codes[..BLOCK].as_chunks_mut::<TOGETHER>().0.iter_mut();
-    let smallest = match T::KIND {
-        Kind::Bf16 => {
+    let smallest = match T::PRECISION {
+        Precision::Bf16 => {
             let mut smallest = vdupq_n_u16(u16::MAX);
             for (elements, codes) in elements.zip(chunks) {
                 store(codes, codes_of_bf16(elements, block, &mut smallest));
             }
             u32::from(vminvq_u16(smallest))
         }
-        Kind::F16 | Kind::F32 => {
+        Precision::F16 | Precision::F32 => {
             let mut smallest = vdupq_n_u32(u32::MAX);
             for (elements, codes) in elements.zip(chunks) {
                 let quarters = [0, 1, 2, 3].map(|quarter| {
@@ -169,8 +170,8 @@ fn codes_of_bf16(elements: &[u8], block: &Block, smallest: &mut uint16x8_t) -> u
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_f32<T: Element>(elements: &[u8]) -> uint32x4_t {
-    match T::KIND {
-        Kind::F32 => vreinterpretq_u32_u8(load(&elements.as_chunks().0[0])),
+    match T::PRECISION {
+        Precision::F32 => vreinterpretq_u32_u8(load(&elements.as_chunks().0[0])),
         _ => {
             // The exponent biases differ by 112, and the product is exact, also for subnormals.
             const REBIAS: f32 = f32::from_bits((127 + 112) << 23);

@@ -50,20 +50,77 @@ impl Integer for Int4Asymmetric {
     const IS_SYMMETRIC: bool = false;
 }
 
-pub(super) struct Rows<'a, T, C> {
+/// What is done with groups, on some kind of processor.
+pub(super) trait Groups {
+    /// The largest magnitude, as bits.
+    fn amax_bits<T: Element>(source: &[u8]) -> u32;
+
+    /// [`Element::order`] of the smallest and of the largest of elements and zero; that of a NaN if there is one.
+    fn orders<T: Element>(source: &[u8]) -> [i32; 2];
+
+    fn encode<T: Element, C: Integer>(source: &[u8], codes: &mut [u8], scale: f32, zero: f32);
+}
+
+/// As compilers make it.
+pub(super) enum Plain {}
+
+impl Groups for Plain {
+    #[inline(always)]
+    fn amax_bits<T: Element>(source: &[u8]) -> u32 {
+        let magnitudes = source.chunks_exact(T::BYTES).map(T::magnitude_bits);
+        magnitudes.fold(0, u32::max)
+    }
+
+    #[inline(always)]
+    fn orders<T: Element>(source: &[u8]) -> [i32; 2] {
+        let orders = || source.chunks_exact(T::BYTES).map(T::order);
+        [orders().fold(0, i32::min), orders().fold(0, i32::max)]
+    }
+
+    #[inline(always)]
+    fn encode<T: Element, C: Integer>(source: &[u8], codes: &mut [u8], scale: f32, zero: f32) {
+        let (source, codes) = encode_chunks::<T, C, LONG>(source, codes, scale, zero);
+        let (source, codes) = encode_chunks::<T, C, SHORT>(source, codes, scale, zero);
+        if !source.is_empty() {
+            let mut all = [0; SHORT * 4];
+            let mut out = [0; SHORT];
+            all[..source.len()].copy_from_slice(source);
+            let (all, out) = (&all[..SHORT * T::BYTES], &mut out[..SHORT * C::BITS / 8]);
+            encode_chunks::<T, C, SHORT>(all, out, scale, zero);
+            codes.copy_from_slice(&out[..codes.len()]);
+        }
+    }
+}
+
+pub(super) struct Rows<'a, T, C, G> {
     pub(super) source: &'a [u8],
     pub(super) group: usize,
     pub(super) codes: &'a mut [u8],
     pub(super) scales: &'a mut [f32],
     pub(super) zero_points: &'a mut [i8],
-    pub(super) types: PhantomData<(T, C)>,
+    pub(super) types: PhantomData<(T, C, G)>,
+}
+
+impl<'a, T, C, G> Rows<'a, T, C, G> {
+    /// The same on another kind of processor.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn by<H>(self) -> Rows<'a, T, C, H> {
+        Rows {
+            source: self.source,
+            group: self.group,
+            codes: self.codes,
+            scales: self.scales,
+            zero_points: self.zero_points,
+            types: PhantomData,
+        }
+    }
 }
 
 /// Groups whose scales are found before any of them is encoded: one after the other, each would wait
 /// for the scale of its own.
 const BATCH: usize = 64;
 
-impl<T: Element, C: Integer> Loop for Rows<'_, T, C> {
+impl<T: Element, C: Integer, G: Groups> Loop for Rows<'_, T, C, G> {
     /// Whether all elements, and how far they are from each other, are finite.
     type Output = bool;
 
@@ -80,9 +137,9 @@ impl<T: Element, C: Integer> Loop for Rows<'_, T, C> {
             let mut mins = [0.0f32; BATCH];
             for ((source, scale), min) in groups().zip(&mut *scales).zip(&mut mins) {
                 if C::IS_SYMMETRIC {
-                    *scale = T::from_magnitude_bits(amax_bits::<T>(source));
+                    *scale = T::from_magnitude_bits(G::amax_bits::<T>(source));
                 } else {
-                    let [smallest, largest] = extremes::<T>(source);
+                    let [smallest, largest] = G::orders::<T>(source).map(T::from_order);
                     (*min, *scale) = (smallest, largest - smallest);
                 }
             }
@@ -112,7 +169,7 @@ impl<T: Element, C: Integer> Loop for Rows<'_, T, C> {
             }
             let parts = groups().zip(codes.chunks_exact_mut(group_codes));
             for ((source, codes), (scale, zero)) in parts.zip(scales.iter().zip(&*zero_points)) {
-                encode_group::<T, C>(source, codes, *scale, f32::from(*zero));
+                G::encode::<T, C>(source, codes, *scale, f32::from(*zero));
             }
         }
         true
@@ -126,41 +183,12 @@ fn rounded<C: Integer>(x: f32) -> f32 {
 }
 
 /// Adding it rounds numbers of a small magnitude to integers, ties to even.
-const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
+pub(super) const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
 
 #[inline(always)]
 fn in_range<C: Integer>(x: f32) -> f32 {
     let x = if x > C::MAX { C::MAX } else { x };
     if x < C::MIN { C::MIN } else { x }
-}
-
-/// The largest magnitude, as bits.
-#[inline(always)]
-fn amax_bits<T: Element>(source: &[u8]) -> u32 {
-    let magnitudes = source.chunks_exact(T::BYTES).map(T::magnitude_bits);
-    magnitudes.fold(0, u32::max)
-}
-
-/// The smallest and the largest of elements and zero; a NaN if there is one.
-#[inline(always)]
-fn extremes<T: Element>(source: &[u8]) -> [f32; 2] {
-    let orders = || source.chunks_exact(T::BYTES).map(T::order);
-    let (min, max) = (orders().fold(0, i32::min), orders().fold(0, i32::max));
-    [T::from_order(min), T::from_order(max)]
-}
-
-#[inline(always)]
-fn encode_group<T: Element, C: Integer>(source: &[u8], codes: &mut [u8], scale: f32, zero: f32) {
-    let (source, codes) = encode_chunks::<T, C, LONG>(source, codes, scale, zero);
-    let (source, codes) = encode_chunks::<T, C, SHORT>(source, codes, scale, zero);
-    if !source.is_empty() {
-        let mut all = [0; SHORT * 4];
-        let mut out = [0; SHORT];
-        all[..source.len()].copy_from_slice(source);
-        let (all, out) = (&all[..SHORT * T::BYTES], &mut out[..SHORT * C::BITS / 8]);
-        encode_chunks::<T, C, SHORT>(all, out, scale, zero);
-        codes.copy_from_slice(&out[..codes.len()]);
-    }
 }
 
 /// Encodes elements, `N` at a time, and returns what is left.

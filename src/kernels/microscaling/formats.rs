@@ -3,12 +3,47 @@
 use crate::kernels::float4::{E2M1_MAX, Ties, e2m1_magnitude};
 use crate::kernels::float8::{E4M3_MAX, e4m3_from_f32, e4m3_to_f32};
 
+/// What codes are, and which of them a quotient has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    E4m3,
+    E2m1(Ties, Sign),
+}
+
+/// Which codes of FP4 have a sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Those of negative numbers: not of −0.
+    IfBelowZero,
+    /// All but those of positive numbers: both zeros are negative.
+    UnlessAboveZero,
+    /// Those of numbers with a sign, also of −0.
+    Kept,
+}
+
+impl Codes {
+    /// The code of a quotient.
+    #[inline(always)]
+    pub(super) fn of(self, quotient: f32) -> u8 {
+        let Codes::E2m1(ties, sign) = self else {
+            return e4m3_from_f32(quotient);
+        };
+        let sign = match sign {
+            Sign::IfBelowZero => u8::from(quotient < 0.0) << 3,
+            Sign::UnlessAboveZero => 8 - (u8::from(quotient > 0.0) << 3),
+            Sign::Kept => (quotient.to_bits() >> 28) as u8 & 8,
+        };
+        e2m1_magnitude(quotient, ties) | sign
+    }
+}
+
 /// How scales and codes of a group are chosen.
 pub trait Format {
     /// Bits of a code.
     const BITS: usize;
     /// Columns that share a scale.
     const GROUP: usize;
+    const CODES: Codes;
     /// Whether elements are divided by what [`Format::scale`] gives, and not multiplied.
     const DIVIDES: bool = false;
 
@@ -20,9 +55,6 @@ pub trait Format {
     /// The byte of the scale of a group whose largest magnitude is `amax`, and by what its elements
     /// are multiplied or divided.
     fn scale(amax: f32, global: f32) -> (u8, f32);
-
-    /// The code of a quotient.
-    fn code(quotient: f32) -> u8;
 }
 
 /// MXFP4 as compressed-tensors makes it.
@@ -96,112 +128,85 @@ fn ceiling(x: f32) -> u32 {
 /// logarithm n if the difference is less than half of what f32 numbers near n are apart.
 #[inline(always)]
 fn rounded_ceiling(x: f32) -> u32 {
-    /// The largest mantissa that is lost, by the exponent of n: `ln 2 · 2^(e − 1)`.
-    const LOST: [u32; 7] = [0, 0, 1, 2, 5, 11, 22];
     let bits = x.to_bits();
     let exponent = bits >> MANTISSA_BITS;
-    if exponent == 0 {
-        // Above 2⁻¹²⁷, or not.
-        return u32::from(bits > 1 << (MANTISSA_BITS - 1));
-    }
-    let n = exponent as i32 - 127;
-    let size = n.unsigned_abs();
-    if size == 0 {
-        return exponent + u32::from(bits & MANTISSA > 0);
-    }
-    let scale = size.ilog2();
+    // The distance of n from 0, and its exponent, by conversion to f32: compilers make vector code of it.
+    let size = ((exponent as i32 - 127).abs() as f32).to_bits();
+    let scale = (size >> MANTISSA_BITS).saturating_sub(127);
     // Below −2ᵉ, numbers are half as far apart.
-    let scale = scale.saturating_sub(u32::from(n < 0 && size.is_power_of_two()));
-    exponent + u32::from(bits & MANTISSA > LOST[scale.min(6) as usize])
-}
-
-/// Adds the sign of a quotient, which −0 has not, to the code of its magnitude.
-#[inline(always)]
-fn signed(quotient: f32, ties: Ties) -> u8 {
-    e2m1_magnitude(quotient, ties) | u8::from(quotient < 0.0) << 3
+    let is_edge = exponent < 127 && size & MANTISSA == 0;
+    let scale = scale.saturating_sub(u32::from(is_edge)).min(6);
+    // The largest mantissa that is lost is `ln 2 · 2^(e − 1)`: 22 of the largest e, 6.
+    let lost = if exponent == 127 {
+        0
+    } else {
+        22 >> (6 - scale)
+    };
+    let above = exponent + u32::from(bits & MANTISSA > lost);
+    // Of subnormal numbers: above 2⁻¹²⁷, or not.
+    let of_subnormal = u32::from(bits > 1 << (MANTISSA_BITS - 1));
+    if exponent == 0 { of_subnormal } else { above }
 }
 
 impl Format for Mxfp4 {
     const BITS: usize = 4;
     const GROUP: usize = MX_GROUP;
+    const CODES: Codes = Codes::E2m1(Ties::Even, Sign::IfBelowZero);
 
     #[inline(always)]
     fn scale(amax: f32, _: f32) -> (u8, f32) {
         floor(amax, 2)
-    }
-
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        signed(quotient, Ties::Even)
     }
 }
 
 impl Format for Mxfp4Modelopt {
     const BITS: usize = 4;
     const GROUP: usize = MX_GROUP;
+    const CODES: Codes = Codes::E2m1(Ties::TowardZero, Sign::UnlessAboveZero);
 
     #[inline(always)]
     fn scale(amax: f32, _: f32) -> (u8, f32) {
         power_of_two(rounded_ceiling(amax / E2M1_MAX))
-    }
-
-    /// Zeros are negative.
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        let sign = 8 - (u8::from(quotient > 0.0) << 3);
-        e2m1_magnitude(quotient, Ties::TowardZero) | sign
     }
 }
 
 impl Format for Mxfp4Triton {
     const BITS: usize = 4;
     const GROUP: usize = MX_GROUP;
+    const CODES: Codes = Codes::E2m1(Ties::Away, Sign::Kept);
 
     #[inline(always)]
     fn scale(amax: f32, _: f32) -> (u8, f32) {
         power_of_two(ceiling(amax / E2M1_MAX))
-    }
-
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        let sign = (quotient.to_bits() >> 28) as u8 & 8;
-        e2m1_magnitude(quotient, Ties::Away) | sign
     }
 }
 
 impl Format for Mxfp8 {
     const BITS: usize = 8;
     const GROUP: usize = MX_GROUP;
+    const CODES: Codes = Codes::E4m3;
 
     #[inline(always)]
     fn scale(amax: f32, _: f32) -> (u8, f32) {
         floor(amax, 8)
-    }
-
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        e4m3_from_f32(quotient)
     }
 }
 
 impl Format for Mxfp8Modelopt {
     const BITS: usize = 8;
     const GROUP: usize = MX_GROUP;
+    const CODES: Codes = Codes::E4m3;
 
     #[inline(always)]
     fn scale(amax: f32, _: f32) -> (u8, f32) {
         power_of_two(rounded_ceiling(amax / E4M3_MAX))
-    }
-
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        e4m3_from_f32(quotient)
     }
 }
 
 impl Format for Nvfp4 {
     const BITS: usize = 4;
     const GROUP: usize = NV_GROUP;
+    const CODES: Codes = Codes::E2m1(Ties::Even, Sign::IfBelowZero);
     const DIVIDES: bool = true;
 
     /// `G`, by which stored scales are too large.
@@ -219,16 +224,12 @@ impl Format for Nvfp4 {
         let code = if code == 0 { EPSILON } else { code };
         (code, positive_e4m3(code) / global)
     }
-
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        signed(quotient, Ties::Even)
-    }
 }
 
 impl Format for Nvfp4Modelopt {
     const BITS: usize = 4;
     const GROUP: usize = NV_GROUP;
+    const CODES: Codes = Codes::E2m1(Ties::Even, Sign::IfBelowZero);
     const DIVIDES: bool = true;
 
     /// `g`, by which stored scales are too small. Of zeros it is 1, where ModelOpt has no number.
@@ -244,11 +245,6 @@ impl Format for Nvfp4Modelopt {
         let scale = if scale == 0.0 { 1.0 } else { scale };
         let code = e4m3_from_f32(if scale > SMALLEST { scale } else { SMALLEST });
         (code, positive_e4m3(code) * global)
-    }
-
-    #[inline(always)]
-    fn code(quotient: f32) -> u8 {
-        signed(quotient, Ties::Even)
     }
 }
 

@@ -18,16 +18,23 @@
 //!
 //! `G` and `g` follow from the largest magnitude of all that shares one: [`Nvfp4::global`].
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod decode;
 mod formats;
+mod groups;
 mod loops;
 
 use std::marker::PhantomData;
 
 use crate::kernels::CpuPath;
 use crate::kernels::fp8::{Element, NonFiniteAt};
+pub use decode::dequantize_e2m1_row;
 pub use formats::{
-    Format, Mxfp4, Mxfp4Modelopt, Mxfp4Triton, Mxfp8, Mxfp8Modelopt, Nvfp4, Nvfp4Modelopt,
+    Codes, Format, Mxfp4, Mxfp4Modelopt, Mxfp4Triton, Mxfp8, Mxfp8Modelopt, Nvfp4, Nvfp4Modelopt,
+    Sign,
 };
+use groups::{Groups, Plain};
 use loops::{Rows, is_finite};
 
 /// Quantizes rows of whole groups: `source` has little-endian elements `T`, `columns` in a row, `codes` takes [`Format::BITS`]
@@ -50,13 +57,13 @@ pub fn quantize_rows<T: Element, F: Format>(
     assert!(elements.is_multiple_of(F::GROUP) && source.len().is_multiple_of(T::BYTES));
     assert_eq!(codes.len() * 8, elements * F::BITS);
     assert_eq!(scales.len() * F::GROUP, elements);
-    let are_finite = path.run(Rows::<T, F> {
-        source,
-        global,
-        codes,
-        scales,
-        types: PhantomData,
-    });
+    let are_finite = match path {
+        #[cfg(target_arch = "x86_64")]
+        CpuPath::Avx2 | CpuPath::Avx512 => {
+            run::<T, F, avx2::Avx2>(source, global, codes, scales, path)
+        }
+        _ => run::<T, F, Plain>(source, global, codes, scales, path),
+    };
     if are_finite {
         return Ok(());
     }
@@ -67,6 +74,22 @@ pub fn quantize_rows<T: Element, F: Format>(
         row: at / columns,
         column: at % columns,
         value,
+    })
+}
+
+fn run<T: Element, F: Format, G: Groups>(
+    source: &[u8],
+    global: f32,
+    codes: &mut [u8],
+    scales: &mut [u8],
+    path: CpuPath,
+) -> bool {
+    path.run(Rows::<T, F, G> {
+        source,
+        global,
+        codes,
+        scales,
+        types: PhantomData,
     })
 }
 

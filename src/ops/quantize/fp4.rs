@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use crate::catalog::{Catalog, Tensor};
+use crate::catalog::{Catalog, NumberKind, Tensor};
 use crate::error::setting::ALLOW_ROUNDING;
 use crate::error::{Code, Hint, Warning};
 use crate::quant::{Encoding, Exactness, Rounding};
@@ -12,6 +12,8 @@ use crate::text::{are, listing};
 /// Weights that were FP4 and are quantized, by what becomes of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Converted {
+    /// Whether there are any, also of those that may be rounded.
+    are_some: bool,
     exact: Vec<Name>,
     rounded: IndexMap<Rounding, Vec<Name>>,
 }
@@ -19,6 +21,7 @@ pub(super) struct Converted {
 impl Converted {
     /// Adds the weight `tensor`, called `name`, which `encoding` encodes.
     pub(super) fn add(&mut self, encoding: &dyn Encoding, name: &Name, tensor: &Tensor) {
+        self.are_some |= tensor.number_kind() != NumberKind::Any;
         match encoding.exactness(tensor) {
             Exactness::NotExpected => {}
             Exactness::Exact => self.exact.push(name.clone()),
@@ -29,8 +32,13 @@ impl Converted {
         }
     }
 
-    /// Notes what is exact, and warns of what is rounded.
-    pub(super) fn note(self, catalog: &mut Catalog) {
+    /// Notes what is exact, and warns of what is rounded, and of a permission to round that nothing needs.
+    pub(super) fn note(self, catalog: &mut Catalog, allows_rounding: bool) {
+        if allows_rounding && !self.are_some {
+            let problem = "it has no effect: no weight that is quantized was FP4";
+            let warning = Warning::new(Code::NoEffect, problem).about(ALLOW_ROUNDING);
+            catalog.report.warnings.push(warning);
+        }
         if !self.exact.is_empty() {
             let note = format!(
                 "{} converted from FP4 to FP8 exactly, which is checked where they are read: {}",

@@ -261,6 +261,7 @@ impl Params for QuantizeParams {
             encoding: self.encoding()?,
             selection: self.selection()?,
             partial_blocks: self.partial_blocks.unwrap_or_default(),
+            allows_rounding: self.allow_rounding,
         })])
     }
 }

@@ -45,6 +45,8 @@ pub struct Quantize {
     pub selection: Selection,
     pub encoding: Box<dyn Encoding>,
     pub partial_blocks: PartialBlocks,
+    /// Whether it was asked to round numbers of FP4 weights, which `encoding` then does.
+    pub allows_rounding: bool,
 }
 
 impl Operator for Quantize {
@@ -133,7 +135,7 @@ impl Operator for Quantize {
             count += 1;
         }
         catalog.report.add(Quantized(count));
-        converted.note(catalog);
+        converted.note(catalog, self.allows_rounding);
         catalog.tensors = tensors;
         self.encoding.declare(catalog, &quantized, &partial)
     }

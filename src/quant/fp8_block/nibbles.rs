@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use half::{bf16, f16};
 use indexmap::IndexMap;
 
 use crate::catalog::{Band, Kernel, NonFinite, NumberKind, RowBands, Step, Tensor};
@@ -16,16 +17,12 @@ use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
 use crate::kernels::float8::e8m0_to_f32;
 use crate::kernels::lanes::Precision;
-use crate::kernels::table::{Codes, First, dequantize_blocks};
+use crate::kernels::microscaling::dequantize_e2m1_row;
 use crate::quant::fp8_block::naming::scales;
 use crate::tensor::{Dtype, Name, shape_text};
 
 /// Columns that share a scale.
 const GROUP: u64 = 32;
-/// The numbers of E2M1, by their codes.
-const E2M1: [f32; 16] = [
-    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
-];
 
 /// The numbers of the weight called `name`, in dtype `to`.
 ///
@@ -127,13 +124,12 @@ impl Kernel for NibbleKernel {
         outputs: &mut [&mut [u8]],
     ) -> std::result::Result<(), NonFinite> {
         let scales: Vec<f32> = inputs[1].iter().map(|code| e8m0_to_f32(*code)).collect();
-        let codes = Codes {
-            packed: inputs[0],
-            first: First::Lower,
-            table: &E2M1,
+        let row = match self.to {
+            Precision::Bf16 => dequantize_e2m1_row::<bf16>,
+            Precision::F16 => dequantize_e2m1_row::<f16>,
+            Precision::F32 => dequantize_e2m1_row::<f32>,
         };
-        let target = &mut *outputs[0];
-        dequantize_blocks(codes, &scales, GROUP as usize, self.to, target, self.path);
+        row(inputs[0], &scales, GROUP as usize, outputs[0], self.path);
         Ok(())
     }
 }

@@ -10,10 +10,10 @@ use crate::catalog::{Band, Gather, Kernel, NonFinite, NumberKind, Part, RowBands
 use crate::error::setting::{DROP, DTYPE};
 use crate::error::{Code, Error, Hint, Result};
 use crate::kernels::CpuPath;
-use crate::kernels::cast::{E4m3, Halves, dequantize_row};
-use crate::kernels::float4::unpack_e2m1;
+use crate::kernels::cast::{E4m3, dequantize_row};
 use crate::kernels::float8::{e4m3_to_f32, e8m0_to_f32};
 use crate::kernels::lanes::Precision;
+use crate::kernels::microscaling::dequantize_e2m1_row;
 use crate::quant::microscaling::format::{Form, Scales};
 use crate::tensor::{Axis, Dtype, Name, shape_text};
 
@@ -270,7 +270,6 @@ impl Kernel for DecodeKernel {
         let scales: Vec<f32> = scales.iter().map(|s| values[usize::from(*s)]).collect();
         let columns = self.columns as usize;
         let group = self.form.group() as usize;
-        let mut halves = vec![0; columns];
         let rows = codes
             .chunks_exact(columns * self.form.bits() as usize / 8)
             .zip(scales.chunks_exact(columns / group));
@@ -286,12 +285,11 @@ impl Kernel for DecodeKernel {
                 continue;
             }
             let row = match self.to {
-                Precision::Bf16 => dequantize_row::<Halves, bf16>,
-                Precision::F16 => dequantize_row::<Halves, f16>,
-                Precision::F32 => dequantize_row::<Halves, f32>,
+                Precision::Bf16 => dequantize_e2m1_row::<bf16>,
+                Precision::F16 => dequantize_e2m1_row::<f16>,
+                Precision::F32 => dequantize_e2m1_row::<f32>,
             };
-            unpack_e2m1(codes, &mut halves, self.path);
-            row(&halves, scales, group, target, self.path);
+            row(codes, scales, group, target, self.path);
         }
         Ok(())
     }
