@@ -52,7 +52,7 @@ impl Fingerprint {
         }
     }
 
-    #[cfg(feature = "remote")]
+    #[cfg(feature = "serve")]
     /// Adds where each source is, and what pins its content.
     pub(crate) fn sources(&mut self) {
         for (location, identity) in std::mem::take(&mut self.sources) {

@@ -71,7 +71,7 @@ pub mod quant;
 pub mod read;
 pub mod recipe;
 pub mod runs;
-#[cfg(feature = "remote")]
+#[cfg(feature = "serve")]
 pub mod serve;
 pub mod shown;
 mod size;

@@ -5,7 +5,7 @@
 //! its number when a signal stopped it. The mount helper has the exit codes of mount(8), `diff` has codes of
 //! its own.
 
-#[cfg(any(feature = "fuse", feature = "remote"))]
+#[cfg(any(feature = "fuse", feature = "serve"))]
 mod allocator;
 mod args;
 #[cfg(feature = "fuse")]
@@ -18,7 +18,7 @@ mod diff;
 mod doctor;
 mod emit_recipe;
 mod inspect;
-#[cfg(any(feature = "fuse", feature = "remote"))]
+#[cfg(any(feature = "fuse", feature = "serve"))]
 mod logging;
 mod man;
 mod materialize;
@@ -43,9 +43,9 @@ mod progress;
 mod provenance;
 mod purpose;
 mod report;
-#[cfg(feature = "remote")]
+#[cfg(feature = "serve")]
 mod serve;
-#[cfg(any(feature = "fuse", feature = "remote"))]
+#[cfg(any(feature = "fuse", feature = "serve"))]
 mod service;
 mod signals;
 mod start;
@@ -137,7 +137,7 @@ enum Command {
         #[command(flatten)]
         mount: mount::MountArgs,
     },
-    #[cfg(feature = "remote")]
+    #[cfg(feature = "serve")]
     /// Serve a view over HTTP, as a repository of the Hugging Face Hub and as plain files
     Serve {
         #[command(flatten)]
@@ -286,7 +286,7 @@ impl Command {
                 mount::run(&view, &mount)?;
                 Ok(ExitCode::SUCCESS)
             }
-            #[cfg(feature = "remote")]
+            #[cfg(feature = "serve")]
             Command::Serve { view, serve } => {
                 serve::run(&view.into_view(), &serve, quiet)?;
                 Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 """Training checkpoints shown as models: every tensor is what was trained, bit for bit."""
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -18,9 +19,10 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import ckptfs
+import megatron_runs
 import training_runs
 from checkpoint import same_bits
 
@@ -60,6 +62,13 @@ def test_every_form_is_shown_as_the_model_that_was_saved(base, runs, tmp_path):
     assert_same(found, training_runs.llama().state_dict())
 
 
+def test_what_zero_1_did_not_train_is_that_of_the_model_in_16_bits(runs, tmp_path):
+    found = shown(tmp_path / "out", "--base", runs / "zero1", "--like", runs / "llama")
+    expected = training_runs.llama().state_dict()
+    expected[training_runs.FROZEN] = expected[training_runs.FROZEN].bfloat16()
+    assert_same(found, expected)
+
+
 def test_a_consolidated_checkpoint_is_one_of_hugging_face(runs, tmp_path):
     for file in ("config.json", "generation_config.json"):
         shutil.copy(runs / "llama" / file, runs / "hf-consolidated")
@@ -71,6 +80,28 @@ def test_a_consolidated_checkpoint_is_one_of_hugging_face(runs, tmp_path):
 def test_megatron_core_is_taken_apart(base, runs, tmp_path):
     found = shown(tmp_path / "out", "--base", runs / base, "--like", runs / "qwen2")
     assert_same(found, training_runs.qwen2().state_dict())
+
+
+@pytest.fixture(scope="module")
+def megatron_core(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("megatron") / "out"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, megatron_runs.__file__, out], check=True, timeout=300, env=environment)
+    return out
+
+
+@pytest.mark.parametrize("form", ["tensor", "pipeline", "layers"])
+def test_what_megatron_core_itself_writes_is_shown_as_a_model(form, megatron_core, tmp_path):
+    config = Qwen2Config(
+        vocab_size=megatron_runs.TOKENS, hidden_size=megatron_runs.HIDDEN, tie_word_embeddings=False,
+        intermediate_size=megatron_runs.INTERMEDIATE, num_hidden_layers=megatron_runs.LAYERS,
+        num_attention_heads=megatron_runs.HEADS, num_key_value_heads=megatron_runs.KEYS,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "like")
+    run = megatron_core / form
+    found = shown(tmp_path / "out", "--base", run, "--like", tmp_path / "like")
+    assert_same(found, megatron_runs.trained(run, form))
 
 
 def test_a_view_loads_with_the_models_own_logits(runs, tmp_path):

@@ -2,6 +2,7 @@
 not at hand (DeepSpeed, Megatron-Core, Meta's Llama)."""
 
 import collections
+import enum
 import json
 import math
 import os
@@ -136,8 +137,24 @@ def split_evenly(tensor: torch.Tensor) -> list[torch.Tensor]:
     return list(padded.split(share))
 
 
-def deepspeed(model, stage: int, directory: Path, frozen=("model.embed_tokens.weight",)) -> None:
-    """ZeRO's files by the definition that DeepSpeed's zero_to_fp32.py reads them by."""
+def zero_stage(stage: int):
+    """As DeepSpeed says it: a member of an enum of its own."""
+    path = "deepspeed.runtime.zero.config"
+    stages = {"disabled": 0, "optimizer_states": 1, "gradients": 2, "weights": 3}
+    for parent in ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.zero", path):
+        sys.modules.setdefault(parent, types.ModuleType(parent))
+    sys.modules[path].ZeroStageEnum = enum.IntEnum("ZeroStageEnum", stages, module=path)
+    return sys.modules[path].ZeroStageEnum(stage)
+
+
+FROZEN = "model.embed_tokens.weight"
+
+
+def deepspeed(model, stage: int, directory: Path, frozen=(FROZEN,)) -> None:
+    """ZeRO's files by the definition that DeepSpeed's zero_to_fp32.py reads them by.
+
+    It looks for frozen parameters of ZeRO 1 nowhere; DeepSpeed 0.19.8 was seen to write them in `module` alone.
+    """
     step = directory / "global_step30"
     step.mkdir(parents=True)
     (directory / "latest").write_text("global_step30")
@@ -167,7 +184,7 @@ def deepspeed(model, stage: int, directory: Path, frozen=("model.embed_tokens.we
     key = "fp32_flat_groups" if stage == 3 else "single_partition_of_fp32_groups"
     for rank in range(RANKS):
         states = {"optimizer_state_dict": {
-            "zero_stage": stage, "partition_count": [RANKS] * len(groups) if stage < 3 else RANKS,
+            "zero_stage": zero_stage(stage), "partition_count": [RANKS] * len(groups) if stage < 3 else RANKS,
             key: flat[rank], "base_optimizer_state": {"state": {0: {"exp_avg": flat[rank][0] + 1}}},
         }}
         torch.save(states, step / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
@@ -177,6 +194,8 @@ def deepspeed(model, stage: int, directory: Path, frozen=("model.embed_tokens.we
             torch.save(of_rank, step / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
     if stage < 3:
         model_states["frozen_param_fragments"] = {n: parameters[n].detach() for n in frozen}
+        if stage == 1:
+            model_states |= {"frozen_param_shapes": None, "frozen_param_fragments": None}
         torch.save(model_states, step / "mp_rank_00_model_states.pt")
 
 
@@ -282,7 +301,7 @@ def written(out: Path) -> Path:
         shutil.copy(out / "llama" / file, out / "verl/global_step_5/actor/huggingface")
     shutil.copytree(out / "grid-dcp", out / "grid-dcp-former")
     with_former_classes(out / "grid-dcp-former/.metadata")
-    for stage in (2, 3):
+    for stage in (1, 2, 3):
         deepspeed(model, stage, out / f"zero{stage}")
     # Llama 1 and 2 cut embeddings in columns, Llama 3 in rows.
     meta(model, 1, out / "meta1", 0)

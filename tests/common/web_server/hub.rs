@@ -6,13 +6,7 @@ use std::sync::atomic::Ordering;
 use super::files::file;
 use super::request::Request;
 use super::response::{Response, status};
-use super::{State, Stored, Trouble, page};
-
-/// The commit that every revision of the Hub stands for.
-pub(crate) const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
-
-/// The token that opens private repositories.
-pub(crate) const TOKEN: &str = "hf_test";
+use super::{COMMIT, State, Stored, TOKEN, Trouble, page};
 
 /// Repositories are `hub/org/model/…`; those of `gated` and `private` need the token, and the first its
 /// conditions accepted, too.

@@ -21,10 +21,15 @@ use sha2::{Digest, Sha256};
 use self::bucket::list_objects;
 use self::encryption::Encryption;
 use self::files::{file, tag};
-pub(crate) use self::hub::{COMMIT, TOKEN};
 use self::hub::{api, is_large, resolve, signed};
 pub(crate) use self::request::{Request, decoded, read_request};
 use self::response::{Response, status, write_response};
+
+/// The commit that every revision of the Hub stands for.
+pub(crate) const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
+
+/// The token that opens private repositories.
+pub(crate) const TOKEN: &str = "hf_test";
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,9 @@
 //! | 1, 2 | `mp_rank_00_model_states.pt`, with all parameters in 16 bits | a file for each rank; for each group, the parts of all ranks are one vector, which has the parameters one after the other |
 //! | 3 | `zero_pp_rank_R_mp_rank_00_model_states.pt`, without them | a file for each rank; each has ⌈n/W⌉ elements of each parameter of n, all at one place in it |
 //!
-//! Parameters that are trained come from the f32 vectors; frozen ones and buffers from model states. Of optimizer states
-//! nothing else is read. Source: `deepspeed/utils/zero_to_fp32.py` of DeepSpeed 0.18.
+//! Parameters that are trained come from the f32 vectors; frozen ones and buffers from model states, where ZeRO 1 has
+//! frozen ones among all others alone. Of optimizer states nothing else is read. Source:
+//! `deepspeed/utils/zero_to_fp32.py` of DeepSpeed 0.18, which leaves out what ZeRO 1 did not train, and files that 0.19 wrote.
 //!
 //! | file | about |
 //! |---|---|
@@ -74,7 +75,7 @@ pub(super) fn read(directory: &dyn Directory, names: &[OsString]) -> Result<File
     }
     let whole = names.optimizer.is_empty();
     let models = jobs::map(&blobs, jobs::processors(), |(_, blob)| {
-        ModelStates::read(&**blob, whole)
+        ModelStates::read(&**blob, names.is_stage_3)
     })?;
     if whole {
         if names.is_stage_3 {
@@ -114,9 +115,13 @@ pub(super) fn read(directory: &dyn Directory, names: &[OsString]) -> Result<File
             files.holds(states.shard, &name, vector);
         }
     }
-    trained(&mut files, path, &models[0], &optimizers, names.is_stage_3)?;
+    let shapes = models[0].shapes.as_ref().ok_or_else(|| {
+        let problem = "it has no param_shapes, by which parameters are cut out of vectors; DeepSpeed before 0.4.1 did not write them";
+        Error::of_file(Code::UnsupportedTorch, files.location(0), problem)
+    })?;
+    trained(&mut files, path, shapes, &optimizers, names.is_stage_3)?;
     frozen(&mut files, path, &models, names.is_stage_3)?;
-    others(&mut files, &models[0])?;
+    others(&mut files, &models[0], names.is_stage_3)?;
     Ok(files)
 }
 
@@ -195,7 +200,7 @@ fn whole(files: &mut Files, name: &Name, stored: &StoredTensor) -> Result<()> {
 fn trained(
     files: &mut Files,
     path: &Path,
-    model: &ModelStates,
+    shapes: &[Vec<(Name, Shape)>],
     optimizers: &[OptimizerStates],
     is_stage_3: bool,
 ) -> Result<()> {
@@ -204,16 +209,16 @@ fn trained(
             .iter()
             .map(|states| Flat::new(states.shard, &states.groups))
             .collect();
-        let shapes: Vec<&(Name, Shape)> = model.shapes.iter().flatten().collect();
+        let shapes: Vec<&(Name, Shape)> = shapes.iter().flatten().collect();
         return cut_alike(files, path, &shapes, Dtype::F32, &ranks);
     }
     let groups = optimizers.iter().map(|states| states.groups.len());
-    if groups.clone().any(|count| count != model.shapes.len()) {
+    if groups.clone().any(|count| count != shapes.len()) {
         let problem =
             "model states have another number of groups of parameters than optimizer states";
         return Err(Error::of_file(Code::BadPieces, path, problem));
     }
-    for (group, shapes) in model.shapes.iter().enumerate() {
+    for (group, shapes) in shapes.iter().enumerate() {
         let ranks: Vec<Flat> = optimizers
             .iter()
             .map(|states| Flat::new(states.shard, &states.groups[group..=group]))
@@ -253,15 +258,15 @@ fn frozen(files: &mut Files, path: &Path, models: &[ModelStates], is_stage_3: bo
     Ok(())
 }
 
-/// Buffers, and parameters that are others.
-fn others(files: &mut Files, model: &ModelStates) -> Result<()> {
-    for (name, stored) in &model.module {
-        if model.buffers.contains(&**name) && !files.has(name) {
-            whole(files, name, stored)?;
-        }
-    }
+/// Parameters that are others, buffers, and what else is only in `module`: what ZeRO 1 did not train.
+fn others(files: &mut Files, model: &ModelStates, is_stage_3: bool) -> Result<()> {
     for (name, other) in &model.shared {
         files.same(name, other);
+    }
+    for (name, stored) in &model.module {
+        if (!is_stage_3 || model.buffers.contains(&**name)) && !files.has(name) {
+            whole(files, name, stored)?;
+        }
     }
     Ok(())
 }

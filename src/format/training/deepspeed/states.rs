@@ -19,8 +19,8 @@ const MAX_NAME: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct ModelStates {
     /// `param_shapes`: for each group of parameters that are trained together.
-    pub(super) shapes: Vec<Vec<(Name, Shape)>>,
-    /// `module`: all of them where no optimizer states are, else buffers alone.
+    pub(super) shapes: Option<Vec<Vec<(Name, Shape)>>>,
+    /// `module`: of ZeRO 3, where parameters are empty in it, buffers alone.
     pub(super) module: IndexMap<Name, StoredTensor>,
     /// `buffer_names`.
     pub(super) buffers: HashSet<String>,
@@ -56,11 +56,11 @@ fn name(pickle: &Pickle, id: Id) -> Option<Name> {
 }
 
 impl ModelStates {
-    /// Reads `file`; of its `module` all tensors if it `is_whole`.
+    /// Reads `file`, of a checkpoint that `is_stage_3` or not.
     ///
     /// # Errors
-    /// If it lacks what parameters are cut by.
-    pub(super) fn read(file: &dyn Blob, is_whole: bool) -> Result<Self> {
+    /// If what parameters are cut by is of another form.
+    pub(super) fn read(file: &dyn Blob, is_stage_3: bool) -> Result<Self> {
         let saved = torch::open(file)?;
         let Saved { pickle, .. } = &saved;
         let root = pickle.root();
@@ -70,17 +70,9 @@ impl ModelStates {
             // One dictionary, in older versions.
             let one = [groups];
             let groups = pickle.list(groups).unwrap_or(&one);
-            for &group in groups {
-                let shapes = shapes(pickle, group).ok_or_else(|| refuse("param_shapes"))?;
-                states.shapes.push(shapes);
-            }
-        } else if !is_whole {
-            let problem = "it has no param_shapes, by which parameters are cut out of vectors; DeepSpeed before 0.4.1 did not write them";
-            return Err(Error::of_file(
-                Code::UnsupportedTorch,
-                file.location(),
-                problem,
-            ));
+            let shapes = groups.iter().map(|&group| shapes(pickle, group));
+            let shapes = shapes.collect::<Option<_>>();
+            states.shapes = Some(shapes.ok_or_else(|| refuse("param_shapes"))?);
         }
         if let Some(buffers) = pickle.entry(root, "buffer_names") {
             let buffers = pickle.list(buffers).unwrap_or_default().iter();
@@ -103,12 +95,20 @@ impl ModelStates {
                 .push(pair.ok_or_else(|| refuse("shared_params"))?);
         }
         let buffers = &states.buffers;
-        let is_wanted = |name: &str| is_whole || buffers.contains(name);
+        let is_wanted = |name: &str| !is_stage_3 || buffers.contains(name);
         let module = tensors(&saved, "module", is_wanted)?;
         let frozen = tensors(&saved, "frozen_param_fragments", |_| true)?;
         states.module = module;
         states.frozen = frozen;
         Ok(states)
+    }
+}
+
+/// A stage of ZeRO: a number, or a member of DeepSpeed's `ZeroStageEnum`, which is made of its number.
+fn stage(pickle: &Pickle, id: Id) -> Option<u64> {
+    match pickle.call(id) {
+        Some(((_, "ZeroStageEnum"), &[number])) => pickle.count(number),
+        _ => pickle.count(id),
     }
 }
 
@@ -159,10 +159,15 @@ impl OptimizerStates {
         let states = pickle.entry(pickle.root(), "optimizer_state_dict");
         let states =
             states.ok_or_else(|| damaged(file, "it has no optimizer_state_dict".to_owned()))?;
-        let number = |key| pickle.entry(states, key).and_then(|id| pickle.count(id));
-        let stage = number("zero_stage").ok_or_else(|| {
-            let problem = "it has no zero_stage: only checkpoints of ZeRO 1, 2 and 3 are read";
+        let stage = pickle.entry(states, "zero_stage");
+        let unsupported = |found: String| {
+            let problem = format!("{found}: only checkpoints of ZeRO 1, 2 and 3 are read");
             Error::of_file(Code::UnsupportedTorch, file.location(), problem)
+        };
+        let stage = stage.ok_or_else(|| unsupported("it has no zero_stage".to_owned()))?;
+        let stage = self::stage(pickle, stage).ok_or_else(|| {
+            let kind = pickle.kind(stage).shown().to_string();
+            unsupported(format!("its zero_stage is {kind}"))
         })?;
         // One for each group, in some versions.
         let ranks = match pickle.entry(states, "partition_count") {
