@@ -2,6 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::shown::Show;
 use crate::source::pool::{InUse, Pool, Rank, Slot};
 use crate::source::remote::blocks::BLOCK;
-use crate::source::remote::cache::index::{Entry, Word};
+use crate::source::remote::cache::index::{Checksum, Entry, Word};
 use crate::source::remote::cache::locks::Lock;
 use crate::source::remote::cache::opened::{Opened, bytes_on_disk, data_path};
 use crate::source::remote::cache::room::Room;
@@ -23,6 +24,9 @@ use crate::source::remote::store::{Object, Pin};
 
 /// What the directory with the files is called; another version has another name.
 const DIRECTORY: &str = "blocks-1";
+
+/// Blocks of an object that are checked at once.
+const CHECKED_AT_ONCE: usize = 16;
 
 /// The cache of a directory; without effect where it cannot be used.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(in crate::source::remote) struct File {
     opened: Arc<Slot<Opened>>,
     /// Held for each write: the kernel allows one at a time to a file, and threads that wait for it there spin.
     writing: Mutex<()>,
+    /// Held while a block is checked, by its number.
+    checking: [Mutex<()>; CHECKED_AT_ONCE],
     /// Of each block, the word with which it was checked against its checksum.
     checked: OnceLock<Box<[AtomicU32]>>,
 }
@@ -94,6 +100,7 @@ impl BlockCache {
             len: object.len,
             opened: OPEN.slot(Rank::First),
             writing: Mutex::default(),
+            checking: Default::default(),
             checked: OnceLock::new(),
         })
     }
@@ -151,19 +158,19 @@ impl File {
             opened
                 .data
                 .read_exact_at(part, block * BLOCK + skip as u64)?;
-        } else if part.len() == self.block_len(block) {
-            if !self.read_whole(opened, block, entry, part)? {
-                return Ok(false);
-            }
-            checked.store(entry.word.short(), Ordering::Relaxed);
         } else {
-            let mut memory = self.room.scratch().take();
-            let whole = &mut memory[..self.block_len(block)];
-            if !self.read_whole(opened, block, entry, whole)? {
-                return Ok(false);
+            // Who comes for another part of it meanwhile waits, rather than check it too.
+            let _alone = self.checking[block as usize % CHECKED_AT_ONCE].lock();
+            if checked.load(Ordering::Relaxed) == entry.word.short() {
+                opened
+                    .data
+                    .read_exact_at(part, block * BLOCK + skip as u64)?;
+            } else {
+                if !self.read_checked(opened, block, entry, skip, part)? {
+                    return Ok(false);
+                }
+                checked.store(entry.word.short(), Ordering::Relaxed);
             }
-            part.copy_from_slice(&whole[skip..skip + part.len()]);
-            checked.store(entry.word.short(), Ordering::Relaxed);
         }
         // A hole that was made meanwhile reads as zeros.
         if opened.index.entry(block)?.word != entry.word {
@@ -173,19 +180,34 @@ impl File {
         Ok(true)
     }
 
-    /// Fills `whole` with `block`, whether it is the one of `entry` or not; whether it is, and is whole.
-    fn read_whole(
+    /// Fills `part` with the bytes of `block` from `skip`, whether it is the one of `entry` or not; whether it is, and is
+    /// whole. What is not wanted of it is read too, since the checksum is of all of it.
+    fn read_checked(
         &self,
         opened: &Opened,
         block: u64,
         entry: Entry,
-        whole: &mut [u8],
+        skip: usize,
+        part: &mut [u8],
     ) -> io::Result<bool> {
-        opened.data.read_exact_at(whole, block * BLOCK)?;
+        let begin = block * BLOCK;
+        let (before, after) = (skip as u64, (skip + part.len()) as u64);
+        let len = self.block_len(block) as u64;
+        let found = if part.len() as u64 == len {
+            opened.data.read_exact_at(part, begin)?;
+            Entry::checksum_of(part)
+        } else {
+            let mut checksum = Checksum::default();
+            self.pass(opened, begin..begin + before, &mut checksum)?;
+            opened.data.read_exact_at(part, begin + before)?;
+            checksum.add(part);
+            self.pass(opened, begin + after..begin + len, &mut checksum)?;
+            checksum.value()
+        };
         if opened.index.entry(block)?.word != entry.word {
             return Ok(false);
         }
-        if Entry::checksum_of(whole) != entry.checksum {
+        if found != entry.checksum {
             log::warn!(
                 "{}: block {block} is damaged, and fetched again",
                 data_path(&self.path).shown()
@@ -194,6 +216,21 @@ impl File {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Adds `range` of the file to `checksum`.
+    fn pass(&self, opened: &Opened, range: Range<u64>, checksum: &mut Checksum) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut memory = self.room.scratch().take();
+        for at in range.clone().step_by(memory.len()) {
+            let len = (range.end - at).min(memory.len() as u64);
+            let piece = &mut memory[..len as usize];
+            opened.data.read_exact_at(piece, at)?;
+            checksum.add(piece);
+        }
+        Ok(())
     }
 
     /// Takes `block` away, if it is still the one of `word`.

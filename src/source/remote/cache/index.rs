@@ -79,6 +79,20 @@ impl Entry {
     }
 }
 
+/// The checksum of bytes that come in pieces.
+#[derive(Default)]
+pub(super) struct Checksum(XxHash3_128);
+
+impl Checksum {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    pub(super) fn value(&self) -> u128 {
+        self.0.finish_128()
+    }
+}
+
 /// The index of an object.
 #[derive(Debug)]
 pub(super) struct Index(File);

@@ -104,6 +104,69 @@ fn a_damaged_block_is_a_miss_and_can_be_kept_again() {
 }
 
 #[test]
+fn a_part_anywhere_of_a_block_is_given_only_if_all_of_the_block_is_right() {
+    let block = BLOCK as usize;
+    let parts = [
+        (0, 1),
+        (0, block),
+        (0, block - 1),
+        (1, block - 1),
+        (block - 1, 1),
+        (128 << 10, 128 << 10),
+        (300_001, 500_000),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    // As if it were the first use in a process.
+    let opened = || {
+        let cache = cache(directory.path(), 100 * BLOCK);
+        cache.file(&object("x", "1")).unwrap()
+    };
+    for (skip, len) in parts {
+        for damaged in [
+            None,
+            Some(0),
+            Some(skip),
+            Some(skip + len - 1),
+            Some(block - 1),
+        ] {
+            opened().keep(1, &content(1));
+            if let Some(at) = damaged {
+                let path = data_path(&opened().path);
+                let data = Handle::options().write(true).open(path).unwrap();
+                // No content has a zero.
+                data.write_all_at(&[0], BLOCK + at as u64).unwrap();
+            }
+            let mut part = vec![0; len];
+            let found = opened().read(1, skip, &mut part);
+            assert_eq!(found, damaged.is_none(), "{skip}, {len}: {damaged:?}");
+            assert!(!found || part == content(1)[skip..skip + len]);
+        }
+    }
+}
+
+#[test]
+fn readers_of_parts_of_a_block_at_once_have_them_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = || {
+        let cache = cache(directory.path(), 100 * BLOCK);
+        cache.file(&object("x", "1")).unwrap()
+    };
+    opened().keep(1, &content(1));
+    let (file, expected) = (opened(), content(1));
+    std::thread::scope(|scope| {
+        let len = BLOCK as usize / 7;
+        for (number, part) in expected.chunks(len).enumerate() {
+            let skip = number * len;
+            let file = &file;
+            scope.spawn(move || {
+                let mut found = vec![0; part.len()];
+                assert!(file.read(1, skip, &mut found) && found == part);
+            });
+        }
+    });
+}
+
+#[test]
 fn what_a_killed_process_left_half_written_is_a_miss() {
     let directory = tempfile::tempdir().unwrap();
     let file = cache(directory.path(), 100 * BLOCK)
