@@ -73,7 +73,7 @@ codes! {
     /// A source beyond this machine, or its network, does not answer.
     Unreachable = "unreachable",
     /// The certificate of a server is not trusted.
-    UntrustedCertificate = "untrusted-certificate",
+    UntrustedServer = "untrusted-server",
     /// A server refuses access.
     AccessDenied = "access-denied",
     /// The conditions of a repository of the Hub are not accepted.

@@ -2,6 +2,7 @@
 importance matrix, on every CPU path; and are decoded as that library decodes them."""
 
 import ctypes
+import functools
 import importlib.util
 import os
 import subprocess
@@ -65,13 +66,21 @@ def dequantised(kind: str, blocks: bytes, count: int) -> bytes:
     return values.tobytes()
 
 
+@functools.cache
+def rows_program() -> Path:
+    """Built here, since only these tests need it. Of the tests' build: an example depends on what tests do."""
+    subprocess.run(
+        ["cargo", "build", "--locked", "--quiet", "--package", "ckptfs", "--example", "ggml_rows"],
+        cwd=REPOSITORY, check=True,
+    )
+    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    return REPOSITORY / target / "debug" / "examples" / "ggml_rows"
+
+
 def ggml_rows(*arguments, data: bytes, disable: str = "") -> bytes:
     """What `tests/ggml/rows.rs` makes of `data`."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    program = target / "debug" / "examples" / "ggml_rows"
-    assert program.is_file(), f"no {program}: run `cargo build --example ggml_rows`"
     done = subprocess.run(
-        [program, *map(str, arguments)], input=data, capture_output=True,
+        [rows_program(), *map(str, arguments)], input=data, capture_output=True,
         env=os.environ | {"CKPTFS_DISABLE": disable},
     )
     assert done.returncode == 0, done.stderr.decode()

@@ -60,7 +60,7 @@ impl Untrusted {
             "the certificate of {} is not trusted: {reason}",
             self.server
         );
-        Error::of_file(Code::UntrustedCertificate, url, problem).with_hint(Hint::text(hint))
+        Error::of_file(Code::UntrustedServer, url, problem).with_hint(Hint::text(hint))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn new(connect: Duration, read: Option<Duration>) -> Result<Client> {
     client.build().map_err(|error| {
         // A machine without a certificate to trust.
         let problem = format!("cannot make encrypted connections: {}", causes(&error));
-        let error = Error::new(Code::UntrustedCertificate, problem);
+        let error = Error::new(Code::UntrustedServer, problem);
         error.with_hint(Hint::text("install the package ca-certificates").or(TRUST))
     })
 }

@@ -113,13 +113,7 @@ fn a_certificate_that_is_not_trusted_is_an_error_at_once() {
                 Some(_) => server.url(),
                 None => url.clone(),
             };
-            let parts = [
-                "untrusted-certificate",
-                &*named,
-                &*server.url(),
-                reason,
-                to_do,
-            ];
+            let parts = ["untrusted-server", &*named, &*server.url(), reason, to_do];
             assert_names(&text, &parts);
             // A web server is asked for many names at once, and never for one of them twice.
             let most = if url.starts_with("https") { 40 } else { 1 };
@@ -148,6 +142,6 @@ fn a_machine_that_trusts_no_certificate_says_so() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_names(
         &text,
-        &["untrusted-certificate", "ca-certificates", "SSL_CERT_FILE"],
+        &["untrusted-server", "ca-certificates", "SSL_CERT_FILE"],
     );
 }
