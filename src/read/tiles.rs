@@ -1,6 +1,6 @@
 //! The cache of computed tiles: least recently used, bounded in bytes, single-flight.
 //!
-//! A tile holds one band of every output of a node. Outputs that are tiny beside the others (the
+//! A tile holds one band of every output of a node. Outputs that are small beside the others (the
 //! scales of a quantized tensor) are kept apart once known, so that reading a tensor's codes
 //! makes its scales free even after the codes have left the cache.
 
@@ -36,9 +36,10 @@ impl Tile {
         self.outputs.iter().map(|bytes| bytes.len()).sum()
     }
 
-    /// Whether output `k` is so small that it is worth keeping when the tile goes.
+    /// Whether output `k` is so small that it is worth keeping when the tile goes: as scales are, one of 16 bits for 32 codes
+    /// of 4 bits among them.
     fn is_small(&self, output: usize) -> bool {
-        const SHARE: usize = 64;
+        const SHARE: usize = 8;
         self.outputs[output].len() * SHARE <= self.bytes()
     }
 }

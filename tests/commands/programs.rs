@@ -13,7 +13,7 @@ use regex::Regex;
 const OF_EVERY_DEBIAN: &str = "bash cat cp env find ls mkdir mount prlimit setpriv setsid sh sha256sum \
      sleep umount unshare ln sync tar rm tail";
 /// What is tested, and what comes with Rust and with `scripts/python-env`.
-const NOT_OF_DEBIAN: &str = "ckptfs rustc vllm";
+const NOT_OF_DEBIAN: &str = "cargo ckptfs rustc vllm";
 const OF_THE_SHELL: &str = "command do done echo kill time true until wait";
 
 fn words(text: &str) -> BTreeSet<&str> {

@@ -4,13 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ckptfs::error::Code;
+use ckptfs::ops::QuantizeParams;
 use ckptfs::read::{Reader, Tile, TileCache, TileKey};
 use ckptfs::recipe::Plan;
 use safetensors::Dtype;
 
 use crate::common::checkpoint::{Checkpoint, bf16, of_values};
 use crate::common::readback::{read_file, read_tensor};
-use crate::common::{Workspace, plan_by_rules};
+use crate::common::{Workspace, plan_by_rules, plan_fp8};
 
 /// Codes and scale of a tensor of 128 × 128.
 const TILE_BYTES: usize = 128 * 128 + 4;
@@ -111,6 +112,49 @@ fn the_scales_of_codes_that_were_read_need_no_computation() {
     for i in 0..8 {
         let scale = read_tensor(&plan, &reader, &format!("{}_scale_inv", layer(i))).unwrap();
         assert_ne!(scale, [0; 4]);
+    }
+}
+
+#[test]
+fn the_same_goes_for_every_scheme_however_large_its_scales_are() {
+    let schemes = [
+        "fp8-channel",
+        "int8-channel",
+        "int4",
+        "int4:group=32",
+        "int4:asymmetric",
+        "mxfp4",
+        "mxfp8",
+    ];
+    for scheme in schemes {
+        let workspace = Workspace::new();
+        let layers = (0..8).map(|i| bf16(&layer(i), &[128, 128]));
+        let base = workspace.write("base", &Checkpoint::single(layers));
+        let quantize = QuantizeParams {
+            scheme: Some(scheme.parse().unwrap()),
+            ..QuantizeParams::by_rules()
+        };
+        let plan = plan_fp8(&base, quantize).unwrap();
+        // Tiles that were read to their end have no room.
+        let reader = Reader::new(plan.view.clone(), 4 * TILE_BYTES);
+        let tensors = plan.shards[0].tensors.iter();
+        let (scales, codes): (Vec<_>, Vec<_>) = tensors.partition(|tensor| {
+            tensor.name.contains("_scale") || tensor.name.contains("_zero_point")
+        });
+        assert!(scales.len() >= 8 && codes.len() >= 8, "{scheme}");
+        for tensor in codes {
+            read_tensor(&plan, &reader, &tensor.name).unwrap();
+        }
+        spoil_source(&workspace);
+        for tensor in scales {
+            let read = read_tensor(&plan, &reader, &tensor.name);
+            assert!(
+                read.is_ok(),
+                "{scheme}: {}: {}",
+                tensor.name,
+                read.unwrap_err()
+            );
+        }
     }
 }
 
