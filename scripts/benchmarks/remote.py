@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import inputs
+from . import inputs, links
 from .bench import Bench, flags_of, warm
 from .readers import CHUNK, read_file, shards, size
 from .report import Goal
-from .system import process_status
+from .system import process_status, touch_memory
 
 SECTION = "A checkpoint on a web server (nginx on loopback), GB/s"
 FETCHED = "Bytes that the server sent, to those that were needed"
@@ -30,17 +30,19 @@ http {{
     sendfile on; keepalive_requests 1000000;
     client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
     uwsgi_temp_path {directory}; scgi_temp_path {directory};
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    server {{ listen {address}:{port}; root {root}; }}
 }}
 """
+# Megabits/s of a link that is slower than this machine.
+LINK = 4000
 
 
 class Nginx:
-    def __init__(self, port: int, log: Path) -> None:
-        self.port, self.log = port, log
+    def __init__(self, address: str, port: int, log: Path) -> None:
+        self.address, self.port, self.log = address, port, log
 
     def url(self, directory: Path) -> str:
-        return f"http://127.0.0.1:{self.port}/{directory.name}/"
+        return f"http://{self.address}:{self.port}/{directory.name}/"
 
     def sent(self) -> int:
         """Bytes of all bodies so far."""
@@ -48,28 +50,29 @@ class Nginx:
 
 
 @contextmanager
-def nginx(program: str, root: Path, scratch: Path) -> Iterator[Nginx]:
-    directory = scratch / "nginx"
+def nginx(program: str, root: Path, scratch: Path, address: str = "127.0.0.1", within: list = []) -> Iterator[Nginx]:
+    directory = scratch / f"nginx-{address}"
     directory.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (directory / "conf").write_text(CONFIG.format(directory=directory, port=port, root=root))
-    command = [program, "-p", directory, "-e", "stderr", "-c", directory / "conf"]
+    config = CONFIG.format(directory=directory, address=address, port=port, root=root)
+    (directory / "conf").write_text(config)
+    command = [*within, program, "-p", directory, "-e", "stderr", "-c", directory / "conf"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        wait_until_it_listens(port, process)
-        yield Nginx(port, directory / "log")
+        wait_until_it_listens((address, port), process)
+        yield Nginx(address, port, directory / "log")
     finally:
         process.terminate()
         process.wait()
         shutil.rmtree(directory)
 
 
-def wait_until_it_listens(port: int, process: subprocess.Popen) -> None:
+def wait_until_it_listens(address: tuple[str, int], process: subprocess.Popen) -> None:
     while process.poll() is None:
         with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
+            if not probe.connect_ex(address):
                 return
         time.sleep(0.01)
     raise RuntimeError("nginx does not start")
@@ -84,6 +87,25 @@ def run(bench: Bench) -> None:
         # Without a second round: bytes do not vary as times do.
         ranks(bench, server, bench.base, "8B", (rows, columns))
         ranks(bench, server, inputs.cached(bench.work / "wide", inputs.make_wide), "70B", (rows,))
+    over_a_link(bench, program)
+
+
+def over_a_link(bench: Bench, program: str) -> None:
+    """First reads where the network is what takes the time."""
+    row, peer = f"first read, a link of {LINK // 1000} Gbit/s", "the server, the same ranges and link"
+    if reason := links.missing():
+        bench.report.not_run(SECTION, row, reason)
+        return
+    with links.link(LINK) as within, nginx(program, bench.base.parent, bench.scratch, links.FAR, within) as server:
+        for number in bench.each_round("remote, a link", 3):
+            warm(bench.base)
+            cache, files = bench.scratch / f"blocks-{number}", shards(bench.base)
+            own = own_rate(server, files)
+            touch_memory(3 * size(files))
+            with bench.view(flags_of(server.url(bench.base), "--allow-http", "--block-cache", cache)) as mounted:
+                first = rate_of(shards(mounted.path))
+            bench.report.sample(SECTION, row, "GB/s", first, own, peer, Goal(">=", 0.9))
+            shutil.rmtree(cache, ignore_errors=True)
 
 
 def round_of(bench: Bench, server: Nginx, cache: Path) -> None:
@@ -92,6 +114,7 @@ def round_of(bench: Bench, server: Nginx, cache: Path) -> None:
     own = own_rate(server, files)
     flags = flags_of(server.url(bench.base), "--block-cache", cache, "--block-cache-size", f"{2 * total / 1e9:.0f}GB")
     before = server.sent()
+    touch_memory(3 * total)  # for the files of the mount, of the cache, and on their way
     with bench.view(flags) as mounted:
         first = rate_of(shards(mounted.path))
         peak = process_status(mounted.pid, "VmHWM") / 1e6
@@ -103,14 +126,21 @@ def round_of(bench: Bench, server: Nginx, cache: Path) -> None:
                         note="VmHWM; blocks in memory 96 MB, tiles 64 MB")  # fmt: skip
     spliced = ["--repack", "--shard-size-gb", "0.2"]
     before = server.sent()
+    touch_memory(total)
     with bench.view([*flags, *spliced]) as mounted:
         cached = rate_of(shards(mounted.path))
     again = server.sent() - before
+    touch_memory(total)
     with bench.view(flags_of(bench.base, *spliced)) as mounted:
         local = rate_of(shards(mounted.path))
     bench.report.sample(SECTION, "from the block cache, spliced", "GB/s", cached, local, "local, spliced",
                         Goal(">=", 0.9), note=f"{again / 1e6:.1f} MB were asked for again")  # fmt: skip
     shutil.rmtree(cache, ignore_errors=True)
+    unkept = flags_of(server.url(bench.base), "--block-cache-size", 0)
+    touch_memory(2 * total)
+    with bench.view(unkept) as mounted:
+        first = rate_of(shards(mounted.path))
+    bench.report.sample(SECTION, "the same without a block cache", "GB/s", first, own, "the server")
 
 
 def rate_of(files: list[Path]) -> float:
@@ -125,7 +155,7 @@ def own_rate(server: Nginx, files: list[Path]) -> float:
     lock = threading.Lock()
 
     def fetch() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection = http.client.HTTPConnection(server.address, server.port)
         buffer = bytearray(CHUNK)
         while True:
             with lock:

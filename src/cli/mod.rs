@@ -200,6 +200,13 @@ const TRY_AGAIN: u8 = 75;
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
+    let code = run_command();
+    #[cfg(feature = "remote")]
+    network::finish();
+    code
+}
+
+fn run_command() -> ExitCode {
     #[cfg(feature = "fuse")]
     if mount_helper::is_called() {
         return mount_helper::run();

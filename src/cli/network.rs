@@ -83,6 +83,15 @@ impl NetworkArgs {
     }
 }
 
+/// Has what was fetched be in the block cache before the program ends, as far as that takes no longer than a disk
+/// that works needs.
+pub(crate) fn finish() {
+    const LONGEST: Duration = Duration::from_secs(2);
+    if let Some(network) = Network::used() {
+        network.finish_writing(LONGEST);
+    }
+}
+
 /// The directory for caches of this user.
 fn usual_directory() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());

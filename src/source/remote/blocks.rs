@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Code, Error, Result};
+use crate::source::remote::memory::{Block, Memory};
 
 /// Bytes of a block: what is kept, or fetched, is a whole one.
 pub(super) const BLOCK: u64 = 1 << 20;
@@ -26,10 +27,13 @@ pub(super) struct Key {
 pub(super) struct Blocks {
     capacity: u64,
     state: Mutex<State>,
+    memory: Arc<Memory>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Those that came first are dropped first. What was read has mostly served its purpose, and must not push out what
+    /// was fetched ahead.
     kept: LruCache<Key, Bytes>,
     bytes: u64,
     flights: HashMap<Key, Arc<Flight>>,
@@ -85,13 +89,14 @@ impl Blocks {
                 bytes: 0,
                 flights: HashMap::new(),
             }),
+            memory: Arc::default(),
         }
     }
 
     /// What is known of `key`.
     pub(super) fn find(&self, key: Key) -> Found {
-        let mut state = self.state.lock();
-        if let Some(bytes) = state.kept.get(&key) {
+        let state = self.state.lock();
+        if let Some(bytes) = state.kept.peek(&key) {
             return Found::Kept(bytes.clone());
         }
         match state.flights.get(&key) {
@@ -109,7 +114,7 @@ impl Blocks {
     /// What is known of `key`; if nothing is, a new flight for it, which the caller must see to.
     pub(super) fn find_or_board(&self, key: Key) -> (Found, Option<Arc<Flight>>) {
         let mut state = self.state.lock();
-        if let Some(bytes) = state.kept.get(&key) {
+        if let Some(bytes) = state.kept.peek(&key) {
             return (Found::Kept(bytes.clone()), None);
         }
         if let Some(flight) = state.flights.get(&key) {
@@ -160,7 +165,8 @@ pub(super) struct Landing<'a> {
     blocks: &'a Blocks,
     /// Those that are not complete, with their lengths. A block without a key is for nobody else.
     waiting: VecDeque<(Option<Key>, Arc<Flight>, u64)>,
-    buffer: BytesMut,
+    /// What has come of the first of them.
+    block: Option<Block>,
 }
 
 impl<'a> Landing<'a> {
@@ -171,30 +177,30 @@ impl<'a> Landing<'a> {
         Landing {
             blocks,
             waiting: waiting.into_iter().collect(),
-            buffer: BytesMut::new(),
+            block: None,
         }
     }
 
-    /// Takes the next bytes; calls `complete` with each block that is there.
+    /// Takes the next bytes; calls `complete` with each block that is there, before anybody has it.
     pub(super) fn take(&mut self, bytes: Bytes, mut complete: impl FnMut(Key, &Bytes)) {
         let mut rest = &bytes[..];
         while let Some((_, _, len)) = self.waiting.front()
             && !rest.is_empty()
         {
             let len = *len as usize;
-            if self.buffer.is_empty() {
-                self.buffer.reserve(len);
-            }
-            let count = rest.len().min(len - self.buffer.len());
-            self.buffer.extend_from_slice(&rest[..count]);
-            rest = &rest[count..];
-            if self.buffer.len() == len {
-                let block = self.buffer.split().freeze();
+            let block = self
+                .block
+                .get_or_insert_with(|| self.blocks.memory.block(len));
+            let (now, later) = rest.split_at(rest.len().min(len - block.len()));
+            block.add(now);
+            rest = later;
+            if block.len() == len {
+                let block = self.block.take().expect("it is complete").freeze();
                 let (key, flight, _) = self.waiting.pop_front().expect("it was there");
                 match key {
                     Some(key) => {
-                        self.blocks.land(key, &flight, Ok(block.clone()));
                         complete(key, &block);
+                        self.blocks.land(key, &flight, Ok(block));
                     }
                     None => flight.land(Ok(block)),
                 }
@@ -259,14 +265,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_was_used_last_stays() {
+    fn memory_is_bounded_and_what_came_last_stays() {
         let blocks = Blocks::new(10);
         land(&blocks, key(0), b"aaaa");
         land(&blocks, key(1), b"bbbb");
         assert!(matches!(blocks.find(key(0)), Found::Kept(_)));
         land(&blocks, key(2), b"cccc");
-        assert!(blocks.is_unknown(key(1)));
-        assert!(!blocks.is_unknown(key(0)) && !blocks.is_unknown(key(2)));
+        assert!(
+            blocks.is_unknown(key(0)),
+            "it was read: what is ahead of the reader is worth more"
+        );
+        assert!(!blocks.is_unknown(key(1)) && !blocks.is_unknown(key(2)));
         blocks.forget(1);
         assert_eq!(blocks.state.lock().bytes, 0);
     }

@@ -17,6 +17,7 @@ mod crypto;
 mod directory;
 mod fault;
 mod hub;
+mod memory;
 mod network;
 mod objects;
 mod open;

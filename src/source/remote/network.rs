@@ -31,7 +31,7 @@ const AT_ONCE_AHEAD: usize = 32;
 const WAITING_TO_WRITE: usize = 48;
 
 /// Most bytes ahead of a reader, where they go to disk.
-const MOST_AHEAD: u64 = 256 << 20;
+const MOST_AHEAD: u64 = 128 << 20;
 
 /// Reads sources beyond this machine. All that are opened by one share its connections and its memory.
 pub struct Network {
@@ -113,6 +113,22 @@ impl Network {
         };
     }
 
+    /// The one that URLs were opened by, if any were.
+    pub fn used() -> Option<Arc<Self>> {
+        SHARED.lock().network.clone()
+    }
+
+    /// Waits, for at most `time`, until all that was fetched to be kept on disk is written.
+    pub fn finish_writing(&self, time: Duration) {
+        if self.cache.is_none() {
+            return;
+        }
+        let writing = self.writing.clone();
+        self.wait_briefly(time, async move {
+            drop(writing.acquire_many_owned(WAITING_TO_WRITE as u32).await);
+        });
+    }
+
     /// All that was learned of sources so far, where [`NetworkOptions::record_pins`] asks for it. No more is noted
     /// then.
     pub fn recorded(&self) -> Pins {
@@ -181,19 +197,14 @@ impl Network {
         requests.clone().acquire_owned().await.ok()
     }
 
-    /// The leave to have `blocks` wait to be written to disk. Who is waited for does not wait for it.
-    pub(super) async fn room_to_write(
-        &self,
-        blocks: usize,
-        ahead: bool,
-    ) -> Option<OwnedSemaphorePermit> {
-        let blocks = u32::try_from(blocks).ok()?;
-        let writing = self.writing.clone();
-        if ahead {
-            writing.acquire_many_owned(blocks).await.ok()
-        } else {
-            writing.try_acquire_many_owned(blocks).ok()
-        }
+    /// The leave to have a block wait to be written to disk, unless too many do.
+    pub(super) fn try_room_to_write(&self) -> Option<OwnedSemaphorePermit> {
+        self.writing.clone().try_acquire_owned().ok()
+    }
+
+    /// The same, once no longer too many do.
+    pub(super) async fn room_to_write(&self) -> Option<OwnedSemaphorePermit> {
+        self.writing.clone().acquire_owned().await.ok()
     }
 
     pub(super) fn options(&self) -> &NetworkOptions {

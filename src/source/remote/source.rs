@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Code, Error, Result};
 use crate::source::remote::blocks::{BLOCK, Flight, Found, Key, Landing};
 use crate::source::remote::cache;
 use crate::source::remote::network::Network;
 use crate::source::remote::store::{Object, Store};
-use crate::source::remote::streams::{SPAN, Streams};
-use crate::source::remote::transfer::transfer;
+use crate::source::remote::streams::{Ahead, SPAN, Streams};
+use crate::source::remote::transfer::Transfer;
 
 /// What is fetched of an object first: most headers are shorter.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -107,9 +108,9 @@ impl Source {
             buffer.copy_from_slice(&self.head()?[from..from + buffer.len()]);
             return Ok(());
         }
-        // A header that is longer than most.
+        // A header that is longer than most. Who wants all of a block has it fetched as one, which is kept.
         if (offset..end).contains(&head)
-            && end - head < BLOCK
+            && end < self.block_len(0)
             && let Found::Kept(first) = self.network.blocks().find(self.key(HEAD))
             && !self.has(0)
         {
@@ -193,7 +194,7 @@ impl Source {
         }
         self.note_asked(offset, buffer.len(), &missing);
         let wanted: Vec<u64> = missing.iter().map(|piece| piece.block).collect();
-        for (piece, found) in missing.into_iter().zip(self.fetch(&wanted, false)) {
+        for (piece, found) in missing.into_iter().zip(self.fetch(&wanted, SPAN, false)) {
             match found {
                 Found::Kept(bytes) => {
                     let part = &mut buffer[piece.at..piece.at + piece.within.len()];
@@ -227,8 +228,8 @@ impl Source {
         }
     }
 
-    /// Has `wanted` blocks, in order, fetched by as few requests as is good; gives what is known of each.
-    fn fetch(self: &Arc<Self>, wanted: &[u64], ahead: bool) -> Vec<Found> {
+    /// Has `wanted` blocks, in order, fetched by requests that end at multiples of `span`; gives what is known of each.
+    fn fetch(self: &Arc<Self>, wanted: &[u64], span: u64, ahead: bool) -> Vec<Found> {
         let mut found = Vec::with_capacity(wanted.len());
         let mut run: Vec<(Option<Key>, Arc<Flight>, u64)> = Vec::new();
         let mut start = 0;
@@ -242,8 +243,8 @@ impl Source {
                 streams.fetched_ahead(block, self.network.credit());
             }
             let is_next = block == start + run.len() as u64;
-            // Requests end where spans do: stores have parts of their own, which are as large.
-            let crosses = (block * BLOCK).is_multiple_of(SPAN);
+            // Stores have parts of their own, of a size like this.
+            let crosses = (block * BLOCK).is_multiple_of(span);
             if !run.is_empty() && (!is_next || crosses) {
                 self.launch(start * BLOCK, std::mem::take(&mut run), ahead);
             }
@@ -265,16 +266,16 @@ impl Source {
             let mut streams = self.streams.lock();
             streams.advance(range, self.object.len, most, self.network.credit())
         };
-        if ahead.is_empty() {
+        let Some(Ahead { range, span }) = ahead else {
             return;
-        }
-        let blocks = ahead.start / BLOCK..ahead.end.div_ceil(BLOCK);
+        };
+        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
         let is_on_disk = |block: u64| self.disk.as_ref().is_some_and(|disk| disk.has(block));
         let blocks = blocks.filter(|block| {
             self.network.blocks().is_unknown(self.key(*block)) && !is_on_disk(*block)
         });
         let blocks: Vec<u64> = blocks.collect();
-        drop(self.fetch(&blocks, true));
+        drop(self.fetch(&blocks, span, true));
     }
 
     /// Has a range fetched that is `flights`, which begin at `start`.
@@ -288,44 +289,54 @@ impl Source {
         self.network.spawn(async move {
             let end = start + flights.iter().map(|(_, _, len)| len).sum::<u64>();
             let network = &source.network;
-            let count = flights.len();
             let mut landing = Landing::new(network.blocks(), flights);
             let _permit = network.permit(ahead).await;
-            let mut room = match &source.disk {
-                Some(_) => network.room_to_write(count, ahead).await,
-                None => None,
-            };
-            let store = &*source.store;
-            let take = |bytes| {
-                landing.take(bytes, |key, block| {
-                    source.keep(
-                        key.block,
-                        block,
-                        room.as_mut().and_then(|room| room.split(1)),
-                    );
-                });
-            };
-            let patience = network.patience();
-            let result = transfer(store, &source.object, start..end, patience, take).await;
-            if let Err(error) = result {
+            if let Err(error) = source.fetch_to(&mut landing, start..end, ahead).await {
                 landing.fail(&error);
             }
         });
     }
 
-    /// Writes a block to disk, if there is `room` for it among what waits to be written.
-    fn keep(
+    /// Has the bytes of `range` land.
+    async fn fetch_to(
         self: &Arc<Self>,
-        block: u64,
-        bytes: &Bytes,
-        room: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) {
+        landing: &mut Landing<'_>,
+        range: Range<u64>,
+        ahead: bool,
+    ) -> Result<()> {
+        let patience = self.network.patience();
+        let mut transfer = Transfer::new(&*self.store, &self.object, range, patience);
+        let mut landed = Vec::new();
+        while let Some(bytes) = transfer.next().await? {
+            landing.take(bytes, |key, block| {
+                if self.keeps(key.block) {
+                    landed.push((key.block, block.clone(), self.network.try_room_to_write()));
+                }
+            });
+            for (block, bytes, room) in landed.drain(..) {
+                let room = match room {
+                    // Nobody waits for what comes next, and no more is read until this can be written.
+                    None if ahead => self.network.room_to_write().await,
+                    room => room,
+                };
+                if let Some(room) = room {
+                    self.keep(block, bytes, room);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `block` is for the disk.
+    fn keeps(&self, block: u64) -> bool {
         let is_whole = block != HEAD || self.object.len <= HEAD_BYTES;
-        let (Some(_), Some(room), true) = (&self.disk, room, is_whole) else {
-            return;
-        };
+        self.disk.is_some() && is_whole
+    }
+
+    /// Has a block written to disk, for which there is `room` among what waits to be written.
+    fn keep(self: &Arc<Self>, block: u64, bytes: Bytes, room: OwnedSemaphorePermit) {
         let block = if block == HEAD { 0 } else { block };
-        let (source, bytes) = (self.clone(), bytes.clone());
+        let source = self.clone();
         self.network.spawn_blocking(move || {
             if let Some(disk) = &source.disk {
                 disk.keep(block, &bytes);

@@ -6,8 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::source::remote::blocks::BLOCK;
 
-/// What one request asks for, where more than a few blocks are wanted.
+/// What one request asks for, where much is wanted.
 pub(super) const SPAN: u64 = 8 << 20;
+
+/// Requests that what is ahead of a reader is split into, at least: a server may give each connection little.
+const IN_FLIGHT: u64 = 24;
+
+/// What to fetch ahead of a reader.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ahead {
+    pub(super) range: Range<u64>,
+    /// What one request is to ask for, a power of two: requests end at its multiples.
+    pub(super) span: u64,
+}
 
 /// Bytes that were fetched ahead in all, and what came of them. What is read may be parts of a file: the
 /// bytes that nobody comes to are bounded by the bytes that somebody did.
@@ -19,13 +30,17 @@ pub(super) struct Credit {
     unused: AtomicU64,
     /// Those of them that were ahead of readers who have gone elsewhere.
     left_behind: AtomicU64,
+    /// How far ahead of the last reader of a whole object was fetched: the next begins like that.
+    whole: AtomicU64,
 }
 
 impl Credit {
     /// Bytes that may be ahead of readers from the start.
     const BASE: u64 = 32 << 20;
-    /// The part of what is used that may be.
-    const SHARE: u64 = 8;
+    /// The part of what is used that may be, as long as no reader has gone elsewhere.
+    const SHARE: u64 = 2;
+    /// The same once one has.
+    const SHARE_OF_PARTS: u64 = 8;
     /// The same of bytes whose readers have gone elsewhere.
     const BASE_LEFT_BEHIND: u64 = 4 << 20;
     const SHARE_LEFT_BEHIND: u64 = 24;
@@ -38,11 +53,18 @@ impl Credit {
         if left_behind > Self::BASE_LEFT_BEHIND + used / Self::SHARE_LEFT_BEHIND {
             return 0;
         }
-        (Self::BASE + used / Self::SHARE).saturating_sub(unused)
+        let share = match left_behind {
+            0 => Self::SHARE,
+            _ => Self::SHARE_OF_PARTS,
+        };
+        (Self::BASE + used / share).saturating_sub(unused)
     }
 
     /// Notes that the reader of `bytes` that were fetched ahead has gone elsewhere, or is back.
     fn leave(&self, bytes: u64) {
+        if bytes > 0 {
+            self.whole.store(0, Ordering::Relaxed);
+        }
         self.left_behind.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -76,10 +98,14 @@ pub(super) struct Streams {
 
 #[derive(Debug)]
 struct Stream {
+    /// Where it was first read.
+    start: u64,
     /// The end of what was read.
     position: u64,
     /// How much was read.
     run: u64,
+    /// How far ahead of the reader may be fetched.
+    window: u64,
     /// The end of what was fetched ahead.
     ahead: u64,
     /// The number of its last read among those of all.
@@ -121,7 +147,7 @@ impl Streams {
         len: u64,
         most: u64,
         credit: &Credit,
-    ) -> Range<u64> {
+    ) -> Option<Ahead> {
         self.reads += 1;
         for stream in &mut self.known {
             stream.leave_unless_read(self.reads, credit);
@@ -130,46 +156,68 @@ impl Streams {
             let near = stream.position.saturating_sub(Self::SLACK)..=stream.position + Self::SLACK;
             near.contains(&range.start)
         });
-        let Some(position) = continued else {
-            if self.known.len() == Self::MOST {
-                let mut oldest = self.known.remove(0);
-                oldest.leave_unless_read(u64::MAX, credit);
+        let mut stream = match continued {
+            Some(position) => self.known.remove(position),
+            None => {
+                if self.known.len() == Self::MOST {
+                    let mut oldest = self.known.remove(0);
+                    oldest.leave_unless_read(u64::MAX, credit);
+                }
+                Stream {
+                    start: range.start,
+                    position: range.end,
+                    run: 0,
+                    window: 0,
+                    ahead: range.end,
+                    last: self.reads,
+                    left_behind: None,
+                }
             }
-            self.known.push(Stream {
-                position: range.end,
-                run: range.end - range.start,
-                ahead: range.end,
-                last: self.reads,
-                left_behind: None,
-            });
-            return 0..0;
         };
-        let mut stream = self.known.remove(position);
         stream.last = self.reads;
         if let Some(bytes) = stream.left_behind.take() {
             credit.come_back(bytes);
         }
         stream.position = stream.position.max(range.end);
         stream.run += range.end - range.start;
-        let window = stream.run.min(most);
-        let from = stream.ahead.max(stream.position).div_ceil(BLOCK) * BLOCK;
-        let end = (stream.position + window).min(len);
-        // In whole spans, once the window has some; so that requests are few.
-        let unit = if window >= 2 * SPAN { SPAN } else { BLOCK };
-        let mut to = if end == len { len } else { end / unit * unit };
-        // Not until half of the window is free.
-        if to < len && to.saturating_sub(from) < window / 2 {
-            to = from;
+        if continued.is_some() {
+            let is_begun = stream.start < len / 32 && stream.run >= BLOCK;
+            let known = if is_begun {
+                credit.whole.load(Ordering::Relaxed)
+            } else {
+                0
+            };
+            stream.window = stream.window.max(stream.run).max(known);
         }
-        to = to.min(from + credit.left() / BLOCK * BLOCK);
-        let ahead = if to > from { from..to } else { 0..0 };
-        stream.ahead = stream.ahead.max(ahead.end);
+        if stream.position == len && stream.run >= len / 2 {
+            credit.whole.store(stream.window, Ordering::Relaxed);
+        }
+        let ahead = stream.next(len, most, credit.left());
         self.known.push(stream);
         ahead
     }
 }
 
 impl Stream {
+    /// What to fetch ahead now of an object of `len` bytes, at most `most` bytes ahead of the reader and `left` in all.
+    fn next(&mut self, len: u64, most: u64, left: u64) -> Option<Ahead> {
+        let under_way = self.ahead.saturating_sub(self.position);
+        let window = self.window.min(most).min(under_way + left);
+        let span = (window / IN_FLIGHT).clamp(BLOCK, SPAN);
+        let span = 1 << span.ilog2();
+        let from = self.ahead.max(self.position).div_ceil(BLOCK) * BLOCK;
+        let end = (self.position + window).min(len);
+        let to = if end == len { len } else { end / span * span };
+        if to <= from {
+            return None;
+        }
+        self.ahead = self.ahead.max(to);
+        Some(Ahead {
+            range: from..to,
+            span,
+        })
+    }
+
     /// Notes that its reader has gone, if it has not read for long when `reads` were made.
     fn leave_unless_read(&mut self, reads: u64, credit: &Credit) {
         if self.left_behind.is_none() && reads - self.last > Streams::PATIENCE {
@@ -197,10 +245,11 @@ mod tests {
             let known = streams.ahead.contains(&block);
             streams.asked(block, !known, credit);
             fetched += if known { 0 } else { MIB };
-            let ahead = streams.advance(&(at..to), len, 256 * MIB, credit);
-            for block in ahead.start / MIB..ahead.end.div_ceil(MIB) {
-                streams.fetched_ahead(block, credit);
-                fetched += MIB;
+            if let Some(Ahead { range, .. }) = streams.advance(&(at..to), len, 256 * MIB, credit) {
+                for block in range.start / MIB..range.end.div_ceil(MIB) {
+                    streams.fetched_ahead(block, credit);
+                    fetched += MIB;
+                }
             }
             at = to;
         }
@@ -222,7 +271,7 @@ mod tests {
         for at in [900, 100, 500, 300, 700] {
             assert_eq!(
                 streams.advance(&(at * MIB..at * MIB + 4096), 1000 * MIB, MIB, &credit),
-                0..0
+                None
             );
         }
     }
@@ -242,6 +291,48 @@ mod tests {
         // Two readers may have gone before that is seen.
         let bound = used + used / Credit::SHARE_LEFT_BEHIND + 2 * 32 * MIB;
         assert!(fetched > used && fetched <= bound, "{fetched} of {used}");
+    }
+
+    #[test]
+    fn who_reads_whole_objects_is_followed_far_from_the_next_one_on_until_parts_are_read() {
+        let credit = Credit::default();
+        let len = 512 * MIB;
+        let begin = |at: u64| {
+            let mut streams = Streams::default();
+            let mut next =
+                |at| streams.advance(&(at * MIB..(at + 1) * MIB), len, 256 * MIB, &credit);
+            assert_eq!(next(at), None);
+            next(at + 1).map(|ahead| (ahead.range.end, ahead.span))
+        };
+        let little = |at: u64| Some(((at + 4) * MIB, MIB));
+        assert_eq!(begin(0), little(0), "nobody was seen yet");
+        read(&mut Streams::default(), &credit, len, 0..len);
+        assert_eq!(begin(0), Some((256 * MIB, SPAN)));
+        assert_eq!(begin(300), little(300), "not its beginning");
+        let mut streams = Streams::default();
+        read(&mut streams, &credit, len, 100 * MIB..103 * MIB);
+        for _ in 0..=Streams::PATIENCE {
+            streams.advance(&(400 * MIB..401 * MIB), len, 256 * MIB, &credit);
+        }
+        assert_eq!(begin(0), little(0), "there is a reader of a part");
+    }
+
+    #[test]
+    fn a_little_ahead_is_as_many_requests_as_much_is() {
+        let (mut streams, credit) = (Streams::default(), Credit::default());
+        credit.used.store(1 << 40, Ordering::Relaxed);
+        let mut spans = Vec::new();
+        for at in 0..1000 {
+            let ahead = streams.advance(
+                &(at * MIB..(at + 1) * MIB),
+                10_000 * MIB,
+                256 * MIB,
+                &credit,
+            );
+            spans.extend(ahead.map(|ahead| ahead.span / MIB));
+        }
+        spans.dedup();
+        assert_eq!(spans, [1, 2, 4, 8]);
     }
 
     #[test]

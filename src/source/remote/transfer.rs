@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use crate::error::{Code, Error, Result};
 use crate::shown::Show;
 use crate::source::remote::fault::{Attempt, Fault};
-use crate::source::remote::store::{Object, Store};
+use crate::source::remote::store::{Body, Object, Store};
 
 /// How long attempts go on.
 #[derive(Debug, Clone, Copy)]
@@ -128,48 +128,73 @@ pub(super) async fn persistently_sending<T, F: Future<Output = Attempt<T>>>(
     }
 }
 
-/// Calls `take` with the bytes of `range` of `object`, in order and each once.
-///
-/// # Errors
-/// If the object changed, cannot be read, or nothing came for long.
-pub(super) async fn transfer(
-    store: &dyn Store,
-    object: &Object,
-    range: Range<u64>,
-    patience: Patience,
-    mut take: impl FnMut(Bytes),
-) -> Result<()> {
-    let mut at = range.start;
-    let mut attempts = Attempts::new(patience);
-    while at < range.end {
-        let fault = match within(patience.stall, store.get(object, at..range.end)).await {
-            Ok(mut body) => loop {
-                let next = async { Ok(body.next().await) };
-                match within(patience.stall, next).await {
-                    Ok(Some(Ok(bytes))) => {
-                        if bytes.len() as u64 > range.end - at {
-                            let problem = "the reply is longer than what was asked for";
-                            break Some(Fault::bad_reply(object.url(), problem));
-                        }
-                        at += bytes.len() as u64;
-                        attempts.progress();
-                        take(bytes);
-                    }
-                    Ok(Some(Err(fault))) | Err(fault) => break Some(fault),
-                    Ok(None) if at == range.end => break None,
-                    Ok(None) => break Some(Fault::passing("the reply was cut short")),
-                }
-                if at == range.end {
-                    break None;
-                }
-            },
-            Err(fault) => Some(fault),
-        };
-        if let Some(fault) = fault {
-            attempts.again(fault, object.url()).await?;
+/// The bytes of a range of an object, in order and each once.
+pub(super) struct Transfer<'a> {
+    store: &'a dyn Store,
+    object: &'a Object,
+    /// What has not come.
+    rest: Range<u64>,
+    reply: Option<Body>,
+    attempts: Attempts,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(
+        store: &'a dyn Store,
+        object: &'a Object,
+        range: Range<u64>,
+        patience: Patience,
+    ) -> Self {
+        Transfer {
+            store,
+            object,
+            rest: range,
+            reply: None,
+            attempts: Attempts::new(patience),
         }
     }
-    Ok(())
+
+    /// The next bytes, until all are there.
+    ///
+    /// # Errors
+    /// If the object changed, cannot be read, or nothing came for long.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        while !self.rest.is_empty() {
+            match self.attempt().await {
+                Ok(bytes) => {
+                    self.rest.start += bytes.len() as u64;
+                    self.attempts.progress();
+                    return Ok(Some(bytes));
+                }
+                Err(fault) => {
+                    self.reply = None;
+                    self.attempts.again(fault, self.object.url()).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn attempt(&mut self) -> Attempt<Bytes> {
+        let stall = self.attempts.patience.stall;
+        let reply = match &mut self.reply {
+            Some(reply) => reply,
+            None => {
+                let range = self.rest.clone();
+                let reply = within(stall, self.store.get(self.object, range)).await?;
+                self.reply.insert(reply)
+            }
+        };
+        let next = async { Ok(reply.next().await) };
+        match within(stall, next).await? {
+            Some(Ok(bytes)) if bytes.len() as u64 > self.rest.end - self.rest.start => {
+                let problem = "the reply is longer than what was asked for";
+                Err(Fault::bad_reply(self.object.url(), problem))
+            }
+            Some(bytes) => bytes,
+            None => Err(Fault::passing("the reply was cut short")),
+        }
+    }
 }
 
 /// What `future` gives within `time`.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ckptfs::recipe::ViewRequest;
 use ckptfs::source::remote::{BlockCacheOptions, Network, NetworkOptions};
@@ -159,16 +160,15 @@ fn what_one_process_fetched_another_reads_from_the_cache() {
     let expected = read_all(&ViewRequest::new(&directory).plan().unwrap());
     let cache = workspace.path().join("cache");
     for url in &urls {
-        // Blocks are written in the background: the process may end before the last of them.
-        loop {
+        for is_first in [true, false] {
             let network = with_cache(&server, &cache, 1 << 30);
             let plan = plan(&network, url).unwrap();
             // Headers are read at planning.
             server.requests();
             assert!(read_all(&plan) == expected);
-            if fetched(&server) == 0 {
-                break;
-            }
+            assert_eq!(fetched(&server) > 0, is_first, "{url}");
+            // Blocks are written in the background.
+            network.finish_writing(Duration::from_secs(60));
         }
     }
 }
@@ -218,7 +218,7 @@ mod processes {
         let (server, urls) = served(&directory, "base");
         let cache = workspace.path().join("cache");
         let out = |name: &str| -> PathBuf { workspace.path().join(name) };
-        for stalled_after in [100_000, 1 << 20, 2 << 20] {
+        for stalled_after in [100_000, 600_000, 1_000_000] {
             server.trouble(SECOND, Trouble::Stall(stalled_after), 1);
             let mut child = materialize(&server, &cache, &urls[0], &out("killed"), "8MiB");
             // It has written blocks, and waits for more.
@@ -237,6 +237,24 @@ mod processes {
         assert!(status.unwrap().success());
         assert_same(&directory, &out("whole"));
         assert!(on_disk(&cache) <= 8 * MIB + INDEXES);
+    }
+
+    #[test]
+    fn what_a_program_fetched_the_next_one_has() {
+        let workspace = Workspace::new();
+        let directory = workspace.write("base", &large());
+        let (server, urls) = served(&directory, "base");
+        let cache = workspace.path().join("cache");
+        for (url, out) in [(&urls[0], "web"), (&urls[2], "hub")] {
+            for is_first in [true, false] {
+                let out = workspace.path().join(format!("{out}-{is_first}"));
+                server.requests();
+                let status = materialize(&server, &cache, url, &out, "1GiB").wait();
+                assert!(status.unwrap().success());
+                assert_eq!(fetched(&server) > 0, is_first, "{url}");
+                assert_same(&directory, &out);
+            }
+        }
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -15,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::shown::Show;
 use crate::source::pool::{InUse, Pool, Rank, Slot};
 use crate::source::remote::blocks::BLOCK;
-use crate::source::remote::cache::index::{Checksum, Entry, Word};
+use crate::source::remote::cache::index::{Entry, PIECE, Word};
 use crate::source::remote::cache::locks::Lock;
 use crate::source::remote::cache::opened::{Opened, bytes_on_disk, data_path};
 use crate::source::remote::cache::room::Room;
@@ -23,10 +22,7 @@ use crate::source::remote::options::BlockCacheOptions;
 use crate::source::remote::store::{Object, Pin};
 
 /// What the directory with the files is called; another version has another name.
-const DIRECTORY: &str = "blocks-1";
-
-/// Blocks of an object that are checked at once.
-const CHECKED_AT_ONCE: usize = 16;
+const DIRECTORY: &str = "blocks-2";
 
 /// The cache of a directory; without effect where it cannot be used.
 #[derive(Debug)]
@@ -41,11 +37,14 @@ pub(in crate::source::remote) struct File {
     opened: Arc<Slot<Opened>>,
     /// Held for each write: the kernel allows one at a time to a file, and threads that wait for it there spin.
     writing: Mutex<()>,
-    /// Held while a block is checked, by its number.
-    checking: [Mutex<()>; CHECKED_AT_ONCE],
-    /// Of each block, the word with which it was checked against its checksum.
-    checked: OnceLock<Box<[AtomicU32]>>,
+    /// Of each block, what was checked.
+    checked: OnceLock<Box<[Checked]>>,
 }
+
+/// Which pieces of a block were checked against their checksums (the lower half, a bit for each), and with which word
+/// of it (the upper half).
+#[derive(Debug, Default)]
+struct Checked(AtomicU64);
 
 /// Objects that are open.
 static OPEN: Pool<Opened> = Pool::new(share);
@@ -56,6 +55,26 @@ fn share() -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     let share = limit.map_or(4096, |limit| limit / SHARE);
     usize::try_from(share).unwrap_or(usize::MAX).max(1)
+}
+
+impl Checked {
+    /// The pieces that were checked with `word`.
+    fn pieces(&self, word: Word) -> u32 {
+        let checked = self.0.load(Ordering::Relaxed);
+        if (checked >> 32) as u32 == word.short() {
+            checked as u32
+        } else {
+            0
+        }
+    }
+
+    /// Notes that `pieces` were, too.
+    fn add(&self, word: Word, pieces: u32) {
+        let known = self.pieces(word);
+        let all = u64::from(word.short()) << 32 | u64::from(known | pieces);
+        // What another notes meanwhile may be lost, and is checked again.
+        self.0.store(all, Ordering::Relaxed);
+    }
 }
 
 impl BlockCache {
@@ -100,7 +119,6 @@ impl BlockCache {
             len: object.len,
             opened: OPEN.slot(Rank::First),
             writing: Mutex::default(),
-            checking: Default::default(),
             checked: OnceLock::new(),
         })
     }
@@ -118,10 +136,10 @@ impl File {
             .ok()
     }
 
-    fn checked(&self, block: u64) -> &AtomicU32 {
+    fn checked(&self, block: u64) -> &Checked {
         let checked = self.checked.get_or_init(|| {
             let blocks = self.len.div_ceil(BLOCK);
-            (0..blocks).map(|_| AtomicU32::new(0)).collect()
+            (0..blocks).map(|_| Checked::default()).collect()
         });
         &checked[block as usize]
     }
@@ -153,84 +171,78 @@ impl File {
         if !entry.word.is_present() {
             return Ok(false);
         }
-        let checked = self.checked(block);
-        if checked.load(Ordering::Relaxed) == entry.word.short() {
-            opened
-                .data
-                .read_exact_at(part, block * BLOCK + skip as u64)?;
-        } else {
-            // Who comes for another part of it meanwhile waits, rather than check it too.
-            let _alone = self.checking[block as usize % CHECKED_AT_ONCE].lock();
-            if checked.load(Ordering::Relaxed) == entry.word.short() {
-                opened
-                    .data
-                    .read_exact_at(part, block * BLOCK + skip as u64)?;
-            } else {
-                if !self.read_checked(opened, block, entry, skip, part)? {
-                    return Ok(false);
-                }
-                checked.store(entry.word.short(), Ordering::Relaxed);
-            }
+        if !self.read_checked(opened, block, &entry, skip, part)? {
+            return Ok(false);
         }
         // A hole that was made meanwhile reads as zeros.
-        if opened.index.entry(block)?.word != entry.word {
+        if opened.index.word(block)? != entry.word {
             return Ok(false);
         }
         opened.index.touch(block, &entry)?;
         Ok(true)
     }
 
-    /// Fills `part` with the bytes of `block` from `skip`, whether it is the one of `entry` or not; whether it is, and is
-    /// whole. What is not wanted of it is read too, since the checksum is of all of it.
+    /// Fills `part` with the bytes of `block` from `skip`; whether the pieces of it that were not checked before have the
+    /// checksums of `entry`.
     fn read_checked(
         &self,
         opened: &Opened,
         block: u64,
-        entry: Entry,
+        entry: &Entry,
         skip: usize,
         part: &mut [u8],
     ) -> io::Result<bool> {
-        let begin = block * BLOCK;
-        let (before, after) = (skip as u64, (skip + part.len()) as u64);
-        let len = self.block_len(block) as u64;
-        let found = if part.len() as u64 == len {
-            opened.data.read_exact_at(part, begin)?;
-            Entry::checksum_of(part)
-        } else {
-            let mut checksum = Checksum::default();
-            self.pass(opened, begin..begin + before, &mut checksum)?;
-            opened.data.read_exact_at(part, begin + before)?;
-            checksum.add(part);
-            self.pass(opened, begin + after..begin + len, &mut checksum)?;
-            checksum.value()
-        };
-        if opened.index.entry(block)?.word != entry.word {
-            return Ok(false);
+        let checked = self.checked(block);
+        let known = checked.pieces(entry.word);
+        let end = skip + part.len();
+        let pieces = skip / PIECE..end.div_ceil(PIECE);
+        if pieces.clone().all(|piece| known & 1 << piece != 0) {
+            let at = block * BLOCK + skip as u64;
+            return opened.data.read_exact_at(part, at).map(|()| true);
         }
-        if found != entry.checksum {
-            log::warn!(
-                "{}: block {block} is damaged, and fetched again",
-                data_path(&self.path).shown()
-            );
-            self.forget(opened, block, entry.word)?;
-            return Ok(false);
+        let mut rest = part;
+        for piece in pieces {
+            let whole = piece * PIECE..self.block_len(block).min((piece + 1) * PIECE);
+            let wanted = skip.max(whole.start)..end.min(whole.end);
+            let (part, after) = rest.split_at_mut(wanted.len());
+            rest = after;
+            let read = |bytes: &mut [u8], at: usize| {
+                opened.data.read_exact_at(bytes, block * BLOCK + at as u64)
+            };
+            if known & 1 << piece != 0 {
+                read(part, wanted.start)?;
+                continue;
+            }
+            let found = if wanted == whole {
+                read(part, whole.start)?;
+                Entry::checksum_of(part)
+            } else {
+                let mut memory = self.room.scratch().take();
+                let memory = &mut memory[..whole.len()];
+                read(memory, whole.start)?;
+                let from = wanted.start - whole.start;
+                part.copy_from_slice(&memory[from..from + wanted.len()]);
+                Entry::checksum_of(memory)
+            };
+            if found != entry.checksums[piece] {
+                self.forget_damaged(opened, block, entry.word)?;
+                return Ok(false);
+            }
+            checked.add(entry.word, 1 << piece);
         }
         Ok(true)
     }
 
-    /// Adds `range` of the file to `checksum`.
-    fn pass(&self, opened: &Opened, range: Range<u64>, checksum: &mut Checksum) -> io::Result<()> {
-        if range.is_empty() {
+    /// Takes `block` away, which has not the checksums of `word`, unless it is another one by now.
+    fn forget_damaged(&self, opened: &Opened, block: u64, word: Word) -> io::Result<()> {
+        if opened.index.word(block)? != word {
             return Ok(());
         }
-        let mut memory = self.room.scratch().take();
-        for at in range.clone().step_by(memory.len()) {
-            let len = (range.end - at).min(memory.len() as u64);
-            let piece = &mut memory[..len as usize];
-            opened.data.read_exact_at(piece, at)?;
-            checksum.add(piece);
-        }
-        Ok(())
+        log::warn!(
+            "{}: block {block} is damaged, and fetched again",
+            data_path(&self.path).shown()
+        );
+        self.forget(opened, block, word)
     }
 
     /// Takes `block` away, if it is still the one of `word`.

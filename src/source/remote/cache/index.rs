@@ -4,17 +4,25 @@
 //! |---|---|
 //! | 0 to 7 | the word: a number that grows with each change, and the state in its lowest two bits |
 //! | 8 to 15 | when it was last used, in seconds |
-//! | 16 to 31 | the XXH3 checksum, 128 bits, of the block |
+//! | 16 to 79 | the XXH3 checksums, 64 bits each, of the pieces of the block |
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use twox_hash::XxHash3_128;
+use twox_hash::XxHash3_64;
+
+use crate::source::remote::blocks::BLOCK;
+
+/// Bytes of a piece of a block: what has a checksum, and stays in a cache of the processor while it is checked.
+pub(super) const PIECE: usize = 128 << 10;
+
+/// Pieces of a block.
+const PIECES: usize = BLOCK as usize / PIECE;
 
 /// Bytes of an entry.
-pub(super) const ENTRY: u64 = 32;
+pub(super) const ENTRY: u64 = 16 + 8 * PIECES as u64;
 
 /// Seconds from one note of use to the next.
 const TOUCH: u64 = 60;
@@ -60,36 +68,22 @@ impl Word {
 pub(super) struct Entry {
     pub(super) word: Word,
     pub(super) used: u64,
-    pub(super) checksum: u128,
+    pub(super) checksums: [u64; PIECES],
 }
 
 impl Entry {
-    fn parse(bytes: &[u8]) -> Self {
-        let part =
-            |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("8 bytes"));
+    fn parse(bytes: &[u8; ENTRY as usize]) -> Self {
+        let mut parts = bytes.as_chunks().0.iter().copied().map(u64::from_le_bytes);
+        let mut next = || parts.next().expect("an entry is whole");
         Entry {
-            word: Word(part(0)),
-            used: part(8),
-            checksum: u128::from(part(16)) | u128::from(part(24)) << 64,
+            word: Word(next()),
+            used: next(),
+            checksums: std::array::from_fn(|_| next()),
         }
     }
 
-    pub(super) fn checksum_of(bytes: &[u8]) -> u128 {
-        XxHash3_128::oneshot(bytes)
-    }
-}
-
-/// The checksum of bytes that come in pieces.
-#[derive(Default)]
-pub(super) struct Checksum(XxHash3_128);
-
-impl Checksum {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
-    }
-
-    pub(super) fn value(&self) -> u128 {
-        self.0.finish_128()
+    pub(super) fn checksum_of(piece: &[u8]) -> u64 {
+        XxHash3_64::oneshot(piece)
     }
 }
 
@@ -104,6 +98,13 @@ impl Index {
 
     pub(super) fn file(&self) -> &File {
         &self.0
+    }
+
+    /// The word of `block`.
+    pub(super) fn word(&self, block: u64) -> io::Result<Word> {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, block * ENTRY)?;
+        Ok(Word(u64::from_le_bytes(bytes)))
     }
 
     /// The entry of `block`. What was never written is empty.
@@ -121,10 +122,7 @@ impl Index {
     pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut bytes = vec![0; usize::try_from(self.0.metadata()?.len()).unwrap_or(0)];
         self.0.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes
-            .chunks_exact(ENTRY as usize)
-            .map(Entry::parse)
-            .collect())
+        Ok(bytes.as_chunks().0.iter().map(Entry::parse).collect())
     }
 
     pub(super) fn set_word(&self, block: u64, word: Word) -> io::Result<()> {
@@ -135,7 +133,10 @@ impl Index {
     pub(super) fn set(&self, block: u64, word: Word, bytes: &[u8]) -> io::Result<()> {
         let mut rest = [0; ENTRY as usize - 8];
         rest[..8].copy_from_slice(&now().to_le_bytes());
-        rest[8..].copy_from_slice(&Entry::checksum_of(bytes).to_le_bytes());
+        let checksums = rest[8..].chunks_exact_mut(8);
+        for (checksum, piece) in checksums.zip(bytes.chunks(PIECE)) {
+            checksum.copy_from_slice(&Entry::checksum_of(piece).to_le_bytes());
+        }
         self.0.write_all_at(&rest, block * ENTRY + 8)?;
         self.set_word(block, word)
     }

@@ -4,8 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use parking_lot::Mutex;
 
-/// Bytes that stay in a cache of the processor while they are looked at.
-const PIECE: usize = 128 << 10;
+use crate::source::remote::cache::index::PIECE;
 
 /// Memory that is not in use.
 #[derive(Debug, Default)]

@@ -104,7 +104,7 @@ fn a_damaged_block_is_a_miss_and_can_be_kept_again() {
 }
 
 #[test]
-fn a_part_anywhere_of_a_block_is_given_only_if_all_of_the_block_is_right() {
+fn a_part_anywhere_of_a_block_is_given_only_if_all_pieces_that_it_is_in_are_right() {
     let block = BLOCK as usize;
     let parts = [
         (0, 1),
@@ -138,10 +138,31 @@ fn a_part_anywhere_of_a_block_is_given_only_if_all_of_the_block_is_right() {
             }
             let mut part = vec![0; len];
             let found = opened().read(1, skip, &mut part);
-            assert_eq!(found, damaged.is_none(), "{skip}, {len}: {damaged:?}");
+            let pieces = skip / PIECE..(skip + len).div_ceil(PIECE);
+            let is_right = damaged.is_none_or(|at| !pieces.contains(&(at / PIECE)));
+            assert_eq!(found, is_right, "{skip}, {len}: {damaged:?}");
             assert!(!found || part == content(1)[skip..skip + len]);
+            if found {
+                let opened = opened();
+                let lost = damaged.is_some_and(|at| !opened.read(1, at, &mut [0]));
+                assert_eq!(lost, damaged.is_some(), "{damaged:?} is not given either");
+            }
         }
     }
+}
+
+#[test]
+fn a_piece_is_checked_when_it_is_first_read_whatever_was_read_of_its_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = cache(directory.path(), 100 * BLOCK);
+    let file = cache.file(&object("x", "1")).unwrap();
+    file.keep(1, &content(1));
+    let mut part = vec![0; 2 * PIECE];
+    assert!(file.read(1, 0, &mut part[..PIECE]));
+    let path = data_path(&file.path);
+    let data = Handle::options().write(true).open(path).unwrap();
+    data.write_all_at(&[0], BLOCK + PIECE as u64).unwrap();
+    assert!(!file.read(1, 0, &mut part));
 }
 
 #[test]
