@@ -107,7 +107,7 @@ pub fn dequantize_row<C: Code, T: Target>(
     };
     match path {
         #[cfg(target_arch = "x86_64")]
-        CpuPath::Avx2 | CpuPath::Avx512 if C::IS_E4M3 => path.run(Steps(work)),
+        CpuPath::Avx2 | CpuPath::Avx512 if C::IS_E4M3 => CpuPath::Avx2.run(Steps(work)),
         _ => path.run(work),
     }
 }

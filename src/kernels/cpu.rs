@@ -12,7 +12,8 @@ pub enum CpuPath {
     /// AVX2, F16C and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F and BW as well.
+    /// AVX-512 F and BW as well. What is written with vectors of AVX2 runs as compiled for that: compilers
+    /// make slower code of it for this path.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// NEON, for loops that compilers do not vectorize by themselves. Plain Rust is compiled with it

@@ -145,7 +145,9 @@ fn amax_of_part<T: Element>(part: &[u8], mut amax: __m512i) -> __m512i {
 fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
     let codes = &mut codes[..BLOCK];
     let chunks = codes.as_chunks_mut().0.iter_mut();
+    // Magnitudes less one, so that zero, which has a code like others, is the largest.
     let mut smallest = _mm512_set1_epi32(-1);
+    let bound = block.smallest_normal - 1;
     let any_below = if T::PRECISION == Precision::Bf16 {
         for ([a, b], codes) in vectors::<T>(part).as_chunks().0.iter().zip(chunks) {
             let a = codes_of_bf16(a, block, &mut smallest);
@@ -155,8 +157,7 @@ fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
             let packed = _mm512_packus_epi16(a, b);
             store(codes, _mm512_permutexvar_epi64(order, packed));
         }
-        let bound = _mm512_set1_epi16(block.smallest_normal as i16);
-        _mm512_cmplt_epu16_mask(smallest, bound) != 0
+        _mm512_cmplt_epu16_mask(smallest, _mm512_set1_epi16(bound as i16)) != 0
     } else {
         let part = part[..BLOCK * T::BYTES].chunks_exact(VECTOR * T::BYTES);
         for (elements, codes) in part.zip(chunks) {
@@ -167,30 +168,32 @@ fn encode_part<T: Element>(part: &[u8], codes: &mut [u8], block: &Block) {
             let packed = _mm512_packus_epi16(ab, cd);
             store(codes, _mm512_permutexvar_epi32(order, packed));
         }
-        let bound = _mm512_set1_epi32(block.smallest_normal as i32);
-        _mm512_cmplt_epu32_mask(smallest, bound) != 0
+        _mm512_cmplt_epu32_mask(smallest, _mm512_set1_epi32(bound as i32)) != 0
     };
     if any_below {
         divide_part::<T>(part, codes, block);
     }
 }
 
-/// The codes of 32 elements, in the low bytes of lanes, and the least magnitude.
+/// The codes of 32 elements, in the low bytes of lanes, and the least magnitude less one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn codes_of_bf16(vector: &[u8; VECTOR], block: &Block, smallest: &mut __m512i) -> __m512i {
     let bits = load(vector);
     let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi16(i16::MAX));
-    *smallest = _mm512_min_epu16(*smallest, magnitudes);
+    let less_one = _mm512_sub_epi16(magnitudes, _mm512_set1_epi16(1));
+    *smallest = _mm512_min_epu16(*smallest, less_one);
     let top_5_bits = _mm512_srli_epi16::<{ 7 - 5 }>(bits);
     let addends = _mm512_permutexvar_epi16(top_5_bits, block.addends);
-    let codes = _mm512_srli_epi16::<{ 7 - 3 }>(_mm512_add_epi16(magnitudes, addends));
+    let sums = _mm512_add_epi16(magnitudes, addends);
+    let not_zero = _mm512_test_epi16_mask(magnitudes, magnitudes);
+    let codes = _mm512_maskz_srli_epi16::<{ 7 - 3 }>(not_zero, sums);
     let sign = _mm512_set1_epi16(0x80);
     _mm512_ternarylogic_epi32::<SELECT>(sign, _mm512_srli_epi16::<8>(bits), codes)
 }
 
 /// The codes of 32 elements in the low bytes of 16-bit lanes, packed by quarters of vectors, and
-/// the least magnitude.
+/// the least magnitude less one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn codes_of_32<T: Element>(elements: &[u8], block: &Block, smallest: &mut __m512i) -> __m512i {
@@ -201,16 +204,19 @@ fn codes_of_32<T: Element>(elements: &[u8], block: &Block, smallest: &mut __m512
     )
 }
 
-/// The codes of 16 numbers, in the low bytes of lanes, and the least magnitude.
+/// The codes of 16 numbers, in the low bytes of lanes, and the least magnitude less one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn codes_of_f32(x: __m512, block: &Block, smallest: &mut __m512i) -> __m512i {
     let bits = _mm512_castps_si512(x);
     let magnitudes = _mm512_and_si512(bits, _mm512_set1_epi32(i32::MAX));
-    *smallest = _mm512_min_epu32(*smallest, magnitudes);
+    let less_one = _mm512_sub_epi32(magnitudes, _mm512_set1_epi32(1));
+    *smallest = _mm512_min_epu32(*smallest, less_one);
     let top_4_bits = _mm512_srli_epi32::<{ 23 - 4 }>(bits);
     let addends = _mm512_permutexvar_epi32(top_4_bits, block.addends);
-    let codes = _mm512_srli_epi32::<{ 23 - 3 }>(_mm512_add_epi32(magnitudes, addends));
+    let sums = _mm512_add_epi32(magnitudes, addends);
+    let not_zero = _mm512_test_epi32_mask(magnitudes, magnitudes);
+    let codes = _mm512_maskz_srli_epi32::<{ 23 - 3 }>(not_zero, sums);
     let sign = _mm512_set1_epi32(0x80);
     _mm512_ternarylogic_epi32::<SELECT>(sign, _mm512_srli_epi32::<24>(bits), codes)
 }

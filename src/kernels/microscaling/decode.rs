@@ -26,7 +26,7 @@ pub fn dequantize_e2m1_row<T: Target>(
     match path {
         #[cfg(target_arch = "x86_64")]
         CpuPath::Avx2 | CpuPath::Avx512 if group == 16 || group.is_multiple_of(STEP) => {
-            path.run(Steps::<T>(Row {
+            CpuPath::Avx2.run(Steps::<T>(Row {
                 packed,
                 scales,
                 group,

@@ -60,7 +60,7 @@ pub fn quantize_rows<T: Element, F: Format>(
     let are_finite = match path {
         #[cfg(target_arch = "x86_64")]
         CpuPath::Avx2 | CpuPath::Avx512 => {
-            run::<T, F, avx2::Avx2>(source, global, codes, scales, path)
+            run::<T, F, avx2::Avx2>(source, global, codes, scales, CpuPath::Avx2)
         }
         _ => run::<T, F, Plain>(source, global, codes, scales, path),
     };

@@ -89,7 +89,7 @@ impl Blocks {
                 bytes: 0,
                 flights: HashMap::new(),
             }),
-            memory: Arc::default(),
+            memory: Memory::new(BLOCK as usize),
         }
     }
 

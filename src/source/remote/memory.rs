@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::source::remote::blocks::BLOCK;
-
 /// Memory that is not in use.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Bytes of a whole block.
+    len: usize,
+    kept: Mutex<Vec<Vec<u8>>>,
+}
 
 /// The bytes of a block so far.
 #[derive(Debug)]
@@ -22,11 +24,19 @@ impl Memory {
     /// How much of it is kept, in whole blocks.
     const MOST: usize = 32;
 
+    /// Memory of blocks of `len` bytes.
+    pub(super) fn new(len: usize) -> Arc<Self> {
+        Arc::new(Memory {
+            len,
+            kept: Mutex::default(),
+        })
+    }
+
     /// A block without bytes, which has room for `len`.
     pub(super) fn block(self: &Arc<Self>, len: usize) -> Block {
         // What is shorter takes no more than it needs.
-        let kept = if len == BLOCK as usize {
-            self.0.lock().pop()
+        let kept = if len == self.len {
+            self.kept.lock().pop()
         } else {
             None
         };
@@ -60,8 +70,8 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let mut kept = self.home.0.lock();
-        if self.bytes.capacity() == BLOCK as usize && kept.len() < Memory::MOST {
+        let mut kept = self.home.kept.lock();
+        if self.bytes.capacity() == self.home.len && kept.len() < Memory::MOST {
             self.bytes.clear();
             kept.push(std::mem::take(&mut self.bytes));
         }
@@ -72,33 +82,33 @@ impl Drop for Block {
 mod tests {
     use super::*;
 
+    const LEN: usize = 1000;
+
     #[test]
     fn memory_of_whole_blocks_is_used_again_and_has_nothing_of_what_was_in_it() {
-        let memory = Arc::new(Memory::default());
+        let memory = Memory::new(LEN);
         let fill = |len: usize, byte: u8| {
             let mut block = memory.block(len);
             assert_eq!(block.len(), 0);
             block.add(&vec![byte; len]);
             block.freeze()
         };
-        let (first, short) = (fill(BLOCK as usize, 1), fill(100, 2));
+        let (first, short) = (fill(LEN, 1), fill(100, 2));
         let (at, copy) = (first.as_ptr(), first.clone());
         drop((first, short));
-        assert!(memory.0.lock().is_empty(), "somebody has it");
+        assert!(memory.kept.lock().is_empty(), "somebody has it");
         drop(copy);
-        assert_eq!(memory.0.lock().len(), 1);
-        let second = fill(BLOCK as usize, 3);
+        assert_eq!(memory.kept.lock().len(), 1);
+        let second = fill(LEN, 3);
         assert_eq!(second.as_ptr(), at);
-        assert!(second.len() == BLOCK as usize && second.iter().all(|byte| *byte == 3));
+        assert!(second.len() == LEN && second.iter().all(|byte| *byte == 3));
     }
 
     #[test]
     fn memory_that_is_kept_is_bounded() {
-        let memory = Arc::new(Memory::default());
-        let blocks: Vec<Block> = (0..2 * Memory::MOST)
-            .map(|_| memory.block(BLOCK as usize))
-            .collect();
+        let memory = Memory::new(LEN);
+        let blocks: Vec<Block> = (0..2 * Memory::MOST).map(|_| memory.block(LEN)).collect();
         drop(blocks);
-        assert_eq!(memory.0.lock().len(), Memory::MOST);
+        assert_eq!(memory.kept.lock().len(), Memory::MOST);
     }
 }
